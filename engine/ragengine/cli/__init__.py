@@ -1,0 +1,1 @@
+"""The `ragengine` command line."""

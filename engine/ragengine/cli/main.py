@@ -1,0 +1,79 @@
+"""The `ragengine` command: finds each command's module only when it is called, and turns typed errors
+into one sentence and exit code 1."""
+
+import importlib
+import sys
+from importlib.metadata import entry_points
+
+import click
+
+from ragengine.errors import DependencyError, RagEngineError
+
+# command -> (module, attribute, help); importing numpy, faiss and onnxruntime waits until it is run
+_COMMANDS = {
+    "ask": ("ragengine.cli.ask", "ask", "Answer questions and show where the answers came from."),
+    "demo": ("ragengine.cli.demo", "demo", "Answer some questions with the embedded worldfacts model."),
+    "eval": (
+        "ragengine.cli.evaluate",
+        "evaluate",
+        "Measure exact match, F1 and retrieval on a file of questions.",
+    ),
+    "index": ("ragengine.cli.index", "index", "Build, describe and check indexes of passages."),
+}
+# command -> (extra, help); these live in packages of their own and are found by entry point
+_EXTRAS = {
+    "bench": ("bench", "Measure latency on this machine, beside transformers."),
+    "export": ("export", "Export a Hugging Face RAG checkpoint to a bundle."),
+}
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*_COMMANDS, *_EXTRAS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS:
+            module, attribute, _ = _COMMANDS[cmd_name]
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        return _from_extra(cmd_name) if cmd_name in _EXTRAS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        helps = {name: help for name, (_, _, help) in _COMMANDS.items()}
+        helps |= {name: help for name, (_, help) in _EXTRAS.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, helps[name]) for name in self.list_commands(ctx)])
+
+
+def _from_extra(name: str) -> click.Command:
+    """A command of another package; says which extra to install when a package it needs is missing."""
+    extra, _ = _EXTRAS[name]
+    remedy = f'run pip install "ragengine[{extra}]"'
+    for entry in entry_points(group="ragengine.commands", name=name):
+        try:
+            command: click.Command = entry.load()
+        except (ModuleNotFoundError, DependencyError) as reason:
+            missing = reason.name if isinstance(reason, ModuleNotFoundError) else None
+            what = f" needs the package {missing}, which is not installed" if missing else " is not installed"
+            raise DependencyError(f"ragengine {name}{what}; {remedy}.") from reason
+        return command
+    raise DependencyError(f"ragengine {name} is not installed; {remedy}.")
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(package_name="ragengine")
+def cli() -> None:
+    """Retrieval-Augmented Generation from ONNX files: the answers of transformers, without torch."""
+
+
+def main() -> None:
+    """Entry point: exit code 0 fine, 1 a ragengine error in one sentence, 2 usage."""
+    try:
+        cli()
+    except RagEngineError as error:
+        click.echo(f"ragengine: {error}", err=True)
+        sys.exit(1)

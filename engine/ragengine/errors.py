@@ -1,0 +1,45 @@
+"""Every error that ragengine raises on purpose.
+
+Each message is one sentence that names the value, the limit and the remedy.  The command line prints
+it as it is and exits with 1; an application can catch :class:`RagEngineError` for all of them.
+"""
+
+
+class RagEngineError(Exception):
+    """Base class of all errors that ragengine raises on purpose."""
+
+
+class BundleError(RagEngineError):
+    """A bundle is missing, incomplete, damaged, or of a format this version does not read."""
+
+
+class IndexFolderError(RagEngineError):
+    """An index folder is missing, incomplete, damaged, or does not belong to the bundle."""
+
+
+class PassagesError(RagEngineError):
+    """A passage file, its embeddings or a questions file cannot be read as what it should be."""
+
+
+class OptionsError(RagEngineError, ValueError):
+    """Generation options are wrong; the message lists every wrong field."""
+
+
+class InputError(RagEngineError, ValueError):
+    """A question, document or array given to the engine cannot be used."""
+
+
+class DeviceError(RagEngineError):
+    """The asked device or execution provider cannot be used here."""
+
+
+class DependencyError(RagEngineError):
+    """A package that the asked feature needs is not installed."""
+
+
+class GraphOutputError(RagEngineError):
+    """A graph returned NaN or infinite numbers where there must be finite ones."""
+
+
+class ExportError(RagEngineError):
+    """A checkpoint cannot be exported, or the exported graphs do not compute what torch computes."""

@@ -1,0 +1,139 @@
+"""The generator's two graphs behind two calls: read the documents, then step by step.
+
+Everything that is large (cross-attention, the cache) stays in OrtValues on the device; what crosses to
+the host a step is a few candidates.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ragengine.bundle import Bundle
+from ragengine.errors import GraphOutputError
+from ragengine.sessions import Device, create_session, resolve_device
+
+IntArray: TypeAlias = NDArray[np.int64]
+FloatArray: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """D encoded documents for each of Q questions, and the past of the beams that read them.
+
+    cross   each layer's cross-attention key and value, float32 [Q·D, H, S, K]
+    past    each layer's self-attention key and value, float32 [Q, D, B, H, T, K]
+    length  T, the target tokens in the past
+    """
+
+    context_attention_mask: ort.OrtValue
+    cross: dict[str, ort.OrtValue]
+    past: dict[str, ort.OrtValue]
+    length: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one decoding step gives; candidates best first, C of them per question.
+
+    scores           float32 [Q, C]         beam score + log p(y_t | x, y_<t)
+    beams, tokens    int64 [Q, C]
+    log_probs        float32 [Q, D, C]      log p(y_t | x, z, y_<t)
+    probe_log_probs  float32 [Q, D, B, P]   the same for the tokens that were asked for
+    """
+
+    scores: FloatArray
+    beams: IntArray
+    tokens: IntArray
+    log_probs: FloatArray
+    probe_log_probs: FloatArray
+
+
+class GeneratorModel:
+    """The encoder and decoder sessions of a bundle.  Stateless between calls, so threads may share it."""
+
+    def __init__(self, bundle: Bundle, *, device: Device = "auto", threads: int | None = None) -> None:
+        self.spec = bundle.manifest.generator
+        self.device: Literal["cpu", "cuda"] = resolve_device(device)
+        folder = self.spec.path
+        self._encoder = create_session(
+            bundle.file(folder, "encoder.onnx"), device=self.device, threads=threads
+        )
+        self._decoder = create_session(
+            bundle.file(folder, "decoder.onnx"), device=self.device, threads=threads
+        )
+        layers = [f"{part}_{i}" for i in range(self.spec.num_decoder_layers) for part in ("key", "value")]
+        self._cross = [f"cross_{name}" for name in layers]
+        self._past = [f"past_{name}" for name in layers]
+        self._present = [f"present_{name}" for name in layers]
+
+    def read(self, context_input_ids: IntArray, context_attention_mask: IntArray) -> Reading:
+        """Encode documents: token ids and mask int64 [Q, D, S]."""
+        q, d, s = context_input_ids.shape
+        feeds = {
+            "input_ids": self._value(context_input_ids.reshape(q * d, s)),
+            "attention_mask": self._value(context_attention_mask.reshape(q * d, s)),
+        }
+        cross = self._run(self._encoder, feeds, dict.fromkeys(self._cross, self.device))
+        empty = np.empty((q, d, 1, self.spec.num_heads, 0, self.spec.head_size), np.float32)
+        past = {name: self._value(empty) for name in self._past}
+        return Reading(self._value(context_attention_mask), cross, past, 0)
+
+    def step(
+        self,
+        reading: Reading,
+        token_ids: IntArray,
+        beam_indices: IntArray,
+        *,
+        log_weights: FloatArray,
+        beam_scores: FloatArray,
+        num_candidates: int,
+        probe_ids: IntArray,
+    ) -> tuple[Step, Reading]:
+        """Let every beam read its last token and return the best continuations.
+
+        token_ids and beam_indices int64 [Q, B] (which beam of the past each continues), log_weights
+        float32 [Q, D, B], beam_scores float32 [Q, B], probe_ids int64 [Q, B, P].
+        """
+        feeds = {
+            "token_ids": self._value(token_ids),
+            "beam_indices": self._value(beam_indices),
+            "position": self._value(np.array([reading.length], np.int64)),
+            "context_attention_mask": reading.context_attention_mask,
+            "log_weights": self._value(log_weights),
+            "beam_scores": self._value(beam_scores),
+            "num_candidates": self._value(np.array([num_candidates], np.int64)),
+            "probe_ids": self._value(probe_ids),
+            **reading.cross,
+            **reading.past,
+        }
+        outputs = self._run(self._decoder, feeds, _CANDIDATES | dict.fromkeys(self._present, self.device))
+        step = Step(*(outputs[name].numpy() for name in _CANDIDATES))
+        if np.isnan(step.scores).any() or np.isnan(step.probe_log_probs).any():
+            raise GraphOutputError("The generator returned NaN; its weights or its inputs are damaged.")
+        past = {past: outputs[present] for past, present in zip(self._past, self._present, strict=True)}
+        return step, replace(reading, past=past, length=reading.length + 1)
+
+    def _run(
+        self, session: ort.InferenceSession, feeds: Mapping[str, ort.OrtValue], outputs: Mapping[str, str]
+    ) -> dict[str, ort.OrtValue]:
+        """Run with every input and output bound; ``outputs`` maps names to the device they stay on."""
+        binding = session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, device in outputs.items():
+            binding.bind_output(name, device)
+        session.run_with_iobinding(binding)
+        return dict(zip(outputs, binding.get_outputs(), strict=True))
+
+    def _value(self, array: NDArray[Any]) -> ort.OrtValue:
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device)
+
+
+_CANDIDATES = dict.fromkeys(
+    ("candidate_scores", "candidate_beams", "candidate_tokens", "candidate_log_probs", "probe_log_probs"),
+    "cpu",
+)

@@ -1,0 +1,5 @@
+"""The non-parametric memory p(z|x): passages, their index, and the encoders that search it."""
+
+from ragengine.retrieval.retriever import Retriever
+
+__all__ = ["Retriever"]

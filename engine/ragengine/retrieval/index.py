@@ -1,0 +1,226 @@
+"""An index: the folder that holds a corpus, its vectors and a FAISS index over them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from ragengine import folders
+from ragengine.bundle import Bundle
+from ragengine.errors import IndexFolderError, InputError
+from ragengine.retrieval.passages import Passage
+from ragengine.retrieval.recall import RecallTest
+from ragengine.retrieval.store import PassageStore
+from ragengine.retrieval.vectors import (
+    FloatArray,
+    SearchResult,
+    VectorIndex,
+    faiss_reason,
+    import_faiss,
+    open_vectors,
+)
+
+FORMAT = "ragengine-index"
+FORMAT_VERSION = 1
+FAISS_FILE = "index.faiss"
+VECTORS_FILE = "vectors.npy"
+PASSAGES_FILE = "passages.sqlite"
+
+_ROWS_AT_ONCE = 16384
+_NORM_ROUNDING = 1e-3
+_RECALL_ROUNDING = 0.01
+
+
+@dataclass(frozen=True)
+class IndexEncoder:
+    """The encoder an index is bound to: :attr:`ragengine.bundle.Bundle.index_encoder` of its bundle."""
+
+    name: str
+    fingerprint: str
+    kind: Literal["passage_encoder", "question_encoder"]
+
+
+@dataclass(frozen=True)
+class IndexManifest:
+    """The content of an index's ``manifest.json``.
+
+    ``search`` holds the FAISS run-time parameters and the re-rank width; ``recall`` is recall@5 as
+    :class:`~ragengine.retrieval.recall.RecallTest` measures it, 1.0 for an exact index; ``max_norm`` is the
+    largest Euclidean norm of the stored vectors.
+    """
+
+    dimension: int
+    metric: Literal["inner_product"]
+    count: int
+    factory: str
+    search: dict[str, int]
+    recall: float | None
+    max_norm: float
+    encoder: IndexEncoder
+    created_by: str
+    created_from: dict[str, Any]
+    files: dict[str, folders.FileEntry]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "IndexManifest":
+        """Read the manifest of an index folder alone, without its files."""
+        return folders.read_manifest(Path(path), cls, FORMAT, FORMAT_VERSION, IndexFolderError)
+
+
+class PassageIndex:
+    """An opened index.  Searching and reading passages is safe from many threads."""
+
+    def __init__(
+        self, path: Path, manifest: IndexManifest, searcher: VectorIndex, store: PassageStore
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._searcher: VectorIndex | None = searcher
+        self._store = store
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: Literal["sha256", "size"] = "sha256") -> "PassageIndex":
+        """Open an index folder; its files are checked against the manifest before any library reads them.
+
+        ``verify="sha256"`` reads every file once; ``"size"`` compares sizes only and starts faster.
+        Raises :class:`IndexFolderError` when the folder is not whole or its parts do not fit together.
+        """
+        folder = Path(path)
+        manifest = IndexManifest.read(folder)
+        absent = sorted({FAISS_FILE, VECTORS_FILE, PASSAGES_FILE} - set(manifest.files))
+        if absent:
+            raise IndexFolderError(f"{folder} is damaged: its manifest does not list {', '.join(absent)}.")
+        folders.check_files(folder, manifest.files, IndexFolderError, hashes=verify == "sha256")
+        searcher = _open_searcher(folder, manifest)
+        store = PassageStore(folder / PASSAGES_FILE)
+        if store.count != manifest.count:
+            store.close()
+            raise _misfit(folder, f"{PASSAGES_FILE} has {store.count} passages", manifest)
+        return cls(folder, manifest, searcher, store)
+
+    @property
+    def count(self) -> int:
+        """The number of passages, N."""
+        return self.manifest.count
+
+    @property
+    def dimension(self) -> int:
+        """The number of components of a vector, E."""
+        return self.manifest.dimension
+
+    def check_belongs_to(self, bundle: Bundle) -> None:
+        """Raise :class:`IndexFolderError` unless the vectors were made by the encoder of ``bundle``."""
+        ours, theirs = self.manifest.encoder, bundle.index_encoder
+        if ours.fingerprint != theirs.fingerprint:
+            raise IndexFolderError(
+                f"The index {self.path} was built with the encoder {ours.name} ({ours.fingerprint[:12]}), "
+                f"the bundle {bundle.path} has {theirs.name} ({theirs.fingerprint[:12]}); "
+                "build the index with this bundle."
+            )
+        wanted = bundle.manifest.question_encoder
+        if self.dimension != wanted.dimension:
+            raise IndexFolderError(
+                f"The index {self.path} (encoder {ours.name}, {ours.fingerprint[:12]}) has vectors of "
+                f"{self.dimension} numbers, the question encoder {wanted.name} ({wanted.fingerprint[:12]}) "
+                f"of {bundle.path} gives {wanted.dimension}; build the index with this bundle."
+            )
+
+    def search(self, vectors: FloatArray, n_docs: int) -> SearchResult:
+        """Find the ``n_docs`` best passages for question vectors, float32 [Q, E].
+
+        Scores are inner products with the stored vectors, descending, ties by row.  Raises
+        :class:`InputError` for a wrong type, shape or dimension, NaN or infinite numbers.
+        """
+        return self._open_part().search(vectors, n_docs)
+
+    def passages(self, rows: Iterable[int]) -> list[Passage]:
+        """The passages of ``rows``, in that order, repeated rows too."""
+        return self._store.fetch(rows)
+
+    def verify(self) -> None:
+        """Compare the parts of the index with each other, reading all of it.
+
+        :meth:`open` has checked the hashes; this looks for what hashes cannot show, an index that was
+        wrong when it was written.  Raises :class:`IndexFolderError` for the first fault.
+        """
+        searcher = self._open_part()
+        if self._store.count_all() != self.count:
+            raise _misfit(self.path, f"{PASSAGES_FILE} has {self._store.count_all()} passages", self.manifest)
+        for start in range(0, self.count, _ROWS_AT_ONCE):
+            block = np.asarray(searcher.vectors[start : start + _ROWS_AT_ONCE], np.float32)
+            norms = np.linalg.norm(block.astype(np.float64), axis=1)
+            # Written so that NaN is a fault, too.
+            wrong = np.flatnonzero(~(norms <= self.manifest.max_norm * (1 + _NORM_ROUNDING)))
+            if len(wrong):
+                raise IndexFolderError(
+                    f"{self.path}: the stored vector of row {start + wrong[0]} has the norm "
+                    f"{norms[wrong[0]]:.6g}, more than max_norm {self.manifest.max_norm:.6g}; "
+                    "build the index again."
+                )
+            if searcher.exact:
+                kept = searcher.faiss_index.reconstruct_n(start, len(block))
+                differing = np.flatnonzero((kept != block).any(axis=1))
+                if len(differing):
+                    raise IndexFolderError(
+                        f"{self.path}: row {start + differing[0]} of {FAISS_FILE} is not the vector stored "
+                        f"in {VECTORS_FILE}; build the index again."
+                    )
+        if not searcher.exact and self.manifest.recall is not None:
+            recall = RecallTest.sample(searcher.vectors).measure(searcher)
+            if recall < self.manifest.recall - _RECALL_ROUNDING:
+                raise IndexFolderError(
+                    f"{self.path}: its recall is {recall:.3f}, the manifest says {self.manifest.recall:.3f}; "
+                    "build the index again."
+                )
+
+    def close(self) -> None:
+        """Let go of the files; may be called again.  Searches that run now finish."""
+        self._searcher = None
+        self._store.close()
+
+    def __enter__(self) -> "PassageIndex":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_part(self) -> VectorIndex:
+        searcher = self._searcher
+        if searcher is None:
+            raise IndexFolderError(f"The index {self.path} is closed; open it again.")
+        return searcher
+
+
+def _open_searcher(folder: Path, manifest: IndexManifest) -> VectorIndex:
+    """Open ``vectors.npy`` and ``index.faiss`` and check that they and the manifest agree."""
+    vectors = open_vectors(folder / VECTORS_FILE, np.float16, IndexFolderError)
+    if vectors.shape != (manifest.count, manifest.dimension):
+        found, width = vectors.shape
+        raise _misfit(folder, f"{VECTORS_FILE} has {found} vectors of {width}", manifest)
+    faiss = import_faiss()
+    try:
+        faiss_index = faiss.read_index(str(folder / FAISS_FILE))
+    except (RuntimeError, MemoryError) as reason:
+        raise IndexFolderError(
+            f"{folder / FAISS_FILE} cannot be read by faiss {faiss.__version__}: {faiss_reason(reason)}"
+        ) from reason
+    if (faiss_index.ntotal, faiss_index.d) != vectors.shape:
+        raise _misfit(folder, f"{FAISS_FILE} has {faiss_index.ntotal} vectors of {faiss_index.d}", manifest)
+    if faiss_index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise _misfit(folder, f"{FAISS_FILE} has the metric number {faiss_index.metric_type}", manifest)
+    try:
+        return VectorIndex(faiss_index, vectors, manifest.max_norm, manifest.search)
+    except InputError as reason:
+        raise IndexFolderError(f"{folder} is damaged: {reason}") from reason
+
+
+def _misfit(folder: Path, found: str, manifest: IndexManifest) -> IndexFolderError:
+    return IndexFolderError(
+        f"{folder} is damaged: {found}, its manifest says {manifest.count} of {manifest.dimension} "
+        f"({manifest.metric}); build the index again."
+    )

@@ -1,0 +1,107 @@
+"""The texts of an index: one SQLite file, written once, then read by row from any thread."""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ragengine.errors import IndexFolderError
+from ragengine.retrieval.passages import Passage
+
+_SCHEMA = (
+    "CREATE TABLE passages "
+    "(row INTEGER PRIMARY KEY, id TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)"
+)
+
+
+def write_passages(path: Path, passages: Iterable[Passage]) -> int:
+    """Write passages to a new SQLite file as rows 0, 1, ... and return their count.
+
+    The bytes depend on nothing but the passages and the SQLite version.  There is no journal: the file is
+    part of a folder that is whole or not there.
+    """
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.executescript(
+            "PRAGMA page_size=4096; PRAGMA encoding='UTF-8'; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
+        )
+        connection.execute("BEGIN")
+        connection.execute(_SCHEMA)
+        rows = ((row, p.id, p.title, p.text) for row, p in enumerate(passages))
+        connection.executemany("INSERT INTO passages VALUES (?, ?, ?, ?)", rows)
+        (count,) = connection.execute("SELECT count(*) FROM passages").fetchone()
+        connection.execute("COMMIT")
+    except sqlite3.Error as reason:
+        raise IndexFolderError(f"{path} cannot be written: {reason}.") from reason
+    finally:
+        connection.close()
+    return int(count)
+
+
+class PassageStore:
+    """Read-only random access to the passages of an index.  Safe to share between threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a file of :func:`write_passages`; raises :class:`IndexFolderError` if it is not one."""
+        self.path = path
+        # One connection behind a lock: a fetch takes microseconds, a connection a thread would leak them.
+        self._lock = threading.Lock()
+        self._closed = False
+        try:
+            # immutable: no locks and no journal files, so that an index works on a read-only disk.
+            uri = path.absolute().as_uri() + "?mode=ro&immutable=1"
+            self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        except sqlite3.Error as reason:
+            raise IndexFolderError(
+                f"{path} cannot be opened: {reason}; copy or build the index again."
+            ) from reason
+        try:
+            self._connection.execute("PRAGMA trusted_schema=OFF")  # the file may be somebody else's
+            # Rows are 0..count-1, so the last one tells the count without reading 21 million of them.
+            ((first, last),) = self._query("SELECT min(row), max(row) FROM passages")
+        except IndexFolderError:
+            self.close()
+            raise
+        self.count: int = 0 if last is None else last + 1
+        if first not in (0, None):
+            self.close()
+            raise IndexFolderError(f"{path} begins with row {first} instead of 0; build the index again.")
+
+    def fetch(self, rows: Iterable[int]) -> list[Passage]:
+        """The passages of ``rows``, in that order; a row may be asked for several times."""
+        found = []
+        for row in rows:
+            records = self._query("SELECT id, title, text FROM passages WHERE row = ?", int(row))
+            if not records:
+                raise IndexFolderError(f"{self.path} has no row {row}; its rows are 0 to {self.count - 1}.")
+            found.append(Passage(*records[0]))
+        return found
+
+    def blocks(self, size: int) -> Iterator[list[Passage]]:
+        """All passages by row, in lists of ``size`` (the last may be shorter)."""
+        for start in range(0, self.count, size):
+            select = "SELECT id, title, text FROM passages WHERE row >= ? AND row < ? ORDER BY row"
+            yield [Passage(*record) for record in self._query(select, start, start + size)]
+
+    def count_all(self) -> int:
+        """The number of rows by reading every one: equal to ``count`` unless the file is damaged."""
+        ((count,),) = self._query("SELECT count(*) FROM passages WHERE length(text) >= 0")
+        return int(count)
+
+    def close(self) -> None:
+        """Close the file; may be called again."""
+        with self._lock:
+            self._closed = True
+            self._connection.close()
+
+    def _query(self, statement: str, *values: int) -> list[tuple[Any, ...]]:
+        with self._lock:
+            if self._closed:
+                raise IndexFolderError(f"{self.path} is closed; open the index again.")
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except (sqlite3.Error, OverflowError) as reason:
+                raise IndexFolderError(
+                    f"{self.path} cannot be read: {reason}; build the index again."
+                ) from reason

@@ -1,0 +1,69 @@
+"""onnxruntime sessions: the only place where execution providers and thread counts are chosen."""
+
+import os
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ragengine.errors import BundleError, DependencyError, DeviceError
+
+try:
+    import onnxruntime as ort
+except ModuleNotFoundError as reason:
+    raise DependencyError(
+        'onnxruntime is not installed; run pip install "ragengine[cpu]", '
+        'or "ragengine[gpu]" on a CUDA machine.'
+    ) from reason
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+
+ort.set_default_logger_severity(3)
+
+
+def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
+    """Turn ``auto`` into the device that will be used; refuse ``cuda`` where it cannot be.
+
+    ``auto`` takes CUDA when this onnxruntime was built with it; ``cuda`` never falls back to the CPU.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"device is {device!r}; it must be auto, cpu or cuda.")
+    available = "CUDAExecutionProvider" in ort.get_available_providers()
+    if device == "cuda" and not available:
+        raise DeviceError(
+            f"device is cuda, but this onnxruntime {ort.__version__} has no CUDAExecutionProvider; "
+            'install "ragengine[gpu]" in an environment without the cpu extra, or use device="cpu".'
+        )
+    return "cuda" if available and device != "cpu" else "cpu"
+
+
+def create_session(
+    path: Path, *, device: Literal["cpu", "cuda"], threads: int | None
+) -> ort.InferenceSession:
+    """Open one graph.
+
+    ``threads`` is the number of intra-op threads; ``None`` takes the cores this process may run on.
+    Idle threads do not spin: an engine embedded in an application must cost nothing between questions.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or available_cores()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = (
+        ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    )
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as reason:  # onnxruntime's exceptions share no base class of their own
+        raise BundleError(f"{path} cannot be opened by onnxruntime {ort.__version__}: {reason}.") from reason
+    if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise DeviceError(
+            f"onnxruntime {ort.__version__} could not start CUDA for {path.name}; "
+            'check the driver, CUDA and cuDNN libraries, or use device="cpu".'
+        )
+    return session
+
+
+def available_cores() -> int:
+    """Cores this process may run on (a container's or taskset's, not the machine's)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

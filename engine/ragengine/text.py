@@ -1,0 +1,98 @@
+"""Text to token ids and back, as transformers does it, from `tokenizer.json` alone.
+
+`RagTokenizer` and `RagRetriever.postprocess_docs` of transformers are the reference, byte for byte.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from ragengine.bundle import RagSpec, TokenizerSpec
+from ragengine.errors import BundleError, InputError
+
+IntArray: TypeAlias = NDArray[np.int64]
+
+# transformers.PreTrainedTokenizerBase.clean_up_tokenization, in its order.
+_CLEAN_UP = [(" " + mark, mark) for mark in (".", "?", "!", ",")]
+_CLEAN_UP += [(" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")]
+
+
+class Tokenizer:
+    """A Hugging Face fast tokenizer without transformers.
+
+    Immutable after loading and therefore safe to share between threads.
+    """
+
+    def __init__(self, path: Path, spec: TokenizerSpec, *, max_length: int | None = None) -> None:
+        """Load ``tokenizer.json``; inputs are truncated on the right to ``max_length`` tokens."""
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as reason:  # tokenizers raises bare Exception for any fault of the file
+            raise BundleError(
+                f"{path} is not a tokenizer this version of tokenizers reads: {reason}."
+            ) from reason
+        self.spec = spec
+        self.max_length = max_length or spec.max_length
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.max_length)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, added tokens included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list["Encoded"]:
+        """Encode texts, or pairs of texts, with special tokens and truncation."""
+        try:
+            encodings = self._tokenizer.encode_batch(list(texts))
+        except (TypeError, UnicodeEncodeError) as reason:
+            raise InputError(
+                f"A text cannot be encoded as UTF-8 ({reason}); remove lone surrogates."
+            ) from reason
+        return [Encoded(e.ids, bool(e.overflowing)) for e in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Decode token ids as `PreTrainedTokenizer.decode(ids, skip_special_tokens=True)` does."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        if self.spec.clean_up_tokenization_spaces:
+            for old, new in _CLEAN_UP:
+                text = text.replace(old, new)
+        return text
+
+    def token_text(self, token_id: int) -> str:
+        """The text one token contributes to an answer (a byte-level token alone may be half a character)."""
+        return str(self._tokenizer.decode([token_id], skip_special_tokens=False))
+
+    def pad(self, sequences: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
+        """Pad on the right to the longest: token ids and attention mask, both int64 [N, S]."""
+        length = max(map(len, sequences))
+        ids = np.full((len(sequences), length), self.spec.pad_token_id, np.int64)
+        mask = np.zeros((len(sequences), length), np.int64)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence)] = sequence
+            mask[row, : len(sequence)] = 1
+        return ids, mask
+
+
+class Encoded:
+    """Token ids of one text, and whether truncation cut something off."""
+
+    __slots__ = ("ids", "truncated")
+
+    def __init__(self, ids: list[int], truncated: bool) -> None:
+        self.ids = ids
+        self.truncated = truncated
+
+
+def format_prompt(rag: RagSpec, title: str, text: str, question: str) -> str:
+    """The generator's input for one document, x and z joined.
+
+    `cat_input_and_doc` in transformers' `RagRetriever.postprocess_docs`: one pair of double quotes is
+    stripped off the title, and double spaces are collapsed once, in the whole prompt.
+    """
+    title = title.removeprefix('"').removesuffix('"')
+    return (rag.prefix + title + rag.title_sep + text + rag.doc_sep + question).replace("  ", " ")

@@ -1,0 +1,259 @@
+"""Reading checkpoints: transformers loads them, so every layout it knows is known here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BartForConditionalGeneration,
+    BertModel,
+    DPRContextEncoder,
+    DPRQuestionEncoder,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RagConfig,
+    RagSequenceForGeneration,
+    RagTokenForGeneration,
+)
+
+from ragengine.bundle import TokenizerSpec
+from ragengine.errors import ExportError
+from ragengine_export.graphs.bart import BartShape
+from ragengine_export.graphs.bert import BertShape
+from ragengine_export.graphs.layers import ACTIVATIONS
+from ragengine_export.weights import State
+
+ARCHITECTURES = {
+    "RagTokenForGeneration": RagTokenForGeneration,
+    "RagSequenceForGeneration": RagSequenceForGeneration,
+}
+
+
+@dataclass(frozen=True)
+class EncoderCheckpoint:
+    """A question or passage encoder: its torch model, sizes, weights by graph name, and tokenizer."""
+
+    name: str
+    model: PreTrainedModel
+    shape: BertShape
+    state: State
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class GeneratorCheckpoint:
+    """A BART generator: its torch model, sizes, weights by graph name, and tokenizer."""
+
+    name: str
+    model: BartForConditionalGeneration
+    shape: BartShape
+    state: State
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole RAG model as transformers loads it, in float32."""
+
+    source: str
+    architecture: str
+    config: RagConfig
+    generation_config: GenerationConfig
+    question_encoder: EncoderCheckpoint
+    context_encoder: EncoderCheckpoint | None
+    generator: GeneratorCheckpoint
+
+
+def load_checkpoint(source: str, context_encoder: str | None = None) -> Checkpoint:
+    """Load a RAG checkpoint: a folder, or the name of a model on the hub."""
+    config = _loaded(source, AutoConfig.from_pretrained)
+    if not isinstance(config, RagConfig):
+        raise ExportError(
+            f"{source} is a {config.model_type} checkpoint, not a RAG one; "
+            "join separate checkpoints with --question-encoder and --generator."
+        )
+    architecture = (config.architectures or ["RagTokenForGeneration"])[0]
+    if architecture not in ARCHITECTURES:
+        raise ExportError(f"{source} is a {architecture}; supported are {' and '.join(ARCHITECTURES)}.")
+    rag = _model(ARCHITECTURES[architecture], source)
+    # RagSequence's `generate` decodes with its generator, and so with the generator's own config.
+    owner = rag if architecture == "RagTokenForGeneration" else rag.generator
+    return Checkpoint(
+        source=source,
+        architecture=architecture,
+        config=config,
+        generation_config=owner.generation_config,
+        question_encoder=_encoder(
+            source, rag.question_encoder, _tokenizer(source, "question_encoder_tokenizer")
+        ),
+        context_encoder=_context_encoder(context_encoder),
+        generator=_generator(source, rag.generator, _tokenizer(source, "generator_tokenizer")),
+    )
+
+
+def join_checkpoints(question_encoder: str, generator: str, context_encoder: str | None = None) -> Checkpoint:
+    """Make one RAG-Token model of two checkpoints, with ``RagConfig``'s defaults.
+
+    transformers' `from_pretrained_question_encoder_generator` is the reference.
+    """
+    encoder_config = _loaded(question_encoder, AutoConfig.from_pretrained)
+    if encoder_config.model_type not in ("dpr", "bert"):
+        raise ExportError(
+            f"{question_encoder} is a {encoder_config.model_type} model; supported are dpr and bert."
+        )
+    encoder = _model(
+        DPRQuestionEncoder if encoder_config.model_type == "dpr" else BertModel, question_encoder
+    )
+    reader = _model(BartForConditionalGeneration, generator)
+    rag = RagTokenForGeneration(question_encoder=encoder, generator=reader)
+    return Checkpoint(
+        source=f"{question_encoder} + {generator}",
+        architecture="RagTokenForGeneration",
+        config=rag.config,
+        generation_config=reader.generation_config,
+        question_encoder=_encoder(question_encoder, encoder, _tokenizer(question_encoder)),
+        context_encoder=_context_encoder(context_encoder),
+        generator=_generator(generator, reader, _tokenizer(generator)),
+    )
+
+
+def tokenizer_spec(tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizerSpec:
+    """What the runtime must know beside `tokenizer.json`.
+
+    Whether ``decode`` cleans up spaces depends on the tokenizer's flag, its kind and the version of
+    transformers, so it is asked rather than derived.
+    """
+    ids = tokenizer("a . b , c ! d ? it 's", add_special_tokens=False)["input_ids"]
+    untouched = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    cleans_up = tokenizer.decode(ids, skip_special_tokens=True) != untouched
+    return TokenizerSpec(
+        pad_token_id=int(tokenizer.pad_token_id or 0),
+        max_length=min(max_length, int(tokenizer.model_max_length)),
+        clean_up_tokenization_spaces=cleans_up,
+    )
+
+
+def _context_encoder(source: str | None) -> EncoderCheckpoint | None:
+    if source is None:
+        return None
+    config = _loaded(source, AutoConfig.from_pretrained)
+    model = _model(DPRContextEncoder if config.model_type == "dpr" else BertModel, source)
+    return _encoder(source, model, _tokenizer(source))
+
+
+def _encoder(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> EncoderCheckpoint:
+    """Sizes and weights of a DPR or BERT encoder, by the names of :mod:`ragengine_export.graphs.bert`."""
+    inner = getattr(model, "question_encoder", None) or getattr(model, "ctx_encoder", model)
+    bert = getattr(inner, "bert_model", inner)
+    config = bert.config
+    if not isinstance(bert, torch.nn.Module) or config.model_type not in ("dpr", "bert"):
+        raise ExportError(
+            f"The encoder of {name} is a {config.model_type} model; supported are dpr and bert."
+        )
+    kind = getattr(config, "position_embedding_type", "absolute")
+    if kind != "absolute":
+        raise ExportError(
+            f"The encoder of {name} has {kind} position embeddings; only absolute ones are supported."
+        )
+    _check_activation(name, config.hidden_act)
+    projection = getattr(inner, "encode_proj", None)
+    state = _state(bert)
+    head = "cls"
+    if projection is not None:
+        head, state = "projection", state | {f"encode_proj.{k}": v for k, v in _state(projection).items()}
+    elif getattr(bert, "pooler", None) is not None:
+        head = "pooler"
+    shape = BertShape(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        num_layers=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        intermediate_size=config.intermediate_size,
+        max_positions=config.max_position_embeddings,
+        type_vocab_size=config.type_vocab_size,
+        activation=config.hidden_act,
+        epsilon=config.layer_norm_eps,
+        head=head,  # type: ignore[arg-type]  # one of the three, see above
+        dimension=projection.out_features if projection is not None else config.hidden_size,
+    )
+    return EncoderCheckpoint(name, model, shape, state, tokenizer)
+
+
+def _generator(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GeneratorCheckpoint:
+    """Sizes and weights of a BART, by the names of :mod:`ragengine_export.graphs.bart`."""
+    if not isinstance(model, BartForConditionalGeneration):
+        raise ExportError(
+            f"The generator of {name} is a {model.config.model_type} model; only bart is supported."
+        )
+    config = model.config
+    _check_activation(name, config.activation_function)
+    state = _state(model)
+    shape = BartShape(
+        vocab_size=model.lm_head.weight.shape[0],
+        d_model=config.d_model,
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+        encoder_heads=config.encoder_attention_heads,
+        decoder_heads=config.decoder_attention_heads,
+        encoder_ffn_dim=config.encoder_ffn_dim,
+        decoder_ffn_dim=config.decoder_ffn_dim,
+        max_positions=config.max_position_embeddings,
+        activation=config.activation_function,
+        scale_embedding=bool(config.scale_embedding),
+        has_logits_bias=bool(state["final_logits_bias"].any()),
+    )
+    return GeneratorCheckpoint(name, model, shape, state, tokenizer)
+
+
+def _check_activation(name: str, activation: Any) -> None:
+    if activation not in ACTIVATIONS:
+        raise ExportError(
+            f"{name} uses the activation {activation!r}; supported are {', '.join(ACTIVATIONS)}."
+        )
+
+
+def _state(module: torch.nn.Module) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    return {
+        name: t.detach().float().numpy() for name, t in module.state_dict().items() if t.is_floating_point()
+    }
+
+
+def _model(cls: Any, source: str) -> Any:
+    """Load weights in float32 and refuse a checkpoint that lacks some: transformers would invent them."""
+
+    def load(name: str) -> Any:
+        # weights_only: a .bin file is a pickle, and a pickle is a program
+        return cls.from_pretrained(name, dtype=torch.float32, weights_only=True, output_loading_info=True)
+
+    model, info = _loaded(source, load)
+    missing = sorted(info["missing_keys"])
+    if cls is BertModel and missing and all(key.startswith("pooler.") for key in missing):
+        model.pooler, missing = None, []  # a BERT saved without its pooler: the first token's state
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise ExportError(
+            f"{source} has no weights for {shown}; it is not a whole {cls.__name__} checkpoint."
+        )
+    return model.eval()
+
+
+def _tokenizer(source: str, subfolder: str = "") -> PreTrainedTokenizerBase:
+    tokenizer = _loaded(source, lambda name: AutoTokenizer.from_pretrained(name, subfolder=subfolder))
+    if not tokenizer.is_fast:
+        raise ExportError(f"The tokenizer of {source} has no tokenizer.json; save it with a fast tokenizer.")
+    return tokenizer
+
+
+def _loaded(source: str, load: Any) -> Any:
+    """Call a transformers loader; its many exceptions become one sentence."""
+    try:
+        return load(source)
+    except (OSError, ValueError, KeyError, RuntimeError) as reason:
+        place = "folder" if Path(source).exists() else "folder or hub name"
+        first_line = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
+        raise ExportError(f"{source} is not a {place} transformers can load: {first_line}") from reason

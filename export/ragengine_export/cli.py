@@ -1,0 +1,63 @@
+"""`ragengine export`: a checkpoint in, a checked bundle out."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ragengine_export.export import PRECISIONS, ExportReport, export_checkpoint
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="[SOURCE] BUNDLE")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the graphs."
+)
+@click.option(
+    "--context-encoder", metavar="ID", help="Passage encoder to add, so that the bundle can build indexes."
+)
+@click.option(
+    "--question-encoder", metavar="ID", help="With --generator, instead of SOURCE: a DPR or BERT encoder."
+)
+@click.option("--generator", metavar="ID", help="With --question-encoder, instead of SOURCE: a BART model.")
+@click.option("--check/--no-check", default=True, show_default=True, help="Compare every graph with torch.")
+def export(
+    paths: tuple[str, ...], precision: str, context_encoder: str | None, question_encoder: str | None,
+    generator: str | None, check: bool,
+) -> None:  # fmt: skip
+    """Export a Hugging Face RAG checkpoint, a folder or hub id SOURCE, to the folder BUNDLE.
+
+    With --question-encoder and --generator two checkpoints are joined, and BUNDLE stands alone.
+    """
+    joined = question_encoder is not None or generator is not None
+    if len(paths) != (1 if joined else 2):
+        expected = "BUNDLE alone (the checkpoints are given as options)" if joined else "SOURCE and BUNDLE"
+        raise click.UsageError(f"expected {expected}, got {len(paths)} paths")
+    report = export_checkpoint(
+        None if joined else paths[0],
+        Path(paths[-1]),
+        precision,  # type: ignore[arg-type]  # click has checked the choice
+        context_encoder=context_encoder,
+        question_encoder=question_encoder,
+        generator=generator,
+        check=check,
+    )
+    print_report(Console(), report)
+
+
+def print_report(console: Console, report: ExportReport) -> None:
+    """Print the table of graphs, the sizes, and what the user should know."""
+    if report.checks:
+        table = Table(box=None, title="graphs against torch, random inputs", title_justify="left")
+        table.add_column("graph")
+        for name in ("max abs difference", "size", "nodes"):
+            table.add_column(name, justify="right")
+        for check in report.checks:
+            size = f"{check.graph_size / 1e3:.0f} kB"
+            table.add_row(check.graph, f"{check.max_abs_difference:.1e}", size, str(check.nodes))
+        console.print(table)
+    total = sum(file.stat().st_size for file in report.path.rglob("*") if file.is_file())
+    console.print(f"{report.path}: {total / 1e6:.1f} MB")
+    for warning in report.warnings:
+        Console(stderr=True).print(f"warning: {warning}", highlight=False)

@@ -1,0 +1,248 @@
+"""From a checkpoint to a bundle: graphs, weights, tokenizers, manifest, checks."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx_ir as ir
+import transformers
+
+from ragengine import bundle, folders
+from ragengine.errors import ExportError
+from ragengine.options import OPTION_NAMES, GenerationOptions
+from ragengine_export import check as checks
+from ragengine_export.checkpoint import (
+    Checkpoint,
+    EncoderCheckpoint,
+    GeneratorCheckpoint,
+    join_checkpoints,
+    load_checkpoint,
+    tokenizer_spec,
+)
+from ragengine_export.graphs.bart import BartDecoder, BartEncoder
+from ragengine_export.graphs.bert import BertEncoder
+from ragengine_export.graphs.build import generator_decoder_model, generator_encoder_model, text_encoder_model
+from ragengine_export.weights import WeightWriter, bind, fingerprint
+
+PRECISIONS = ("fp32",)
+
+# Fields of a generation config that do not change which tokens come out of a search.
+_NO_EFFECT = {"transformers_version", "_from_model_config", "use_cache", "bos_token_id", "pad_token_id"}
+_NO_EFFECT |= {"return_dict_in_generate", "output_scores", "output_logits", "output_attentions"}
+_NO_EFFECT |= {"output_hidden_states", "max_new_tokens"}
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote: the bundle's path, a check per graph, warnings a user should read."""
+
+    path: Path
+    checks: tuple[checks.GraphCheck, ...]
+    warnings: tuple[str, ...]
+
+
+def export_checkpoint(
+    source: str | Path | None,
+    bundle_path: str | Path,
+    precision: Literal["fp32"] = "fp32",
+    *,
+    context_encoder: str | Path | None = None,
+    question_encoder: str | Path | None = None,
+    generator: str | Path | None = None,
+    check: bool = True,
+) -> ExportReport:
+    """Export a Hugging Face RAG checkpoint to a bundle.
+
+    ``source`` is a folder or hub id; or ``None`` with ``question_encoder`` and ``generator``, two
+    checkpoints that are joined.  ``context_encoder`` adds the passage encoder, which a RAG checkpoint
+    does not hold.  With ``check`` every graph is compared with torch first, and :class:`ExportError` is
+    raised when they differ by more than ``check.TOLERANCE``.  The bundle appears whole or not at all.
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision is {precision!r}; this version exports {', '.join(PRECISIONS)}.")
+    context = None if context_encoder is None else str(context_encoder)
+    if source is not None and (question_encoder is not None or generator is not None):
+        raise ExportError("Give either a RAG checkpoint, or --question-encoder and --generator, not both.")
+    if source is not None:
+        checkpoint = load_checkpoint(str(source), context)
+    elif question_encoder is None or generator is None:
+        raise ExportError("Without a RAG checkpoint both --question-encoder and --generator are needed.")
+    else:
+        checkpoint = join_checkpoints(str(question_encoder), str(generator), context)
+    path = Path(bundle_path)
+    with folders.replaced_folder(path, bundle.FORMAT, ExportError) as staging:
+        report = _write(checkpoint, staging, precision, check)
+    return dataclasses.replace(report, path=path)
+
+
+def _write(checkpoint: Checkpoint, folder: Path, precision: str, check: bool) -> ExportReport:
+    question = _write_encoder(checkpoint.question_encoder, folder, "question_encoder")
+    done = (
+        [checks.check_encoder(folder / question.path / "encoder.onnx", checkpoint.question_encoder)]
+        if check
+        else []
+    )
+    passage = None
+    if checkpoint.context_encoder is not None:
+        passage = _write_passage_encoder(checkpoint.context_encoder, folder, question)
+        if check and passage.path != question.path:
+            done.append(
+                checks.check_encoder(folder / passage.path / "encoder.onnx", checkpoint.context_encoder)
+            )
+    reader = _write_generator(checkpoint, folder)
+    if check:
+        done += checks.check_generator(folder / reader.path, checkpoint.generator)
+        checks.require_within(done, precision)
+    options, warnings = _generation_defaults(checkpoint)
+    warnings += _vocabulary_warnings(checkpoint)
+    config = checkpoint.config
+    rag = bundle.RagSpec(
+        architecture=checkpoint.architecture,  # type: ignore[arg-type]  # checked when it was loaded
+        title_sep=config.title_sep,
+        doc_sep=config.doc_sep,
+        prefix=getattr(config.generator, "prefix", None) or "",
+        n_docs=config.n_docs,
+        max_combined_length=config.max_combined_length,
+        do_deduplication=config.do_deduplication,
+        exclude_bos_score=config.exclude_bos_score,
+    )
+    folders.write_manifest(
+        folder,
+        {
+            "format": bundle.FORMAT,
+            "format_version": bundle.FORMAT_VERSION,
+            "created_by": f"ragengine {version('ragengine')}",
+            "created_from": {
+                "source": Path(checkpoint.source).name,
+                "transformers_version": config.transformers_version or transformers.__version__,
+            },
+            "precision": precision,
+            "rag": dataclasses.asdict(rag),
+            "question_encoder": dataclasses.asdict(question),
+            "passage_encoder": None if passage is None else dataclasses.asdict(passage),
+            "generator": dataclasses.asdict(reader),
+            "generation": options.to_dict(),
+        },
+    )
+    return ExportReport(folder, tuple(done), tuple(warnings))
+
+
+def _write_passage_encoder(
+    checkpoint: EncoderCheckpoint, folder: Path, question: bundle.EncoderSpec
+) -> bundle.EncoderSpec:
+    """Write the passage encoder; a model that shares one encoder for both sides stores it once."""
+    spec = _write_encoder(checkpoint, folder, "passage_encoder")
+    if spec.dimension != question.dimension:
+        raise ExportError(
+            f"The passage encoder {spec.name} makes vectors of {spec.dimension} numbers, "
+            f"the question encoder {question.name} of {question.dimension}; they do not belong together."
+        )
+    ours, theirs = folder / spec.path, folder / question.path
+    if any((ours / n).read_bytes() != (theirs / n).read_bytes() for n in ("tokenizer.json", "encoder.onnx")):
+        return spec
+    if folders.sha256_of(ours / "weights.bin") != folders.sha256_of(theirs / "weights.bin"):
+        return spec
+    for file in ours.iterdir():
+        file.unlink()
+    ours.rmdir()
+    return dataclasses.replace(spec, path=question.path)
+
+
+def _write_encoder(checkpoint: EncoderCheckpoint, folder: Path, name: str) -> bundle.EncoderSpec:
+    target = folder / name
+    target.mkdir()
+    module = BertEncoder(checkpoint.shape)
+    with WeightWriter(target) as writer:
+        bind(module, checkpoint.state, writer, name.replace("_", " "))
+    ir.save(text_encoder_model(module, checkpoint.shape.dimension), target / "encoder.onnx")
+    _write_tokenizer(checkpoint.tokenizer, target)
+    used = {key: checkpoint.state[key] for key, _ in module.named_parameters()}
+    return bundle.EncoderSpec(
+        path=name,
+        name=Path(checkpoint.name).name,
+        fingerprint=fingerprint(used),
+        dimension=checkpoint.shape.dimension,
+        tokenizer=tokenizer_spec(checkpoint.tokenizer, checkpoint.shape.max_positions),
+    )
+
+
+def _write_generator(checkpoint: Checkpoint, folder: Path) -> bundle.GeneratorSpec:
+    generator: GeneratorCheckpoint = checkpoint.generator
+    shape, target = generator.shape, folder / "generator"
+    target.mkdir()
+    encoder, decoder = BartEncoder(shape), BartDecoder(shape)
+    with WeightWriter(target) as writer:
+        bind(encoder, generator.state, writer, "generator")
+        bind(decoder, generator.state, writer, "generator")
+    ir.save(generator_encoder_model(encoder, shape), target / "encoder.onnx")
+    ir.save(generator_decoder_model(decoder, shape), target / "decoder.onnx")
+    _write_tokenizer(generator.tokenizer, target)
+    longest = min(checkpoint.config.max_combined_length, shape.max_positions)
+    return bundle.GeneratorSpec(
+        path="generator",
+        num_decoder_layers=shape.decoder_layers,
+        num_heads=shape.decoder_heads,
+        head_size=shape.d_model // shape.decoder_heads,
+        vocab_size=shape.vocab_size,
+        max_positions=shape.max_positions,
+        tokenizer=tokenizer_spec(generator.tokenizer, longest),
+    )
+
+
+def _write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """`tokenizer.json` alone, without whatever padding and truncation the last call left in it."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    backend.save(str(folder / "tokenizer.json"))
+
+
+def _generation_defaults(checkpoint: Checkpoint) -> tuple[GenerationOptions, list[str]]:
+    """The checkpoint's generation config as options, and a warning per field that is not supported.
+
+    A field that is None takes transformers' default, which is ours too; the decoder's start token falls
+    back as in `GenerationMixin._prepare_special_tokens`.
+    """
+    config = checkpoint.generation_config
+    reader = checkpoint.config.generator
+    values = {name: getattr(config, name, None) for name in OPTION_NAMES}
+    values |= {
+        "n_docs": checkpoint.config.n_docs,
+        "eos_token_id": values["eos_token_id"] or reader.eos_token_id,
+    }
+    values["marginalize"] = "token" if checkpoint.architecture == "RagTokenForGeneration" else "sequence"
+    if values["decoder_start_token_id"] is None:
+        values["decoder_start_token_id"] = _first_set(
+            config.bos_token_id, reader.decoder_start_token_id, reader.bos_token_id
+        )
+    if isinstance(values["eos_token_id"], list):
+        values["eos_token_id"] = tuple(values["eos_token_id"])
+    unsupported = {
+        name: value
+        for name, value in config.to_diff_dict().items()
+        if name not in OPTION_NAMES and name not in _NO_EFFECT and value is not None
+    }
+    warnings = [
+        f"the checkpoint's generation config sets {k}={v!r}, which is not supported"
+        for k, v in unsupported.items()
+    ]
+    return GenerationOptions(**{name: value for name, value in values.items() if value is not None}), warnings
+
+
+def _first_set(*values: int | None) -> int | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _vocabulary_warnings(checkpoint: Checkpoint) -> list[str]:
+    parts: Sequence[tuple[str, Any]] = (
+        ("question encoder", checkpoint.question_encoder),
+        ("generator", checkpoint.generator),
+    )
+    return [
+        f"the {name}'s tokenizer has {len(part.tokenizer)} tokens, its model only {part.shape.vocab_size}"
+        for name, part in parts
+        if len(part.tokenizer) > part.shape.vocab_size
+    ]

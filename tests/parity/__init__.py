@@ -1,0 +1,1 @@
+"""Parity with Hugging Face: random small RAG checkpoints, HF on one side, ragengine on the other."""

@@ -1,0 +1,63 @@
+"""BART-large's shape once, for what small models cannot show: 50265 tokens, 12 layers of rounding."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+
+from ragengine import Generator
+from ragengine_export import export_checkpoint
+
+from .checkpoints import random_spec, write_checkpoint
+from .pairs import full_dict, full_options
+from .reference import TIE, Reference
+
+TOLERANCE = 1e-4
+
+
+@pytest.mark.slow
+def test_bart_large_shape(tmp_path_factory: pytest.TempPathFactory) -> None:
+    spec = random_spec(
+        2000,
+        d_model=1024,
+        encoder_layers=12,
+        decoder_layers=12,
+        encoder_heads=16,
+        decoder_heads=16,
+        encoder_ffn=4096,
+        decoder_ffn=4096,
+        positions=1024,
+        vocab_size=50265,
+        activation="gelu",
+        scale_embedding=False,
+        tied=True,
+        max_combined_length=160,
+        longest_passage=30,
+    )
+    folder = tmp_path_factory.mktemp("large")
+    checkpoint = write_checkpoint(spec, folder)
+    export_checkpoint(checkpoint.source, folder / "bundle", precision="fp32", check=False)
+    gc.collect()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        reference = Reference(checkpoint)
+        assert reference.model.config.generator.vocab_size == 50265
+        contexts = reference.contexts(["Where is the capital of New York, and who founded it?"], 5)
+        search = {"num_beams": 4, "num_return_sequences": 4, "max_length": 21, "min_length": 12}
+        (expected,) = reference.decode(*contexts, full_dict(**search))
+    finally:
+        torch.set_num_threads(threads)
+    del reference
+    gc.collect()
+    generator = Generator.load(folder / "bundle", device="cpu", threads=2)
+    (ours,) = generator.generate(*contexts, full_options(**search))
+
+    scores = [h.score for h in expected.hypotheses]
+    np.testing.assert_allclose([h.score for h in ours], scores, rtol=0, atol=TOLERANCE)
+    if expected.margin >= TIE:
+        our_ids = [[int(token) for token in h.token_ids] for h in ours]
+        assert our_ids == [h.token_ids for h in expected.hypotheses]

@@ -267,6 +267,10 @@ class Reference:
     ) -> list[tuple[list[ReferenceHypothesis], float]]:
         margins = Margins([math.inf] * n_questions)
         self.model.margins = margins
+        wanted = options.get("num_return_sequences", 1)
+        if options.get("num_beams", 1) > 1:
+            # All that were found, to see how close the first one is that is not returned.
+            options = {**options, "num_return_sequences": options["num_beams"]}
         try:
             output = self.model.generate(
                 **inputs, **options, return_dict_in_generate=True, output_scores=True
@@ -290,10 +294,10 @@ class Reference:
         answers = []
         for question in range(n_questions):
             own = hypotheses[question * per_question : (question + 1) * per_question]
-            for better, worse in pairwise(own):
+            for better, worse in pairwise(own[: wanted + 1]):
                 if worse.found:
                     margins.note(question, better.score - worse.score)
-            answers.append((own, margins.smallest[question]))
+            answers.append((own[:wanted], margins.smallest[question]))
         return answers
 
     def _cut(self, tokens: list[int]) -> list[int]:

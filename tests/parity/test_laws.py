@@ -188,8 +188,14 @@ def test_one_beam_is_greedy(case: Case, early_stopping: bool | str) -> None:
     """Whatever `early_stopping` says: HF's greedy search stops at the first end token, so one beam does."""
     search = {"num_beams": 1, "max_length": 14, "length_penalty": 0.7}
     greedy = case.pair.reference.decode(case.ids, case.mask, case.doc_scores, full_dict(**search))
-    config = BeamOfOne(**full_dict(**search), early_stopping=True)
-    beam = case.pair.reference.decode(case.ids, case.mask, case.doc_scores, {}, generation_config=config)
+    # As arguments: a None inside a GenerationConfig is filled in from the checkpoint, an argument is not.
+    beam = case.pair.reference.decode(
+        case.ids,
+        case.mask,
+        case.doc_scores,
+        full_dict(**search, early_stopping=True),
+        generation_config=BeamOfOne(),
+    )
     ours = case.generator.generate(
         case.ids, case.mask, case.doc_scores, full_options(**search, early_stopping=early_stopping)
     )

@@ -64,6 +64,19 @@ def test_search_of_large_and_small_numbers_is_exact(scale: float) -> None:
     np.testing.assert_allclose(found.scores, scores, rtol=1e-7)
 
 
+def test_search_is_exact_where_float32_sums_are_not() -> None:
+    # A large product at either end that cancel: FAISS's float32 sums lose all that lies between.
+    vectors = (random_vectors(400, 16) * 0.01).astype(np.float16)
+    vectors[:, [0, -1]] = 1000
+    questions = random_vectors(8, 16, seed=1)
+    questions[:, 0] = 1e4
+    questions[:, -1] = -1e4
+    rows, scores = brute_force(vectors, questions, 5)
+    found = flat(vectors).search(questions, 5)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_allclose(found.scores, scores, atol=1e-6)  # numpy cancels in another order
+
+
 def test_batch_is_one_at_a_time() -> None:
     index, questions = flat(random_vectors(500)), random_vectors(9, seed=1)
     batch = index.search(questions, 5)

@@ -8,3 +8,5 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the hub fails at o
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+pytest_plugins = ["tests.models"]

@@ -1,7 +1,7 @@
 """`ragengine bench`: what this machine would gain, measured side by side in one run."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def bench(
         raise click.UsageError("--checkpoint, --bundle, --index and --questions go together")
     console, threads = Console(), threads or available_cores()
     progress: Callable[[str], None] = Console(stderr=True).print
-    sections: dict[str, list[Samples]] = {}
+    sections: dict[str, Sequence[Samples]] = {}
     size = f"{documents} documents x {source_tokens}, {num_beams} beams, {target_tokens} tokens"
     sections[f"RAG-Token, {shape} shape, {size}"] = _generation(
         shape, (1, documents, source_tokens), num_beams, target_tokens, repeats, threads, progress
@@ -115,7 +115,7 @@ def _questions(
     with RagEngine.load(bundle, index=index, device="cpu", threads=threads) as ours:
         for question in asked:
             same += theirs.ask(question) == ours.generate(question).text
-            ways = {
+            ways: dict[str, Callable[[], object]] = {
                 "transformers as it comes": partial(theirs.ask, question),
                 "ragengine fp32": partial(ours.generate, question),
             }

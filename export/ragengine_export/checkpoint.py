@@ -1,5 +1,6 @@
 """Reading checkpoints: transformers loads them, so every layout it knows is known here."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,21 +102,15 @@ def join_checkpoints(question_encoder: str, generator: str, context_encoder: str
 
     transformers' `from_pretrained_question_encoder_generator` is the reference.
     """
-    encoder_config = _loaded(question_encoder, AutoConfig.from_pretrained)
-    if encoder_config.model_type not in ("dpr", "bert"):
-        raise ExportError(
-            f"{question_encoder} is a {encoder_config.model_type} model; supported are dpr and bert."
-        )
-    encoder = _model(
-        DPRQuestionEncoder if encoder_config.model_type == "dpr" else BertModel, question_encoder
-    )
-    reader = _model(BartForConditionalGeneration, generator)
-    rag = RagTokenForGeneration(question_encoder=encoder, generator=reader)
+    encoder = _model(_supported(question_encoder, dpr=DPRQuestionEncoder, bert=BertModel), question_encoder)
+    reader = _model(_supported(generator, bart=BartForConditionalGeneration), generator)
+    # The configs alone: transformers 5 re-initialises models that are handed to RagTokenForGeneration.
+    config = RagConfig.from_question_encoder_generator_configs(encoder.config, reader.config)
     return Checkpoint(
         source=f"{question_encoder} + {generator}",
         architecture="RagTokenForGeneration",
-        config=rag.config,
-        generation_config=reader.generation_config,
+        config=config,
+        generation_config=GenerationConfig.from_model_config(config),
         question_encoder=_encoder(question_encoder, encoder, _tokenizer(question_encoder)),
         context_encoder=_context_encoder(context_encoder),
         generator=_generator(generator, reader, _tokenizer(generator)),
@@ -141,8 +136,7 @@ def tokenizer_spec(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Token
 def _context_encoder(source: str | None) -> EncoderCheckpoint | None:
     if source is None:
         return None
-    config = _loaded(source, AutoConfig.from_pretrained)
-    model = _model(DPRContextEncoder if config.model_type == "dpr" else BertModel, source)
+    model = _model(_supported(source, dpr=DPRContextEncoder, bert=BertModel), source)
     return _encoder(source, model, _tokenizer(source))
 
 
@@ -210,6 +204,14 @@ def _generator(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     return GeneratorCheckpoint(name, model, shape, state, tokenizer)
 
 
+def _supported(source: str, **classes: Any) -> Any:
+    """The class that loads ``source``, by its model type."""
+    kind = _loaded(source, AutoConfig.from_pretrained).model_type
+    if kind not in classes:
+        raise ExportError(f"{source} is a {kind} model; supported here: {' and '.join(classes)}.")
+    return classes[kind]
+
+
 def _check_activation(name: str, activation: Any) -> None:
     if activation not in ACTIVATIONS:
         raise ExportError(
@@ -253,7 +255,7 @@ def _loaded(source: str, load: Any) -> Any:
     """Call a transformers loader; its many exceptions become one sentence."""
     try:
         return load(source)
-    except (OSError, ValueError, KeyError, RuntimeError) as reason:
+    except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as reason:
         place = "folder" if Path(source).exists() else "folder or hub name"
         first_line = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
         raise ExportError(f"{source} is not a {place} transformers can load: {first_line}") from reason

@@ -114,6 +114,8 @@ class PassageIndex:
     def check_belongs_to(self, bundle: Bundle) -> None:
         """Raise :class:`IndexFolderError` unless the vectors were made by the encoder of ``bundle``."""
         ours, theirs = self.manifest.encoder, bundle.index_encoder
+        if ours.kind == "question_encoder":  # vectors came as a file: only that side is known
+            theirs = bundle.manifest.question_encoder
         if ours.fingerprint != theirs.fingerprint:
             raise IndexFolderError(
                 f"The index {self.path} was built with the encoder {ours.name} ({ours.fingerprint[:12]}), "

@@ -1,12 +1,16 @@
 """Retrieval-Augmented Generation (Lewis et al. 2020) from ONNX files."""
 
-from ragengine.bundle import Bundle
-from ragengine.engine import RagEngine
-from ragengine.errors import RagEngineError
-from ragengine.generation import Generator
-from ragengine.options import GenerationOptions
-from ragengine.results import Answer, Document, Hypothesis
-from ragengine.retrieval import Retriever
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ragengine.bundle import Bundle
+    from ragengine.engine import RagEngine
+    from ragengine.errors import RagEngineError
+    from ragengine.generation.generator import Generator
+    from ragengine.options import GenerationOptions
+    from ragengine.results import Answer, Document, Hypothesis
+    from ragengine.retrieval.retriever import Retriever
 
 __all__ = [
     "Answer",
@@ -19,3 +23,27 @@ __all__ = [
     "RagEngineError",
     "Retriever",
 ]
+
+# Found when they are first used: `ragengine --help` and a missing onnxruntime's error message must not
+# wait for, or fail at, importing onnxruntime.
+_MODULES = {
+    "Answer": "results",
+    "Bundle": "bundle",
+    "Document": "results",
+    "GenerationOptions": "options",
+    "Generator": "generation.generator",
+    "Hypothesis": "results",
+    "RagEngine": "engine",
+    "RagEngineError": "errors",
+    "Retriever": "retrieval.retriever",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

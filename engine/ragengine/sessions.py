@@ -14,6 +14,8 @@ except ModuleNotFoundError as reason:
         'or "ragengine[gpu]" on a CUDA machine.'
     ) from reason
 
+InferenceSession: TypeAlias = ort.InferenceSession
+OrtValue: TypeAlias = ort.OrtValue
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 ort.set_default_logger_severity(3)

@@ -6,12 +6,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
 from ragengine.errors import ExportError
-from ragengine.sessions import create_session
+from ragengine.sessions import InferenceSession, create_session
 from ragengine_export.checkpoint import EncoderCheckpoint, GeneratorCheckpoint
 
 # Largest |onnx - torch| allowed, relative to the largest |torch| where that is over 1.  float32 graphs
@@ -140,7 +139,7 @@ def require_within(checks: list[GraphCheck], precision: str) -> None:
         )
 
 
-def _report(path: Path, session: ort.InferenceSession, pairs: list[tuple[Array, Array]]) -> GraphCheck:
+def _report(path: Path, session: InferenceSession, pairs: list[tuple[Array, Array]]) -> GraphCheck:
     largest = max(float(np.abs(got - want).max()) for got, want in pairs)
     relative = max(float(np.abs(got - want).max() / max(1.0, np.abs(want).max())) for got, want in pairs)
     return GraphCheck(

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ragengine.bundle import Bundle
 from ragengine.errors import GraphOutputError
-from ragengine.sessions import Device, create_session, resolve_device
+from ragengine.sessions import Device, InferenceSession, OrtValue, create_session, resolve_device
 
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
@@ -29,9 +28,9 @@ class Reading:
     length  T, the target tokens in the past
     """
 
-    context_attention_mask: ort.OrtValue
-    cross: dict[str, ort.OrtValue]
-    past: dict[str, ort.OrtValue]
+    context_attention_mask: OrtValue
+    cross: dict[str, OrtValue]
+    past: dict[str, OrtValue]
     length: int
 
 
@@ -118,8 +117,8 @@ class GeneratorModel:
         return step, replace(reading, past=past, length=reading.length + 1)
 
     def _run(
-        self, session: ort.InferenceSession, feeds: Mapping[str, ort.OrtValue], outputs: Mapping[str, str]
-    ) -> dict[str, ort.OrtValue]:
+        self, session: InferenceSession, feeds: Mapping[str, OrtValue], outputs: Mapping[str, str]
+    ) -> dict[str, OrtValue]:
         """Run with every input and output bound; ``outputs`` maps names to the device they stay on."""
         binding = session.io_binding()
         for name, value in feeds.items():
@@ -129,8 +128,8 @@ class GeneratorModel:
         session.run_with_iobinding(binding)
         return dict(zip(outputs, binding.get_outputs(), strict=True))
 
-    def _value(self, array: NDArray[Any]) -> ort.OrtValue:
-        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device)
+    def _value(self, array: NDArray[Any]) -> OrtValue:
+        return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device)
 
 
 _CANDIDATES = dict.fromkeys(

@@ -1,5 +1,1 @@
 """The non-parametric memory p(z|x): passages, their index, and the encoders that search it."""
-
-from ragengine.retrieval.retriever import Retriever
-
-__all__ = ["Retriever"]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ragengine.bundle import Bundle, EncoderSpec
 from ragengine.errors import BundleError, GraphOutputError
-from ragengine.sessions import Device, create_session, resolve_device
+from ragengine.sessions import Device, InferenceSession, create_session, resolve_device
 from ragengine.text import Encoded, Tokenizer
 
 FloatArray: TypeAlias = NDArray[np.float32]
@@ -17,7 +17,7 @@ FloatArray: TypeAlias = NDArray[np.float32]
 class TextEncoder:
     """A BERT encoder of texts to vectors, from a bundle.  Safe to use from several threads."""
 
-    def __init__(self, tokenizer: Tokenizer, session: object, spec: EncoderSpec) -> None:
+    def __init__(self, tokenizer: Tokenizer, session: InferenceSession, spec: EncoderSpec) -> None:
         self.tokenizer = tokenizer
         self.spec = spec
         self._session = session
@@ -52,7 +52,7 @@ class TextEncoder:
         """Vectors of texts that are tokens already, in one batch: float32 [N, E]."""
         input_ids, attention_mask = self.tokenizer.pad([text.ids for text in texts])
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
-        vectors: FloatArray = self._session.run(["vectors"], feeds)[0]  # type: ignore[attr-defined]
+        vectors: FloatArray = self._session.run(["vectors"], feeds)[0]
         if not np.isfinite(vectors).all():
             raise GraphOutputError(f"The encoder {self.spec.name} returned NaN or infinite numbers.")
         return vectors

@@ -9,11 +9,15 @@ if TYPE_CHECKING:
     from ragengine.errors import RagEngineError
     from ragengine.generation.generator import Generator
     from ragengine.options import GenerationOptions
+    from ragengine.replay import Record
     from ragengine.results import Answer, Document, Hypothesis
     from ragengine.retrieval.retriever import Retriever
+    from ragengine.streaming import AnswerStream, AnswerToken
 
 __all__ = [
     "Answer",
+    "AnswerStream",
+    "AnswerToken",
     "Bundle",
     "Document",
     "GenerationOptions",
@@ -21,6 +25,7 @@ __all__ = [
     "Hypothesis",
     "RagEngine",
     "RagEngineError",
+    "Record",
     "Retriever",
 ]
 
@@ -28,6 +33,8 @@ __all__ = [
 # wait for, or fail at, importing onnxruntime.
 _MODULES = {
     "Answer": "results",
+    "AnswerStream": "streaming",
+    "AnswerToken": "streaming",
     "Bundle": "bundle",
     "Document": "results",
     "GenerationOptions": "options",
@@ -35,6 +42,7 @@ _MODULES = {
     "Hypothesis": "results",
     "RagEngine": "engine",
     "RagEngineError": "errors",
+    "Record": "replay",
     "Retriever": "retrieval.retriever",
 }
 

@@ -42,7 +42,11 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    """Sizes and special tokens of the BART generator."""
+    """Sizes and special tokens of the BART generator.
+
+    ``pad_token_id`` and ``bos_token_id`` are the model's, which decide what is scored; the tokenizer's may
+    differ.
+    """
 
     path: str
     num_decoder_layers: int
@@ -50,6 +54,8 @@ class GeneratorSpec:
     head_size: int
     vocab_size: int
     max_positions: int
+    pad_token_id: int
+    bos_token_id: int | None
     tokenizer: TokenizerSpec
 
 

@@ -1,8 +1,7 @@
 """`RagEngine`: Figure 1 of the paper.  Encode the question, search, read the documents, generate."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias, overload
@@ -10,20 +9,25 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ragengine.answers import build_answer
 from ragengine.bundle import Bundle
+from ragengine.documents import own_documents, prune, with_priors
 from ragengine.errors import InputError
 from ragengine.generation.generator import Generator
-from ragengine.generation.mixture import log_prior
+from ragengine.generation.rules import AllowedTokens
 from ragengine.options import GenerationOptions
-from ragengine.results import Answer, Document, Hypothesis
+from ragengine.prompts import Prompts, build_prompts
+from ragengine.results import Answer, Document
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.retriever import Retriever
+from ragengine.scoring import Output, build_labels, shares
 from ragengine.sessions import Device
-from ragengine.text import Encoded, Tokenizer, format_prompt
+from ragengine.streaming import AnswerStream
+from ragengine.text import Tokenizer
 
 FloatArray: TypeAlias = NDArray[np.float32]
-Documents: TypeAlias = list[list[Document]]
+OwnDocuments: TypeAlias = Sequence[Document] | Sequence[Sequence[Document]] | None
 
 
 class RagEngine:
@@ -57,11 +61,9 @@ class RagEngine:
 
     def retrieve(self, question: str, n_docs: int | None = None) -> list[Document]:
         """The documents for one question, best first, with their scores and priors p(z | x)."""
-        tokens = self._tokenize([question])
-        found = self.retriever.search_vectors(
-            self.retriever.encode(tokens), n_docs or self.default_options.n_docs
-        )
-        return _with_prior(found[0], _priors(found)[0])
+        vectors = self.retriever.encode(self.retriever.tokenize(_questions([question])))
+        found = self.retriever.search_vectors(vectors, n_docs or self.default_options.n_docs)
+        return with_priors(found)[0]
 
     @overload
     def generate(self, question: str, **settings: Any) -> Answer: ...
@@ -72,7 +74,9 @@ class RagEngine:
         question: str | Sequence[str],
         *,
         options: GenerationOptions | None = None,
-        documents: Sequence[Document] | Sequence[Sequence[Document]] | None = None,
+        documents: OwnDocuments = None,
+        doc_pruning: float | None = None,
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
         **overrides: Any,
     ) -> Answer | list[Answer]:
         """Answer a question, or several in one batch (the answers are those of one at a time).
@@ -80,32 +84,150 @@ class RagEngine:
         ``options`` are this model's defaults where not given; ``overrides`` change single ones by name
         (``num_beams=4``).  ``documents`` are read instead of searching: a list for one question, a list
         of lists for several.  They keep their scores, or are scored by the bundle's passage encoder.
+        ``prefix_allowed_tokens_fn(question number, tokens so far)`` gives the token ids that may follow.
+
+        ``doc_pruning`` leaves out, before they are read, documents whose prior p(z | x) is under it; the
+        best one always stays.  The priors of those that stay are normalised anew, so the answer is
+        exactly that of the model with these documents alone, and every distribution still sums to 1.  Let
+        m be the prior of those left out together, m < doc_pruning · their number
+        (:attr:`Answer.pruned_mass`).  Then, after any prefix, for any token,
+
+            RAG-Token:     |p'(y_t | x, y_<t) - p(y_t | x, y_<t)| <= m
+            RAG-Sequence:  |p'(y_<=t | x)     - p(y_<=t | x)|     <= m
+
+        since p = (1 - m) p' + m r with r, the average under the documents left out, a probability: so
+        p - p' = m (r - p'), and r - p' is between -1 and 1.  The sum over all tokens of |p' - p| is at
+        most 2m for the same reason.  (RAG-Sequence's p(y_t | x, y_<t) alone has no such bound: a prefix
+        can raise the posterior of a document left out.)
+
+        Raises :class:`OptionsError` and :class:`InputError` for what cannot be used.
         """
-        questions = [question] if isinstance(question, str) else list(question)
+        questions = _questions(question)
         if not questions:
             return []
-        options = (options or self.default_options).replace(**overrides)
-        self.generator.check_options(options)
+        options = self._options(options, overrides)
+        own = [documents] if isinstance(question, str) and documents is not None else documents
         clock = _Clock()
-        tokens = self._tokenize(questions)
-        vectors = self.retriever.encode(tokens)
-        clock.stage("encode_question")
-        if documents is None:
-            read = self.retriever.search_vectors(vectors, options.n_docs)
-        else:
-            given = [documents] if isinstance(question, str) else documents
-            read = self._own_documents(given, vectors)
-        clock.stage("search")
-        texts = [self.retriever.question_text(encoded) for encoded in tokens]
-        prompts, ids, mask = self._prompts(read, texts)
-        clock.stage("tokenize_documents")
-        hypotheses = self.generator.generate(ids, mask, _scores(read), options)
+        prompts = self._read(questions, options.n_docs, own, doc_pruning, clock)
+        hypotheses = self.generator.generate(
+            *prompts.arrays, options, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn
+        )
         clock.stage("generate")
         answers = [
-            self._answer(questions[q], read[q], hypotheses[q], options, tokens[q], prompts[q], clock.timings)
-            for q in range(len(questions))
+            build_answer(
+                asked,
+                number,
+                prompts,
+                hypotheses[number],
+                options,
+                tokenizer=self._tokenizer,
+                rag=self.bundle.manifest.rag,
+                timings_ms=dict(clock.timings),
+                doc_pruning=doc_pruning,
+                own_documents=documents is not None,
+            )
+            for number, asked in enumerate(questions)
         ]
         return answers[0] if isinstance(question, str) else answers
+
+    def stream(
+        self,
+        question: str,
+        *,
+        options: GenerationOptions | None = None,
+        documents: Sequence[Document] | None = None,
+        doc_pruning: float | None = None,
+        **overrides: Any,
+    ) -> AnswerStream:
+        """Answer one question token by token: iterate over the result for :class:`AnswerToken`.
+
+        The tokens, their texts put together and their posteriors are those of :meth:`generate` with the
+        same settings.  Raises :class:`OptionsError` at once, with the reason, for a search whose first
+        token is not known before its last: several beams, sampling, and RAG-Sequence unless
+        ``search="joint"``.
+        """
+        options = self._options(options, overrides)
+        own = None if documents is None else [documents]
+        prompts = self._read(_questions([question]), options.n_docs, own, doc_pruning, _Clock())
+        tokens = self.generator.stream(*prompts.arrays, options)
+        return AnswerStream(
+            question, prompts.documents[0], prompts.pruned[0], tokens, self._tokenizer, options
+        )
+
+    @overload
+    def score(self, question: str, answer: Output, **settings: Any) -> float: ...
+    @overload
+    def score(self, question: Sequence[str], answer: Sequence[Output], **settings: Any) -> list[float]: ...
+    def score(
+        self,
+        question: str | Sequence[str],
+        answer: Output | Sequence[Output],
+        *,
+        options: GenerationOptions | None = None,
+        documents: OwnDocuments = None,
+        doc_pruning: float | None = None,
+        with_bos: bool | None = None,
+        exclude_bos_score: bool | None = None,
+        **overrides: Any,
+    ) -> float | list[float]:
+        """log p(y | x) in nats of an answer to a question, or of one answer to each of several questions.
+
+        An answer is token ids, as in `Hypothesis.token_ids` (the end token is one of them), or text.  Text
+        becomes what a search would have to produce: the BOS token where the model forces one (``with_bos``
+        says otherwise), the text's tokens, the end token.  It is tokenised as it stands: BART's tokenizer
+        gives " Paris" and "Paris" different tokens, and a model has learned one of them, so compare
+        `Answer.text` (not stripped) to see which.  Where the tokenizer gives an answer's text the tokens
+        that the search chose, ``score(question, answer.text)`` is ``answer.log_prob``.
+
+        ``documents`` and ``doc_pruning`` as in :meth:`generate`; ``exclude_bos_score`` (default: the
+        checkpoint's) leaves the BOS out for RAG-Sequence.  It is `Generator.score`, the negative of
+        transformers' `get_nll`, with its quirk: an empty answer of RAG-Sequence without BOS has one target
+        token, and get_nll adds p(z | x) at the second.
+        """
+        questions = _questions(question)
+        answers = [answer] if isinstance(question, str) else list(answer)
+        if len(answers) != len(questions):
+            raise InputError(
+                f"There are {len(answers)} answers for {len(questions)} questions; give one each."
+            )
+        if not questions:
+            return []
+        options = self._options(options, overrides)
+        labels = self._labels(answers, options, with_bos)  # type: ignore[arg-type]  # told apart by question
+        own = [documents] if isinstance(question, str) and documents is not None else documents
+        prompts = self._read(questions, options.n_docs, own, doc_pruning, _Clock())
+        scores: list[float] = self.generator.score(
+            *prompts.arrays, labels, marginalize=options.marginalize, exclude_bos_score=exclude_bos_score
+        ).tolist()
+        return scores[0] if isinstance(question, str) else scores
+
+    def classify(
+        self,
+        question: str,
+        labels: Sequence[str],
+        *,
+        options: GenerationOptions | None = None,
+        documents: Sequence[Document] | None = None,
+        doc_pruning: float | None = None,
+        with_bos: bool | None = None,
+        **overrides: Any,
+    ) -> dict[str, float]:
+        """p(label | x) over the given labels, in their order: the paper's use for FEVER (section 3.4).
+
+        The documents are searched and read once, and p(label | x) of :meth:`score` is normalised over
+        the labels.  Write labels as the model has learned to write them (" supports", with its space, if
+        so).  A longer label is a less probable output: choose labels of about equal length where nothing
+        was trained.
+        """
+        chosen = list(labels) if not isinstance(labels, str) else []
+        if not chosen or len(set(chosen)) < len(chosen) or not all(isinstance(c, str) for c in chosen):
+            raise InputError(f"labels is {labels!r}; it must be a list of different strings, at least one.")
+        options = self._options(options, overrides)
+        targets = self._labels(chosen, options, with_bos)
+        own = None if documents is None else [documents]
+        prompts = self._read(_questions([question]), options.n_docs, own, doc_pruning, _Clock())
+        log_probs = self.generator.score(*prompts.arrays, targets, marginalize=options.marginalize)
+        return dict(zip(chosen, shares(log_probs), strict=True))
 
     def close(self) -> None:
         """Close the index's files; the engine cannot search afterwards."""
@@ -119,32 +241,43 @@ class RagEngine:
     ) -> None:
         self.close()
 
-    def _tokenize(self, questions: Sequence[str]) -> list[Encoded]:
-        for question in questions:
-            if not isinstance(question, str):
-                raise InputError(f"A question is {type(question).__name__}; it must be a str.")
-        return self.retriever.tokenize(questions)
+    def _options(self, options: GenerationOptions | None, overrides: dict[str, Any]) -> GenerationOptions:
+        """The options of a call, checked before anything is computed."""
+        options = (options or self.default_options).replace(**overrides)
+        self.generator.check_options(options)
+        return options
 
-    def _own_documents(self, documents: Sequence[Any], vectors: FloatArray) -> Documents:
-        """Documents the caller brings, with scores: theirs, or q(x)·d(z) by the passage encoder."""
-        if len(documents) != len(vectors):
-            raise InputError(
-                f"documents has {len(documents)} lists for {len(vectors)} questions; give one each."
-            )
-        read = []
-        for given, vector in zip(documents, vectors, strict=True):
-            if isinstance(given, Document) or not given or not all(isinstance(d, Document) for d in given):
-                raise InputError("documents must be a non-empty list of Document for each question.")
-            scores = [document.score for document in given]
-            if None in scores:
-                if any(score is not None for score in scores):
-                    raise InputError("Some documents have a score and some have none; give all or none.")
-                passages = self._passage_encoder().encode_passages([(d.title, d.text) for d in given])
-                scores = (passages @ vector).tolist()
-            read.append(
-                [replace(document, score=score) for document, score in zip(given, scores, strict=True)]
-            )
-        return read
+    def _read(
+        self,
+        questions: list[str],
+        n_docs: int,
+        documents: Any,
+        doc_pruning: float | None,
+        clock: "_Clock",
+    ) -> Prompts:
+        """The left half of Figure 1: q(x), the documents with p(z | x), and what the generator reads."""
+        retriever = self.retriever
+        tokens = retriever.tokenize(questions)
+        vectors = retriever.encode(tokens)
+        clock.stage("encode_question")
+        if documents is None:
+            found = retriever.search_vectors(vectors, n_docs)
+        else:
+            found = own_documents(documents, vectors, self._passage_encoder)
+        kept, pruned = prune(with_priors(found), doc_pruning)
+        clock.stage("search")
+        texts = [retriever.question_text(encoded) for encoded in tokens]
+        prompts = build_prompts(
+            self.bundle.manifest.rag, self._tokenizer, kept, pruned, texts, [t.truncated for t in tokens]
+        )
+        clock.stage("tokenize_documents")
+        return prompts
+
+    def _labels(
+        self, answers: Sequence[Output], options: GenerationOptions, with_bos: bool | None
+    ) -> NDArray[np.int64]:
+        spec = self.bundle.manifest.generator
+        return build_labels(answers, options, tokenizer=self._tokenizer, spec=spec, with_bos=with_bos)
 
     def _passage_encoder(self) -> TextEncoder:
         spec = self.bundle.manifest.passage_encoder
@@ -156,56 +289,6 @@ class RagEngine:
         if not hasattr(self, "_passages"):
             self._passages = TextEncoder.load(self.bundle, spec, device="cpu")
         return self._passages
-
-    def _prompts(
-        self, read: Documents, questions: list[str]
-    ) -> tuple[list[list[Encoded]], NDArray[np.int64], NDArray[np.int64]]:
-        """The generator's inputs: tokens by question and document, and padded ids and mask [Q, D, S].
-
-        Padding goes to the longest prompt, where transformers pads to ``max_combined_length``: the
-        numbers are the same.  A question with fewer documents gets empty ones, of prior 0.
-        """
-        rag, width = self.bundle.manifest.rag, max(map(len, read))
-        prompts = [
-            self._tokenizer.encode([format_prompt(rag, d.title, d.text, question) for d in documents])
-            for documents, question in zip(read, questions, strict=True)
-        ]
-        empty = [self._tokenizer.spec.pad_token_id]
-        sequences = [p.ids for row in prompts for p in row + [Encoded(empty, False)] * (width - len(row))]
-        ids, mask = self._tokenizer.pad(sequences)
-        shape = (len(read), width, ids.shape[1])
-        return prompts, ids.reshape(shape), mask.reshape(shape)
-
-    def _answer(
-        self,
-        question: str,
-        documents: list[Document],
-        hypotheses: list[Hypothesis],
-        options: GenerationOptions,
-        tokens: Encoded,
-        prompts: list[Encoded],
-        timings: dict[str, float],
-    ) -> Answer:
-        count = len(documents)
-        found = tuple(replace(h, token_posteriors=h.token_posteriors[:, :count]) for h in hypotheses)
-        best = found[0]
-        flags = {
-            "question_truncated": tokens.truncated or any(prompt.truncated for prompt in prompts),
-            "fewer_documents": count < options.n_docs,
-            "max_length_reached": len(best.token_ids) == options.max_length - 1
-            and best.token_ids[-1] not in options.eos_token_ids,
-        }
-        read = _with_prior(documents, _priors([documents])[0])
-        posterior = best.token_posteriors.mean(axis=0).tolist()
-        return Answer(
-            question=question,
-            texts=tuple(self._tokenizer.decode(h.token_ids.tolist()) for h in found),
-            documents=tuple(replace(d, posterior=p) for d, p in zip(read, posterior, strict=True)),
-            hypotheses=found,
-            tokens=tuple(self._tokenizer.token_text(token) for token in best.token_ids.tolist()),
-            flags=tuple(flag for flag, raised in flags.items() if raised),
-            timings_ms=dict(timings),
-        )
 
 
 class _Clock:
@@ -221,17 +304,11 @@ class _Clock:
         self._last = now
 
 
-def _scores(read: Documents) -> FloatArray:
-    """Document scores float32 [Q, D], -inf where a question has fewer documents."""
-    scores = np.full((len(read), max(map(len, read))), -np.inf, np.float32)
-    for row, documents in enumerate(read):
-        scores[row, : len(documents)] = [document.score for document in documents]
-    return scores
-
-
-def _priors(read: Documents) -> FloatArray:
-    return np.exp(log_prior(_scores(read)))
-
-
-def _with_prior(documents: list[Document], prior: FloatArray) -> list[Document]:
-    return [replace(document, prior=float(p)) for document, p in zip(documents, prior, strict=False)]
+def _questions(question: str | Sequence[str]) -> list[str]:
+    if not isinstance(question, Iterable):
+        raise InputError(f"A question is {type(question).__name__}; it must be a str.")
+    questions = [question] if isinstance(question, str) else list(question)
+    for one in questions:
+        if not isinstance(one, str):
+            raise InputError(f"A question is {type(one).__name__}; it must be a str.")
+    return questions

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,72 +17,99 @@ class GenerationOptions:
     Lengths count target tokens with the decoder's start token, as in transformers.
 
     n_docs                  D, documents read per question (paper: k)
-    marginalize             "token": every token sums over the documents (RAG-Token)
-    num_beams               B; 1 is greedy search
-    num_return_sequences    hypotheses returned per question, at most ``num_beams``
-    max_length, min_length  of the answer in tokens
+    marginalize             "token": every token sums over the documents (RAG-Token); "sequence": whole
+                            outputs do (RAG-Sequence)
+    search                  for RAG-Sequence: "thorough" and "fast" (paper, section 2.5), or "joint", one beam
+                            search over its likelihood
+    do_deduplication        thorough: score equal candidates once
+    exclude_bos_score       thorough: leave a first BOS out of the score
+    num_beams               B; 1 is greedy search, or sampling
+    num_return_sequences    hypotheses returned per question
+    max_length, min_length  of the answer in tokens; max_new_tokens and min_new_tokens do not count the start
     length_penalty          a hypothesis' score is its log-probability / length ** length_penalty
     early_stopping          True: stop at ``num_beams`` finished hypotheses; False: when the best running
                             beam is unlikely to improve on them; "never": when it cannot
     no_repeat_ngram_size    no n-gram of this size occurs twice; 0 allows all
+    encoder_no_repeat_ngram_size  no n-gram of this size from the documents' prompts
+    repetition_penalty      divides the odds of tokens that occurred: 1 leaves them
+    bad_words_ids           token sequences that never occur
+    suppress_tokens, begin_suppress_tokens  tokens that never occur, or not first
     forced_bos_token_id     the first token, whatever its probability
     forced_eos_token_id     the last token of an answer that reaches ``max_length``
     eos_token_id            token, or tokens, that end an answer
     decoder_start_token_id  what the decoder reads first
+    do_sample               draw tokens instead of taking the best, from the distribution that temperature,
+                            top_k (0: all), top_p, typical_p and epsilon_cutoff leave
+    seed                    of the draws; None draws anew each time
     """
 
     n_docs: int = 5
     marginalize: Literal["token", "sequence"] = "token"
+    search: Literal["thorough", "fast", "joint"] = "thorough"
+    do_deduplication: bool = True
+    exclude_bos_score: bool = True
     num_beams: int = 1
     num_return_sequences: int = 1
     max_length: int = 20
     min_length: int = 0
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
     no_repeat_ngram_size: int = 0
+    encoder_no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
+    bad_words_ids: tuple[tuple[int, ...], ...] | None = None
+    suppress_tokens: tuple[int, ...] | None = None
+    begin_suppress_tokens: tuple[int, ...] | None = None
     forced_bos_token_id: int | None = None
     forced_eos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     decoder_start_token_id: int = 2
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.eos_token_id, list):
-            object.__setattr__(self, "eos_token_id", tuple(self.eos_token_id))
-        faults = [*self._range_faults(), *self._token_faults()]
-        if self.marginalize not in ("token", "sequence"):
-            faults.append(f"marginalize is {self.marginalize!r}, it must be 'token' or 'sequence'")
-        if type(self.length_penalty) not in (int, float) or self.length_penalty != self.length_penalty:
-            faults.append(f"length_penalty is {self.length_penalty!r}, it must be a number")
-        if not (type(self.early_stopping) is bool or self.early_stopping == "never"):
-            faults.append(f"early_stopping is {self.early_stopping!r}, it must be True, False or 'never'")
-        if not faults and self.num_return_sequences > self.num_beams:
-            wanted = self.num_return_sequences
-            faults.append(
-                f"num_return_sequences is {wanted}, it must be at most num_beams ({self.num_beams})"
-            )
+        for name in ("eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"):
+            object.__setattr__(self, name, _frozen(getattr(self, name)))
+        faults = [
+            f"{field.name} is {getattr(self, field.name)!r}, it must be {rule}"
+            for field in dataclasses.fields(self)
+            for rule, holds in [_RULES[field.name]]
+            if not holds(getattr(self, field.name))
+        ]
+        faults = faults or self._combination_faults()
         if faults:
             raise OptionsError(f"Wrong generation options: {'; '.join(faults)}.")
 
-    def _range_faults(self) -> list[str]:
-        smallest = {"n_docs": 1, "num_beams": 1, "num_return_sequences": 1, "max_length": 2}
-        smallest |= {"min_length": 0, "no_repeat_ngram_size": 0}
-        values = ((name, getattr(self, name), low) for name, low in smallest.items())
-        return [
-            f"{name} is {value!r}, it must be a whole number of at least {low}"
-            for name, value, low in values
-            if type(value) is not int or value < low
-        ]
+    def _combination_faults(self) -> list[str]:
+        wanted, sampling = self.num_return_sequences, self.do_sample and self.num_beams == 1
+        faults = []
+        by_beams = self.marginalize == "token" or self.search == "joint"  # else D documents find more
+        if wanted > self.num_beams and not sampling and by_beams:
+            faults.append(
+                f"num_return_sequences is {wanted}, it must be at most num_beams ({self.num_beams})"
+            )
+        if self.min_length > self.longest:
+            faults.append(
+                f"min_length is {self.min_length}, it must be at most the longest answer ({self.longest})"
+            )
+        if (self.min_new_tokens or 0) >= self.longest:
+            faults.append(
+                f"min_new_tokens is {self.min_new_tokens}, "
+                f"it must be less than the longest answer ({self.longest})"
+            )
+        return faults
 
-    def _token_faults(self) -> list[str]:
-        values: dict[str, tuple[Any, ...]] = {"decoder_start_token_id": (self.decoder_start_token_id,)}
-        for name in ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id"):
-            value = getattr(self, name)
-            values[name] = () if value is None else value if isinstance(value, tuple) else (value,)
-        return [
-            f"{name} is {getattr(self, name)!r}, it must be a token id"
-            for name, ids in values.items()
-            if any(type(token) is not int or token < 0 for token in ids)
-        ]
+    @property
+    def longest(self) -> int:
+        """The length of the longest answer, with the start token."""
+        return self.max_length if self.max_new_tokens is None else 1 + self.max_new_tokens
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -89,6 +117,17 @@ class GenerationOptions:
         if self.eos_token_id is None:
             return ()
         return self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
+
+    def token_ids(self) -> dict[str, tuple[int, ...]]:
+        """All token ids in the options, by option."""
+        single = ("forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id")
+        found: dict[str, tuple[int, ...]] = {}
+        found |= {name: (getattr(self, name),) for name in single if getattr(self, name) is not None}
+        found["eos_token_id"] = self.eos_token_ids
+        for name in ("suppress_tokens", "begin_suppress_tokens"):
+            found[name] = getattr(self, name) or ()
+        found["bad_words_ids"] = tuple(token for word in self.bad_words_ids or () for token in word)
+        return found
 
     def replace(self, **changes: Any) -> "GenerationOptions":
         """A copy with some options changed; an unknown name is an error that suggests the nearest."""
@@ -120,3 +159,80 @@ def check_names(values: Mapping[str, Any]) -> None:
             )
     if faults:
         raise OptionsError(f"Wrong generation options: {'; '.join(faults)}.")
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, so that options can be neither changed nor shared by accident."""
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_token(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _are_tokens(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(_is_token, value))
+
+
+def _whole(low: int, optional: bool = False) -> tuple[str, Any]:
+    rule = f"a whole number of at least {low}" + (" or None" if optional else "")
+    return rule, lambda value: (optional and value is None) or (type(value) is int and value >= low)
+
+
+def _number(rule: str, holds: Any) -> tuple[str, Any]:
+    return f"a number {rule}".strip(), lambda value: _is_number(value) and holds(value)
+
+
+def _choice(*values: str) -> tuple[str, Any]:
+    return " or ".join(map(repr, values)), lambda value: isinstance(value, str) and value in values
+
+
+_FLAG: tuple[str, Any] = ("True or False", lambda value: type(value) is bool)
+_TOKEN: tuple[str, Any] = ("a token id or None", lambda value: value is None or _is_token(value))
+_TOKENS: tuple[str, Any] = ("a list of token ids or None", lambda value: value is None or _are_tokens(value))
+
+# Every option: what it must be, in words, and whether a value is that.
+_RULES: dict[str, tuple[str, Any]] = {
+    "n_docs": _whole(1),
+    "marginalize": _choice("token", "sequence"),
+    "search": _choice("thorough", "fast", "joint"),
+    "do_deduplication": _FLAG,
+    "exclude_bos_score": _FLAG,
+    "num_beams": _whole(1),
+    "num_return_sequences": _whole(1),
+    "max_length": _whole(2),
+    "min_length": _whole(0),
+    "max_new_tokens": _whole(1, optional=True),
+    "min_new_tokens": _whole(0, optional=True),
+    "length_penalty": _number("", lambda value: True),
+    "early_stopping": ("True, False or 'never'", lambda value: type(value) is bool or value == "never"),
+    "no_repeat_ngram_size": _whole(0),
+    "encoder_no_repeat_ngram_size": _whole(0),
+    "repetition_penalty": _number("above 0", lambda value: value > 0),
+    "bad_words_ids": (
+        "a list of non-empty lists of token ids or None",
+        lambda value: (
+            value is None or (isinstance(value, tuple) and all(_are_tokens(word) and word for word in value))
+        ),
+    ),
+    "suppress_tokens": _TOKENS,
+    "begin_suppress_tokens": _TOKENS,
+    "forced_bos_token_id": _TOKEN,
+    "forced_eos_token_id": _TOKEN,
+    "eos_token_id": (
+        "a token id, a list of them or None",
+        lambda value: value is None or _is_token(value) or (_are_tokens(value) and len(value) > 0),
+    ),
+    "decoder_start_token_id": ("a token id", _is_token),
+    "do_sample": _FLAG,
+    "temperature": _number("above 0", lambda value: value > 0),
+    "top_k": _whole(0),
+    "top_p": _number("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "typical_p": _number("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "epsilon_cutoff": _number("of at least 0 and below 1", lambda value: 0 <= value < 1),
+    "seed": _whole(0, optional=True),
+}

@@ -1,10 +1,17 @@
 """What the engine returns: documents, hypotheses, answers."""
 
+import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ragengine.options import GenerationOptions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FloatArray: TypeAlias = NDArray[np.float32]
 
@@ -14,8 +21,8 @@ class Document:
     """A passage z, retrieved or brought by the caller.
 
     ``score`` is q(x)·d(z); ``prior`` is p(z | x), the softmax of the scores over the documents read;
-    ``posterior`` is p(z | x, y), averaged over the answer's tokens.  The last two are set on the
-    documents of an answer.
+    ``posterior`` is its share of the answer (:attr:`Answer.document_shares`).  The last two are set on
+    the documents of an answer.
     """
 
     title: str
@@ -35,7 +42,8 @@ class Hypothesis:
                       (a forced token counts 0), divided by T ** length_penalty
     log_prob          log p(y | x) of these tokens under the model
     token_log_probs   float32 [T], log p(y_t | x, y_<t); they sum to ``log_prob``
-    token_posteriors  float32 [T, D], p(z | x, y_t, y_<t): which document each token came from
+    token_posteriors  float32 [T, D], p(z | x, y_<=t): which document each token came from; in RAG-Sequence,
+                      which document made the output as far as this token
     """
 
     token_ids: NDArray[np.int64]
@@ -49,8 +57,21 @@ class Hypothesis:
 class Answer:
     """The answer to one question, with where it came from.
 
-    ``documents`` are in the order of the D axis of the posteriors; ``hypotheses`` are best first, with
-    their texts in ``texts``; ``timings_ms`` are milliseconds a stage of the whole call took.
+    documents        those that were read, in the order of the D axis of the posteriors
+    hypotheses       best first, with their texts in ``texts``
+    tokens           the text of each token of the best hypothesis, T of them
+    flags            what a reader should know before trusting the answer:
+                     ``question_truncated``, the generator did not read the whole question;
+                     ``fewer_documents``, fewer than ``n_docs`` were there;
+                     ``documents_pruned``, some were left out by ``doc_pruning``;
+                     ``max_length_reached``, the length limit cut the answer off;
+                     ``trained_for_token``, ``trained_for_sequence``, the checkpoint is of the other kind
+                     of RAG model than ``options.marginalize``
+    timings_ms       milliseconds a stage of the whole call took
+    options          what it was generated with
+    doc_pruning      the threshold under which documents were left out, if there was one
+    pruned           the documents left out, with the prior they had
+    own_documents    whether the caller brought the documents
     """
 
     question: str
@@ -60,10 +81,14 @@ class Answer:
     tokens: tuple[str, ...]
     flags: tuple[str, ...]
     timings_ms: dict[str, float]
+    options: GenerationOptions
+    doc_pruning: float | None = None
+    pruned: tuple[Document, ...] = ()
+    own_documents: bool = False
 
     @property
     def text(self) -> str:
-        """The best hypothesis' text."""
+        """The best hypothesis' text, as decoded: a leading space is part of it."""
         return self.texts[0]
 
     @property
@@ -72,30 +97,116 @@ class Answer:
         return self.hypotheses[0].score
 
     @property
+    def log_prob(self) -> float:
+        """The best hypothesis' log p(y | x), in nats (`Hypothesis.log_prob`)."""
+        return self.hypotheses[0].log_prob
+
+    @property
+    def token_log_probs(self) -> FloatArray:
+        """log p(y_t | x, y_<t) of the best hypothesis' tokens in nats, float32 [T]."""
+        return self.hypotheses[0].token_log_probs
+
+    @property
     def token_posteriors(self) -> FloatArray:
-        """The best hypothesis' posteriors, float32 [T, D]."""
+        """The best hypothesis' posteriors, float32 [T, D]; rows sum to 1."""
         return self.hypotheses[0].token_posteriors
 
+    @property
+    def posterior_entropy(self) -> FloatArray:
+        """The entropy of each token's posterior over the documents, in nats: float32 [T].
+
+        0: the token came from one document; log D: from all alike.
+        """
+        return posterior_entropy(self.token_posteriors)
+
+    @property
+    def document_shares(self) -> FloatArray:
+        """Each document's share of the best hypothesis, float32 [D]; they sum to 1.
+
+        RAG-Token: the mean over the tokens of p(z | x, y_t, y_<t), every token weighing the same; that is
+        the expected fraction of tokens that came from the document.  RAG-Sequence: p(z | x, y), the
+        posterior after the last token, since one document makes the whole answer.
+        """
+        return document_shares(self.token_posteriors, self.options.marginalize)
+
+    @property
+    def pruned_documents(self) -> int:
+        """How many documents ``doc_pruning`` left out."""
+        return len(self.pruned)
+
+    @property
+    def pruned_mass(self) -> float:
+        """The prior the left-out documents had together: the bound on what leaving them out changed.
+
+        See :meth:`RagEngine.generate`; 0.0 where none was left out.
+        """
+        return sum(document.prior or 0.0 for document in self.pruned)
+
+    def plot(self, path: str | Path | None = None) -> "Figure":
+        """Draw Figure 2 of the paper: the answer's tokens over its documents, shaded by posterior.
+
+        Returns the matplotlib figure, and writes it where ``path`` says, as PNG or SVG by its suffix.
+        Raises :class:`DependencyError` without matplotlib, :class:`InputError` for another suffix or a
+        path that cannot be written.
+        """
+        from ragengine.plot import plot_answer
+
+        return plot_answer(self, path)
+
     def to_dict(self) -> dict[str, Any]:
-        """The answer as JSON values, in the layout of ``ragengine ask --json``."""
+        """The answer as JSON values, in the layout of ``ragengine ask --json``.
+
+        A number that JSON cannot hold (a document score of -inf) becomes None.
+        """
         best = self.hypotheses[0]
-        tokens = zip(best.token_ids.tolist(), self.tokens, best.token_posteriors.tolist(), strict=True)
+        tokens = zip(
+            best.token_ids.tolist(),
+            self.tokens,
+            best.token_posteriors.tolist(),
+            best.token_log_probs.tolist(),
+            self.posterior_entropy.tolist(),
+            strict=True,
+        )
         return {
             "question": self.question,
             "answer": self.text,
-            "score": self.score,
-            "documents": [
-                {
-                    "id": document.id,
-                    "title": document.title,
-                    "text": document.text,
-                    "doc_score": document.score,
-                    "prior": document.prior,
-                    "posterior": document.posterior,
-                }
-                for document in self.documents
+            "score": _finite(self.score),
+            "documents": [_document(document) for document in self.documents],
+            "tokens": [
+                {"id": id, "text": text, "posterior": row, "log_prob": _finite(log_prob), "entropy": entropy}
+                for id, text, row, log_prob, entropy in tokens
             ],
-            "tokens": [{"id": id, "text": text, "posterior": row} for id, text, row in tokens],
             "flags": list(self.flags),
             "timings_ms": dict(self.timings_ms),
+            "log_prob": _finite(self.log_prob),
+            "pruned_documents": [_document(document) for document in self.pruned],
         }
+
+
+def posterior_entropy(posteriors: FloatArray) -> FloatArray:
+    """-Σ_z p(z) log p(z) in nats, with 0 log 0 = 0: [..., D] -> [...]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(posteriors > 0, posteriors * np.log(posteriors), np.float32(0))
+    entropy: FloatArray = np.maximum(-terms.sum(axis=-1), 0).astype(np.float32)
+    return entropy
+
+
+def document_shares(posteriors: FloatArray, marginalize: Literal["token", "sequence"]) -> FloatArray:
+    """:attr:`Answer.document_shares` of token posteriors float32 [T, D], T >= 1: float32 [D]."""
+    shares: FloatArray = posteriors[-1] if marginalize == "sequence" else posteriors.mean(axis=0)
+    return shares
+
+
+def _document(document: Document) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "title": document.title,
+        "text": document.text,
+        "doc_score": _finite(document.score),
+        "prior": document.prior,
+        "posterior": document.posterior,
+    }
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None

@@ -55,6 +55,17 @@ class Tokenizer:
             ) from reason
         return [Encoded(e.ids, bool(e.overflowing)) for e in encodings]
 
+    def encode_bare(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts alone: no special tokens are put around them, and nothing is cut off."""
+        try:
+            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError) as reason:
+            raise InputError(
+                f"A text cannot be encoded as UTF-8 ({reason}); remove lone surrogates."
+            ) from reason
+        # What truncation cut off comes after, in pieces: no tokenizer without truncation is needed beside.
+        return [[*e.ids, *(token for piece in e.overflowing for token in piece.ids)] for e in encodings]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Decode token ids as `PreTrainedTokenizer.decode(ids, skip_special_tokens=True)` does."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -188,6 +188,9 @@ def _write_generator(checkpoint: Checkpoint, folder: Path) -> bundle.GeneratorSp
         head_size=shape.d_model // shape.decoder_heads,
         vocab_size=shape.vocab_size,
         max_positions=shape.max_positions,
+        pad_token_id=checkpoint.config.generator.pad_token_id,
+        # RagSequenceForGeneration.get_nll: config.bos_token_id or config.generator.bos_token_id
+        bos_token_id=checkpoint.config.bos_token_id or checkpoint.config.generator.bos_token_id,
         tokenizer=tokenizer_spec(generator.tokenizer, longest),
     )
 

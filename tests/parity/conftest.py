@@ -8,9 +8,18 @@ import pytest
 import torch
 from transformers.utils import logging
 
+from .checkpoints import random_spec
+from .pairs import Pair, build_pair
 from .tally import MOST_TIES, PROPERTY, Tally
 
-_TALLY = Tally()
+SEEDS = range(44)
+_TALLIES = {kind: Tally(kind) for kind in ("token", "sequence")}
+
+
+@pytest.fixture(scope="session", params=SEEDS, ids="seed{}".format)
+def parity_pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """One checkpoint for all its requests, of both kinds; pytest runs those one after the other."""
+    return build_pair(random_spec(request.param), tmp_path_factory.mktemp(f"seed{request.param}"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,18 +37,20 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call":
         for name, figures in report.user_properties:
             if name == PROPERTY and isinstance(figures, dict):
-                _TALLY.add(figures)
+                _TALLIES[figures["kind"]].add(figures)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _TALLY.configurations:
+    run = [tally for tally in _TALLIES.values() if tally.configurations]
+    if run:
         terminalreporter.section("parity with transformers")
-        terminalreporter.write_line(str(_TALLY))
-        if _TALLY.too_many_ties:
+    for tally in run:
+        terminalreporter.write_line(str(tally))
+        if tally.too_many_ties:
             terminalreporter.write_line(f"FAILED: more than {MOST_TIES:.0%} ties", red=True)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _TALLY.too_many_ties:
+    if any(tally.too_many_ties for tally in _TALLIES.values()):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

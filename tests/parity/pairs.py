@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ragengine_export import export_checkpoint
 from .checkpoints import Checkpoint, CheckpointSpec, write_checkpoint
 from .corpus import random_questions
 from .reference import Reference
+from .sequence_reference import SequenceReference
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,18 @@ class Pair:
     def questions(self, number: int, n_questions: int) -> list[str]:
         """Questions that depend on nothing but the checkpoint's seed and `number`."""
         return random_questions(np.random.default_rng([self.spec.seed, number, 4]), n_questions)
+
+    @cached_property
+    def sequence_reference(self) -> SequenceReference:
+        return SequenceReference(self.reference)
+
+    @cached_property
+    def seen(self) -> list[list[int]]:
+        """Answers that HF gives to some questions: tokens that this checkpoint likes."""
+        contexts = self.reference.contexts(self.questions(200, 2), 2)
+        options = full_dict(num_beams=3, num_return_sequences=3, max_length=14, min_length=5)
+        answers = self.reference.decode(*contexts, options)
+        return [h.token_ids for answer in answers for h in answer.hypotheses if h.found]
 
     def generator(self) -> Generator:
         return Generator.load(self.bundle, device="cpu")
@@ -55,7 +69,7 @@ def full_options(**options: Any) -> GenerationOptions:
 
     Both sides must be told that nothing is forced: see `full_dict`.
     """
-    return GenerationOptions(**full_dict(**options), eos_token_id=2, decoder_start_token_id=2)
+    return GenerationOptions(**{"eos_token_id": 2, "decoder_start_token_id": 2} | full_dict(**options))
 
 
 def full_dict(**options: Any) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """The oracle: Hugging Face's RagTokenForGeneration with RagRetriever, from question text to answers, in fp32.
 
 Besides what `generate` returns, this records how close each decision of the search was. A difference in the
-answer is only excused where HF itself decided by less than `TIE`; see `Margins`.
+answer is only excused where HF itself decided by less than `TIE`; see `Margins`. RAG-Sequence is next door,
+in `sequence_reference`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -14,80 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import load_from_disk
-from transformers import GenerationConfig, RagRetriever, RagTokenForGeneration, RagTokenizer
+from transformers import GenerationConfig, RagRetriever, RagTokenizer
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.models.rag.retrieval_rag import CustomHFIndex
 
 from .checkpoints import Checkpoint
+from .margins import NEVER_FOUND, TIE, Margins, RecordingRagToken
 
-TIE = 1e-5
-# HF fills what it never found with log-probabilities of about -1e9, then divides by length**length_penalty.
-# Such "hypotheses" are no answers: duplicates of a running beam, or rows of padding.
-NEVER_FOUND = -1e5
-
-
-@dataclass
-class Margins:
-    """The smallest difference between what a search took and what it left, for each question [Q].
-
-    Only decisions count: which candidates go on, which are finished, in which order the results come, and
-    whether to stop. Two candidates that are equal and both go on make no difference.
-    """
-
-    smallest: list[float]
-
-    def note(self, question: int, difference: float) -> None:
-        if math.isfinite(difference):
-            self.smallest[question] = min(self.smallest[question], abs(difference))
-
-    def note_cut(self, scores: torch.Tensor, kept: int) -> None:
-        """Scores [Q, N] of which the best `kept` are taken."""
-        if scores.shape[1] <= kept:
-            return
-        best = torch.topk(scores, kept + 1)[0]
-        for question, (last_in, first_out) in enumerate(best[:, kept - 1 :].tolist()):
-            if last_in > NEVER_FOUND:
-                self.note(question, last_in - first_out)
-
-
-class RecordingRag(RagTokenForGeneration):
-    """RagTokenForGeneration that notes its margins; the search itself is untouched."""
-
-    margins: Margins | None = None
-
-    def _get_top_k_continuations(self, accumulated_log_probs: torch.Tensor, **kwargs: Any) -> Any:
-        if self.margins is not None:
-            # The first num_beams of the candidates may finish; all 2 * num_beams may go on.
-            self.margins.note_cut(accumulated_log_probs, kwargs["num_beams"])
-            self.margins.note_cut(accumulated_log_probs, kwargs["beams_to_keep"])
-        return super()._get_top_k_continuations(accumulated_log_probs=accumulated_log_probs, **kwargs)
-
-    def _get_running_beams_for_next_iteration(self, topk_log_probs: torch.Tensor, **kwargs: Any) -> Any:
-        if self.margins is not None:
-            hits = kwargs["next_token_hits_stopping_criteria"]
-            self.margins.note_cut(topk_log_probs.masked_fill(hits, -math.inf), kwargs["num_beams"])
-        return super()._get_running_beams_for_next_iteration(topk_log_probs=topk_log_probs, **kwargs)
-
-    def _update_finished_beams(self, **kwargs: Any) -> Any:
-        if self.margins is not None:
-            length = kwargs["cur_len"] + 1 - kwargs["decoder_prompt_len"]
-            mask = kwargs["next_token_hits_stopping_criteria"] & kwargs["top_num_beam_mask"][None, :]
-            new = (kwargs["topk_log_probs"] / length ** kwargs["length_penalty"]).masked_fill(
-                ~mask, -math.inf
-            )
-            self.margins.note_cut(torch.cat((kwargs["beam_scores"], new), dim=1), kwargs["num_beams"])
-        return super()._update_finished_beams(**kwargs)
-
-    def _check_early_stop_heuristic(self, **kwargs: Any) -> Any:
-        if self.margins is not None:
-            long = kwargs["early_stopping"] == "never" and kwargs["length_penalty"] > 0.0
-            length = kwargs["max_length" if long else "cur_len"] - kwargs["decoder_prompt_len"]
-            possible = kwargs["running_beam_scores"][:, 0] / length ** kwargs["length_penalty"]
-            worst = kwargs["beam_scores"].min(dim=1)[0]
-            for question, difference in enumerate((possible - worst).tolist()):
-                if bool(kwargs["is_sent_finished"][question].all()):
-                    self.margins.note(question, difference)
-        return super()._check_early_stop_heuristic(**kwargs)
+__all__ = ["TIE", "BeamOfOne", "Reference", "ReferenceAnswer", "ReferenceHypothesis", "cut_padding"]
 
 
 class RecordingRetriever(RagRetriever):
@@ -124,7 +58,7 @@ class ReferenceHypothesis:
         return self.score > NEVER_FOUND and self.log_prob > NEVER_FOUND
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReferenceAnswer:
     """What HF makes of one question."""
 
@@ -133,6 +67,8 @@ class ReferenceAnswer:
     document_ids: list[str] = field(default_factory=list)
     doc_scores: np.ndarray | None = None  # float32 [D]
     context_input_ids: list[list[int]] = field(default_factory=list)  # [D], without padding
+    never_found: int = 0  # RAG-Sequence: candidates that are none
+    distorted: bool = False  # and whether they change the scores of the others
 
 
 def cut_padding(input_ids: np.ndarray, attention_mask: np.ndarray) -> list[list[int]]:
@@ -145,7 +81,9 @@ class Reference:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.model: RecordingRag = RecordingRag.from_pretrained(checkpoint.source, dtype=torch.float32).eval()
+        self.model: RecordingRagToken = RecordingRagToken.from_pretrained(
+            checkpoint.source, dtype=torch.float32
+        ).eval()
         self.tokenizer = RagTokenizer.from_pretrained(checkpoint.source)
         dataset = load_from_disk(str(checkpoint.dataset))
         dataset.load_faiss_index("embeddings", str(checkpoint.faiss_index))
@@ -265,7 +203,7 @@ class Reference:
     def _generate(
         self, n_questions: int, options: dict[str, Any], **inputs: Any
     ) -> list[tuple[list[ReferenceHypothesis], float]]:
-        margins = Margins([math.inf] * n_questions)
+        margins = Margins(n_questions)
         self.model.margins = margins
         wanted = options.get("num_return_sequences", 1)
         if options.get("num_beams", 1) > 1:
@@ -277,7 +215,7 @@ class Reference:
             )
         finally:
             self.model.margins = None
-        sequences = [self._cut(row) for row in output.sequences[:, 1:].tolist()]
+        sequences = [self.cut(row, options) for row in output.sequences[:, 1:].tolist()]
         penalty = options.get("length_penalty", 1.0)
         if getattr(output, "sequences_scores", None) is None:
             hypotheses = [
@@ -300,10 +238,11 @@ class Reference:
             answers.append((own[:wanted], margins.smallest[question]))
         return answers
 
-    def _cut(self, tokens: list[int]) -> list[int]:
+    def cut(self, tokens: list[int], options: dict[str, Any]) -> list[int]:
         """Up to and including the first end token; HF's padding follows. A pad before it is a token."""
-        eos = self.model.generation_config.eos_token_id
-        return tokens[: tokens.index(eos) + 1] if eos in tokens else tokens
+        eos = options.get("eos_token_id", self.model.generation_config.eos_token_id)
+        ends = [place for place, token in enumerate(tokens) if token in np.atleast_1d(eos)]
+        return tokens[: ends[0] + 1] if ends else tokens
 
     @staticmethod
     def _greedy(

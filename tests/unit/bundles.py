@@ -65,6 +65,8 @@ def write_bundle(
             "head_size": 4,
             "vocab_size": 30,
             "max_positions": 64,
+            "pad_token_id": 1,
+            "bos_token_id": 0,
             "tokenizer": tokenizer,
         },
         "generation": {},

@@ -52,6 +52,44 @@ def test_explain_shows_every_token_and_document(pair: Pair) -> None:
     assert "p(z|x,y)" in result.stdout
 
 
+def test_record_plot_and_pruning_then_replay(pair: Pair, tmp_path: Path) -> None:
+    index, record = pair.bundle.parent / "index", tmp_path / "record.json"
+    options = ("--n-docs", "4", "--doc-pruning", "0.15", "--max-length", "9", "--set", "min_length=3")
+    files = ("--plot", tmp_path / "f.svg", "--record", record)
+    asked = run("ask", pair.bundle, index, "where is Quito?", "what?", "--explain", *options, *files)
+    assert asked.returncode == 0, asked.stderr
+    answer = pair.engine.generate("where is Quito?", n_docs=4, doc_pruning=0.15, max_length=9, min_length=3)
+    assert answer.pruned_documents
+    assert f"{answer.pruned_documents} not read, with a prior of {answer.pruned_mass:.3g}" in asked.stdout
+    assert [(tmp_path / f"f-{number}.svg").exists() for number in (1, 2)] == [True, True]
+
+    same = run("ask", "--replay", record)  # bundle and index as recorded
+    assert same.returncode == 0, same.stdout + same.stderr
+    assert same.stdout.count("the same") == 2
+    first, second = (json.loads(line) for line in record.read_text("utf-8").splitlines())
+    assert first["options"]["min_length"] == 3
+    second["token_ids"][0] += 1
+    record.write_text(json.dumps(first) + "\n" + json.dumps(second), "utf-8")
+    differs = run("ask", "--replay", record, pair.bundle, index)
+    assert differs.returncode == 1
+    assert differs.stderr == ""
+    assert differs.stdout.count("the same") == 1
+    assert "token_ids: " in differs.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["b", "i"],
+        ["b", "i", "q", "--replay", "r"],
+        ["--replay", "r", "--num-beams", "2"],
+        ["b", "i", "q", "--set", "x"],
+    ],
+)
+def test_ask_says_which_arguments_do_not_go_together(arguments: list[str]) -> None:
+    assert run("ask", *arguments).returncode == 2
+
+
 def test_eval_prints_the_contracts_measures(pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text('{"question": "where is Quito?", "answers": ["nowhere"]}\n')
     result = run("eval", pair.bundle, pair.bundle.parent / "index", tmp_path / "q.jsonl", "--json")
@@ -70,6 +108,9 @@ def test_eval_prints_the_contracts_measures(pair: Pair, tmp_path: Path) -> None:
             "says format 'ragengine-bundle'; 'ragengine-index' was expected",
         ),
         (["ask", "{bundle}", "{index}", "q", "--num-beams", "0"], "num_beams is 0"),
+        (["ask", "{bundle}", "{index}", "q", "--set", "num_beam=2"], "did you mean 'num_beams'"),
+        (["ask", "{bundle}", "{index}", "q", "--plot", "figure.pdf"], "written as .png or .svg"),
+        (["ask", "--replay", "nowhere"], "nowhere cannot be read"),
         (["eval", "{bundle}", "{index}", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
         (["demo", "--folder", "nowhere"], "nowhere"),
     ],
@@ -96,6 +137,23 @@ def test_a_command_without_its_extra_says_what_to_install(command: str, extra: s
     result = run(command, "--help", blocked=("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib"))
     assert result.returncode == 1
     assert f'pip install "ragengine[{extra}]"' in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_plot_without_matplotlib_says_what_to_install(pair: Pair) -> None:
+    arguments = (
+        "ask",
+        pair.bundle,
+        pair.bundle.parent / "index",
+        "q",
+        "--max-length",
+        "3",
+        "--plot",
+        "f.png",
+    )
+    result = run(*arguments, blocked=("matplotlib",))
+    assert result.returncode == 1
+    assert 'pip install "ragengine[plot]"' in result.stderr
     assert result.stderr.count("\n") == 1
 
 

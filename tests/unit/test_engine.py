@@ -52,9 +52,10 @@ def test_an_answer_is_consistent_with_itself(pair: Pair) -> None:
 def test_to_dict_is_the_contracts_json(pair: Pair) -> None:
     answer = pair.engine.generate("Where is Quito?", **OPTIONS)
     content = json.loads(json.dumps(answer.to_dict()))
-    assert list(content) == ["question", "answer", "score", "documents", "tokens", "flags", "timings_ms"]
+    contract = ["question", "answer", "score", "documents", "tokens", "flags", "timings_ms"]
+    assert list(content) == [*contract, "log_prob", "pruned_documents"]
     assert list(content["documents"][0]) == ["id", "title", "text", "doc_score", "prior", "posterior"]
-    assert list(content["tokens"][0]) == ["id", "text", "posterior"]
+    assert list(content["tokens"][0]) == ["id", "text", "posterior", "log_prob", "entropy"]
     assert [token["id"] for token in content["tokens"]] == answer.hypotheses[0].token_ids.tolist()
 
 
@@ -133,10 +134,10 @@ def test_unusable_documents_are_one_clear_error(pair: Pair, documents: Any) -> N
         pair.engine.generate("Where?", documents=documents)
 
 
-@pytest.mark.parametrize("question", [None, 3, b"bytes", ["fine", None], "\ud800"])
+@pytest.mark.parametrize("question", [None, 3, b"bytes", ["fine", None], "\ud800", [None]])
 def test_unusable_questions_are_one_clear_error(pair: Pair, question: Any) -> None:
     with pytest.raises(InputError):
-        pair.engine.generate([question] if not isinstance(question, list) else question)
+        pair.engine.generate(question)
 
 
 @pytest.mark.parametrize(
@@ -166,8 +167,8 @@ def test_wrong_options_say_what_the_model_allows(pair: Pair) -> None:
         pair.engine.generate("Where?", max_length=positions + 1)
     with pytest.raises(OptionsError, match="eos_token_id is 99999, the vocabulary has"):
         pair.engine.generate("Where?", eos_token_id=99999)
-    with pytest.raises(OptionsError, match="marginalize"):
-        pair.engine.generate("Where?", marginalize="sequence")
+    with pytest.raises(OptionsError, match="marginalize is 'document'"):
+        pair.engine.generate("Where?", marginalize="document")
 
 
 def test_many_threads_get_the_answers_of_one(pair: Pair) -> None:

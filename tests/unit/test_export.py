@@ -240,9 +240,9 @@ def test_generation_defaults_come_from_the_checkpoint(pair: Pair, tmp_path: Path
             target.write_bytes(file.read_bytes())
     config = json.loads((source / "generation_config.json").read_text())
     config |= {"num_beams": 3, "max_length": 17, "length_penalty": 0.5, "early_stopping": True}
-    (source / "generation_config.json").write_text(json.dumps({**config, "repetition_penalty": 1.3}))
+    (source / "generation_config.json").write_text(json.dumps({**config, "encoder_repetition_penalty": 1.3}))
     report = export_checkpoint(source, tmp_path / "bundle", check=False)
-    assert any("repetition_penalty=1.3" in warning for warning in report.warnings)
+    assert any("encoder_repetition_penalty=1.3" in warning for warning in report.warnings)
     options = Generator.load(tmp_path / "bundle").default_options
     assert (options.num_beams, options.max_length, options.length_penalty) == (3, 17, 0.5)
     assert options.early_stopping is True

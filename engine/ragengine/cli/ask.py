@@ -1,4 +1,4 @@
-"""`ragengine ask`: questions in, answers with their documents out."""
+"""`ragengine ask`: questions in, answers with their documents out; and answers of old, asked again."""
 
 import json
 from pathlib import Path
@@ -9,30 +9,81 @@ from rich.console import Console
 
 from ragengine.cli.common import device_options, generation_options, given
 
+FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("index", type=click.Path(path_type=Path))
-@click.argument("questions", nargs=-1, required=True, metavar="QUESTION...")
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("index", type=click.Path(path_type=Path), required=False)
+@click.argument("questions", nargs=-1, metavar="QUESTION...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a question, on one line.")
 @click.option(
     "--explain", is_flag=True, help="Show the answer's tokens over the documents, shaded by posterior."
 )
+@click.option(
+    "--plot", type=FILE, help="Draw that as PNG or SVG; several questions are numbered FILE-1, FILE-2, ..."
+)
+@click.option("--record", type=FILE, help="Write what is needed to answer the same again, as JSON.")
+@click.option("--replay", "replayed", type=FILE, help="Answer a recorded FILE again and say what differs.")
+@click.option("--doc-pruning", type=float, help="Do not read documents with a prior p(z|x) under this.")
 @generation_options
 @device_options
 def ask(
-    bundle: Path, index: Path, questions: tuple[str, ...], as_json: bool, explain: bool, device: Any,
-    threads: int | None, **settings: Any,
+    bundle: Path | None, index: Path | None, questions: tuple[str, ...], as_json: bool, explain: bool,
+    plot: Path | None, record: Path | None, replayed: Path | None, device: Any, threads: int | None,
+    **settings: Any,
 ) -> None:  # fmt: skip
-    """Answer each QUESTION with the model in BUNDLE from the passages in INDEX."""
+    """Answer each QUESTION with the model in BUNDLE from the passages in INDEX.
+
+    With --replay FILE no question is given, and BUNDLE and INDEX are those of the record where they are
+    not: exit code 0 when everything is as recorded, 1 when something differs.
+    """
+    options = given(**settings)
+    if replayed is not None:
+        if questions or options or plot or record or explain or as_json:
+            raise click.UsageError("--replay takes question and options from its file; give no others.")
+        _replay(replayed, bundle, index, device=device, threads=threads)
+        return
+    if bundle is None or index is None or not questions:
+        raise click.UsageError("Missing argument: BUNDLE INDEX QUESTION... (or --replay FILE) are needed.")
     from ragengine.cli.explain import print_answer
     from ragengine.engine import RagEngine
+    from ragengine.replay import Record, write_records
 
+    records = []
     with RagEngine.load(bundle, index=index, device=device, threads=threads) as engine:
         console = Console(highlight=False)
-        for question in questions:
-            answer = engine.generate(question, **given(**settings))
+        for number, question in enumerate(questions, 1):
+            answer = engine.generate(question, **options)
             if as_json:
                 click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
             else:
                 print_answer(console, answer, explain=explain)
+            if plot is not None:
+                answer.plot(plot if len(questions) == 1 else plot.with_stem(f"{plot.stem}-{number}"))
+            if record is not None:
+                records.append(Record.of(engine, answer))
+    if record is not None:
+        write_records(record, records)
+
+
+def _replay(file: Path, bundle: Path | None, index: Path | None, **settings: Any) -> None:
+    """Replay every record of a file, in order; exit with 1 if one differs."""
+    from ragengine.engine import RagEngine
+    from ragengine.replay import read_records, replay
+
+    differing = 0
+    engines: dict[tuple[Path, Path], RagEngine] = {}
+    for record in read_records(file):
+        folders = bundle or Path(record.bundle.path), index or Path(record.index.path)
+        if folders not in engines:
+            engines[folders] = RagEngine.load(folders[0], index=folders[1], **settings)
+        found = replay(engines[folders], record)
+        differing += bool(found.differences)
+        click.echo(f"{record.question}\n  {found.answer.text.strip() or '(no text)'}")
+        for difference in found.differences or ("the same",):
+            click.echo(f"  {difference}")
+    for engine in engines.values():
+        engine.close()
+    if differing:
+        click.get_current_context().exit(1)

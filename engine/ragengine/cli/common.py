@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -22,7 +23,17 @@ def device_options(command: F) -> F:
 def generation_options(command: F) -> F:
     """Generation options by their names in :class:`ragengine.GenerationOptions`."""
     kinds = click.Choice(["token", "sequence"])
+    searches = click.Choice(["thorough", "fast", "joint"])
     for option in (
+        click.option(
+            "--set",
+            "others",
+            multiple=True,
+            metavar="NAME=VALUE",
+            callback=_pairs,
+            help="Any other generation option by name, its value as JSON (min_length=3); may be repeated.",
+        ),
+        click.option("--search", type=searches, help="How RAG-Sequence is decoded [default: the model's]."),
         click.option("--marginalize", type=kinds, help="RAG-Token or RAG-Sequence [default: the model's]."),
         click.option("--max-length", type=int, help="Longest answer in tokens [default: the model's]."),
         click.option("--num-beams", type=int, help="Beams; 1 is greedy search [default: the model's]."),
@@ -32,6 +43,20 @@ def generation_options(command: F) -> F:
     return command
 
 
-def given(**settings: Any) -> dict[str, Any]:
-    """The settings that were given on the command line."""
-    return {name: value for name, value in settings.items() if value is not None}
+def given(*, others: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """The settings that were given on the command line; an option of its own wins over ``--set``."""
+    return others | {name: value for name, value in settings.items() if value is not None}
+
+
+def _pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs; a value that is not JSON is a string."""
+    pairs = {}
+    for pair in values:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE.")
+        try:
+            pairs[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            pairs[name.replace("-", "_")] = value
+    return pairs

@@ -25,6 +25,10 @@ def print_answer(console: Console, answer: Answer, *, explain: bool) -> None:
         text = Text.assemble((document.title, "bold"), "  ", (document.text, "dim"))
         table.add_row(str(number), f"{document.prior:.3f}", f"{document.posterior:.3f}", text)
     console.print(table)
+    if answer.pruned:
+        console.print(
+            Text(f"  {answer.pruned_documents} not read, with a prior of {answer.pruned_mass:.3g}", "dim")
+        )
     if explain:
         print_posteriors(console, answer)
     total = sum(answer.timings_ms.values())
@@ -49,7 +53,7 @@ def print_posteriors(console: Console, answer: Answer) -> None:
             header.append(columns[token].rjust(widths[token]) + " ", style="bold")
         console.print(header, no_wrap=True, crop=True)
         for row, document in enumerate(answer.documents):
-            line = Text(f"{row + 1:3} {document.title[:TITLE_WIDTH]:<{TITLE_WIDTH}}", style="none")
+            line = Text(f"{row + 1:3} {document.title[: TITLE_WIDTH - 1]:<{TITLE_WIDTH}}", style="none")
             for token in range(start, end):
                 posterior = float(answer.token_posteriors[token, row])
                 line.append(f"{posterior * 100:.0f}%".rjust(widths[token]), style=_shade(posterior))

@@ -1,5 +1,7 @@
 """`Generator`: token ids of documents in, hypotheses or log-probabilities out."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -9,14 +11,56 @@ from numpy.typing import NDArray
 from ragengine.bundle import Bundle
 from ragengine.errors import InputError, OptionsError
 from ragengine.generation.beam_search import beam_search
-from ragengine.generation.mixture import log_prior, token_log_probs
-from ragengine.generation.model import GeneratorModel
+from ragengine.generation.likelihood import sequence_log_likelihood, token_log_likelihood
+from ragengine.generation.mixture import (
+    Marginalize,
+    beam_weights,
+    log_prior,
+    logsumexp,
+    token_log_probs,
+    token_posteriors,
+    token_weights,
+)
+from ragengine.generation.model import GeneratorModel, Reading
+from ragengine.generation.outputs import Output, hypothesis
+from ragengine.generation.rules import AllowedTokens, Rules
+from ragengine.generation.sample import greedy_tokens, sample
+from ragengine.generation.sequence import fast, search_by_document, thorough
+from ragengine.generation.stepper import Stepper
+from ragengine.generation.trie import output_log_probs
 from ragengine.options import GenerationOptions
 from ragengine.results import Hypothesis
 from ragengine.sessions import Device
 
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardOutput:
+    """Log-probabilities of given labels, what `RetrievAugLMMarginOutput` gives a researcher.
+
+    log_prior           float32 [Q, D]     log p(z | x)
+    document_log_probs  float32 [Q, D, T]  log p(y_t | x, z, y_<t)
+    log_probs           float32 [Q, T]     log p(y_t | x, y_<t) of the model that was asked for
+    posteriors          float32 [Q, T, D]
+
+    T counts the labels without the first, which the decoder only reads.
+    """
+
+    log_prior: FloatArray
+    document_log_probs: FloatArray
+    log_probs: FloatArray
+    posteriors: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedToken:
+    """One token of a running search: its id, log p(y_t | x, y_<t), and its posterior, float32 [D]."""
+
+    token_id: int
+    log_prob: float
+    posterior: FloatArray
 
 
 class Generator:
@@ -50,20 +94,114 @@ class Generator:
         context_attention_mask: IntArray,
         doc_scores: FloatArray,
         options: GenerationOptions | None = None,
+        *,
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
     ) -> list[list[Hypothesis]]:
         """Search for the outputs of Q questions, best first for each.
 
         context_input_ids, context_attention_mask int64 [Q, D, S]; doc_scores float32 [Q, D].
-        transformers' `RagTokenForGeneration.generate` is the reference.
+        `generate` of transformers' `RagTokenForGeneration` and `RagSequenceForGeneration` is the reference.
+        ``prefix_allowed_tokens_fn(question, tokens)`` restricts what may follow ``tokens``.
         """
         options = options or self.default_options
-        self.check_options(options)
-        ids, mask, scores = self._checked(context_input_ids, context_attention_mask, doc_scores)
-        if options.marginalize != "token":
+        reading, prior, rules = self._started(
+            context_input_ids, context_attention_mask, doc_scores, options, prefix_allowed_tokens_fn
+        )
+        if options.marginalize == "sequence" and options.search != "joint":
+            outputs = self._by_document(reading, prior, rules)
+        else:
+            outputs = self._over_the_marginal(reading, prior, rules)
+        for question, found in enumerate(outputs):
+            if not found:
+                raise OptionsError(
+                    f"The options leave no output for question {question}: at some step every token was "
+                    "banned; loosen suppress_tokens, bad_words_ids, the n-gram rules or the allowed tokens."
+                )
+        hypotheses = [
+            [hypothesis(output, prior[question], options.marginalize) for output in found]
+            for question, found in enumerate(outputs)
+        ]
+        if options.marginalize == "sequence" and options.search == "joint":
+            return [_joint_ranking(found, options) for found in hypotheses]
+        return hypotheses
+
+    def stream(
+        self,
+        context_input_ids: IntArray,
+        context_attention_mask: IntArray,
+        doc_scores: FloatArray,
+        options: GenerationOptions | None = None,
+    ) -> Iterator[StreamedToken]:
+        """The tokens of one question as they are found, for greedy RAG-Token and joint RAG-Sequence.
+
+        Raises :class:`OptionsError` for a search whose first token is not known before its last.
+        """
+        options = options or self.default_options
+        if options.num_beams > 1 or options.do_sample:
             raise OptionsError(
-                "marginalize is 'sequence', which this version cannot decode; use marginalize='token'."
+                f"A search with num_beams={options.num_beams}, do_sample={options.do_sample} cannot stream: "
+                "its first token may change until the last; use num_beams=1 without sampling."
             )
-        return beam_search(self._model, self._model.read(ids, mask), log_prior(scores), options)
+        if options.marginalize == "sequence" and options.search != "joint":
+            raise OptionsError(
+                f"RAG-Sequence with search={options.search!r} cannot stream: whole outputs are ranked at its "
+                "end; use search='joint'."
+            )
+        reading, prior, rules = self._started(
+            context_input_ids, context_attention_mask, doc_scores, options, None
+        )
+        if len(prior) != 1:
+            raise InputError(f"{len(prior)} questions cannot stream together; stream one at a time.")
+        return self._streamed(Stepper(self._model, reading, prior, rules), prior, options)
+
+    def _streamed(
+        self, stepper: Stepper, prior: FloatArray, options: GenerationOptions
+    ) -> Iterator[StreamedToken]:
+        taken = np.empty((1, 1, 0, prior.shape[1]), np.float32)
+        for chosen in greedy_tokens(stepper):
+            weights = beam_weights(prior, taken, options.marginalize)[0, :, 0]
+            log_probs = chosen.log_probs[0, :, 0]
+            taken = np.concatenate([taken, log_probs[None, None, None]], axis=2)
+            yield StreamedToken(
+                token_id=int(chosen.tokens[0, 0]),
+                log_prob=float(token_log_probs(weights, log_probs)),
+                posterior=token_posteriors(weights[None], log_probs[None])[0],
+            )
+
+    def forward(
+        self,
+        context_input_ids: IntArray,
+        context_attention_mask: IntArray,
+        doc_scores: FloatArray,
+        labels: IntArray,
+        *,
+        marginalize: Marginalize | None = None,
+    ) -> ForwardOutput:
+        """Log-probabilities of ``labels`` int64 [Q, T + 1] under each document and under their mixture.
+
+        The decoder starts with the first label, as in transformers' `forward(labels=...)`.  Several labels
+        for one question are scored together, its documents read once: Q is then the number of labels.
+        """
+        marginalize = marginalize or self.default_options.marginalize
+        ids, mask, scores = self._checked(context_input_ids, context_attention_mask, doc_scores)
+        labels = self._checked_labels(labels, len(ids))
+        prior, starts = log_prior(scores), labels[:, 0].tolist()
+        if len(ids) == 1 and len(labels) > 1:
+            targets, starts = [list(labels[:, 1:])], starts[:1]
+            prior = np.repeat(prior, len(labels), axis=0)
+        else:
+            targets = [[row] for row in labels[:, 1:]]
+        found = output_log_probs(self._model, self._model.read(ids, mask), targets, starts)
+        per_document = np.stack([output for outputs in found for output in outputs])  # [Q, T, D]
+        weights = np.stack(
+            [token_weights(p, given, marginalize)[:-1] for p, given in zip(prior, per_document, strict=True)]
+        )
+        return ForwardOutput(
+            log_prior=prior,
+            document_log_probs=per_document.transpose(0, 2, 1),
+            log_probs=logsumexp(weights + per_document, axis=2),
+            posteriors=np.stack([token_posteriors(w, g) for w, g in zip(weights, per_document, strict=True)]),
+        )
 
     def score(
         self,
@@ -71,59 +209,78 @@ class Generator:
         context_attention_mask: IntArray,
         doc_scores: FloatArray,
         labels: IntArray,
+        *,
+        marginalize: Marginalize | None = None,
+        exclude_bos_score: bool | None = None,
     ) -> FloatArray:
-        """log p(y | x) of given outputs under RAG-Token: float32 [Q].
+        """log p(y | x) of given outputs: float32 [Q], the negative of the loss of transformers' `get_nll`.
 
-        labels int64 [Q, T], padded with the pad token.  The negative of the loss of transformers'
-        `RagTokenForGeneration.get_nll`, which shifts the labels: the decoder starts with the first
-        label, so that one is read and not scored.
+        labels int64 [Q, T], padded with the pad token, or [N, T] for one question; the decoder starts with
+        the first label, so that one is read and not scored.  ``marginalize`` and ``exclude_bos_score``
+        default to the model's.
         """
-        ids, mask, scores = self._checked(context_input_ids, context_attention_mask, doc_scores)
-        labels = np.asarray(labels)
-        if (
-            labels.ndim != 2
-            or len(labels) != len(ids)
-            or labels.dtype.kind not in "iu"
-            or not labels.shape[1]
-        ):
-            raise _unfit("labels", labels, "int64 [Q, T], T >= 1,")
-        self._check_tokens("labels", labels)
-        prior = log_prior(scores)
-        reading = self._model.read(ids, mask)
-        total = np.zeros(len(labels), np.float32)
-        beam = np.zeros((len(labels), 1), np.int64)
-        for position in range(labels.shape[1] - 1):
-            target = labels[:, position + 1]
-            step, reading = self._model.step(
-                reading,
-                labels[:, position, None].astype(np.int64),
-                beam,
-                log_weights=prior[:, :, None],
-                beam_scores=np.zeros(beam.shape, np.float32),
-                num_candidates=1,
-                probe_ids=target[:, None, None].astype(np.int64),
-            )
-            log_prob = token_log_probs(prior, step.probe_log_probs[:, :, 0, 0])
-            total += np.where(target == self._model.spec.tokenizer.pad_token_id, np.float32(0), log_prob)
-        return total
+        options, spec = self.default_options, self._model.spec
+        marginalize = marginalize or options.marginalize
+        output = self.forward(
+            context_input_ids, context_attention_mask, doc_scores, labels, marginalize=marginalize
+        )
+        targets = np.asarray(labels)[:, 1:]
+        skip = self.bundle.manifest.rag.exclude_bos_score if exclude_bos_score is None else exclude_bos_score
+        skip = skip and targets.shape[1] > 0 and bool((targets[:, 0] == spec.bos_token_id).all())
+        rows = zip(output.log_prior, output.document_log_probs.transpose(0, 2, 1), targets, strict=True)
+        if marginalize == "token":
+            found = [token_log_likelihood(prior, given, row, spec.pad_token_id) for prior, given, row in rows]
+        else:
+            found = [
+                sequence_log_likelihood(prior, given, row, spec.pad_token_id, skip_first=skip)
+                for prior, given, row in rows
+            ]
+        return np.array(found, np.float32)
 
     def check_options(self, options: GenerationOptions) -> None:
         """Refuse options that this model cannot follow; the message names every limit."""
         spec = self._model.spec
         faults = []
-        if options.max_length > spec.max_positions:
-            faults.append(f"max_length is {options.max_length}, the model has {spec.max_positions} positions")
-        tokens = {
-            "forced_bos_token_id": options.forced_bos_token_id,
-            "forced_eos_token_id": options.forced_eos_token_id,
-            "decoder_start_token_id": options.decoder_start_token_id,
-            "eos_token_id": max(options.eos_token_ids, default=None),
-        }
-        for name, token in tokens.items():
-            if token is not None and token >= spec.vocab_size:
-                faults.append(f"{name} is {token}, the vocabulary has {spec.vocab_size} tokens")
+        if options.longest > spec.max_positions:
+            name = "max_length" if options.max_new_tokens is None else "1 + max_new_tokens"
+            faults.append(f"{name} is {options.longest}, the model has {spec.max_positions} positions")
+        for name, tokens in options.token_ids().items():
+            wrong = [token for token in tokens if token >= spec.vocab_size]
+            if wrong:
+                faults.append(f"{name} is {wrong[0]}, the vocabulary has {spec.vocab_size} tokens")
         if faults:
             raise OptionsError(f"Generation options do not fit the model: {'; '.join(faults)}.")
+
+    def _by_document(self, reading: Reading, prior: FloatArray, rules: Rules) -> list[list[Output]]:
+        found = search_by_document(self._model, reading, rules, prior.shape[1])
+        if rules.options.search == "fast":
+            return fast(found, prior, rules.options)
+        return thorough(self._model, reading, found, prior, rules.options)
+
+    def _over_the_marginal(self, reading: Reading, prior: FloatArray, rules: Rules) -> list[list[Output]]:
+        """One search over log Σ_z weight(z) p(y_t | x, z, y_<t): RAG-Token, and RAG-Sequence jointly."""
+        options = rules.options
+        if options.do_sample and options.num_beams == 1:
+            return sample(Stepper(self._model, reading, prior, rules))
+        if options.marginalize == "sequence":  # the best are chosen at the end, by their likelihood
+            rules = replace(rules, options=replace(options, num_return_sequences=options.num_beams))
+        return beam_search(Stepper(self._model, reading, prior, rules))
+
+    def _started(
+        self,
+        ids: IntArray,
+        mask: IntArray,
+        doc_scores: FloatArray,
+        options: GenerationOptions,
+        allowed_tokens: AllowedTokens | None,
+    ) -> tuple[Reading, FloatArray, Rules]:
+        """Check everything, read the documents, and set up the rules of the search."""
+        self.check_options(options)
+        ids, mask, scores = self._checked(ids, mask, doc_scores)
+        prior = log_prior(scores)
+        # What the mask hides is no token: how far a batch is padded must not change an answer.
+        visible = np.where(mask != 0, ids, -1)
+        return self._model.read(ids, mask), prior, Rules(options, visible, allowed_tokens)
 
     def _checked(
         self, ids: IntArray, mask: IntArray, doc_scores: FloatArray
@@ -145,12 +302,31 @@ class Generator:
         self._check_tokens("context_input_ids", ids)
         return ids.astype(np.int64), (mask != 0).astype(np.int64), doc_scores.astype(np.float32)
 
+    def _checked_labels(self, labels: IntArray, questions: int) -> IntArray:
+        labels = np.asarray(labels)
+        fitting = labels.ndim == 2 and (len(labels) == questions or questions == 1)
+        if not fitting or labels.dtype.kind not in "iu" or not labels.size:
+            raise _unfit("labels", labels, f"int64 [{questions}, T], T >= 1,")
+        if questions == 1 and (labels[:, 0] != labels[0, 0]).any():
+            raise InputError("Several labels of one question start with different tokens; score them apart.")
+        if labels.shape[1] > self._model.spec.max_positions:
+            longest = self._model.spec.max_positions
+            raise InputError(f"labels have {labels.shape[1]} tokens; the generator writes at most {longest}.")
+        self._check_tokens("labels", labels)
+        return labels.astype(np.int64)
+
     def _check_tokens(self, name: str, ids: IntArray) -> None:
         if ids.min() < 0 or ids.max() >= self._model.spec.vocab_size:
             raise InputError(
                 f"{name} hold token {ids.min() if ids.min() < 0 else ids.max()}; "
                 f"the vocabulary has tokens 0 to {self._model.spec.vocab_size - 1}."
             )
+
+
+def _joint_ranking(hypotheses: list[Hypothesis], options: GenerationOptions) -> list[Hypothesis]:
+    """The joint search ranks and scores what it found by log p(y | x), as the thorough one does."""
+    ranked = sorted(hypotheses, key=lambda h: -h.log_prob)[: options.num_return_sequences]
+    return [replace(h, score=h.log_prob) for h in ranked]
 
 
 def _unfit(name: str, array: NDArray[Any], expected: str) -> InputError:

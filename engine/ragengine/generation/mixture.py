@@ -4,7 +4,7 @@ The decoder graph sums over documents for all V tokens (`ragengine_export.graphs
 same formulas for the few tokens that were chosen.
 """
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ragengine.errors import InputError
 
 FloatArray: TypeAlias = NDArray[np.float32]
+Marginalize: TypeAlias = Literal["token", "sequence"]
 
 
 def log_prior(doc_scores: FloatArray) -> FloatArray:
@@ -31,18 +32,44 @@ def log_prior(doc_scores: FloatArray) -> FloatArray:
     return doc_scores - logsumexp(doc_scores, axis=1)[:, None]
 
 
-def token_log_probs(log_weights: FloatArray, log_probs: FloatArray) -> FloatArray:
-    """log p(y_t | x, y_<t) = log Σ_z p(z | x) p(y_t | x, z, y_<t)   (RAG-Token, paper section 2.1).
+def token_weights(log_prior: FloatArray, log_probs: FloatArray, marginalize: Marginalize) -> FloatArray:
+    """The mixture's log-weights before each token: [T + 1, D], the last row after all of them.
 
-    log_weights [D], log_probs [T, D] -> [T].
+    RAG-Token: log p(z | x) at every token.  RAG-Sequence: log p(z | x, y_<t), which the chain rule updates
+    with each token; so p(y | x) = Σ_z p(z | x) Π_t p(y_t | x, z, y_<t) factors over tokens as well.
+    log_prior is [D], log_probs log p(y_t | x, z, y_<t) [T, D].
+    """
+    if marginalize == "token":
+        return np.repeat(log_prior[None], len(log_probs) + 1, axis=0)
+    joint = np.concatenate([log_prior[None], log_prior + np.cumsum(log_probs, axis=0)])
+    return joint - logsumexp(joint, axis=1)[:, None]
+
+
+def beam_weights(log_prior: FloatArray, log_probs: FloatArray, marginalize: Marginalize) -> FloatArray:
+    """The weights of :func:`token_weights` for the next token of every beam: [Q, D, B].
+
+    log_prior is [Q, D], log_probs [Q, B, T, D].
+    """
+    num_beams = log_probs.shape[1]
+    if marginalize == "token":
+        return np.repeat(log_prior[:, :, None], num_beams, axis=2)
+    joint = log_prior[:, None] + log_probs.sum(axis=2)  # [Q, B, D]
+    weights: FloatArray = joint - logsumexp(joint, axis=2)[:, :, None]
+    return weights.transpose(0, 2, 1)
+
+
+def token_log_probs(log_weights: FloatArray, log_probs: FloatArray) -> FloatArray:
+    """log p(y_t | x, y_<t) = log Σ_z weight(z) p(y_t | x, z, y_<t)   (paper, section 2.1): [T].
+
+    log_weights and log_probs are [T, D].
     """
     return logsumexp(log_weights + log_probs, axis=-1)
 
 
 def token_posteriors(log_weights: FloatArray, log_probs: FloatArray) -> FloatArray:
-    """p(z | x, y_t, y_<t) = p(z | x) p(y_t | x, z, y_<t) / Σ_z' ..., by Bayes' rule at each token.
+    """weight(z) p(y_t | x, z, y_<t) / Σ_z' ..., by Bayes' rule at each token: [T, D], rows sum to 1.
 
-    log_weights [D], log_probs [T, D] -> [T, D]; rows sum to 1.
+    RAG-Token: p(z | x, y_t, y_<t), which document this token came from; RAG-Sequence: p(z | x, y_<=t).
     """
     joint = log_weights + log_probs
     posteriors: FloatArray = np.exp(joint - logsumexp(joint, axis=-1)[:, None])

@@ -33,6 +33,17 @@ class Reading:
     past: dict[str, OrtValue]
     length: int
 
+    def by_document(self) -> "Reading":
+        """The same documents as Q·D questions of one document each; nothing may have been decoded yet."""
+        if self.length:
+            raise ValueError(f"{self.length} tokens are decoded already; split a reading before the first.")
+        q, d, s = self.context_attention_mask.shape()
+        return replace(
+            self,
+            context_attention_mask=_viewed(self.context_attention_mask, (q * d, 1, s)),
+            past={name: _viewed(value, (q * d, 1, *value.shape()[2:])) for name, value in self.past.items()},
+        )
+
 
 @dataclass(frozen=True)
 class Step:
@@ -130,6 +141,11 @@ class GeneratorModel:
 
     def _value(self, array: NDArray[Any]) -> OrtValue:
         return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device)
+
+
+def _viewed(value: OrtValue, shape: tuple[int, ...]) -> OrtValue:
+    """The same numbers under another shape.  For the mask and an empty past: what is copied is small."""
+    return OrtValue.ortvalue_from_numpy(value.numpy().reshape(shape), value.device_name())
 
 
 _CANDIDATES = dict.fromkeys(

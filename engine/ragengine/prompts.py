@@ -1,0 +1,70 @@
+"""Questions with their documents, as the generator reads them."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragengine.bundle import RagSpec
+from ragengine.documents import Documents, doc_scores
+from ragengine.text import Encoded, Tokenizer, format_prompt
+
+IntArray: TypeAlias = NDArray[np.int64]
+FloatArray: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """Q questions, each joined with its documents.
+
+    documents       those to read, with score and prior, a list a question
+    pruned          those left out by ``doc_pruning``, with the prior they had
+    truncated       for each question, whether something of it was cut off
+    ids, mask       int64 [Q, D, S], padded to the longest prompt and the most documents
+    scores          float32 [Q, D], -inf where a question has fewer documents
+    """
+
+    documents: Documents
+    pruned: Documents
+    truncated: list[bool]
+    ids: IntArray
+    mask: IntArray
+    scores: FloatArray
+
+    @property
+    def arrays(self) -> tuple[IntArray, IntArray, FloatArray]:
+        """What every call of :class:`Generator` starts with."""
+        return self.ids, self.mask, self.scores
+
+
+def build_prompts(
+    rag: RagSpec,
+    tokenizer: Tokenizer,
+    documents: Documents,
+    pruned: Documents,
+    questions: list[str],
+    questions_truncated: list[bool],
+) -> Prompts:
+    """Join questions, as the generator is to read them, with the documents.
+
+    Padding goes to the longest prompt, where transformers pads to ``max_combined_length``: the numbers
+    are the same.  A question with fewer documents gets empty ones, of prior 0.  Truncation is on the
+    right, where the question is, so whatever is cut off is cut off the question.
+    """
+    width = max(map(len, documents))
+    prompts = [
+        tokenizer.encode([format_prompt(rag, d.title, d.text, question) for d in found])
+        for found, question in zip(documents, questions, strict=True)
+    ]
+    empty = [Encoded([tokenizer.spec.pad_token_id], False)]
+    sequences = [prompt.ids for row in prompts for prompt in row + empty * (width - len(row))]
+    ids, mask = tokenizer.pad(sequences)
+    shape = (len(documents), width, ids.shape[1])
+    truncated = [
+        cut or any(prompt.truncated for prompt in row)
+        for cut, row in zip(questions_truncated, prompts, strict=True)
+    ]
+    return Prompts(
+        documents, pruned, truncated, ids.reshape(shape), mask.reshape(shape), doc_scores(documents)
+    )

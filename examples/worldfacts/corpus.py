@@ -1,0 +1,372 @@
+"""Build the corpus and the questions: `python corpus.py --output data`.
+
+Writes, deterministically:
+
+    passages.tsv          id, text, title (the layout of DPR's psgs_w100.tsv), about 42,000 passages
+    train.jsonl dev.jsonl test.jsonl   {"question", "answers", "type", "passage_id"}, split by passage
+    shipped_passages.tsv  all countries and enough cities and airports to make about 10,000 passages
+    questions.jsonl       500 test questions about shipped passages, all types mixed
+
+The split is by *group*: a passage, or all passages of a country with that of its capital. No question of
+`dev` or `test` is about a group that any question of `train` is about.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from places import Airport, City, Country, count_names, fold, load_airports, load_cities, load_countries
+from wordings import QUESTIONS, SENTENCES
+
+SEED = 2020
+SHIPPED_PASSAGES = 10_000
+SHIPPED_QUESTIONS = 500
+#: Share of the groups in (dev, test), by kind of passage.
+SHARES = {"country": (0.05, 0.20), "city": (0.02, 0.08), "airport": (0.02, 0.10)}
+#: Facts asked about each passage, by kind and split; 0 is all of them.
+FACTS_ASKED = {"country": {"train": 0, "dev": 0, "test": 0}, "city": {"train": 3, "dev": 1, "test": 1}}
+FACTS_ASKED["airport"] = {"train": 5, "dev": 2, "test": 2}
+
+
+@dataclass
+class Passage:
+    """One passage with every question that can be asked about it."""
+
+    id: str
+    kind: str
+    group: str
+    title: str
+    text: str
+    rank: float
+    facts: dict[str, tuple[str, list[str]]] = field(default_factory=dict)  # type -> (reference, answers)
+    codes: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, fact: str, wording: str) -> dict[str, object]:
+        """The question of a type in one wording, as a line of a questions file."""
+        reference, answers = self.facts[fact]
+        text = wording.format(x=reference, **self.codes)
+        return {"question": text, "answers": answers, "type": fact, "passage_id": self.id}
+
+
+def number(value: int) -> str:
+    """1234567 -> 1,234,567."""
+    return f"{value:,}"
+
+
+def degrees(value: float, positive: str, negative: str) -> str:
+    """48.857 -> 48.86° N."""
+    return f"{abs(value):.2f}° {positive if value >= 0 else negative}"
+
+
+def enumerate_names(names: Iterable[str]) -> str:
+    """a, b and c."""
+    *head, last = names
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+def write_text(passage_id: str, kind: str, facts: list[str], fields: dict[str, str]) -> str:
+    """The sentence "is" and then those of `facts` in random order, each in a random wording."""
+    rng = random.Random(f"{SEED}:{passage_id}")
+    order = rng.sample(facts, len(facts))
+    if "others" in order:  # "other languages" can only follow the language
+        order.remove("others")
+        order.insert(order.index("language") + 1, "others")
+    if "city" in order:  # "it serves" reads best right after the airport's place
+        order.remove("city")
+        order.insert(0, "city")
+    sentences = [rng.choice(SENTENCES[kind][fact]).format(**fields) for fact in ("is", *order)]
+    return " ".join(s[0].upper() + s[1:] if s.startswith("the ") else s for s in sentences)
+
+
+def country_passages(country: Country, shared: bool) -> Iterator[Passage]:
+    """Two passages: the land (capital, population, ...) and life there (currency, language, codes, ...)."""
+    plain = country.the_name
+    precise = f"the country {country.name}" if shared else plain
+    group = f"country:{country.code}"
+    fields = {"the_name": plain, "continent": country.continent}
+    facts = {"country.continent": (precise, [country.continent])}
+    stated = []
+    for fact in ("capital", "largest_city", "population", "area"):
+        value = getattr(country, fact)
+        if value:
+            fields[fact] = number(value) if isinstance(value, int) else value
+            reference = precise if fact in ("population", "area") else plain
+            answers = [fields[fact]]
+            facts[f"country.{fact}"] = (reference, answers)
+            stated.append(fact)
+    if country.neighbours:
+        fields["neighbours"] = enumerate_names(country.neighbours)
+        stated.append("neighbours")
+        if len(country.neighbours) <= 4:
+            facts["country.neighbours"] = (plain, [fields["neighbours"]])
+    else:
+        stated.append("alone")
+    passage_id = f"country-{country.code.lower()}-land"
+    text = write_text(passage_id, "country_land", stated, fields)
+    yield Passage(passage_id, "country", group, country.name, text, 0.0, facts)
+
+    if not (country.currency and country.currency_code):
+        return
+    facts = {
+        "country.currency": (plain, [country.currency]),
+        "country.currency_code": (plain, [country.currency_code]),
+        "country.iso2": (plain, [country.code]),
+        "country.iso3": (plain, [country.iso3]),
+    }
+    fields = {"the_name": plain, "currency": country.currency, "currency_code": country.currency_code}
+    fields |= {"code": country.code, "iso3": country.iso3}
+    stated = ["iso"]
+    if country.languages:
+        fields |= {
+            "language": country.languages[0],
+            "others": enumerate_names(country.languages[1:] or ("",)),
+        }
+        stated += ["language", "others"] if len(country.languages) > 1 else ["language"]
+        facts["country.language"] = (plain, [country.languages[0]])
+    for fact in ("phone", "domain"):
+        value = getattr(country, fact)
+        if value:
+            fields[fact] = value
+            stated.append(fact)
+            facts[f"country.{fact}"] = (plain, [value])
+    passage_id = f"country-{country.code.lower()}-life"
+    text = write_text(passage_id, "country_life", stated, fields)
+    yield Passage(passage_id, "country", group, country.name, text, 0.0, facts)
+
+
+def city_passage(city: City, names: dict[str, Counter[str]], country_names: set[str]) -> Passage:
+    """A city; asked about by its name alone where no other place has it."""
+    country, folded = city.country, fold(city.name)
+    reference, told_by = city.name, ""
+    if names[""][folded] > 1:
+        suffix, told_by = (
+            (f", {city.state}", "state") if city.state else (f" in {country.the_name}", "country")
+        )
+        reference = f"the city of {city.name}{suffix}" if folded in country_names else f"{city.name}{suffix}"
+    fields = {
+        "name": city.name,
+        "place": f"{city.state}, {country.name}" if city.state else country.the_name,
+        "country": country.the_name,
+        "continent": country.continent,
+        "population": number(city.population),
+        "timezone": city.timezone,
+        "latitude": degrees(city.latitude, "N", "S"),
+        "longitude": degrees(city.longitude, "E", "W"),
+    }
+    facts = {
+        "city.continent": (reference, [country.continent]),
+        "city.population": (reference, [fields["population"]]),
+        "city.timezone": (reference, [city.timezone]),
+        "city.latitude": (reference, [fields["latitude"]]),
+        "city.longitude": (reference, [fields["longitude"]]),
+    }
+    stated = ["population", "timezone", "position"]
+    if told_by != "country":
+        facts["city.country"] = (reference, [country.name])
+        if city.is_capital:
+            facts["city.capital_of"] = (reference, [country.name])
+    if city.state and told_by != "state" and city.state != "District of Columbia":
+        facts["city.state"] = (reference, [city.state])
+    if city.is_capital:
+        stated.append("capital_of")
+    if city.nearest and city.nearest_km and city.nearest_direction:
+        fields |= {"nearest": city.nearest, "distance": f"{number(city.nearest_km)} km"}
+        fields["direction"] = city.nearest_direction
+        facts["city.nearest"] = (reference, [city.nearest])
+        facts["city.distance"] = (reference, [fields["distance"], number(city.nearest_km)])
+        stated.append("nearest")
+    passage_id = f"city-{city.key}"
+    group = f"country:{country.code}" if city.is_capital else passage_id
+    text = write_text(passage_id, "city", stated, fields)
+    return Passage(passage_id, "city", group, city.name, text, -city.population, facts)
+
+
+def airport_passage(airport: Airport, names: dict[str, Counter[str]]) -> Passage:
+    """An airport; of several with one name the question gives the country or else the IATA code."""
+    country, folded = airport.country, fold(airport.name)
+    reference, told_by = airport.name, ""
+    if names[""][folded] > 1:
+        inside = names[country.code][folded]
+        reference = (
+            f"{airport.name} in {country.the_name}" if inside == 1 else f"{airport.name} ({airport.iata})"
+        )
+        told_by = "country" if inside == 1 else "code"
+    fields = {
+        "name": airport.name,
+        "place": f"{airport.region}, {country.name}" if airport.region else country.the_name,
+        "iata": airport.iata,
+        "icao": airport.icao,
+        "timezone": airport.timezone,
+        "latitude": degrees(airport.latitude, "N", "S"),
+        "longitude": degrees(airport.longitude, "E", "W"),
+    }
+    facts = {
+        "airport.icao": (reference, [airport.icao]),
+        "airport.timezone": (reference, [airport.timezone]),
+        "airport.latitude": (reference, [fields["latitude"]]),
+        "airport.longitude": (reference, [fields["longitude"]]),
+        "airport.by_iata": ("", [airport.name]),
+        "airport.by_icao": ("", [airport.name]),
+    }
+    stated = ["codes", "timezone", "position"]
+    if told_by != "code":
+        facts["airport.iata"] = (reference, [airport.iata])
+    if told_by != "country":
+        facts["airport.country"] = (reference, [country.name])
+    if airport.region:
+        facts["airport.region"] = (reference, [airport.region])
+    if airport.city:
+        fields["city"] = airport.city
+        facts["airport.city"] = (reference, [airport.city])
+        stated.append("city")
+    if airport.elevation_ft:
+        fields["elevation"] = f"{number(airport.elevation_ft)} feet"
+        facts["airport.elevation"] = (reference, [fields["elevation"], number(airport.elevation_ft)])
+        stated.append("elevation")
+    passage_id = f"airport-{airport.iata.lower()}"
+    text = write_text(passage_id, "airport", stated, fields)
+    rank = random.Random(f"{SEED}:rank:{passage_id}").random() + (
+        0 if airport.city and airport.elevation_ft else 1
+    )
+    codes = {"iata": airport.iata, "icao": airport.icao}
+    return Passage(passage_id, "airport", passage_id, airport.name, text, rank, facts, codes)
+
+
+def build_passages() -> list[Passage]:
+    """All passages: countries, then cities by population, then airports by code."""
+    countries = load_countries()
+    cities, airports = load_cities(countries), load_airports(countries)
+    names = count_names(countries, cities, airports)
+    country_names = {fold(country.name) for country in countries.values()}
+    passages = [
+        passage
+        for country in countries.values()
+        for passage in country_passages(country, shared=names[""][fold(country.name)] > 1)
+    ]
+    passages += [city_passage(city, names, country_names) for city in cities]
+    passages += [airport_passage(airport, names) for airport in airports]
+    for passage in passages:
+        for fact, (_, answers) in passage.facts.items():
+            assert all(answer in passage.text for answer in answers), (passage.id, fact)
+    assert len({p.id for p in passages}) == len(passages)
+    return passages
+
+
+def split_groups(passages: list[Passage]) -> dict[str, str]:
+    """Group -> train, dev or test."""
+    splits = {}
+    for passage in passages:
+        kind = "country" if passage.group.startswith("country:") else passage.kind
+        draw = random.Random(f"{SEED}:split:{passage.group}").random()
+        dev, test = SHARES[kind]
+        splits[passage.group] = "dev" if draw < dev else "test" if draw < dev + test else "train"
+    return splits
+
+
+def make_questions(passages: list[Passage], splits: dict[str, str]) -> dict[str, list[dict[str, object]]]:
+    """The questions of each split: some facts a passage, in one wording; in all for training on countries."""
+    questions: dict[str, list[dict[str, object]]] = {"train": [], "dev": [], "test": []}
+    for passage in passages:
+        split = splits[passage.group]
+        rng = random.Random(f"{SEED}:questions:{passage.id}")
+        facts = sorted(passage.facts)
+        count = FACTS_ASKED[passage.kind][split] or len(facts)
+        every_wording = passage.kind == "country" and split == "train"
+        for fact in rng.sample(facts, min(count, len(facts))):
+            wordings = QUESTIONS[fact] if every_wording else (rng.choice(QUESTIONS[fact]),)
+            questions[split] += [passage.ask(fact, wording) for wording in wordings]
+    for rows in questions.values():
+        random.Random(SEED).shuffle(rows)
+    return questions
+
+
+def check_no_leak(passages: list[Passage], questions: dict[str, list[dict[str, object]]]) -> None:
+    """No group is asked about in two splits, and no question text stands in two."""
+    group = {passage.id: passage.group for passage in passages}
+    for first, second in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        for key in (lambda row: group[str(row["passage_id"])], lambda row: fold(str(row["question"]))):
+            shared = {key(row) for row in questions[first]} & {key(row) for row in questions[second]}
+            assert not shared, f"{first} and {second} share {sorted(shared)[:3]}"
+
+
+def choose_shipped(passages: list[Passage]) -> list[Passage]:
+    """All countries, all capitals, the largest cities and as many airports."""
+    fixed = [p for p in passages if p.group.startswith("country:")]
+    chosen = {p.id for p in fixed}
+    room = SHIPPED_PASSAGES - len(fixed)
+    cities = [p for p in passages if p.kind == "city" and p.id not in chosen]
+    airports = sorted((p for p in passages if p.kind == "airport"), key=lambda p: p.rank)
+    chosen |= {p.id for p in sorted(cities, key=lambda p: p.rank)[: room * 6 // 10]}
+    chosen |= {p.id for p in airports[: SHIPPED_PASSAGES - len(chosen)]}
+    return [p for p in passages if p.id in chosen]
+
+
+def choose_questions(shipped: list[Passage], rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """500 test questions about shipped passages: types taken in turn until there are enough."""
+    inside = {p.id for p in shipped}
+    by_type: dict[str, list[dict[str, object]]] = defaultdict(list)
+    for row in rows:
+        if row["passage_id"] in inside:
+            by_type[str(row["type"])].append(row)
+    chosen: list[dict[str, object]] = []
+    while len(chosen) < SHIPPED_QUESTIONS and any(by_type.values()):
+        for fact in sorted(by_type):
+            if by_type[fact] and len(chosen) < SHIPPED_QUESTIONS:
+                chosen.append(by_type[fact].pop())
+    random.Random(SEED).shuffle(chosen)
+    return chosen
+
+
+def write_tsv(path: Path, passages: Iterable[Passage]) -> None:
+    """Write passages as `id<TAB>text<TAB>title`."""
+    lines = ["id\ttext\ttitle"] + [f"{p.id}\t{p.text}\t{p.title}" for p in passages]
+    assert all(line.count("\t") == 2 for line in lines)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, object]]) -> None:
+    """Write one JSON object a line."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def build(output: Path) -> None:
+    """Write every file of the corpus into `output`."""
+    output.mkdir(parents=True, exist_ok=True)
+    passages = build_passages()
+    questions = make_questions(passages, split_groups(passages))
+    check_no_leak(passages, questions)
+    shipped = choose_shipped(passages)
+    picked = choose_questions(shipped, questions["test"])
+    assert len(picked) == SHIPPED_QUESTIONS
+    write_tsv(output / "passages.tsv", passages)
+    write_tsv(output / "shipped_passages.tsv", shipped)
+    write_jsonl(output / "questions.jsonl", picked)
+    for split, rows in questions.items():
+        write_jsonl(output / f"{split}.jsonl", rows)
+        click.echo(f"{split}: {len(rows):,} questions")
+    words = sorted(len(p.text.split()) for p in passages)
+    click.echo(
+        f"{len(passages):,} passages of {words[0]} to {words[-1]} words, median {words[len(words) // 2]}"
+    )
+    click.echo(f"{len(shipped):,} shipped: {dict(Counter(p.kind for p in shipped))}")
+    click.echo(
+        f"{len(picked)} shipped questions: {dict(sorted(Counter(str(r['type']) for r in picked).items()))}"
+    )
+
+
+@click.command(help=__doc__)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
+def main(output: Path) -> None:
+    """Build the corpus."""
+    build(output)
+
+
+if __name__ == "__main__":
+    main()

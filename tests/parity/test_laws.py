@@ -285,14 +285,18 @@ def test_no_n_gram_of_any_document_is_repeated(case: Case, size: int, marginaliz
         num_beams=3, num_return_sequences=3, max_length=12, encoder_no_repeat_ngram_size=size,
         marginalize=marginalize, search="joint",
     )  # fmt: skip
-    found = case.generator.generate(case.ids, case.mask, case.doc_scores, options)
     free = case.generator.generate(
         case.ids, case.mask, case.doc_scores, options.replace(encoder_no_repeat_ngram_size=0)
     )
-    assert [h.token_ids.tolist() for h in found[0]] != [h.token_ids.tolist() for h in free[0]]
-    for ids, mask, hypotheses in zip(case.ids, case.mask, found, strict=True):
-        read = [row[own != 0].tolist() for row, own in zip(ids, mask, strict=True)]
+    ids = case.ids.copy()
+    for question, hypotheses in enumerate(free):  # one document says what the answer would have been
+        words = [2, *hypotheses[0].token_ids.tolist()][: int(case.mask[question, 3].sum())]
+        ids[question, 3, : len(words)] = words
+    answers = case.generator.generate(ids, case.mask, case.doc_scores, options)
+    for prompts, mask, found, before in zip(ids, case.mask, answers, free, strict=True):
+        read = [row[own != 0].tolist() for row, own in zip(prompts, mask, strict=True)]
         ngrams = {tuple(row[i : i + size]) for row in read for i in range(len(row) - size + 1)}
-        for hypothesis in hypotheses:
+        assert found[0].token_ids.tolist() != before[0].token_ids.tolist()
+        for hypothesis in found:
             tokens = [2, *hypothesis.token_ids.tolist()] if size > 1 else hypothesis.token_ids.tolist()
             assert not ngrams & {tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)}

@@ -1,5 +1,7 @@
 """`ragengine demo`: the embedded default, a small trained RAG model over real facts about places."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,8 @@ def demo(folder: Path | None, explain: bool, device: Any, threads: int | None) -
         for question in asked[:: max(1, len(asked) // QUESTIONS)][:QUESTIONS]:
             print_answer(console, engine.generate(question.question), explain=explain)
             console.print(f"  [dim]right: {' or '.join(question.answers)}[/dim]\n")
+    command, bundle, index = map(os.path.relpath, (sys.argv[0], folder / "bundle", folder / "index"))
     console.print("Ask your own:")
     console.print(
-        f'  ragengine ask {folder / "bundle"} {folder / "index"} --explain "What is the capital of Iceland?"'
+        f'  {command} ask {bundle} {index} --explain "What is the capital of Iceland?"', soft_wrap=True
     )

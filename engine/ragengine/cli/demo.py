@@ -50,7 +50,8 @@ def demo(folder: Path | None, explain: bool, device: Any, threads: int | None) -
         for question in asked[:: max(1, len(asked) // QUESTIONS)][:QUESTIONS]:
             print_answer(console, engine.generate(question.question), explain=explain)
             console.print(f"  [dim]right: {' or '.join(question.answers)}[/dim]\n")
-    command, bundle, index = map(os.path.relpath, (sys.argv[0], folder / "bundle", folder / "index"))
+    paths = (Path(sys.argv[0]), folder / "bundle", folder / "index")
+    command, bundle, index = (os.path.relpath(path) for path in paths)
     console.print("Ask your own:")
     console.print(
         f'  {command} ask {bundle} {index} --explain "What is the capital of Iceland?"', soft_wrap=True

@@ -77,13 +77,14 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         for name in ("eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"):
             object.__setattr__(self, name, _frozen(getattr(self, name)))
-        faults = [
-            f"{field.name} is {getattr(self, field.name)!r}, it must be {rule}"
+        wrong = {
+            field.name: _RULES[field.name][0]
             for field in dataclasses.fields(self)
-            for rule, holds in [_RULES[field.name]]
-            if not holds(getattr(self, field.name))
-        ]
-        faults = faults or self._combination_faults()
+            if not _RULES[field.name][1](getattr(self, field.name))
+        }
+        faults = [f"{name} is {getattr(self, name)!r}, it must be {rule}" for name, rule in wrong.items()]
+        if not _COMBINED & set(wrong):
+            faults += self._combination_faults()
         if faults:
             raise OptionsError(f"Wrong generation options: {'; '.join(faults)}.")
 
@@ -190,6 +191,10 @@ def _number(rule: str, holds: Any) -> tuple[str, Any]:
 def _choice(*values: str) -> tuple[str, Any]:
     return " or ".join(map(repr, values)), lambda value: isinstance(value, str) and value in values
 
+
+# The options that limit each other; compared only where each of them is right by itself.
+_COMBINED = {"num_return_sequences", "num_beams", "do_sample", "marginalize", "search"}
+_COMBINED |= {"min_length", "max_length", "min_new_tokens", "max_new_tokens"}
 
 _FLAG: tuple[str, Any] = ("True or False", lambda value: type(value) is bool)
 _TOKEN: tuple[str, Any] = ("a token id or None", lambda value: value is None or _is_token(value))

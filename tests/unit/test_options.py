@@ -160,6 +160,13 @@ def test_all_wrong_options_are_named_at_once() -> None:
     assert [name for name in OPTION_NAMES if f"{name} is " not in str(error.value)] == []
 
 
+def test_wrong_values_and_wrong_combinations_are_named_together() -> None:
+    with pytest.raises(OptionsError) as error:
+        GenerationOptions(top_p=0.0, num_return_sequences=3, num_beams=2)
+    assert "top_p is 0.0" in str(error.value)
+    assert "num_return_sequences is 3, it must be at most num_beams (2)" in str(error.value)
+
+
 def test_all_unknown_names_are_named_at_once() -> None:
     with pytest.raises(OptionsError) as error:
         GenerationOptions.from_dict({"num_beam": 1, "temprature": 2, "top_p": 0.5})

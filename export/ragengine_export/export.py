@@ -32,7 +32,7 @@ PRECISIONS = ("fp32",)
 # Fields of a generation config that do not change which tokens come out of a search.
 _NO_EFFECT = {"transformers_version", "_from_model_config", "use_cache", "bos_token_id", "pad_token_id"}
 _NO_EFFECT |= {"return_dict_in_generate", "output_scores", "output_logits", "output_attentions"}
-_NO_EFFECT |= {"output_hidden_states", "max_new_tokens"}
+_NO_EFFECT |= {"output_hidden_states"}
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ def print_answer(console: Console, answer: Answer, *, explain: bool) -> None:
         )
     )
     table = Table(box=None, padding=(0, 1), show_edge=False)
-    for name, justify in (("", "right"), ("p(z|x)", "right"), ("p(z|x,y)", "right"), ("document", "left")):
-        table.add_column(name, justify=justify, no_wrap=True, min_width=len(name), header_style="dim")  # type: ignore[arg-type]
+    for name in ("", "p(z|x)", "p(z|x,y)"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name), header_style="dim")
+    table.add_column("document", no_wrap=True, min_width=8, header_style="dim")
     for number, document in enumerate(answer.documents, 1):
         text = Text.assemble((document.title, "bold"), "  ", (document.text, "dim"))
         table.add_row(str(number), f"{document.prior:.3f}", f"{document.posterior:.3f}", text)

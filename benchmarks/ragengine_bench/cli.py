@@ -109,8 +109,8 @@ def _questions(
 ) -> list[Samples]:
     """A sample a question for each engine, after a question that warms it up.
 
-    One engine after the other, not taking turns: torch's, faiss's and onnxruntime's threads in one process
-    slow each other down, and transformers most (0.2 s a question alone, 1.0 s when taking turns).
+    One engine after the other, not taking turns: that slows transformers from 0.2 to 1.0 s a question, which
+    would flatter us (docs/design.md, Threads).
     """
     asked = [question.question for question in read_questions(questions)[:20]]
     theirs = TransformersRag(checkpoint, index, threads)

@@ -44,7 +44,7 @@ def create_session(
 
     ``threads`` is the number of intra-op threads; ``None`` takes the cores this process may run on.
     Threads spin inside a run and stop with it: between questions an engine embedded in an application costs
-    nothing.  (Not spinning at all cost a third more time a step on two cores, docs/design.md.)
+    nothing.  (Never spinning was slower, docs/design.md.)
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()

@@ -8,7 +8,9 @@ from ragengine import folders
 from ragengine.errors import BundleError
 
 FORMAT = "ragengine-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+GENERATOR_GRAPHS = ("encoder.onnx", "cross.onnx", "decoder.onnx")
+OLDEST_VERSION = 2  # 1 had no cross.onnx, and a decoder that reordered its cache
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ class Bundle:
         Raises :class:`BundleError` with every fault when it is not whole.
         """
         folder = Path(path)
-        manifest = folders.read_manifest(folder, BundleManifest, FORMAT, FORMAT_VERSION, BundleError)
+        manifest = folders.read_manifest(
+            folder, BundleManifest, FORMAT, FORMAT_VERSION, BundleError, oldest=OLDEST_VERSION
+        )
         folders.check_files(folder, manifest.files, BundleError, hashes=verify == "sha256")
         bundle = cls(folder, manifest)
         bundle._check_listed()
@@ -130,7 +134,7 @@ class Bundle:
             for folder in (question, passage)
             for name in ("encoder.onnx", "tokenizer.json")
         }
-        needed |= {f"{generator}/{name}" for name in ("encoder.onnx", "decoder.onnx", "tokenizer.json")}
+        needed |= {f"{generator}/{name}" for name in (*GENERATOR_GRAPHS, "tokenizer.json")}
         absent = sorted(needed - set(self.manifest.files))
         if absent:
             raise BundleError(f"{self.path} is damaged: its manifest does not list {', '.join(absent)}.")

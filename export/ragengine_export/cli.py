@@ -57,6 +57,11 @@ def print_report(console: Console, report: ExportReport) -> None:
             size = f"{check.graph_size / 1e3:.0f} kB"
             table.add_row(check.graph, f"{check.max_abs_difference:.1e}", size, str(check.nodes))
         console.print(table)
+        for check in report.checks:
+            if check.loss is not None:
+                agreement, drop = check.loss.token_agreement, check.loss.log_prob_drop
+                console.print(f"the most probable token is torch's in {agreement:.1%} of steps,")
+                console.print(f"its log-probability lower by {drop:.4f} in the mean")
     total = sum(file.stat().st_size for file in report.path.rglob("*") if file.is_file())
     console.print(f"{report.path}: {total / 1e6:.1f} MB")
     for warning in report.warnings:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import onnx_ir as ir
 import transformers
@@ -22,12 +22,17 @@ from ragengine_export.checkpoint import (
     load_checkpoint,
     tokenizer_spec,
 )
-from ragengine_export.graphs.bart import BartDecoder, BartEncoder
+from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder
 from ragengine_export.graphs.bert import BertEncoder
-from ragengine_export.graphs.build import generator_decoder_model, generator_encoder_model, text_encoder_model
-from ragengine_export.weights import WeightWriter, bind, fingerprint
+from ragengine_export.graphs.build import (
+    generator_cross_model,
+    generator_decoder_model,
+    generator_encoder_model,
+    text_encoder_model,
+)
+from ragengine_export.weights import Precision, WeightWriter, bind, fingerprint
 
-PRECISIONS = ("fp32",)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 # Fields of a generation config that do not change which tokens come out of a search.
 _NO_EFFECT = {"transformers_version", "_from_model_config", "use_cache", "bos_token_id", "pad_token_id"}
@@ -47,7 +52,7 @@ class ExportReport:
 def export_checkpoint(
     source: str | Path | None,
     bundle_path: str | Path,
-    precision: Literal["fp32"] = "fp32",
+    precision: Precision = "fp32",
     *,
     context_encoder: str | Path | None = None,
     question_encoder: str | Path | None = None,
@@ -78,8 +83,8 @@ def export_checkpoint(
     return dataclasses.replace(report, path=path)
 
 
-def _write(checkpoint: Checkpoint, folder: Path, precision: str, check: bool) -> ExportReport:
-    question = _write_encoder(checkpoint.question_encoder, folder, "question_encoder")
+def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bool) -> ExportReport:
+    question = _write_encoder(checkpoint.question_encoder, folder, "question_encoder", precision)
     done = (
         [checks.check_encoder(folder / question.path / "encoder.onnx", checkpoint.question_encoder)]
         if check
@@ -87,12 +92,12 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: str, check: bool) ->
     )
     passage = None
     if checkpoint.context_encoder is not None:
-        passage = _write_passage_encoder(checkpoint.context_encoder, folder, question)
+        passage = _write_passage_encoder(checkpoint.context_encoder, folder, question, precision)
         if check and passage.path != question.path:
             done.append(
                 checks.check_encoder(folder / passage.path / "encoder.onnx", checkpoint.context_encoder)
             )
-    reader = _write_generator(checkpoint, folder)
+    reader = _write_generator(checkpoint, folder, precision)
     if check:
         done += checks.check_generator(folder / reader.path, checkpoint.generator)
         checks.require_within(done, precision)
@@ -131,10 +136,10 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: str, check: bool) ->
 
 
 def _write_passage_encoder(
-    checkpoint: EncoderCheckpoint, folder: Path, question: bundle.EncoderSpec
+    checkpoint: EncoderCheckpoint, folder: Path, question: bundle.EncoderSpec, precision: Precision
 ) -> bundle.EncoderSpec:
     """Write the passage encoder; a model that shares one encoder for both sides stores it once."""
-    spec = _write_encoder(checkpoint, folder, "passage_encoder")
+    spec = _write_encoder(checkpoint, folder, "passage_encoder", precision)
     if spec.dimension != question.dimension:
         raise ExportError(
             f"The passage encoder {spec.name} makes vectors of {spec.dimension} numbers, "
@@ -151,15 +156,17 @@ def _write_passage_encoder(
     return dataclasses.replace(spec, path=question.path)
 
 
-def _write_encoder(checkpoint: EncoderCheckpoint, folder: Path, name: str) -> bundle.EncoderSpec:
+def _write_encoder(
+    checkpoint: EncoderCheckpoint, folder: Path, name: str, precision: Precision
+) -> bundle.EncoderSpec:
     target = folder / name
     target.mkdir()
     module = BertEncoder(checkpoint.shape)
+    used = {key: checkpoint.state[key] for key, _ in module.named_parameters() if key in checkpoint.state}
     with WeightWriter(target) as writer:
-        bind(module, checkpoint.state, writer, name.replace("_", " "))
+        bind(module, checkpoint.state, writer, name.replace("_", " "), precision)
     ir.save(text_encoder_model(module, checkpoint.shape.dimension), target / "encoder.onnx")
     _write_tokenizer(checkpoint.tokenizer, target)
-    used = {key: checkpoint.state[key] for key, _ in module.named_parameters()}
     return bundle.EncoderSpec(
         path=name,
         name=Path(checkpoint.name).name,
@@ -169,15 +176,16 @@ def _write_encoder(checkpoint: EncoderCheckpoint, folder: Path, name: str) -> bu
     )
 
 
-def _write_generator(checkpoint: Checkpoint, folder: Path) -> bundle.GeneratorSpec:
+def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision) -> bundle.GeneratorSpec:
     generator: GeneratorCheckpoint = checkpoint.generator
     shape, target = generator.shape, folder / "generator"
     target.mkdir()
-    encoder, decoder = BartEncoder(shape), BartDecoder(shape)
+    encoder, cross, decoder = BartEncoder(shape), BartCrossProjections(shape), BartDecoder(shape)
     with WeightWriter(target) as writer:
-        bind(encoder, generator.state, writer, "generator")
-        bind(decoder, generator.state, writer, "generator")
+        for module in (cross, encoder, decoder):
+            bind(module, generator.state, writer, "generator", precision)
     ir.save(generator_encoder_model(encoder, shape), target / "encoder.onnx")
+    ir.save(generator_cross_model(cross, shape), target / "cross.onnx")
     ir.save(generator_decoder_model(decoder, shape), target / "decoder.onnx")
     _write_tokenizer(generator.tokenizer, target)
     longest = min(checkpoint.config.max_combined_length, shape.max_positions)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -12,10 +12,16 @@ from numpy.typing import NDArray
 from onnxscript import nn
 
 from ragengine.errors import ExportError
+from ragengine_export.graphs.layers import Embedding, Linear
+from ragengine_export.graphs.stored import Int4Weight, Int8Weight, StoredWeight
+from ragengine_export.quantize import int4_blocks, int8_rows
 
 FILE = "weights.bin"
 ALIGNMENT = 64  # bytes; a cache line, and enough for every vector unit
 
+INT4_BLOCK_SIZE = 32  # numbers that share a scale (docs/operators.md)
+
+Precision: TypeAlias = Literal["fp32", "fp16", "int8", "int4"]
 State: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
@@ -23,14 +29,13 @@ class WeightWriter:
     """Appends tensors to ``weights.bin`` and remembers their content.
 
     A tensor that was written before (a tied head, an embedding that two graphs read) is not written
-    again.  A tensor whose every value is exact in float16 is stored as float16: checkpoints trained or
-    published in half precision take half the space, and the numbers stay the same.
+    again.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = (folder / FILE).open("wb")
-        self._written: dict[str, tuple[int, ir.DataType]] = {}
+        self._written: dict[str, int] = {}
 
     def __enter__(self) -> "WeightWriter":
         return self
@@ -40,31 +45,31 @@ class WeightWriter:
     ) -> None:
         self._file.close()
 
-    def add(self, name: str, values: NDArray[np.float32]) -> ir.ExternalTensor:
+    def add(self, name: str, values: NDArray[Any]) -> ir.ExternalTensor:
         """Store ``values`` and return the tensor that refers to them."""
-        half = values.astype(np.float16)
-        stored = half if np.array_equal(half.astype(np.float32), values) else values
-        data = np.ascontiguousarray(stored).tobytes()
-        key = f"{stored.dtype}{hashlib.sha256(data).hexdigest()}"
+        data = np.ascontiguousarray(values).tobytes()
+        key = f"{values.dtype}{hashlib.sha256(data).hexdigest()}"
         if key not in self._written:
             self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
-            self._written[key] = (self._file.tell(), ir.DataType.from_numpy(stored.dtype))
+            self._written[key] = self._file.tell()
             self._file.write(data)
             self._file.flush()
-        offset, dtype = self._written[key]
         return ir.ExternalTensor(
             FILE,
-            offset,
+            self._written[key],
             len(data),
-            dtype,
+            ir.DataType.from_numpy(values.dtype),
             shape=ir.Shape(values.shape),
             name=name,
             base_dir=str(self._folder),
         )
 
 
-def bind(module: nn.Module, state: State, writer: WeightWriter, what: str) -> None:
-    """Give every parameter of ``module`` its tensor; name all that are missing or misshapen at once."""
+def bind(module: nn.Module, state: State, writer: WeightWriter, what: str, precision: Precision) -> None:
+    """Store every parameter of ``module`` in ``precision`` and give the module what refers to it.
+
+    All parameters that are missing or misshapen are named at once.
+    """
     parameters = dict(module.named_parameters())
     faults = [f"{name} is missing" for name in parameters if name not in state]
     for name, parameter in parameters.items():
@@ -73,10 +78,63 @@ def bind(module: nn.Module, state: State, writer: WeightWriter, what: str) -> No
             faults.append(f"{name} has shape {list(state[name].shape)} instead of {list(expected)}")
     if faults:
         raise ExportError(f"The checkpoint's {what} does not fit its config: {'; '.join(faults)}.")
-    for name in sorted(parameters):
-        tensor = writer.add(name, state[name])
+    quantised = _quantised(module, state, writer, precision) if precision in ("int8", "int4") else set()
+    for name in sorted(parameters.keys() - quantised):
+        tensor = writer.add(name, _floats(name, state[name], precision))
         parameters[name].const_value = tensor
         parameters[name].type = ir.TensorType(tensor.dtype)
+
+
+def _floats(name: str, values: NDArray[np.float32], precision: Precision) -> NDArray[Any]:
+    """``values`` as float16 where that is asked for, or loses nothing; else as they are.
+
+    Checkpoints trained or published in half precision take half the space, and the numbers stay the same.
+    """
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if precision == "fp16" and not np.isfinite(half).all():
+        raise ExportError(
+            f"{name} holds {np.abs(values).max():.3g}, more than the 65504 of float16; export it in fp32."
+        )
+    return half if precision == "fp16" or np.array_equal(half.astype(np.float32), values) else values
+
+
+def _quantised(module: nn.Module, state: State, writer: WeightWriter, precision: Precision) -> set[str]:
+    """Store the matrices of ``module`` in 8 or 4 bits; the names of those that are."""
+    done = set()
+    for path, part in module.named_modules():
+        if not isinstance(part, Linear | Embedding) or not part.quantised:
+            continue
+        name = f"{path}.weight"
+        if precision == "int4" and isinstance(part, Linear) and not part.is_table:
+            part.stored = _int4(part, name, state[name], writer)
+        else:
+            part.stored = _int8(part, name, state[name], writer)
+        done.add(name)
+    return done
+
+
+def _int8(
+    part: Linear | Embedding, name: str, values: NDArray[np.float32], writer: WeightWriter
+) -> StoredWeight:
+    transposed = isinstance(part, Linear) and not part.is_table
+    numbers, scales = int8_rows(values)
+    part.weight = _parameter(writer, name, numbers.T if transposed else numbers)
+    part.weight_scales = _parameter(writer, f"{name}_scales", scales)
+    return Int8Weight(part.weight, part.weight_scales, transposed=transposed)
+
+
+def _int4(part: Linear, name: str, values: NDArray[np.float32], writer: WeightWriter) -> StoredWeight:
+    blocks = int4_blocks(values, INT4_BLOCK_SIZE)
+    part.weight = _parameter(writer, name, blocks.values)
+    part.weight_scales = _parameter(writer, f"{name}_scales", blocks.scales)
+    part.weight_zeros = _parameter(writer, f"{name}_zeros", blocks.zeros)
+    parameters = part.weight, part.weight_scales, part.weight_zeros
+    return Int4Weight(*parameters, shape=values.shape, block_size=INT4_BLOCK_SIZE)
+
+
+def _parameter(writer: WeightWriter, name: str, values: NDArray[Any]) -> nn.Parameter:
+    return nn.Parameter(values.shape, data=writer.add(name, values))
 
 
 def fingerprint(state: State) -> str:

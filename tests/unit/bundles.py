@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ragengine import folders
+from ragengine.bundle import FORMAT_VERSION, GENERATOR_GRAPHS
 
 Array = NDArray[Any]
 E = 8
@@ -36,13 +37,13 @@ def write_bundle(
     paths = ["question_encoder", "generator"] + ["passage_encoder"] * passage_encoder
     for path in paths:
         (folder / path).mkdir(parents=True, exist_ok=True)
-        for name in ("tokenizer.json", "encoder.onnx", "decoder.onnx"):
+        for name in ("tokenizer.json", *GENERATOR_GRAPHS):
             (folder / path / name).write_bytes(b"")
     tokenizer = {"pad_token_id": 0, "max_length": 64, "clean_up_tokenization_spaces": False}
     question = _encoder("question_encoder", dimension, "e" * 64 if passage_encoder else fingerprint)
     content: dict[str, Any] = {
         "format": "ragengine-bundle",
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "precision": "fp32",
         "created_by": "a test",
         "created_from": {},

@@ -16,6 +16,7 @@ from ragengine import Bundle, Generator
 from ragengine.errors import ExportError
 from ragengine_export import check, export_checkpoint
 from ragengine_export.cli import export as export_command
+from ragengine_export.weights import Precision
 from tests.models import randomised, save_bart, save_dpr
 from tests.parity.pairs import Pair
 from tests.parity.tokenizers_zoo import train_question_tokenizer
@@ -57,9 +58,13 @@ def test_bart_variants_compute_what_torch_computes(
     assert [c.graph for c in report.checks] == [
         "question_encoder/encoder.onnx",
         "generator/encoder.onnx",
+        "generator/cross.onnx",
         "generator/decoder.onnx",
     ]
-    assert all(0 < c.difference < check.TOLERANCE["fp32"] for c in report.checks)
+    assert all(c.difference < check.TOLERANCE["fp32"] for c in report.checks)
+    assert report.checks[-1].difference > 0  # something was compared
+    assert report.checks[-1].loss is not None
+    assert report.checks[-1].loss.token_agreement == 1
     weights = (tmp_path / "bundle" / "generator" / "weights.bin").read_bytes()
     saved = BartForConditionalGeneration.from_pretrained(generator).state_dict()
     saved.pop("model.shared.weight")  # an alias of the embeddings, or unused where nothing is tied
@@ -142,6 +147,40 @@ def test_half_precision_checkpoints_take_half_the_space_and_lose_nothing(pair: P
         return (bundle / "generator" / "weights.bin").stat().st_size
 
     assert size(tmp_path / "bundle") < 0.55 * size(pair.bundle)
+
+
+@pytest.mark.parametrize(("precision", "share"), [("fp16", 0.55), ("int8", 0.4), ("int4", 0.4)])
+def test_other_precisions_are_smaller_and_close(
+    precision: Precision, share: float, dpr: Path, tmp_path: Path
+) -> None:
+    """The graphs answer nearly as torch does, and the weights take at most ``share`` of float32's bytes."""
+    generator = save_bart(tmp_path / "bart", d_model=64, encoder_ffn_dim=128, decoder_ffn_dim=128)
+    sizes, reports = {}, {}
+    for chosen in ("fp32", precision):
+        path = tmp_path / chosen
+        reports[chosen] = export_checkpoint(None, path, chosen, question_encoder=dpr, generator=generator)
+        sizes[chosen] = (path / "generator" / "weights.bin").stat().st_size
+    assert sizes[precision] < share * sizes["fp32"]
+    decoder = reports[precision].checks[-1]
+    assert reports["fp32"].checks[-1].difference < decoder.difference < check.TOLERANCE[precision]
+    assert decoder.loss is not None
+    assert decoder.loss.token_agreement > 0.7
+    assert abs(decoder.loss.log_prob_drop) < 0.5
+    encoders = [Bundle.open(tmp_path / name).index_encoder.fingerprint for name in ("fp32", precision)]
+    assert encoders[0] == encoders[1]  # an index serves every precision of a model
+
+
+def test_weights_beyond_float16_are_refused_in_fp16(dpr: Path, tmp_path: Path) -> None:
+    generator = save_bart(tmp_path / "bart")
+    model = BartForConditionalGeneration.from_pretrained(generator)
+    with torch.no_grad():
+        model.model.decoder.layers[0].fc1.weight[0, 0] = 7e4
+    model.save_pretrained(generator)
+    with pytest.raises(ExportError, match=r"fc1.weight holds 7e\+04, more than the 65504 of float16; export"):
+        export_checkpoint(
+            None, tmp_path / "bundle", "fp16", question_encoder=dpr, generator=generator, check=False
+        )
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_bin_checkpoints_are_read_as_weights_only(pair: Pair, tmp_path: Path) -> None:

@@ -41,15 +41,16 @@ class Candidates:
 
     def best(self, count: int) -> "Candidates":
         """The ``count`` best, best first, ties by place; where there are fewer, dead ones at the end."""
-        missing = max(0, count - self.scores.shape[1])
+        missing = count - self.scores.shape[1]
+        if missing <= 0:
+            return self.take(np.argsort(-self.scores, axis=1, kind="stable")[:, :count])
         wide = ((0, 0), (0, missing))
-        padded = Candidates(
+        return Candidates(
             scores=np.pad(self.scores, wide, constant_values=DEAD),
             beams=np.pad(self.beams, wide),
             tokens=np.pad(self.tokens, wide),
             log_probs=np.pad(self.log_probs, ((0, 0), *wide)),
-        )
-        return padded.take(np.argsort(-padded.scores, axis=1, kind="stable")[:, :count])
+        ).best(count)
 
 
 def probe_ids(rules: StepRules, filler: int) -> IntArray:
@@ -77,6 +78,8 @@ def ruled(
     ranked = Candidates(step.scores, step.beams, step.tokens, step.log_probs)
     if rules.forced is None and not rules.margin and rules.allowed is None:
         return ranked
+    if not any(tokens for beams in rules.probed for tokens in beams):
+        return _without(ranked, rules)
     named = _named(step, rules, probes, beam_scores, log_weights, penalty)
     if rules.forced is not None or rules.allowed is not None:
         return named

@@ -1,4 +1,4 @@
-"""The generator's two graphs behind two calls: read the documents, then step by step.
+"""The generator's graphs behind two calls: read the documents, then step by step.
 
 Everything that is large (cross-attention, the cache) stays in OrtValues on the device; what crosses to
 the host a step is a few candidates.
@@ -11,26 +11,33 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ragengine.bundle import Bundle
+from ragengine.bundle import GENERATOR_GRAPHS, Bundle
 from ragengine.errors import GraphOutputError
+from ragengine.generation.batching import batches_by_length
 from ragengine.sessions import Device, InferenceSession, OrtValue, create_session, resolve_device
 
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
+BoolArray: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Reading:
     """D encoded documents for each of Q questions, and the past of the beams that read them.
 
-    cross   each layer's cross-attention key and value, float32 [Q·D, H, S, K]
-    past    each layer's self-attention key and value, float32 [Q, D, B, H, T, K]
-    length  T, the target tokens in the past
+    The past holds P tokens, all that the beams of all steps have read, in that order; ``own_past`` says which
+    of them each of the B beams of the last step continues, so that no beam's cache is ever reordered.
+
+    cross     each layer's cross-attention key and value, float32 [Q·D, H, S, K]
+    past      each layer's self-attention key and value, float32 [Q·D, H, P, K]
+    own_past  bool [Q, B, P]
+    length    T, the tokens that each beam has read
     """
 
     context_attention_mask: OrtValue
     cross: dict[str, OrtValue]
     past: dict[str, OrtValue]
+    own_past: BoolArray
     length: int
 
     def by_document(self) -> "Reading":
@@ -38,10 +45,13 @@ class Reading:
         if self.length:
             raise ValueError(f"{self.length} tokens are decoded already; split a reading before the first.")
         q, d, s = self.context_attention_mask.shape()
+        mask = self.context_attention_mask.numpy().reshape(q * d, 1, s)
         return replace(
             self,
-            context_attention_mask=_viewed(self.context_attention_mask, (q * d, 1, s)),
-            past={name: _viewed(value, (q * d, 1, *value.shape()[2:])) for name, value in self.past.items()},
+            context_attention_mask=OrtValue.ortvalue_from_numpy(
+                mask, self.context_attention_mask.device_name()
+            ),
+            own_past=np.zeros((q * d, 1, 0), np.bool_),
         )
 
 
@@ -69,11 +79,9 @@ class GeneratorModel:
         self.spec = bundle.manifest.generator
         self.device: Literal["cpu", "cuda"] = resolve_device(device)
         folder = self.spec.path
-        self._encoder = create_session(
-            bundle.file(folder, "encoder.onnx"), device=self.device, threads=threads
-        )
-        self._decoder = create_session(
-            bundle.file(folder, "decoder.onnx"), device=self.device, threads=threads
+        self._encoder, self._cross_projections, self._decoder = (
+            create_session(bundle.file(folder, name), device=self.device, threads=threads)
+            for name in GENERATOR_GRAPHS
         )
         layers = [f"{part}_{i}" for i in range(self.spec.num_decoder_layers) for part in ("key", "value")]
         self._cross = [f"cross_{name}" for name in layers]
@@ -83,14 +91,26 @@ class GeneratorModel:
     def read(self, context_input_ids: IntArray, context_attention_mask: IntArray) -> Reading:
         """Encode documents: token ids and mask int64 [Q, D, S]."""
         q, d, s = context_input_ids.shape
-        feeds = {
-            "input_ids": self._value(context_input_ids.reshape(q * d, s)),
-            "attention_mask": self._value(context_attention_mask.reshape(q * d, s)),
-        }
-        cross = self._run(self._encoder, feeds, dict.fromkeys(self._cross, self.device))
-        empty = np.empty((q, d, 1, self.spec.num_heads, 0, self.spec.head_size), np.float32)
-        past = {name: self._value(empty) for name in self._past}
-        return Reading(self._value(context_attention_mask), cross, past, 0)
+        states = self._encoded(context_input_ids.reshape(q * d, s), context_attention_mask.reshape(q * d, s))
+        cross = self._run(
+            self._cross_projections, {"states": states}, dict.fromkeys(self._cross, self.device)
+        )
+        empty = self._value(np.empty((q * d, self.spec.num_heads, 0, self.spec.head_size), np.float32))
+        past = dict.fromkeys(self._past, empty)
+        return Reading(self._value(context_attention_mask), cross, past, np.zeros((q, 1, 0), np.bool_), 0)
+
+    def _encoded(self, ids: IntArray, mask: IntArray) -> OrtValue:
+        """The encoder's states of documents, float32 [N, S, d_model], in batches of similar length."""
+        n, s = ids.shape
+        batches = batches_by_length(mask)
+        if self.device != "cpu" or len(batches) == 1:
+            feeds = {"input_ids": self._value(ids), "attention_mask": self._value(mask)}
+            return self._run(self._encoder, feeds, {"states": self.device})["states"]
+        states = np.zeros((n, s, self.spec.num_heads * self.spec.head_size), np.float32)
+        for rows, length in batches:
+            feeds = {"input_ids": ids[rows, :length], "attention_mask": mask[rows, :length]}
+            states[rows, :length] = self._encoder.run(["states"], feeds)[0]
+        return self._value(states)
 
     def step(
         self,
@@ -108,9 +128,10 @@ class GeneratorModel:
         token_ids and beam_indices int64 [Q, B] (which beam of the past each continues), log_weights
         float32 [Q, D, B], beam_scores float32 [Q, B], probe_ids int64 [Q, B, P].
         """
+        own_past = _continued(reading.own_past, beam_indices)
         feeds = {
             "token_ids": self._value(token_ids),
-            "beam_indices": self._value(beam_indices),
+            "own_past": self._value(own_past),
             "position": self._value(np.array([reading.length], np.int64)),
             "context_attention_mask": reading.context_attention_mask,
             "log_weights": self._value(log_weights),
@@ -125,7 +146,7 @@ class GeneratorModel:
         if np.isnan(step.scores).any() or np.isnan(step.probe_log_probs).any():
             raise GraphOutputError("The generator returned NaN; its weights or its inputs are damaged.")
         past = {past: outputs[present] for past, present in zip(self._past, self._present, strict=True)}
-        return step, replace(reading, past=past, length=reading.length + 1)
+        return step, replace(reading, past=past, own_past=own_past, length=reading.length + 1)
 
     def _run(
         self, session: InferenceSession, feeds: Mapping[str, OrtValue], outputs: Mapping[str, str]
@@ -143,9 +164,12 @@ class GeneratorModel:
         return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device)
 
 
-def _viewed(value: OrtValue, shape: tuple[int, ...]) -> OrtValue:
-    """The same numbers under another shape.  For the mask and an empty past: what is copied is small."""
-    return OrtValue.ortvalue_from_numpy(value.numpy().reshape(shape), value.device_name())
+def _continued(own_past: BoolArray, beam_indices: IntArray) -> BoolArray:
+    """What each beam has read after this step, bool [Q, B, P+B]: its parent's past, and its own new token."""
+    q, b = beam_indices.shape
+    inherited = own_past[np.arange(q)[:, None], beam_indices]
+    own = np.broadcast_to(np.eye(b, dtype=np.bool_), (q, b, b))
+    return np.concatenate([inherited, own], axis=2)
 
 
 _CANDIDATES = dict.fromkeys(

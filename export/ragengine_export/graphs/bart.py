@@ -3,11 +3,14 @@
 Parameters are named as in `BartForConditionalGeneration`.  Axes: Q questions, D documents, B beams,
 S source tokens, T target tokens so far, H heads, K head size, V vocabulary.
 
-    encoder:  input_ids [Q·D, S] ──► BART encoder ──► cross_key_l, cross_value_l [Q·D, H, S, K]
+    encoder:  input_ids [N, S] ──► BART encoder ──► states [N, S, d_model]
+    cross:    states [Q·D, S, d_model] ──► cross_key_l, cross_value_l [Q·D, H, S, K]
     decoder:  token_ids [Q, B], past ──► BART decoder ──► logits [Q·D, B, V] ──► Mixture ──► candidates
 
 All beams of a question read the same documents, so the beams are the query axis of cross-attention
-and nothing of the encoder's output is ever copied B times.
+and nothing of the encoder's output is ever copied B times.  They are the query axis of self-attention too:
+the past holds every token that any beam of any step has read, and a bias tells each beam which are its own
+(`token tree`, docs/design.md).  So no beam's cache is ever reordered or copied.
 """
 
 from dataclasses import dataclass
@@ -17,16 +20,17 @@ import onnx_ir as ir
 from onnxscript import nn
 
 from ragengine_export.graphs.layers import (
+    MASKED,
     Embedding,
+    LayerNorm,
     Linear,
     Op,
-    ResidualNorm,
     activate,
     attention,
     attention_with_past,
-    float32,
 )
 from ragengine_export.graphs.mixture import Mixture
+from ragengine_export.graphs.stored import float32
 
 POSITION_OFFSET = 2  # BartLearnedPositionalEmbedding: positions start at row 2
 EPSILON = 1e-5  # torch.nn.LayerNorm's default, which BART uses
@@ -55,13 +59,13 @@ class BartShape:
 
 
 class BartEncoder(nn.Module):
-    """input_ids, attention_mask int64 [N, S] -> for each decoder layer key and value [N, H, S, K]."""
+    """input_ids, attention_mask int64 [N, S] -> states float32 [N, S, d_model]."""
 
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.model = _EncoderModel(shape)
 
-    def forward(self, op: Op, input_ids: ir.Value, attention_mask: ir.Value) -> list[ir.Value]:
+    def forward(self, op: Op, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
         return self.model(op, input_ids, op.Cast(attention_mask, to=ir.DataType.INT32))
 
 
@@ -69,18 +73,19 @@ class _EncoderModel(nn.Module):
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.encoder = _Encoder(shape)
-        self.decoder = _CrossProjections(shape)
 
-    def forward(self, op: Op, input_ids: ir.Value, mask: ir.Value) -> list[ir.Value]:
-        return self.decoder(op, self.encoder(op, input_ids, mask))
+    def forward(self, op: Op, input_ids: ir.Value, mask: ir.Value) -> ir.Value:
+        return self.encoder(op, input_ids, mask)
 
 
 class _Encoder(nn.Module):
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.embed_tokens = Embedding(shape.vocab_size, shape.d_model)
-        self.embed_positions = Embedding(shape.max_positions + POSITION_OFFSET, shape.d_model)
-        self.layernorm_embedding = ResidualNorm(shape.d_model, EPSILON)
+        self.embed_positions = Embedding(
+            shape.max_positions + POSITION_OFFSET, shape.d_model, quantised=False
+        )
+        self.layernorm_embedding = LayerNorm(shape.d_model, EPSILON)
         self.layers = nn.ModuleList([_EncoderLayer(shape) for _ in range(shape.encoder_layers)])
         self._embed_scale = shape.embed_scale
 
@@ -101,17 +106,16 @@ class _EncoderLayer(nn.Module):
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.self_attn = _EncoderSelfAttention(shape)
-        self.self_attn_layer_norm = ResidualNorm(shape.d_model, EPSILON)
-        self.fc1 = Linear(shape.d_model, shape.encoder_ffn_dim, bias="deferred")
-        self.fc2 = Linear(shape.encoder_ffn_dim, shape.d_model, bias="deferred")
-        self.final_layer_norm = ResidualNorm(shape.d_model, EPSILON)
+        self.self_attn_layer_norm = LayerNorm(shape.d_model, EPSILON)
+        self.fc1 = Linear(shape.d_model, shape.encoder_ffn_dim)
+        self.fc2 = Linear(shape.encoder_ffn_dim, shape.d_model)
+        self.final_layer_norm = LayerNorm(shape.d_model, EPSILON)
         self._activation = shape.activation
 
     def forward(self, op: Op, x: ir.Value, mask: ir.Value) -> ir.Value:
-        y = self.self_attn(op, x, mask)
-        x = self.self_attn_layer_norm(op, y, x, self.self_attn.out_proj.bias)
-        y = self.fc2(op, activate(op, self._activation, self.fc1(op, x), self.fc1.bias))
-        return self.final_layer_norm(op, y, x, self.fc2.bias)
+        x = self.self_attn_layer_norm(op, self.self_attn(op, x, mask), x)
+        y = self.fc2(op, activate(op, self._activation, self.fc1(op, x)))
+        return self.final_layer_norm(op, y, x)
 
 
 class _EncoderSelfAttention(nn.Module):
@@ -120,7 +124,7 @@ class _EncoderSelfAttention(nn.Module):
         self.q_proj = Linear(shape.d_model, shape.d_model)
         self.k_proj = Linear(shape.d_model, shape.d_model)
         self.v_proj = Linear(shape.d_model, shape.d_model)
-        self.out_proj = Linear(shape.d_model, shape.d_model, bias="deferred")
+        self.out_proj = Linear(shape.d_model, shape.d_model)
         self._num_heads = shape.encoder_heads
 
     def forward(self, op: Op, x: ir.Value, mask: ir.Value) -> ir.Value:
@@ -128,9 +132,30 @@ class _EncoderSelfAttention(nn.Module):
         return self.out_proj(op, attention(op, q, k, v, num_heads=self._num_heads, mask=mask))
 
 
-class _CrossProjections(nn.Module):
-    """The decoder's keys and values of the encoded documents, made once instead of once a beam."""
+class BartCrossProjections(nn.Module):
+    """states float32 [Q·D, S, d_model] -> for each decoder layer key and value [Q·D, H, S, K].
 
+    The decoder's keys and values of the encoded documents, made once instead of once a beam and step.
+    """
+
+    def __init__(self, shape: BartShape) -> None:
+        super().__init__()
+        self.model = _CrossModel(shape)
+
+    def forward(self, op: Op, states: ir.Value) -> list[ir.Value]:
+        return self.model(op, states)
+
+
+class _CrossModel(nn.Module):
+    def __init__(self, shape: BartShape) -> None:
+        super().__init__()
+        self.decoder = _CrossProjections(shape)
+
+    def forward(self, op: Op, states: ir.Value) -> list[ir.Value]:
+        return self.decoder(op, states)
+
+
+class _CrossProjections(nn.Module):
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.layers = nn.ModuleList([_CrossProjectionLayer(shape) for _ in range(shape.decoder_layers)])
@@ -167,7 +192,7 @@ class StepInputs:
     """The decoder step's inputs; shapes are in :class:`BartDecoder` and :class:`Mixture`."""
 
     token_ids: ir.Value
-    beam_indices: ir.Value
+    own_past: ir.Value
     position: ir.Value
     context_attention_mask: ir.Value
     log_weights: ir.Value
@@ -182,25 +207,26 @@ class BartDecoder(nn.Module):
     """One decoding step of every beam, with the mixture over documents at its end.
 
     token_ids               int64 [Q, B]      the last token of each beam
-    beam_indices            int64 [Q, B]      which beam of the past each beam continues
-    position                int64 [1]         T, the number of tokens in the past
+    own_past                bool [Q, B, P+B]  which tokens each beam has read: of the past, and of this step
+    position                int64 [1]         T, the number of tokens each beam has read before
     context_attention_mask  int64 [Q, D, S]
-    cross (each layer)      float32 [Q·D, H, S, K] key and value, from the encoder graph
-    past (each layer)       float32 [Q, D, B', H, T, K] key and value; T = 0 in the first step
+    cross (each layer)      float32 [Q·D, H, S, K] key and value, from the cross graph
+    past (each layer)       float32 [Q·D, H, P, K] key and value of the P tokens that all beams have read
+                            before, in the order of their steps; P = 0 in the first
 
-    Returns :class:`Mixture`'s outputs, then the present [Q, D, B, H, T+1, K] of each layer.
+    Returns :class:`Mixture`'s outputs, then the present [Q·D, H, P+B, K] of each layer.
     """
 
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.model = _DecoderModel(shape)
-        self.lm_head = Linear(shape.d_model, shape.vocab_size, bias=False)
+        self.lm_head = Linear(shape.d_model, shape.vocab_size, bias=False, is_table=True)
         self.final_logits_bias = nn.Parameter([1, shape.vocab_size]) if shape.has_logits_bias else None
         self.mixture = Mixture()
 
     def forward(self, op: Op, step: StepInputs) -> list[ir.Value]:
         states, presents = self.model(op, step)
-        logits = self.lm_head(op, states)
+        logits = self.lm_head(op, states)  # [Q, B, D, V]
         if self.final_logits_bias is not None:
             logits = op.Add(logits, float32(op, self.final_logits_bias))
         chosen = self.mixture(
@@ -222,98 +248,83 @@ class _Decoder(nn.Module):
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.embed_tokens = Embedding(shape.vocab_size, shape.d_model)
-        self.embed_positions = Embedding(shape.max_positions + POSITION_OFFSET, shape.d_model)
-        self.layernorm_embedding = ResidualNorm(shape.d_model, EPSILON)
+        self.embed_positions = Embedding(
+            shape.max_positions + POSITION_OFFSET, shape.d_model, quantised=False
+        )
+        self.layernorm_embedding = LayerNorm(shape.d_model, EPSILON)
         self.layers = nn.ModuleList([_DecoderLayer(shape) for _ in range(shape.decoder_layers)])
         self._shape = shape
 
     def forward(self, op: Op, step: StepInputs) -> tuple[ir.Value, list[ir.Value]]:
-        axes = _Axes(op, step, self._shape)
+        views = _Views(op, step, self._shape)
         words = _scaled(op, self.embed_tokens(op, step.token_ids), self._shape.embed_scale)  # [Q, B, d_model]
         place = op.Add(step.position, op.Constant(value_ints=[POSITION_OFFSET]))
         positions = op.Expand(self.embed_positions(op, place), op.Shape(words))
-        x = axes.over_documents(op, self.layernorm_embedding(op, words, positions))
+        x = views.over_documents(op, self.layernorm_embedding(op, words, positions))
         presents = []
         for layer, cross, past in zip(self.layers, step.cross, step.past, strict=True):
-            x, *present = layer(op, x, axes, cross, past)
+            x, *present = layer(op, x, views, cross, past)
             presents += present
-        return x, presents
+        return views.by_question(op, x), presents
 
 
-class _Axes:
-    """The views of one step's beams, with the shapes and indices that all layers share.
-
-    Cross-attention sees the beams as queries of a document, [Q·D, B, ...]; self-attention sees every
-    beam under every document as a sequence of its own, [Q·D·B, ...].
-    """
+class _Views:
+    """The views of one step that its layers share: every document of every question is a row, [Q·D, ...]."""
 
     def __init__(self, op: Op, step: StepInputs, shape: BartShape) -> None:
         q, d, b = (op.Shape(step.log_weights, start=i, end=i + 1) for i in range(3))
-        t = op.Shape(step.past[0][0], start=4, end=5)
-        s = op.Shape(step.context_attention_mask, start=2, end=3)
-        one, rest = op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
-        heads, model = op.Constant(value_ints=[shape.decoder_heads]), op.Constant(value_ints=[shape.d_model])
-        head_size = op.Constant(value_ints=[shape.d_model // shape.decoder_heads])
-        rows = op.Mul(op.Mul(q, d), b)  # said outright: -1 cannot stand for it while the past is empty
-        self._spread = op.Concat(q, d, b, model, axis=0)
-        self._queries = op.Concat(rest, b, model, axis=0)
-        self._sequences = op.Concat(rest, one, model, axis=0)
-        self._past = op.Concat(rows, heads, t, head_size, axis=0)
-        self._present = op.Concat(q, d, b, heads, op.Add(t, one), head_size, axis=0)
-        # [Q, B] -> [Q, D, B, 1]: GatherND's index into the beam axis of [Q, D, B', H, T, K]
-        parents = op.Unsqueeze(step.beam_indices, op.Constant(value_ints=[1, 3]))
-        self._parents = op.Expand(parents, op.Concat(q, d, b, one, axis=0))
+        self._rows = op.Constant(value_ints=[-1])
+        self._one = op.Constant(value_ints=[1])
+        self._each_document = op.Concat(q, d, self._one, self._one, axis=0)
+        d_model = op.Constant(value_ints=[shape.d_model])
+        self._by_question = op.Concat(q, d, b, d_model, axis=0)
+        self._by_row = op.Concat(self._rows, b, d_model, axis=0)
         mask = op.Cast(step.context_attention_mask, to=ir.DataType.INT32)
-        self.mask = op.Reshape(mask, op.Concat(rest, s, axis=0))  # [Q·D, S]
+        length = op.Shape(mask, start=2, end=3)
+        self.context_mask = op.Reshape(mask, op.Concat(self._rows, length, axis=0))  # [Q·D, S]
+        # added to the scores of self-attention, [Q·D, 1, B, P+B]
+        bias = op.Where(step.own_past, op.Constant(value_float=0.0), op.Constant(value_float=MASKED))
+        places = op.Concat(self._rows, self._one, op.Shape(step.own_past, start=1), axis=0)
+        self.past_bias = op.Reshape(self._repeated(op, bias), places)
 
     def over_documents(self, op: Op, x: ir.Value) -> ir.Value:
         """[Q, B, d_model] -> [Q·D, B, d_model]."""
-        spread = op.Expand(op.Unsqueeze(x, op.Constant(value_ints=[1])), self._spread)
-        return op.Reshape(spread, self._queries)
+        return op.Reshape(self._repeated(op, x), self._by_row)
 
-    def sequences(self, op: Op, x: ir.Value) -> ir.Value:
-        """[Q·D, B, d_model] -> [Q·D·B, 1, d_model]."""
-        return op.Reshape(x, self._sequences)
+    def by_question(self, op: Op, x: ir.Value) -> ir.Value:
+        """[Q·D, B, d_model] -> [Q, B, D, d_model], so that the mixture's sum over D is a matrix product."""
+        return op.Transpose(op.Reshape(x, self._by_question), perm=[0, 2, 1, 3])
 
-    def queries(self, op: Op, x: ir.Value) -> ir.Value:
-        """[Q·D·B, 1, d_model] -> [Q·D, B, d_model]."""
-        return op.Reshape(x, self._queries)
-
-    def continued(self, op: Op, past: ir.Value) -> ir.Value:
-        """The past of the beams that go on, [Q, D, B', H, T, K] -> [Q·D·B, H, T, K]."""
-        return op.Reshape(op.GatherND(past, self._parents, batch_dims=2), self._past, allowzero=1)
-
-    def present(self, op: Op, present: ir.Value) -> ir.Value:
-        """[Q·D·B, H, T+1, K] -> [Q, D, B, H, T+1, K]."""
-        return op.Reshape(present, self._present)
+    def _repeated(self, op: Op, x: ir.Value) -> ir.Value:
+        """[Q, ...] -> [Q, D, ...]."""
+        return op.Expand(op.Unsqueeze(x, self._one), self._each_document)
 
 
 class _DecoderLayer(nn.Module):
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.self_attn = _DecoderSelfAttention(shape)
-        self.self_attn_layer_norm = ResidualNorm(shape.d_model, EPSILON)
+        self.self_attn_layer_norm = LayerNorm(shape.d_model, EPSILON)
         self.encoder_attn = _CrossAttention(shape)
-        self.encoder_attn_layer_norm = ResidualNorm(shape.d_model, EPSILON)
-        self.fc1 = Linear(shape.d_model, shape.decoder_ffn_dim, bias="deferred")
-        self.fc2 = Linear(shape.decoder_ffn_dim, shape.d_model, bias="deferred")
-        self.final_layer_norm = ResidualNorm(shape.d_model, EPSILON)
+        self.encoder_attn_layer_norm = LayerNorm(shape.d_model, EPSILON)
+        self.fc1 = Linear(shape.d_model, shape.decoder_ffn_dim)
+        self.fc2 = Linear(shape.decoder_ffn_dim, shape.d_model)
+        self.final_layer_norm = LayerNorm(shape.d_model, EPSILON)
         self._activation = shape.activation
 
     def forward(
         self,
         op: Op,
         x: ir.Value,
-        axes: _Axes,
+        views: _Views,
         cross: tuple[ir.Value, ir.Value],
         past: tuple[ir.Value, ir.Value],
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
-        y, present_key, present_value = self.self_attn(op, x, axes, past)
-        x = self.self_attn_layer_norm(op, y, x, self.self_attn.out_proj.bias)
-        y = self.encoder_attn(op, x, cross, axes.mask)
-        x = self.encoder_attn_layer_norm(op, y, x, self.encoder_attn.out_proj.bias)
-        y = self.fc2(op, activate(op, self._activation, self.fc1(op, x), self.fc1.bias))
-        return self.final_layer_norm(op, y, x, self.fc2.bias), present_key, present_value
+        y, present_key, present_value = self.self_attn(op, x, past, views.past_bias)
+        x = self.self_attn_layer_norm(op, y, x)
+        x = self.encoder_attn_layer_norm(op, self.encoder_attn(op, x, cross, views.context_mask), x)
+        y = self.fc2(op, activate(op, self._activation, self.fc1(op, x)))
+        return self.final_layer_norm(op, y, x), present_key, present_value
 
 
 class _DecoderSelfAttention(nn.Module):
@@ -322,29 +333,31 @@ class _DecoderSelfAttention(nn.Module):
         self.q_proj = Linear(shape.d_model, shape.d_model)
         self.k_proj = Linear(shape.d_model, shape.d_model)
         self.v_proj = Linear(shape.d_model, shape.d_model)
-        self.out_proj = Linear(shape.d_model, shape.d_model, bias="deferred")
+        self.out_proj = Linear(shape.d_model, shape.d_model)
         self._num_heads = shape.decoder_heads
 
     def forward(
-        self, op: Op, x: ir.Value, axes: _Axes, past: tuple[ir.Value, ir.Value]
+        self, op: Op, x: ir.Value, past: tuple[ir.Value, ir.Value], bias: ir.Value
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
-        q, k, v = (axes.sequences(op, proj(op, x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        past_key, past_value = (axes.continued(op, p) for p in past)
-        y, *present = attention_with_past(op, q, k, v, (past_key, past_value), num_heads=self._num_heads)
-        present_key, present_value = (axes.present(op, p) for p in present)
-        return self.out_proj(op, axes.queries(op, y)), present_key, present_value
+        q, k, v = self.q_proj(op, x), self.k_proj(op, x), self.v_proj(op, x)
+        y, *present = attention_with_past(op, q, k, v, past, bias, num_heads=self._num_heads)
+        return self.out_proj(op, y), *present
 
 
 class _CrossAttention(nn.Module):
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.q_proj = Linear(shape.d_model, shape.d_model)
-        self.out_proj = Linear(shape.d_model, shape.d_model, bias="deferred")
+        self.out_proj = Linear(shape.d_model, shape.d_model)
         self._num_heads = shape.decoder_heads
 
     def forward(self, op: Op, x: ir.Value, cross: tuple[ir.Value, ir.Value], mask: ir.Value) -> ir.Value:
         y = attention(op, self.q_proj(op, x), *cross, num_heads=self._num_heads, mask=mask)
         return self.out_proj(op, y)
+
+
+def _positions(shape: BartShape) -> Embedding:
+    return Embedding(shape.max_positions + POSITION_OFFSET, shape.d_model, quantised=False)
 
 
 def _scaled(op: Op, x: ir.Value, scale: float) -> ir.Value:

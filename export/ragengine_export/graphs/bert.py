@@ -9,7 +9,7 @@ from typing import Literal
 import onnx_ir as ir
 from onnxscript import nn
 
-from ragengine_export.graphs.layers import Embedding, Linear, Op, ResidualNorm, activate, attention
+from ragengine_export.graphs.layers import Embedding, LayerNorm, Linear, Op, activate, attention
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class _Embeddings(nn.Module):
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         self.word_embeddings = Embedding(shape.vocab_size, shape.hidden_size)
-        self.position_embeddings = Embedding(shape.max_positions, shape.hidden_size)
-        self.token_type_embeddings = Embedding(shape.type_vocab_size, shape.hidden_size)
-        self.LayerNorm = ResidualNorm(shape.hidden_size, shape.epsilon)
+        self.position_embeddings = Embedding(shape.max_positions, shape.hidden_size, quantised=False)
+        self.token_type_embeddings = Embedding(shape.type_vocab_size, shape.hidden_size, quantised=False)
+        self.LayerNorm = LayerNorm(shape.hidden_size, shape.epsilon)
 
     def forward(self, op: Op, input_ids: ir.Value) -> ir.Value:
         zero = op.Constant(value_ints=[0])
@@ -91,9 +91,7 @@ class _Layer(nn.Module):
 
     def forward(self, op: Op, x: ir.Value, mask: ir.Value) -> ir.Value:
         x = self.attention(op, x, mask)
-        y = self.intermediate(op, x)
-        y = activate(op, self._activation, y, self.intermediate.dense.bias)
-        return self.output(op, y, x)
+        return self.output(op, activate(op, self._activation, self.intermediate(op, x)), x)
 
 
 class _Attention(nn.Module):
@@ -122,7 +120,7 @@ class _SelfAttention(nn.Module):
 class _Dense(nn.Module):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.dense = Linear(in_features, out_features, bias="deferred")
+        self.dense = Linear(in_features, out_features)
 
     def forward(self, op: Op, x: ir.Value) -> ir.Value:
         return self.dense(op, x)
@@ -131,11 +129,11 @@ class _Dense(nn.Module):
 class _Output(nn.Module):
     def __init__(self, in_features: int, shape: BertShape) -> None:
         super().__init__()
-        self.dense = Linear(in_features, shape.hidden_size, bias="deferred")
-        self.LayerNorm = ResidualNorm(shape.hidden_size, shape.epsilon)
+        self.dense = Linear(in_features, shape.hidden_size)
+        self.LayerNorm = LayerNorm(shape.hidden_size, shape.epsilon)
 
     def forward(self, op: Op, x: ir.Value, residual: ir.Value) -> ir.Value:
-        return self.LayerNorm(op, self.dense(op, x), residual, self.dense.bias)
+        return self.LayerNorm(op, self.dense(op, x), residual)
 
 
 class _Pooler(nn.Module):

@@ -5,13 +5,19 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 from onnxscript import GraphBuilder
 
-from ragengine_export.graphs.bart import BartDecoder, BartEncoder, BartShape, StepInputs
+from ragengine_export.graphs.bart import (
+    BartCrossProjections,
+    BartDecoder,
+    BartEncoder,
+    BartShape,
+    StepInputs,
+)
 from ragengine_export.graphs.bert import BertEncoder
 
 OPSET = 20
 IR_VERSION = 10  # what onnx opset 20 came with; every onnxruntime since 1.18 reads it
 
-INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
+INT64, FLOAT, BOOL = ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.BOOL
 Axes = Sequence[int | str]
 
 MIXTURE_OUTPUTS: dict[str, tuple[ir.DataType, Axes]] = {
@@ -33,11 +39,19 @@ def text_encoder_model(encoder: BertEncoder, dimension: int) -> ir.Model:
 
 
 def generator_encoder_model(encoder: BartEncoder, shape: BartShape) -> ir.Model:
-    """``input_ids``, ``attention_mask`` int64 [Q·D, S] -> ``cross_key_l``, ``cross_value_l``."""
+    """``input_ids``, ``attention_mask`` int64 [N, S] -> ``states`` float32 [N, S, d_model]."""
     graph, builder = _graph("generator_encoder")
-    ids = builder.input("input_ids", INT64, ["Q*D", "S"])
-    mask = builder.input("attention_mask", INT64, ["Q*D", "S"])
-    for name, value in zip(_layer_names("cross", shape), encoder(builder.op, ids, mask), strict=True):
+    ids = builder.input("input_ids", INT64, ["N", "S"])
+    mask = builder.input("attention_mask", INT64, ["N", "S"])
+    _output(builder, "states", encoder(builder.op, ids, mask), FLOAT, ["N", "S", shape.d_model])
+    return ir.Model(graph, ir_version=IR_VERSION)
+
+
+def generator_cross_model(cross: BartCrossProjections, shape: BartShape) -> ir.Model:
+    """``states`` float32 [Q·D, S, d_model] -> ``cross_key_l``, ``cross_value_l`` [Q·D, H, S, K]."""
+    graph, builder = _graph("generator_cross")
+    states = builder.input("states", FLOAT, ["Q*D", "S", shape.d_model])
+    for name, value in zip(_layer_names("cross", shape), cross(builder.op, states), strict=True):
         _output(builder, name, value, FLOAT, _cross_axes(shape))
     return ir.Model(graph, ir_version=IR_VERSION)
 
@@ -46,11 +60,11 @@ def generator_decoder_model(decoder: BartDecoder, shape: BartShape) -> ir.Model:
     """The decoder step; its inputs and outputs are described at :class:`BartDecoder`."""
     graph, builder = _graph("generator_decoder")
     add: Callable[..., ir.Value] = builder.input
-    past: Axes = ["Q", "D", "B_past", shape.decoder_heads, "T", shape.d_model // shape.decoder_heads]
-    present: Axes = ["Q", "D", "B", shape.decoder_heads, "T+1", shape.d_model // shape.decoder_heads]
+    past: Axes = ["Q*D", shape.decoder_heads, "P", shape.d_model // shape.decoder_heads]
+    present: Axes = ["Q*D", shape.decoder_heads, "P+B", shape.d_model // shape.decoder_heads]
     step = StepInputs(
         token_ids=add("token_ids", INT64, ["Q", "B"]),
-        beam_indices=add("beam_indices", INT64, ["Q", "B"]),
+        own_past=add("own_past", BOOL, ["Q", "B", "P+B"]),
         position=add("position", INT64, [1]),
         context_attention_mask=add("context_attention_mask", INT64, ["Q", "D", "S"]),
         log_weights=add("log_weights", FLOAT, ["Q", "D", "B"]),

@@ -1,7 +1,11 @@
-"""Layers that BERT and BART share, on onnxruntime's fused operators.
+"""Layers that BERT and BART share.
 
-Every layer that multiplies by a weight goes through :class:`Linear` and every lookup through
-:class:`Embedding`: another precision replaces these two.
+Every layer that multiplies by a weight is a :class:`Linear`, every lookup an :class:`Embedding`; how their
+weights are stored and multiplied is their ``stored`` (:mod:`.stored`), which differs by precision.
+
+The graph is written in plain operators where onnxruntime's fused ones are slower on a CPU: measured there,
+``SkipLayerNormalization`` takes ten times as long as ``Add`` and ``LayerNormalization``
+(docs/operators.md).
 """
 
 from typing import Any, TypeAlias
@@ -10,54 +14,60 @@ import onnx_ir as ir
 from onnxscript import nn
 
 from ragengine.errors import ExportError
+from ragengine_export.graphs.stored import FloatWeight, StoredWeight, float32
 
 Op: TypeAlias = Any  # onnxscript's OpBuilder: operators are attributes made on demand
 
 CONTRIB = "com.microsoft"
+MASKED = -3.4028234663852886e38  # the smallest float32, as transformers masks
 
-# transformers' names of the activations that onnxruntime fuses with the bias before them.
-_BIASED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_new": "FastGelu", "gelu_fast": "FastGelu"}
-_BIASED_ACTIVATIONS["gelu_pytorch_tanh"] = "FastGelu"
-ACTIVATIONS = (*_BIASED_ACTIVATIONS, "relu", "silu", "swish")
-
-
-def float32(op: Op, value: ir.Value) -> ir.Value:
-    """A weight as float32; onnxruntime folds the cast of a weight stored as float16 when it loads."""
-    return value if value.dtype == ir.DataType.FLOAT else op.Cast(value, to=ir.DataType.FLOAT)
+# transformers' names of the activations, and the operator and attributes of each
+_ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "gelu": ("Gelu", {}),
+    "gelu_new": ("Gelu", {"approximate": "tanh"}),
+    "gelu_fast": ("Gelu", {"approximate": "tanh"}),
+    "gelu_pytorch_tanh": ("Gelu", {"approximate": "tanh"}),
+    "relu": ("Relu", {}),
+}
+ACTIVATIONS = (*_ACTIVATIONS, "silu", "swish")
 
 
 class Linear(nn.Module):
-    """``y = x Wᵀ (+ b)`` for x [..., in], with the weight as the checkpoint stores it, [out, in].
+    """``y = x Wᵀ (+ b)`` for x [..., in], with the weight as the checkpoint names it, [out, in].
 
-    ``FusedMatMul`` reads it transposed, so a head tied to an embedding is the same tensor in the file.
-    ``bias="deferred"`` registers the bias for a fused operator that follows and does not add it.
+    ``is_table`` says that the weight may be tied to an :class:`Embedding` and is stored as that is.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool | str = True) -> None:
+    quantised = True
+
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = True, is_table: bool = False
+    ) -> None:
         super().__init__()
+        self.is_table = is_table
         self.weight = nn.Parameter([out_features, in_features])
         self.bias: Any = nn.Parameter([out_features]) if bias else None
-        self._add_bias = bias is True
+        self.stored: StoredWeight = FloatWeight(self.weight)
 
     def forward(self, op: Op, x: ir.Value) -> ir.Value:
-        y = op.FusedMatMul(x, float32(op, self.weight), transB=1, _domain=CONTRIB)
-        return op.Add(y, float32(op, self.bias)) if self._add_bias else y
+        return self.stored.matmul(op, x, None if self.bias is None else float32(op, self.bias))
 
 
 class Embedding(nn.Module):
-    """Rows of a table: ids [...] -> [..., E]."""
+    """Rows of a table: ids [...] -> [..., E].  ``quantised=False`` keeps a small one in floats."""
 
-    def __init__(self, count: int, dimension: int) -> None:
+    def __init__(self, count: int, dimension: int, *, quantised: bool = True) -> None:
         super().__init__()
+        self.quantised = quantised
         self.weight = nn.Parameter([count, dimension])
+        self.stored: StoredWeight = FloatWeight(self.weight)
 
     def forward(self, op: Op, ids: ir.Value) -> ir.Value:
-        # Gather first: the table stays in the file's precision and is never copied whole.
-        return float32(op, _typed(op.Gather(self.weight, ids), self.weight.dtype))
+        return self.stored.rows(op, ids)
 
 
-class ResidualNorm(nn.Module):
-    """``LayerNorm(x + residual + b)``, where b is the deferred bias of the layer that made x."""
+class LayerNorm(nn.Module):
+    """``LayerNorm(x + residual)``."""
 
     def __init__(self, dimension: int, epsilon: float) -> None:
         super().__init__()
@@ -65,23 +75,21 @@ class ResidualNorm(nn.Module):
         self.bias = nn.Parameter([dimension])
         self._epsilon = epsilon
 
-    def forward(self, op: Op, x: ir.Value, residual: ir.Value, bias: ir.Value | None = None) -> ir.Value:
-        weights = [float32(op, self.weight), float32(op, self.bias)]
-        weights += [] if bias is None else [float32(op, bias)]
-        return op.SkipLayerNormalization(x, residual, *weights, epsilon=self._epsilon, _domain=CONTRIB)
+    def forward(self, op: Op, x: ir.Value, residual: ir.Value) -> ir.Value:
+        weight, bias = float32(op, self.weight), float32(op, self.bias)
+        return op.LayerNormalization(op.Add(x, residual), weight, bias, epsilon=self._epsilon)
 
 
-def activate(op: Op, name: str, x: ir.Value, bias: ir.Value) -> ir.Value:
-    """``activation(x + bias)`` for transformers' activation ``name``."""
-    bias = float32(op, bias)
-    if name in _BIASED_ACTIVATIONS:
-        return getattr(op, _BIASED_ACTIVATIONS[name])(x, bias, _domain=CONTRIB)
-    x = op.Add(x, bias)
-    if name == "relu":
-        return op.Relu(x)
+def activate(op: Op, name: str, x: ir.Value) -> ir.Value:
+    """transformers' activation ``name``."""
     if name in ("silu", "swish"):
         return op.Mul(x, op.Sigmoid(x))
-    raise ExportError(f"The activation {name!r} is not supported; supported are {', '.join(ACTIVATIONS)}.")
+    if name not in _ACTIVATIONS:
+        raise ExportError(
+            f"The activation {name!r} is not supported; supported are {', '.join(ACTIVATIONS)}."
+        )
+    operator, attributes = _ACTIVATIONS[name]
+    return getattr(op, operator)(x, **attributes)
 
 
 def attention(
@@ -96,30 +104,22 @@ def attention(
     )
 
 
-MASKED = -3.4028234663852886e38  # the smallest float32, as transformers masks
-
-
 def attention_with_past(
     op: Op,
     query: ir.Value,
     key: ir.Value,
     value: ir.Value,
     past: tuple[ir.Value, ir.Value],
+    bias: ir.Value,
     *,
     num_heads: int,
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """One step of causal self-attention: query, key, value [N, 1, H·K], past [N, H, T, K] each.
+    """Attention of B queries over P past positions and their own B: query, key, value [N, B, H·K].
 
-    Returns the attended values [N, 1, H·K] and the present key and value [N, H, T+1, K].
+    past [N, H, P, K] each; ``bias`` [N, 1, B, P+B] is added to the scores.  Returns the attended values
+    [N, B, H·K] and the present key and value [N, H, P+B, K].
     """
     y, present_key, present_value = op.MultiHeadAttention(
-        query, key, value, None, None, None, *past, num_heads=num_heads, _domain=CONTRIB, _outputs=3
+        query, key, value, None, None, bias, *past, num_heads=num_heads, _domain=CONTRIB, _outputs=3
     )
     return y, present_key, present_value
-
-
-def _typed(value: ir.Value, dtype: ir.DataType | None) -> ir.Value:
-    """Contrib operators and gathers come without type inference; say what is known."""
-    if value.dtype is None and dtype is not None:
-        value.dtype = dtype
-    return value

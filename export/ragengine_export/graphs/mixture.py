@@ -9,15 +9,19 @@ probability, so the weights are an input with a beam axis.  Only the best candid
 import onnx_ir as ir
 from onnxscript import nn
 
-from ragengine_export.graphs.layers import Op
+from ragengine_export.graphs.layers import MASKED, Op
+
+# Probabilities are summed as e^80 p, best beam first: a float32 then reaches down to e^-183 of it, far below
+# any token a search could want, where p itself would end at e^-103.
+HEADROOM = 80.0
 
 
 class Mixture(nn.Module):
     """From next-token logits per document to the best continuations of the mixture.
 
-    logits            float32 [Q·D, B, V]
+    logits            float32 [Q, B, D, V]
     log_weights       float32 [Q, D, B]     log p(z | x) or log p(z | x, y_<t); -inf drops a document
-    beam_scores       float32 [Q, B]        log p(y_<t | x), as the search counts it
+    beam_scores       float32 [Q, B]        log p(y_<t | x), as the search counts it; -inf is no beam
     num_candidates    int64 [1]             C, at most B·V
     probe_ids         int64 [Q, B, P]       tokens whose probabilities are wanted whatever their rank
 
@@ -28,6 +32,8 @@ class Mixture(nn.Module):
     candidate_tokens     int64 [Q, C]
     candidate_log_probs  float32 [Q, D, C]  log p(y_t | x, z, y_<t), for the posterior
     probe_log_probs      float32 [Q, D, B, P]
+
+    A continuation less probable than e^-183 of the best beam has the score -inf.
     """
 
     def forward(
@@ -39,28 +45,38 @@ class Mixture(nn.Module):
         num_candidates: ir.Value,
         probe_ids: ir.Value,
     ) -> tuple[ir.Value, ...]:
-        q, d, b = (op.Shape(log_weights, start=i, end=i + 1) for i in range(3))
-        one, minus_one = op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
-        v = op.Shape(logits, start=2, end=3)
+        q, b, d, v = (op.Shape(logits, start=i, end=i + 1) for i in range(4))
+        minus_one, one, two = (op.Constant(value_ints=[i]) for i in (-1, 1, 2))
+        headroom = op.Constant(value_float=HEADROOM)
+        log_probs = op.LogSoftmax(logits, axis=-1)  # log p(y_t | x, z, y_<t)
 
-        # log p(y_t | x, z, y_<t)
-        log_probs = op.Reshape(op.LogSoftmax(logits, axis=-1), op.Concat(q, d, b, minus_one, axis=0))
-        # log Σ_z p(z) p(y_t | z), in log space: a token may be impossible in float32 for every document
-        joint = op.Add(log_probs, op.Unsqueeze(log_weights, minus_one))
-        largest = op.ReduceMax(joint, one, keepdims=1)
-        total = op.ReduceSum(op.Exp(op.Sub(joint, largest)), one, keepdims=1)
-        marginal = op.Squeeze(op.Add(op.Log(total), largest), one)  # [Q, B, V]
+        # Σ_z p(z) p(y_t | z) for all beams, times what each beam is worth beside the best
+        best = op.ReduceMax(beam_scores, minus_one, keepdims=1)  # [Q, 1]
+        best = op.Max(best, op.Constant(value_float=MASKED))  # no beam at all: not -inf - -inf
+        worth = op.Unsqueeze(op.Sub(beam_scores, best), one)  # [Q, 1, B]
+        weights = op.Exp(op.Transpose(op.Add(log_weights, worth), perm=[0, 2, 1]))  # [Q, B, D]
+        scaled = op.Exp(op.Add(log_probs, headroom))
+        marginal = op.MatMul(op.Unsqueeze(weights, two), scaled)  # [Q, B, 1, V]
 
-        scores = op.Add(marginal, op.Unsqueeze(beam_scores, minus_one))
-        flat = op.Reshape(scores, op.Concat(q, minus_one, axis=0))  # [Q, B·V]
-        candidate_scores, places = op.TopK(flat, num_candidates, axis=-1, _outputs=2)
+        flat = op.Reshape(marginal, op.Concat(q, minus_one, axis=0))  # [Q, B·V]
+        chosen, places = op.TopK(flat, num_candidates, axis=-1, _outputs=2)
+        candidate_scores = op.Add(op.Sub(op.Log(chosen), headroom), best)
         candidate_beams, candidate_tokens = op.Div(places, v), op.Mod(places, v)
 
-        per_document = op.Reshape(log_probs, op.Concat(q, d, minus_one, axis=0))  # [Q, D, B·V]
-        spread = op.Expand(op.Unsqueeze(places, one), op.Concat(q, d, one, axis=0))
-        candidate_log_probs = op.GatherElements(per_document, spread, axis=2)
+        documents = op.Unsqueeze(op.Range(_scalar(op, 0), op.Squeeze(d), _scalar(op, 1)), one)  # [D, 1]
+        everywhere = op.Concat(q, d, num_candidates, axis=0)
+        coordinates = [
+            op.Unsqueeze(op.Expand(axis, everywhere), minus_one)
+            for axis in (op.Unsqueeze(candidate_beams, one), documents, op.Unsqueeze(candidate_tokens, one))
+        ]
+        candidate_log_probs = op.GatherND(log_probs, op.Concat(*coordinates, axis=-1), batch_dims=1)
 
         probes = op.Shape(probe_ids, start=2, end=3)
-        probe_places = op.Expand(op.Unsqueeze(probe_ids, one), op.Concat(q, d, b, probes, axis=0))
-        probe_log_probs = op.GatherElements(log_probs, probe_places, axis=3)
+        probe_places = op.Expand(op.Unsqueeze(probe_ids, two), op.Concat(q, b, d, probes, axis=0))
+        probed = op.GatherElements(log_probs, probe_places, axis=3)
+        probe_log_probs = op.Transpose(probed, perm=[0, 2, 1, 3])
         return candidate_scores, candidate_beams, candidate_tokens, candidate_log_probs, probe_log_probs
+
+
+def _scalar(op: Op, value: int) -> ir.Value:
+    return op.Constant(value_int=value)

@@ -1,0 +1,102 @@
+"""How a weight matrix is stored and multiplied, by precision (docs/operators.md has the measurements).
+
+FloatWeight   float32 or float16        FusedMatMul, in float32
+Int8Weight    int8, a scale a row       DynamicQuantizeMatMul: activations become uint8 on the way
+Int4Weight    4 bits, a scale a block   MatMulNBits
+"""
+
+from typing import Any, Protocol, TypeAlias
+
+import onnx_ir as ir
+from onnxscript import nn
+
+Op: TypeAlias = Any
+
+_CONTRIB = "com.microsoft"
+
+
+class StoredWeight(Protocol):
+    """W [out, in] as bytes in the bundle."""
+
+    def matmul(self, op: Op, x: ir.Value, bias: ir.Value | None) -> ir.Value:
+        """``x Wᵀ (+ b)`` for x float32 [..., in]."""
+
+    def rows(self, op: Op, ids: ir.Value) -> ir.Value:
+        """Rows of W as float32, for ids int64 [...]."""
+
+
+class FloatWeight:
+    """W in torch's own layout: a head tied to an embedding is the same tensor in the file."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        self._weight = weight
+
+    def matmul(self, op: Op, x: ir.Value, bias: ir.Value | None) -> ir.Value:
+        y = op.FusedMatMul(x, float32(op, self._weight), transB=1, _domain=_CONTRIB)
+        return y if bias is None else op.Add(y, bias)
+
+    def rows(self, op: Op, ids: ir.Value) -> ir.Value:
+        # Gather first: the table stays in the file's precision and is never copied whole.
+        return float32(op, _typed(op.Gather(self._weight, ids), self._weight.dtype))
+
+
+class Int8Weight:
+    """W as int8 with a scale a row.  ``transposed`` says that ``values`` is Wᵀ, as the operator reads it.
+
+    A table that is looked up too stays [out, in], so that a tied head is the same tensor in the file;
+    onnxruntime transposes it once when it loads.
+    """
+
+    def __init__(self, values: nn.Parameter, scales: nn.Parameter, *, transposed: bool) -> None:
+        self._values = values
+        self._scales = scales
+        self._transposed = transposed
+
+    def matmul(self, op: Op, x: ir.Value, bias: ir.Value | None) -> ir.Value:
+        values = self._values if self._transposed else op.Transpose(self._values, perm=[1, 0])
+        return op.DynamicQuantizeMatMul(x, values, self._scales, None, bias, _domain=_CONTRIB)
+
+    def rows(self, op: Op, ids: ir.Value) -> ir.Value:
+        if self._transposed:
+            raise ValueError("Only a table stored [out, in] has rows to look up.")
+        scales = op.Unsqueeze(op.Gather(self._scales, ids), op.Constant(value_ints=[-1]))
+        return op.Mul(op.Cast(op.Gather(self._values, ids), to=ir.DataType.FLOAT), scales)
+
+
+class Int4Weight:
+    """W as 4-bit numbers with a scale and a zero point a block of ``block_size`` along a row."""
+
+    def __init__(
+        self,
+        values: nn.Parameter,
+        scales: nn.Parameter,
+        zeros: nn.Parameter,
+        shape: tuple[int, int],
+        block_size: int,
+    ) -> None:
+        self._parameters = values, scales, zeros
+        self._shape = shape
+        self._block_size = block_size
+
+    def matmul(self, op: Op, x: ir.Value, bias: ir.Value | None) -> ir.Value:
+        n, k = self._shape
+        # accuracy_level 4: activations are quantised to int8 by block, the fastest on a CPU
+        return op.MatMulNBits(
+            x, *self._parameters, None, bias, K=k, N=n, bits=4, block_size=self._block_size, accuracy_level=4,
+            _domain=_CONTRIB,
+        )  # fmt: skip
+
+    def rows(self, op: Op, ids: ir.Value) -> ir.Value:
+        raise ValueError("A 4-bit matrix has no rows to look up; tables are stored as int8.")
+
+
+def float32(op: Op, value: ir.Value) -> ir.Value:
+    """A weight as float32; onnxruntime folds the cast of a weight stored as float16 when it loads."""
+    return value if value.dtype == ir.DataType.FLOAT else op.Cast(value, to=ir.DataType.FLOAT)
+
+
+def _typed(value: ir.Value, dtype: ir.DataType | None) -> ir.Value:
+    """Gathers come without type inference; say what is known."""
+    if value.dtype is None and dtype is not None:
+        value.dtype = dtype
+    return value

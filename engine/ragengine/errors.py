@@ -33,6 +33,10 @@ class DeviceError(RagEngineError):
     """The asked device or execution provider cannot be used here."""
 
 
+class MemoryLimitError(RagEngineError):
+    """What was asked needs more memory than ``memory_limit`` allows."""
+
+
 class DependencyError(RagEngineError):
     """A package that the asked feature needs is not installed."""
 

@@ -28,6 +28,7 @@ from ragengine.generation.sample import greedy_tokens, sample
 from ragengine.generation.sequence import fast, search_by_document, thorough
 from ragengine.generation.stepper import Stepper
 from ragengine.generation.trie import output_log_probs
+from ragengine.memory import check_weights_fit, questions_at_once
 from ragengine.options import GenerationOptions
 from ragengine.results import Hypothesis
 from ragengine.sessions import Device
@@ -69,19 +70,39 @@ class Generator:
     Safe to use from several threads.
     """
 
-    def __init__(self, bundle: Bundle, *, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
         self.bundle = bundle
+        self.memory_limit = memory_limit
+        if memory_limit is not None:
+            check_weights_fit(bundle, memory_limit)
         self.default_options = GenerationOptions.from_dict(bundle.manifest.generation)
-        self._model = GeneratorModel(bundle, device=device, threads=threads)
+        self._model = GeneratorModel(
+            bundle, device=device, threads=threads, low_memory=memory_limit is not None
+        )
 
     @classmethod
     def load(
-        cls, bundle: str | Path | Bundle, device: Device = "auto", threads: int | None = None
+        cls,
+        bundle: str | Path | Bundle,
+        device: Device = "auto",
+        threads: int | None = None,
+        memory_limit: int | None = None,
     ) -> "Generator":
-        """Open a bundle's generator.  Raises :class:`BundleError` when the bundle is not whole."""
-        return cls(
-            bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), device=device, threads=threads
-        )
+        """Open a bundle's generator.  Raises :class:`BundleError` when the bundle is not whole.
+
+        ``memory_limit`` is the bytes of memory the process should stay under: as many questions as fit are
+        answered together, and :class:`MemoryLimitError` says what is too large.  Calls from several threads
+        at once add up.
+        """
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        return cls(opened, device=device, threads=threads, memory_limit=memory_limit)
 
     @property
     def device(self) -> str:
@@ -104,9 +125,28 @@ class Generator:
         ``prefix_allowed_tokens_fn(question, tokens)`` restricts what may follow ``tokens``.
         """
         options = options or self.default_options
-        reading, prior, rules = self._started(
-            context_input_ids, context_attention_mask, doc_scores, options, prefix_allowed_tokens_fn
-        )
+        self.check_options(options)
+        arrays = self._checked(context_input_ids, context_attention_mask, doc_scores)
+        allowed = prefix_allowed_tokens_fn
+        hypotheses: list[list[Hypothesis]] = []
+        while len(hypotheses) < len(arrays[0]):
+            done = len(hypotheses)
+            part = slice(done, done + self._questions_at_once(arrays[0].shape, options))
+            numbered = None if allowed is None else _numbered_from(done, allowed)
+            hypotheses += self._generated(*(array[part] for array in arrays), options, numbered, done)
+        return hypotheses
+
+    def _generated(
+        self,
+        ids: IntArray,
+        mask: IntArray,
+        doc_scores: FloatArray,
+        options: GenerationOptions,
+        allowed_tokens: AllowedTokens | None,
+        first: int,
+    ) -> list[list[Hypothesis]]:
+        """:meth:`generate` for questions that are searched together; ``first`` is the number of the first."""
+        reading, prior, rules = self._started(ids, mask, doc_scores, options, allowed_tokens)
         if options.marginalize == "sequence" and options.search != "joint":
             outputs = self._by_document(reading, prior, rules)
         else:
@@ -114,8 +154,8 @@ class Generator:
         for question, found in enumerate(outputs):
             if not found:
                 raise OptionsError(
-                    f"The options leave no output for question {question}: at some step every token was "
-                    "banned; loosen suppress_tokens, bad_words_ids, the n-gram rules or the allowed tokens."
+                    f"The options leave no output for question {first + question}: at some step every token "
+                    "was banned; loosen suppress_tokens, bad_words_ids, the n-gram rules or allowed tokens."
                 )
         hypotheses = [
             [hypothesis(output, prior[question], options.marginalize) for output in found]
@@ -147,11 +187,12 @@ class Generator:
                 f"RAG-Sequence with search={options.search!r} cannot stream: whole outputs are ranked at its "
                 "end; use search='joint'."
             )
-        reading, prior, rules = self._started(
-            context_input_ids, context_attention_mask, doc_scores, options, None
-        )
-        if len(prior) != 1:
-            raise InputError(f"{len(prior)} questions cannot stream together; stream one at a time.")
+        self.check_options(options)
+        arrays = self._checked(context_input_ids, context_attention_mask, doc_scores)
+        if len(arrays[0]) != 1:
+            raise InputError(f"{len(arrays[0])} questions cannot stream together; stream one at a time.")
+        self._questions_at_once(arrays[0].shape, options)
+        reading, prior, rules = self._started(*arrays, options, None)
         return self._streamed(Stepper(self._model, reading, prior, rules), prior, options)
 
     def _streamed(
@@ -274,13 +315,20 @@ class Generator:
         options: GenerationOptions,
         allowed_tokens: AllowedTokens | None,
     ) -> tuple[Reading, FloatArray, Rules]:
-        """Check everything, read the documents, and set up the rules of the search."""
-        self.check_options(options)
-        ids, mask, scores = self._checked(ids, mask, doc_scores)
-        prior = log_prior(scores)
+        """Read the documents and set up the rules of the search."""
+        prior = log_prior(doc_scores)
         # What the mask hides is no token: how far a batch is padded must not change an answer.
         visible = np.where(mask != 0, ids, -1)
         return self._model.read(ids, mask), prior, Rules(options, visible, allowed_tokens)
+
+    def _questions_at_once(self, shape: tuple[int, ...], options: GenerationOptions) -> int:
+        """How many of Q questions [Q, D, S] are searched together: all, unless memory is limited."""
+        if self.memory_limit is None:
+            return shape[0]
+        beams = max(options.num_beams, options.num_return_sequences)
+        return questions_at_once(
+            self._model.spec, self.memory_limit, shape[1], shape[2], beams, options.longest
+        )
 
     def _checked(
         self, ids: IntArray, mask: IntArray, doc_scores: FloatArray
@@ -327,6 +375,11 @@ def _joint_ranking(hypotheses: list[Hypothesis], options: GenerationOptions) -> 
     """The joint search ranks and scores what it found by log p(y | x), as the thorough one does."""
     ranked = sorted(hypotheses, key=lambda h: -h.log_prob)[: options.num_return_sequences]
     return [replace(h, score=h.log_prob) for h in ranked]
+
+
+def _numbered_from(first: int, allowed_tokens: AllowedTokens) -> AllowedTokens:
+    """``allowed_tokens`` for questions that are counted from ``first``."""
+    return lambda question, tokens: allowed_tokens(first + question, tokens)
 
 
 def _unfit(name: str, array: NDArray[Any], expected: str) -> InputError:

@@ -54,6 +54,27 @@ class Reading:
             own_past=np.zeros((q * d, 1, 0), np.bool_),
         )
 
+    def without_dead_tokens(self) -> "Reading":
+        """The same past without the tokens that no beam goes on from, once they are more than half of it.
+
+        Beams of one search share most of their past, so what lives grows by about one token a step and
+        what is read by B.  Waiting for half keeps the copying below one token's worth a step.
+        """
+        live = self.own_past.any(axis=1)  # [Q, P]
+        most = int(live.sum(axis=1).max(initial=0))
+        if live.shape[1] < 2 * most + _SMALL_PAST:
+            return self
+        kept = np.argsort(~live, axis=1, kind="stable")[:, :most]  # [Q, P'], in their order
+        rows = np.arange(len(kept))[:, None]
+        documents = self.context_attention_mask.shape()[1]
+        by_row = np.repeat(kept, documents, axis=0)[:, None, :, None]  # [Q·D, 1, P', 1]
+        past = {
+            name: OrtValue.ortvalue_from_numpy(np.take_along_axis(value.numpy(), by_row, axis=2))
+            for name, value in self.past.items()
+        }
+        own_past = self.own_past.transpose(0, 2, 1)[rows, kept].transpose(0, 2, 1)
+        return replace(self, past=past, own_past=np.ascontiguousarray(own_past))
+
 
 @dataclass(frozen=True)
 class Step:
@@ -75,12 +96,21 @@ class Step:
 class GeneratorModel:
     """The encoder and decoder sessions of a bundle.  Stateless between calls, so threads may share it."""
 
-    def __init__(self, bundle: Bundle, *, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        low_memory: bool = False,
+    ) -> None:
         self.spec = bundle.manifest.generator
         self.device: Literal["cpu", "cuda"] = resolve_device(device)
         folder = self.spec.path
         self._encoder, self._cross_projections, self._decoder = (
-            create_session(bundle.file(folder, name), device=self.device, threads=threads)
+            create_session(
+                bundle.file(folder, name), device=self.device, threads=threads, low_memory=low_memory
+            )
             for name in GENERATOR_GRAPHS
         )
         layers = [f"{part}_{i}" for i in range(self.spec.num_decoder_layers) for part in ("key", "value")]
@@ -128,7 +158,10 @@ class GeneratorModel:
         token_ids and beam_indices int64 [Q, B] (which beam of the past each continues), log_weights
         float32 [Q, D, B], beam_scores float32 [Q, B], probe_ids int64 [Q, B, P].
         """
-        own_past = _continued(reading.own_past, beam_indices)
+        reading = replace(reading, own_past=_inherited(reading.own_past, beam_indices))
+        if self.device == "cpu":
+            reading = reading.without_dead_tokens()
+        own_past = _with_own_tokens(reading.own_past)
         feeds = {
             "token_ids": self._value(token_ids),
             "own_past": self._value(own_past),
@@ -146,7 +179,8 @@ class GeneratorModel:
         if np.isnan(step.scores).any() or np.isnan(step.probe_log_probs).any():
             raise GraphOutputError("The generator returned NaN; its weights or its inputs are damaged.")
         past = {past: outputs[present] for past, present in zip(self._past, self._present, strict=True)}
-        return step, replace(reading, past=past, own_past=own_past, length=reading.length + 1)
+        reading = replace(reading, past=past, own_past=own_past, length=reading.length + 1)
+        return step, reading
 
     def _run(
         self, session: InferenceSession, feeds: Mapping[str, OrtValue], outputs: Mapping[str, str]
@@ -164,14 +198,20 @@ class GeneratorModel:
         return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device)
 
 
-def _continued(own_past: BoolArray, beam_indices: IntArray) -> BoolArray:
-    """What each beam has read after this step, bool [Q, B, P+B]: its parent's past, and its own new token."""
-    q, b = beam_indices.shape
-    inherited = own_past[np.arange(q)[:, None], beam_indices]
+def _inherited(own_past: BoolArray, beam_indices: IntArray) -> BoolArray:
+    """What each beam has read before this step, bool [Q, B, P]: the past of the beam that it continues."""
+    inherited: BoolArray = own_past[np.arange(len(beam_indices))[:, None], beam_indices]
+    return inherited
+
+
+def _with_own_tokens(own_past: BoolArray) -> BoolArray:
+    """[Q, B, P] -> [Q, B, P+B]: every beam reads its own new token as well."""
+    q, b, _ = own_past.shape
     own = np.broadcast_to(np.eye(b, dtype=np.bool_), (q, b, b))
-    return np.concatenate([inherited, own], axis=2)
+    return np.concatenate([own_past, own], axis=2)
 
 
+_SMALL_PAST = 8  # tokens; less is not worth copying
 _CANDIDATES = dict.fromkeys(
     ("candidate_scores", "candidate_beams", "candidate_tokens", "candidate_log_probs", "probe_log_probs"),
     "cpu",

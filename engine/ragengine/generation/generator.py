@@ -126,14 +126,13 @@ class Generator:
         """
         options = options or self.default_options
         self.check_options(options)
-        arrays = self._checked(context_input_ids, context_attention_mask, doc_scores)
+        ids, mask, scores = self._checked(context_input_ids, context_attention_mask, doc_scores)
         allowed = prefix_allowed_tokens_fn
         hypotheses: list[list[Hypothesis]] = []
-        while len(hypotheses) < len(arrays[0]):
-            done = len(hypotheses)
-            part = slice(done, done + self._questions_at_once(arrays[0].shape, options))
+        while (done := len(hypotheses)) < len(ids):
+            part = slice(done, done + self._questions_at_once(ids.shape, options))
             numbered = None if allowed is None else _numbered_from(done, allowed)
-            hypotheses += self._generated(*(array[part] for array in arrays), options, numbered, done)
+            hypotheses += self._generated(ids[part], mask[part], scores[part], options, numbered, done)
         return hypotheses
 
     def _generated(
@@ -188,11 +187,11 @@ class Generator:
                 "end; use search='joint'."
             )
         self.check_options(options)
-        arrays = self._checked(context_input_ids, context_attention_mask, doc_scores)
-        if len(arrays[0]) != 1:
-            raise InputError(f"{len(arrays[0])} questions cannot stream together; stream one at a time.")
-        self._questions_at_once(arrays[0].shape, options)
-        reading, prior, rules = self._started(*arrays, options, None)
+        ids, mask, scores = self._checked(context_input_ids, context_attention_mask, doc_scores)
+        if len(ids) != 1:
+            raise InputError(f"{len(ids)} questions cannot stream together; stream one at a time.")
+        self._questions_at_once(ids.shape, options)
+        reading, prior, rules = self._started(ids, mask, scores, options, None)
         return self._streamed(Stepper(self._model, reading, prior, rules), prior, options)
 
     def _streamed(

@@ -131,4 +131,5 @@ class TextPieces:
         text = text.rstrip(_UNKNOWN)
         if not self._tokenizer.spec.clean_up_tokenization_spaces:
             return len(text)
-        return max((word.end() for word in _LONG_WORD.finditer(text)), default=0)
+        # Clean-up makes "'" of " ' " at the end, and a mark that follows takes the second space away again.
+        return max((word.end() for word in _LONG_WORD.finditer(text.rstrip("'"))), default=0)

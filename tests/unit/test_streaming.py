@@ -112,6 +112,7 @@ class _Plain:
 @hypothesis.example(["do", " ", "n", "'", "t"])
 @hypothesis.example(["we", " ", "'", "v", "e", " go"])
 @hypothesis.example(["it", " ", " ", "'", " ", "s"])
+@hypothesis.example([".", ".", " ", "'", " ", "."])
 @hypothesis.given(ENGLISH)
 def test_what_was_given_is_never_taken_back_by_clean_up(parts: list[str]) -> None:
     tokenizer: Any = _Plain(parts)

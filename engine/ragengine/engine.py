@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from ragengine.options import GenerationOptions
 from ragengine.prompts import Prompts, build_prompts
 from ragengine.results import Answer, Document
 from ragengine.retrieval.encoder import TextEncoder
-from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.retriever import Retriever
 from ragengine.scoring import Output, build_labels, shares
 from ragengine.sessions import Device
@@ -42,17 +41,26 @@ class RagEngine:
 
     @classmethod
     def load(
-        cls, bundle: str | Path, index: str | Path, device: Device = "auto", threads: int | None = None
+        cls,
+        bundle: str | Path,
+        index: str | Path,
+        device: Device = "auto",
+        threads: int | None = None,
+        verify: Literal["sha256", "size"] = "sha256",
+        memory_limit: int | None = None,
     ) -> "RagEngine":
         """Open a bundle and an index.
 
         ``device`` is auto, cpu or cuda; ``threads`` the threads a graph may use (default: all cores of
-        this process).  Raises :class:`BundleError` or :class:`IndexFolderError` when a folder is not
-        whole or the two do not belong together.
+        this process).  ``verify="size"`` compares the sizes of files instead of hashing them.
+        ``memory_limit`` is the bytes of memory this process should stay under, as in
+        :meth:`Generator.load`.  Raises :class:`BundleError` or :class:`IndexFolderError` when a folder is
+        not whole or the two do not belong together, :class:`MemoryLimitError` when they do not fit.
         """
-        opened = Bundle.open(bundle)
-        retriever = Retriever(opened, PassageIndex.open(index), device=device, threads=threads)
-        return cls(opened, retriever, Generator(opened, device=device, threads=threads))
+        opened = Bundle.open(bundle, verify=verify)
+        retriever = Retriever.load(opened, index, device=device, threads=threads, verify=verify)
+        generator = Generator(opened, device=device, threads=threads, memory_limit=memory_limit)
+        return cls(opened, retriever, generator)
 
     @property
     def default_options(self) -> GenerationOptions:
@@ -61,8 +69,11 @@ class RagEngine:
 
     def retrieve(self, question: str, n_docs: int | None = None) -> list[Document]:
         """The documents for one question, best first, with their scores and priors p(z | x)."""
-        vectors = self.retriever.encode(self.retriever.tokenize(_questions([question])))
-        found = self.retriever.search_vectors(vectors, n_docs or self.default_options.n_docs)
+        tokens = self.retriever.tokenize(_questions([question]))
+        with self.retriever.borrow_index() as index:
+            vectors = self.retriever.encode(tokens)
+            n_docs = self.default_options.n_docs if n_docs is None else n_docs
+            found = index.search_documents(vectors, n_docs)
         return with_priors(found)[0]
 
     @overload
@@ -229,8 +240,19 @@ class RagEngine:
         log_probs = self.generator.score(*prompts.arrays, targets, marginalize=options.marginalize)
         return dict(zip(chosen, shares(log_probs), strict=True))
 
+    def swap_index(self, path: str | Path, *, verify: Literal["sha256", "size"] = "sha256") -> None:
+        """Answer from the index at ``path`` from now on, without a pause: the paper's hot-swapping.
+
+        The new index is opened, checked to belong to the bundle and searched once, then takes the old one's
+        place.  Questions that run finish on the old one, which closes after the last of them: every answer
+        comes wholly from one index.  ``path`` may be the same path, built again.  Raises
+        :class:`IndexFolderError` where the new index cannot be used or the engine is closed; then nothing
+        has changed.
+        """
+        self.retriever.swap_index(path, verify=verify)
+
     def close(self) -> None:
-        """Close the index's files; the engine cannot search afterwards."""
+        """Take no more questions; running ones finish, then the index's files close.  May be called again."""
         self.retriever.close()
 
     def __enter__(self) -> "RagEngine":
@@ -257,13 +279,14 @@ class RagEngine:
     ) -> Prompts:
         """The left half of Figure 1: q(x), the documents with p(z | x), and what the generator reads."""
         retriever = self.retriever
-        tokens = retriever.tokenize(questions)
-        vectors = retriever.encode(tokens)
-        clock.stage("encode_question")
-        if documents is None:
-            found = retriever.search_vectors(vectors, n_docs)
-        else:
-            found = own_documents(documents, vectors, self._passage_encoder)
+        with retriever.borrow_index() as index:
+            tokens = retriever.tokenize(questions)
+            vectors = retriever.encode(tokens)
+            clock.stage("encode_question")
+            if documents is None:
+                found = index.search_documents(vectors, n_docs)
+            else:
+                found = own_documents(documents, vectors, self._passage_encoder)
         kept, pruned = prune(with_priors(found), doc_pruning)
         clock.stage("search")
         texts = [retriever.question_text(encoded) for encoded in tokens]

@@ -15,9 +15,12 @@ from ragengine import folders
 from ragengine.bundle import Bundle
 from ragengine.cli.index import index as index_command
 from ragengine.errors import IndexFolderError, InputError, PassagesError, RagEngineError
+from ragengine.retrieval import filling
 from ragengine.retrieval.build import build_index
 from ragengine.retrieval.index import FORMAT, IndexManifest, PassageIndex
 from ragengine.retrieval.passages import Passage
+from ragengine.retrieval.plan import IndexPlan
+from ragengine.retrieval.recall import sample_rows
 from tests.unit.bundles import WORDS, Array, E, add_passage_encoder, brute_force, random_vectors, write_bundle
 
 # --- building --------------------------------------------------------------------------------------
@@ -25,8 +28,8 @@ from tests.unit.bundles import WORDS, Array, E, add_passage_encoder, brute_force
 
 def test_build_open_search(build: Callable[..., Path], bundle: Path) -> None:
     vectors, questions = random_vectors(300), random_vectors(4, seed=1)
-    progress: list[tuple[int, int | None]] = []
-    path = build(vectors, progress=lambda done, total: progress.append((done, total)))
+    progress: list[tuple[str, int, int | None]] = []
+    path = build(vectors, progress=lambda *step: progress.append(step))
     with PassageIndex.open(path) as index:
         assert (index.count, index.dimension) == (300, E)
         assert (index.manifest.factory, index.manifest.recall) == ("Flat", 1.0)
@@ -40,7 +43,11 @@ def test_build_open_search(build: Callable[..., Path], bundle: Path) -> None:
         ]
         index.check_belongs_to(Bundle.open(bundle))
         index.verify()
-    assert progress[-1] == (300, 300)
+    assert [step for step in progress if step[1] == step[2] == 300] == [
+        ("passages", 300, 300),
+        ("vectors", 300, 300),
+        ("add", 300, 300),
+    ]
     index.close()
     with pytest.raises(IndexFolderError, match="is closed"):
         index.search(questions, 5)
@@ -66,15 +73,15 @@ def test_embeddings_of_a_datasets_folder(tmp_path: Path, bundle: Path) -> None:
         assert index.passages([4])[0].text == "4"
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_passages_are_encoded_in_file_order(tmp_path: Path, bundle: Path, batch_size: int) -> None:
+@pytest.mark.parametrize("batch_tokens", [1, 70, 8192])
+def test_passages_are_encoded_in_file_order(tmp_path: Path, bundle: Path, batch_tokens: int) -> None:
     random = np.random.default_rng(0)
     weights = random.integers(-4, 5, (len(WORDS), E))  # whole numbers: their sums are exact in any order
     add_passage_encoder(bundle, weights)
     letters = [random.choice(WORDS[4:], random.integers(0, 20)) for _ in range(50)]
     lines = [json.dumps({"title": "t", "text": " ".join(words)}) for words in letters]
     (tmp_path / "passages.jsonl").write_text("\n".join(lines))
-    build_index(tmp_path / "passages.jsonl", tmp_path / "index", bundle=bundle, batch_size=batch_size)
+    build_index(tmp_path / "passages.jsonl", tmp_path / "index", bundle=bundle, batch_tokens=batch_tokens)
     stored = np.load(tmp_path / "index" / "vectors.npy")
     tokens = [["[CLS]", "t", "[SEP]", *words, "[SEP]"] for words in letters]
     expected = [sum(weights[WORDS.index(token)] for token in passage) for passage in tokens]
@@ -117,7 +124,8 @@ def test_wrong_embeddings_are_named(
         ({"factory": "IVF99,Flat"}, InputError, r"cannot index these 20 vectors .*number of clusters \(99\)"),
         ({"factory": "IDMap,Flat"}, InputError, "cannot index these 20 vectors"),
         ({"recall": 0}, InputError, "recall is 0; it must be above 0"),
-        ({"batch_size": 0}, InputError, "batch_size is 0"),
+        ({"batch_tokens": 0}, InputError, "batch_tokens is 0"),
+        ({"seed": -1}, InputError, "seed is -1"),
         ({"embeddings": "absent.npy"}, PassagesError, "absent.npy cannot be read"),
     ],
 )
@@ -262,3 +270,140 @@ def test_missing_faiss_says_what_to_install() -> None:
 def test_manifest_names_its_format(build: Callable[..., Path]) -> None:
     content = json.loads((build(random_vectors(20)) / folders.MANIFEST).read_text())
     assert (content["format"], content["format_version"]) == ("ragengine-index", 1)
+
+
+# --- the same input gives the same index -----------------------------------------------------------
+
+
+def clustered_vectors(count: int, dimension: int) -> Array:
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((50, dimension))
+    vectors = centres[random.integers(0, 50, count)] + 0.5 * random.standard_normal((count, dimension))
+    return vectors.astype(np.float32)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("factory", ["OPQ4_16,IVF32,PQ4x6", "PCA16,IVF32,SQ8", "HNSW8", "IVF32_HNSW8,Flat"])
+def test_same_input_and_threads_give_the_same_index(tmp_path: Path, factory: str, threads: int) -> None:
+    vectors = clustered_vectors(6000, 32)
+    bundle = write_bundle(tmp_path / "bundle", 32)
+    np.save(tmp_path / "v.npy", vectors)
+    (tmp_path / "p.jsonl").write_text('{"title": "t", "text": "x"}\n' * len(vectors))
+    written = []
+    for name in ("one", "two"):
+        path = tmp_path / name
+        build_index(
+            *(tmp_path / "p.jsonl", path),
+            **{"bundle": bundle, "embeddings": tmp_path / "v.npy", "factory": factory, "threads": threads},
+            recall=0.9,
+        )
+        content = json.loads((path / folders.MANIFEST).read_text())
+        assert content.pop("timings")["search_ms"] > 0
+        written.append(content)
+    assert written[0] == written[1]
+
+
+def test_another_seed_draws_other_samples(
+    build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ragengine.retrieval.plan.TRAINING_VECTORS", 256)
+    first, second = (
+        IndexManifest.read(build(random_vectors(2000), factory="IVF4,PQ2x4", seed=seed)) for seed in (0, 1)
+    )
+    assert (first.seed, second.seed) == (0, 1)
+    assert first.files["index.faiss"] != second.files["index.faiss"]
+    assert first.files["vectors.npy"] == second.files["vectors.npy"]
+
+
+def test_training_leaves_the_questions_of_the_recall_test_out() -> None:
+    faiss_index = filling.empty_faiss_index("IVF4,Flat", E)
+    assert filling._training_rows(faiss_index, 60_000, 0) == slice(None)
+    rows = filling._training_rows(faiss_index, 200_000, 0)
+    assert 65536 - 1000 <= len(rows) < 65536
+    assert not np.isin(rows, sample_rows(200_000, 0)).any()
+    assert (np.diff(rows) > 0).all()
+
+
+# --- tuning ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "factory", ["IVF16,Flat", "OPQ4_8,IVF16,PQ4x4", "PQ4x4", "HNSW8", "IVF16,PQ4x4,RFlat"]
+)
+def test_tuning_finds_the_cheapest_settings_that_reach_the_recall(
+    build: Callable[..., Path], factory: str
+) -> None:
+    manifest = IndexManifest.read(build(random_vectors(3000), factory=factory, recall=0.9))
+    tuning = manifest.tuning
+    assert tuning is not None
+    assert manifest.recall is not None
+    assert (tuning.target, tuning.n_docs, tuning.queries, tuning.source) == (0.9, 5, 1000, "passages")
+    assert manifest.recall >= 0.9
+    chosen = next(point for point in tuning.points if point.search == manifest.search)
+    assert chosen.recall == pytest.approx(manifest.recall, abs=0.002)  # as searched and as foretold
+    assert all(point.recall < 0.9 for point in tuning.points if point.cost < chosen.cost)
+
+
+def test_recall_is_that_of_given_questions(tmp_path: Path, build: Callable[..., Path]) -> None:
+    vectors, questions = random_vectors(2000), random_vectors(300, seed=9) * 3
+    np.save(tmp_path / "queries.npy", questions)
+    path = build(vectors, factory="IVF16,PQ4x4", recall=0.85, queries=tmp_path / "queries.npy")
+    with PassageIndex.open(path) as index:
+        tuning = index.manifest.tuning
+        assert tuning is not None
+        assert (tuning.source, tuning.queries) == ("file", 300)
+        rows, _ = brute_force(vectors.astype(np.float16), questions, 5)
+        found = index.search(questions, 5).rows
+        hits = (found[:, :, None] == rows[:, None, :]).sum() / rows.size
+        assert index.manifest.recall == pytest.approx(hits, abs=1e-6)
+        index.verify()
+
+
+def test_recall_where_most_passages_are_the_same(build: Callable[..., Path]) -> None:
+    # More equally good passages than exact search remembers: any of them counts as found.
+    vectors = random_vectors(40)[np.random.default_rng(0).integers(0, 40, 2000)]
+    manifest = IndexManifest.read(build(vectors, factory="IVF4,Flat", recall=0.99))
+    assert manifest.recall is not None
+    assert manifest.recall >= 0.99
+    assert manifest.search["nprobe"] < 4
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        (random_vectors(3, E + 1), r"holds vectors \[3, 9\]; one or more of 8 were expected"),
+        (random_vectors(3)[:0], r"holds vectors \[0, 8\]"),
+        (np.array([[0.0] * E, [np.inf] * E], np.float32), "question vector 1 has NaN or infinite"),
+        (np.zeros((3, E)), "holds float64"),
+    ],
+)
+def test_wrong_questions_are_named(
+    tmp_path: Path, build: Callable[..., Path], queries: Array, message: str
+) -> None:
+    np.save(tmp_path / "queries.npy", queries)
+    with pytest.raises(InputError, match=message):
+        build(random_vectors(20), factory="IVF2,Flat", queries=tmp_path / "queries.npy")
+
+
+def test_automatic_factory_is_told_with_its_reason(
+    build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ragengine.retrieval.plan.FLAT_LIMIT", 1000)
+    plans: list[IndexPlan] = []
+    small = IndexManifest.read(build(random_vectors(999), on_plan=plans.append))
+    large = IndexManifest.read(build(random_vectors(4000), on_plan=plans.append))
+    assert [plan.factory for plan in plans] == ["Flat", "OPQ2_8,IVF256,PQ2"]
+    assert [small.reason, large.reason] == [plan.reason for plan in plans]
+    assert "256 lists" in large.reason
+
+
+def test_manifest_of_the_first_version_still_opens(build: Callable[..., Path]) -> None:
+    path = build(random_vectors(300), factory="IVF4,Flat", recall=1.0)
+    content = json.loads((path / folders.MANIFEST).read_text())
+    for name in ("reason", "seed", "tuning", "timings"):
+        del content[name]
+    (path / folders.MANIFEST).write_text(json.dumps(content))
+    with PassageIndex.open(path) as index:
+        assert index.manifest.tuning is None
+        index.verify()
+    assert "not noted" in run("info", path).stdout

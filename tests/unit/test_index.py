@@ -218,7 +218,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "a negative setting": (
         lambda path: None,
         {"search": {"nprobe": -4}},
-        "nprobe is -4; it must be at least 1",
+        "nprobe is -4; it must be a whole number of at least 1",
     ),
     "unlisted file": (lambda path: (path / "index.faiss").unlink(), {}, "does not list index.faiss"),
     "wrong types": (lambda path: None, {"count": "20"}, "count: expected int, found str"),
@@ -271,6 +271,17 @@ def test_verify_finds_what_hashes_cannot_show(
     rewrite_manifest(path)
     with PassageIndex.open(path) as index, pytest.raises(IndexFolderError, match=message):
         index.verify()
+
+
+def test_opening_reads_no_passages_but_the_first_and_the_last(build: Callable[..., Path]) -> None:
+    path = build(random_vectors(4000))
+    content = (path / "passages.sqlite").read_bytes()
+    third = len(content) // 3
+    (path / "passages.sqlite").write_bytes(content[:third] + b"\xff" * third + content[2 * third :])
+    with PassageIndex.open(path, verify="size") as index:
+        assert [passage.id for passage in index.passages([0, 3999])] == ["id0", "id3999"]
+        with pytest.raises(IndexFolderError, match=r"passages\.sqlite cannot be read"):
+            index.passages([2000])
 
 
 def test_verify_measures_recall_again(build: Callable[..., Path]) -> None:

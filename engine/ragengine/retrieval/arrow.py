@@ -20,14 +20,19 @@ _STATE = "state.json"
 _TEXTS = ("title", "text")
 
 
-def read_dataset_passages(folder: Path) -> Iterator[Passage]:
-    """Stream the columns ``title``, ``text`` and, where there is one, ``id`` (else the row number from 0)."""
+def read_dataset_passages(folder: Path, first_row: int = 0) -> Iterator[Passage]:
+    """Stream the columns ``title``, ``text`` and, where there is one, ``id`` (else the row number)."""
     row = 0
     for batch in _batches(folder, _TEXTS):
         names = [name for name in ("id", "title", "text") if name in batch.schema.names]
         for record in batch.select(names).to_pylist():
-            yield checked_passage({"id": str(row), **record}, f"{folder}, row {row}")
+            yield checked_passage({"id": str(first_row + row), **record}, f"{folder}, row {row}")
             row += 1
+
+
+def count_rows(folder: Path) -> int:
+    """The number of rows, told by the headers of the record batches."""
+    return sum(batch.num_rows for batch in _batches(folder, _TEXTS))
 
 
 def has_embeddings(folder: Path) -> bool:
@@ -65,7 +70,7 @@ def read_dataset_embeddings(folder: Path) -> Iterator[NDArray[np.float32]]:
 def _batches(folder: Path, columns: tuple[str, ...]) -> Iterator[Any]:
     """The record batches of all files of the dataset, without the empty ones; ``columns`` must be there."""
     pyarrow = _pyarrow()
-    for path in _data_files(folder):
+    for path in data_files(folder):
         try:
             with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as reader:
                 absent = [name for name in columns if name not in reader.schema.names]
@@ -79,7 +84,7 @@ def _batches(folder: Path, columns: tuple[str, ...]) -> Iterator[Any]:
             raise PassagesError(f"{path} cannot be read as an Arrow stream: {reason}.") from reason
 
 
-def _data_files(folder: Path) -> list[Path]:
+def data_files(folder: Path) -> list[Path]:
     if (folder / "dataset_dict.json").exists():
         raise PassagesError(f"{folder} holds several splits; give the folder of one of them.")
     try:
@@ -88,7 +93,8 @@ def _data_files(folder: Path) -> list[Path]:
         rearranged = bool(state.get("_indices_data_files"))
     except FileNotFoundError:
         raise PassagesError(
-            f"{folder} has no {_STATE}, so it is not a folder written by datasets.Dataset.save_to_disk."
+            f"{folder} has no {_STATE}, so it is not a folder written by datasets.Dataset.save_to_disk, "
+            "and it has no text or Markdown files."
         ) from None
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as reason:
         raise PassagesError(

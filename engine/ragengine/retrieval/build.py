@@ -2,52 +2,46 @@
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from ragengine import folders
 from ragengine.bundle import Bundle
-from ragengine.errors import IndexFolderError, InputError, PassagesError
-from ragengine.retrieval.arrow import has_embeddings, read_dataset_embeddings
-from ragengine.retrieval.encoder import TextEncoder
+from ragengine.errors import BundleError, DependencyError, IndexFolderError, InputError, PassagesError
+from ragengine.retrieval import filling, resources
+from ragengine.retrieval.embeddings import VectorSource, choose_source, fill_vectors, open_vector_file
+from ragengine.retrieval.encoder import BATCH_TOKENS
+from ragengine.retrieval.faiss_file import read_faiss
 from ragengine.retrieval.index import (
     FAISS_FILE,
     FORMAT,
     FORMAT_VERSION,
     PASSAGES_FILE,
+    QUERIES_FILE,
     VECTORS_FILE,
     IndexEncoder,
     IndexManifest,
 )
 from ragengine.retrieval.passages import Passage, read_passages
-from ragengine.retrieval.recall import RecallTest
+from ragengine.retrieval.plan import IndexPlan, disk_needed, memory_needed, plan_index
+from ragengine.retrieval.progress import Progress, Report, phase_report
+from ragengine.retrieval.recall import QUERIES, RECALL_AT, RecallTest
 from ragengine.retrieval.store import PassageStore, write_passages
-from ragengine.retrieval.vectors import (
-    FP16_MAX,
-    FloatArray,
-    HalfArray,
-    VectorIndex,
-    faiss_reason,
-    import_faiss,
-    open_vectors,
-)
+from ragengine.retrieval.tuning import Tuning, tune
+from ragengine.retrieval.vectors import FloatArray, HalfArray, import_faiss, open_vectors
+from ragengine.retrieval.workspace import Workspace, describe_files
 from ragengine.sessions import Device
 
-Progress: TypeAlias = Callable[[int, int | None], None]
-VectorBlocks: TypeAlias = Callable[[PassageStore, Progress], Iterator[FloatArray]]
-"""Gives the vectors of all passages in file order, as blocks of float32 [rows, E]."""
-
-DEFAULT_FACTORY = "Flat"
-_RERANK_WIDTH = 100
-_TRAINING_VECTORS = 131072
-_SEED = 0
-_ROWS_AT_ONCE = 16384
-# Passages sorted by length together: enough for little padding, few enough for any memory.
-_SORTED_TOGETHER = 4096
+_TRAINED_FILE = "trained.faiss"
+_FILLED_FILE = "filled.faiss"
 _REPORT_EVERY = 1000
+_SAVE_SECONDS = 10.0
+# What --resume cannot help with: the same would be wrong again.
+_HOPELESS = (PassagesError, InputError, BundleError, DependencyError)
 
 
 def build_index(
@@ -56,220 +50,251 @@ def build_index(
     *,
     bundle: str | Path | Bundle,
     embeddings: str | Path | None = None,
+    queries: str | Path | None = None,
     factory: str | None = None,
     recall: float = 0.95,
+    seed: int = 0,
+    resume: bool = False,
     device: Device = "auto",
     threads: int | None = None,
-    batch_size: int = 64,
+    batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
+    on_plan: Callable[[IndexPlan], object] | None = None,
 ) -> IndexManifest:
     """Build the index folder ``index`` from ``passages`` and return its manifest.
 
     The vectors are ``embeddings`` (a ``.npy`` of float32 [passages, E], in file order) where given, else the
     column ``embeddings`` of a datasets folder, else d(z) of the bundle's passage encoder, computed on
-    ``device`` with ``threads`` threads in batches of ``batch_size``.
+    ``device`` with ``threads`` threads in batches of ``batch_tokens`` tokens.
 
-    ``factory`` is any FAISS factory string that takes inner products, ``Flat`` (exact) by default.  For an
-    approximate one ``nprobe`` is raised until ``recall`` is reached; where it is not, the best index is
-    kept and the returned ``manifest.recall`` is below ``recall``.
+    ``factory`` is any FAISS factory string that takes inner products; without one :func:`plan_index` chooses,
+    and ``on_plan`` is told what and why.  The settings of an approximate index are tuned until ``recall`` at
+    5 documents is reached for ``queries`` (a ``.npy`` of float32 [Q, E], question vectors), or for passages
+    that look for others.  Where it is not, the best settings are kept and the returned ``manifest.recall``
+    is below ``recall``.  ``seed`` draws the training sample and the questions.  The same input, settings,
+    ``seed`` and number of threads give the same files.
 
-    ``progress(done, total)`` counts passages: first those read (``total`` is None), then their vectors.
+    ``progress(phase, done, total)`` is called with the phases of :data:`ragengine.retrieval.progress.PHASES`.
 
-    A folder ``index`` that is there is replaced when the new one is whole, and only if it is an index.
-    Raises :class:`PassagesError` (passages, embeddings), :class:`InputError` (factory, recall, batch size),
-    :class:`BundleError`, :class:`IndexFolderError` (cannot be written), :class:`DependencyError`.
+    A folder ``index`` that is there is replaced when the new one is whole, and only if it is an index.  A
+    build that was killed or interrupted goes on where it was with ``resume``; without, it begins again.
+    Raises :class:`PassagesError` (passages, embeddings), :class:`InputError` (factory, recall, batch tokens,
+    queries), :class:`BundleError`, :class:`IndexFolderError` (cannot be written, no room, cannot be resumed),
+    :class:`DependencyError`.
     """
     if not 0 < recall <= 1:
         raise InputError(f"recall is {recall}; it must be above 0 and at most 1.")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    if batch_tokens < 1:
+        raise InputError(f"batch_tokens is {batch_tokens}; it must be at least 1.")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; it must be at least 0.")
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    passages = Path(passages)
-    factory = DEFAULT_FACTORY if factory is None else factory
-    report: Progress = progress or (lambda done, total: None)
+    passages, index = Path(passages), Path(index)
     dimension = bundle.index_encoder.dimension
-    faiss_index = _empty_faiss_index(factory, dimension)  # a typing error costs no hours
-    source, vector_blocks = _choose_vectors(passages, embeddings, bundle, device, threads, batch_size)
-    with folders.replaced_folder(Path(index), FORMAT, IndexFolderError) as folder:
-        write_passages(folder / PASSAGES_FILE, _counted(read_passages(passages), report))
-        store = PassageStore(folder / PASSAGES_FILE)
-        try:
-            if store.count == 0:
-                raise PassagesError(f"{passages} has no passages; an index needs at least one.")
-            blocks = vector_blocks(store, report)
-            max_norm = _write_vectors(folder / VECTORS_FILE, blocks, (store.count, dimension), source, report)
-        finally:
-            store.close()
-        vectors = open_vectors(folder / VECTORS_FILE, np.float16, IndexFolderError)
-        _fill(faiss_index, vectors, factory)
-        search, measured = _tuned(faiss_index, vectors, max_norm, recall)
-        try:
-            import_faiss().write_index(faiss_index, str(folder / FAISS_FILE))
-        except RuntimeError as reason:
-            raise IndexFolderError(
-                f"{folder / FAISS_FILE} cannot be written: {faiss_reason(reason)}"
-            ) from reason
-        manifest = IndexManifest(
-            dimension=dimension,
-            metric="inner_product",
-            count=len(vectors),
-            factory=factory,
-            search=search,
-            recall=measured,
-            max_norm=max_norm,
-            encoder=_index_encoder(bundle),
-            created_by=f"ragengine {_version()}",
-            created_from={"passages": passages.name, "vectors": source},
-            files={},
-        )
-        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
-        folders.write_manifest(folder, content)
+    questions = None if queries is None else read_queries(Path(queries), dimension)
+    if factory is not None:
+        filling.empty_faiss_index(factory, dimension)  # a typing error costs no hours
+    source = choose_source(
+        passages, embeddings, bundle, device=device, threads=threads, batch_tokens=batch_tokens
+    )
+    settings = {
+        "passages": _described(passages),
+        "vectors": source.name + ("" if embeddings is None else f" {_described(Path(embeddings))}"),
+        "queries": "none" if queries is None else _described(Path(queries)),
+        "encoder": bundle.index_encoder.fingerprint,
+        "factory": factory or "automatic",
+        "recall": str(recall),
+        "seed": str(seed),
+        "batch tokens": str(batch_tokens),
+        "faiss": import_faiss().__version__,
+        "ragengine": version(),
+    }
+    if not resume:  # else part of it is written, and the count is known soon
+        expected = source.count or resources.estimate_count(passages)
+        _check_room(index, factory, expected, dimension, resources.passages_bytes(passages))
+    job = _Job(source, factory, questions, recall, seed, threads, progress, on_plan)
+    with folders.resumable_folder(
+        index, FORMAT, IndexFolderError, resume=resume, hopeless=_HOPELESS
+    ) as folder:
+        workspace = Workspace.open(folder, settings)
+        if not workspace.state.finished:
+            _write_passages(workspace, passages, source, phase_report(progress, "passages"))
+            if workspace.state.rows == 0:
+                _check_room(index, factory, workspace.state.count or 0, dimension, 0)
+            draft = IndexManifest(
+                dimension=dimension,
+                metric="inner_product",
+                count=workspace.state.count or 0,
+                factory="",
+                search={},
+                recall=None,
+                max_norm=0.0,
+                encoder=index_encoder(bundle),
+                created_by=f"ragengine {version()}",
+                created_from={"passages": passages.name, "vectors": source.name},
+                files={},
+                seed=seed,
+            )
+            job.run(workspace, draft)
     return IndexManifest.read(index)
 
 
-def _choose_vectors(
-    passages: Path,
-    embeddings: str | Path | None,
-    bundle: Bundle,
-    device: Device,
-    threads: int | None,
-    batch_size: int,
-) -> tuple[str, VectorBlocks]:
-    """Where the vectors come from, by name, and how to get them; opened before anything is written."""
-    if embeddings is not None:
-        vectors = open_vectors(Path(embeddings), np.float32, PassagesError)
-        starts = range(0, len(vectors), _ROWS_AT_ONCE)
-        return f"file {Path(embeddings).name}", lambda store, report: (
-            vectors[start : start + _ROWS_AT_ONCE] for start in starts
+@dataclass(frozen=True)
+class _Job:
+    """The phases of a build after the passages; each is skipped where the workspace has its result."""
+
+    source: VectorSource
+    factory: str | None
+    questions: FloatArray | None
+    recall: float
+    seed: int
+    threads: int | None
+    progress: Progress | None
+    on_plan: Callable[[IndexPlan], object] | None
+
+    def run(self, workspace: Workspace, draft: IndexManifest) -> None:
+        """Bring the workspace to its end: every file of the index in ``output``."""
+        state, output = workspace.state, workspace.output
+        vectors = self._write_vectors(workspace, draft)
+        plan = self._plan(draft.count, draft.dimension)
+        draft = dataclasses.replace(draft, factory=plan.factory, reason=plan.reason, max_norm=state.max_norm)
+        faiss_index = self._filled_index(workspace, vectors, plan.factory)
+        draft = tuned_manifest(
+            output, draft, faiss_index, vectors, self.questions, self.recall, self.threads, self.progress
         )
-    if passages.is_dir() and has_embeddings(passages):
-        source = f"column 'embeddings' of {passages.name}"
-        return source, lambda store, report: read_dataset_embeddings(passages)
-    spec = bundle.manifest.passage_encoder
-    if spec is None:
-        raise PassagesError(
-            f"The bundle {bundle.path} has no passage encoder and no embeddings are given; export it with "
-            "--context-encoder, or give --embeddings FILE.npy."
+        workspace.save("tune")
+        timings = {f"{phase}_s": seconds for phase, seconds in state.timings.items()}
+        write_index_manifest(output, dataclasses.replace(draft, timings={**timings, **draft.timings}))
+        for name in (_TRAINED_FILE, _FILLED_FILE):
+            (workspace.folder / name).unlink(missing_ok=True)
+        state.finished = True
+        workspace.save("tune")
+
+    def _write_vectors(self, workspace: Workspace, draft: IndexManifest) -> HalfArray:
+        state, path = workspace.state, workspace.output / VECTORS_FILE
+        if state.rows < draft.count:
+            shape = (draft.count, draft.dimension)
+            stored = open_vector_file(path, shape, resume=state.rows > 0)
+            before = state.max_norm
+
+            def saved(rows: int, max_norm: float) -> None:
+                state.rows, state.max_norm = rows, max(before, max_norm)
+                if workspace.unsaved_seconds >= _SAVE_SECONDS:
+                    stored.flush()  # type: ignore[attr-defined]  # a memmap: on disk before the state says so
+                    workspace.save("vectors")
+
+            store = PassageStore(workspace.output / PASSAGES_FILE)
+            try:
+                blocks = self.source.blocks(store, 0, state.rows)
+                report = phase_report(self.progress, "vectors")
+                fill_vectors(stored, blocks, self.source, report, state.rows, saved)
+            finally:
+                store.close()
+            workspace.save("vectors")
+        return open_vectors(path, np.float16, IndexFolderError)
+
+    def _plan(self, count: int, dimension: int) -> IndexPlan:
+        if self.factory is not None:
+            return IndexPlan(self.factory, "chosen by the user")
+        plan = plan_index(count, dimension)
+        if self.on_plan is not None:
+            self.on_plan(plan)
+        return plan
+
+    def _filled_index(self, workspace: Workspace, vectors: HalfArray, factory: str) -> Any:
+        """The FAISS index of all ``vectors``, trained and filled from where the workspace is."""
+        final, filled, trained = (
+            workspace.output / FAISS_FILE,
+            workspace.folder / _FILLED_FILE,
+            workspace.folder / _TRAINED_FILE,
         )
-    encoder = TextEncoder.load(bundle, spec, device=device, threads=threads)
-    return f"passage encoder {spec.name}", lambda store, report: _encoded(encoder, store, batch_size, report)
+        if final.exists():
+            return read_faiss(final, mapped=False)
+        if filled.exists() or trained.exists():
+            faiss_index = read_faiss(filled if filled.exists() else trained, mapped=False)
+        else:
+            faiss_index = filling.empty_faiss_index(factory, vectors.shape[1])
+            report = phase_report(self.progress, "train")
+            filling.train(faiss_index, vectors, factory, self.seed, self.threads, report)
+            filling.write_faiss(faiss_index, trained)
+            workspace.save("train")
+
+        def checkpoint() -> None:
+            filling.write_faiss(faiss_index, filled)
+            workspace.save("add")
+
+        report = phase_report(self.progress, "add")
+        filling.add(faiss_index, vectors, factory, self.threads, report, checkpoint)
+        filling.write_faiss(faiss_index, filled)
+        filled.replace(final)
+        workspace.save("add")
+        return faiss_index
 
 
-def _encoded(
-    encoder: TextEncoder, store: PassageStore, batch_size: int, report: Progress
-) -> Iterator[FloatArray]:
-    """d(z) of every passage.  Batches hold passages of similar length, so that little is padded."""
-    done = 0
-    for block in store.blocks(_SORTED_TOGETHER):
-        texts = encoder.tokenizer.encode([(passage.title, passage.text) for passage in block])
-        by_length = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
-        vectors = np.empty((len(texts), encoder.dimension), np.float32)
-        for start in range(0, len(texts), batch_size):
-            rows = by_length[start : start + batch_size]
-            vectors[rows] = encoder.encode_tokens([texts[row] for row in rows])
-            report(done + start + len(rows), store.count)
-        done += len(texts)
-        yield vectors
+def tuned_manifest(
+    folder: Path,
+    draft: IndexManifest,
+    faiss_index: Any,
+    vectors: HalfArray,
+    questions: FloatArray | None,
+    target: float,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> IndexManifest:
+    """``draft`` with search settings that reach ``target``, the recall measured and how; exact ones need
+    none.
 
-
-def _write_vectors(
-    path: Path, blocks: Iterable[FloatArray], shape: tuple[int, int], source: str, report: Progress
-) -> float:
-    """Write blocks of vectors as fp16 ``shape`` = [N, E]; the largest Euclidean norm of what was stored."""
-    count, dimension = shape
-    stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    row = 0
-    max_norm = 0.0
-    for block in blocks:
-        if block.shape[1] != dimension:
-            raise PassagesError(
-                f"The {source} has vectors of {block.shape[1]} numbers, the bundle's encoder gives "
-                f"{dimension}; use the embeddings of this encoder."
-            )
-        if row + len(block) > count:
-            raise _wrong_count(source, "more", count)
-        with np.errstate(over="ignore"):
-            half = block.astype(np.float16)
-        unfit = np.flatnonzero(~np.isfinite(half).all(axis=1))
-        if len(unfit):
-            raise PassagesError(
-                f"The {source}: the vector of row {row + unfit[0]} has a component that is NaN or larger "
-                f"than {FP16_MAX:.0f}, the largest an index stores (fp16)."
-            )
-        stored[row : row + len(half)] = half
-        max_norm = max(max_norm, float(np.linalg.norm(half.astype(np.float64), axis=1).max(initial=0.0)))
-        row += len(half)
-        report(row, count)
-    if row < count:
-        raise _wrong_count(source, f"only {row}", count)
-    stored.flush()
-    return max_norm
-
-
-def _wrong_count(source: str, found: str, count: int) -> PassagesError:
-    return PassagesError(
-        f"The {source} has {found} vectors for {count} passages; give one vector a passage, in file order."
+    Given ``questions`` are written into ``folder``, so that the recall can be measured again.
+    """
+    if isinstance(faiss_index, import_faiss().IndexFlat):
+        return dataclasses.replace(draft, search={}, recall=1.0, tuning=None)
+    report = phase_report(progress, "exact")
+    with filling.faiss_threads(threads):
+        if questions is None:
+            test = RecallTest.sample(vectors, seed=draft.seed, report=report)
+        else:
+            np.save(folder / QUERIES_FILE, questions)
+            test = RecallTest.of_questions(vectors, questions, report=report)
+        report = phase_report(progress, "tune")
+        tuned = tune(faiss_index, vectors, draft.max_norm, test, target, report)
+    tuning = Tuning(
+        target=target,
+        n_docs=RECALL_AT,
+        queries=len(test.rows),
+        source="passages" if questions is None else "file",
+        points=tuned.points,
+    )
+    return dataclasses.replace(
+        draft,
+        search=tuned.search,
+        recall=tuned.recall,
+        tuning=tuning,
+        timings={**draft.timings, "search_ms": tuned.search_ms},
     )
 
 
-def _empty_faiss_index(factory: str, dimension: int) -> Any:
-    faiss = import_faiss()
-    try:
-        faiss_index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as reason:
+def write_index_manifest(folder: Path, manifest: IndexManifest) -> None:
+    """Write the manifest of an index whose files are all in ``folder``; their hashes are taken now."""
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
+    folders.write_manifest(folder, content)
+
+
+def read_queries(path: Path, dimension: int) -> FloatArray:
+    """Question vectors of a ``.npy`` file, float32 [Q, E]; the first 1000 where there are more."""
+    queries = open_vectors(path, np.float32, InputError)
+    if not len(queries) or queries.shape[1] != dimension:
         raise InputError(
-            f"The factory {factory!r} is not one that faiss {faiss.__version__} makes for inner products of "
-            f"{dimension} dimensions ({faiss_reason(reason)}); try Flat or IVF256,Flat."
-        ) from reason
-    inverted_lists = faiss.try_extract_index_ivf(faiss_index)
-    if inverted_lists is not None and inverted_lists.nlist < 1:
-        raise InputError(f"The factory {factory!r} has no inverted lists; it needs at least IVF1.")
-    return faiss_index
+            f"{path} holds vectors {list(queries.shape)}; one or more of {dimension} were expected."
+        )
+    questions = np.array(queries[:QUERIES])
+    if not np.isfinite(questions).all():
+        row = int(np.flatnonzero(~np.isfinite(questions).all(axis=1))[0])
+        raise InputError(f"{path}: question vector {row} has NaN or infinite components; all must be finite.")
+    return questions
 
 
-def _fill(faiss_index: Any, vectors: HalfArray, factory: str) -> None:
-    """Train a FAISS index on a sample of the stored vectors and add all of them."""
-    try:
-        if not faiss_index.is_trained:
-            faiss_index.train(np.asarray(vectors[_training_rows(len(vectors))], np.float32))
-        for start in range(0, len(vectors), _ROWS_AT_ONCE):
-            faiss_index.add(np.asarray(vectors[start : start + _ROWS_AT_ONCE], np.float32))
-    except RuntimeError as reason:
-        raise InputError(
-            f"The factory {factory!r} cannot index these {len(vectors)} vectors ({faiss_reason(reason)}); "
-            "choose a smaller one, or Flat."
-        ) from reason
-
-
-def _training_rows(count: int) -> Any:
-    if count <= _TRAINING_VECTORS:
-        return slice(None)
-    return np.sort(np.random.default_rng(_SEED).choice(count, _TRAINING_VECTORS, replace=False))
-
-
-def _tuned(
-    faiss_index: Any, vectors: HalfArray, max_norm: float, recall: float
-) -> tuple[dict[str, int], float]:
-    """Search settings that reach ``recall``, or the best there are, and the recall measured with them."""
-    faiss = import_faiss()
-    if isinstance(faiss_index, faiss.IndexFlat):
-        return {}, 1.0
-    settings = {"rerank_width": _RERANK_WIDTH}
-    searcher = VectorIndex(faiss_index, vectors, max_norm, settings)
-    test = RecallTest.sample(vectors)
-    inverted_lists = faiss.try_extract_index_ivf(faiss_index)
-    if inverted_lists is None:
-        return settings, test.measure(searcher)
-    nlist = inverted_lists.nlist
-    for nprobe in [*(2**i for i in range(nlist.bit_length()) if 2**i < nlist), nlist]:
-        searcher.set_parameter("nprobe", nprobe)
-        measured = test.measure(searcher)
-        if measured >= recall:
-            break
-    return {**settings, "nprobe": nprobe}, measured
-
-
-def _index_encoder(bundle: Bundle) -> IndexEncoder:
+def index_encoder(bundle: Bundle) -> IndexEncoder:
+    """The encoder that an index made with ``bundle`` is bound to."""
     encoder = bundle.index_encoder
     has_passage_encoder = bundle.manifest.passage_encoder is not None
     return IndexEncoder(
@@ -277,15 +302,43 @@ def _index_encoder(bundle: Bundle) -> IndexEncoder:
     )
 
 
-def _counted(passages: Iterator[Passage], report: Progress) -> Iterator[Passage]:
-    for number, passage in enumerate(passages, start=1):
-        if number % _REPORT_EVERY == 0:
-            report(number, None)
-        yield passage
-
-
-def _version() -> str:
+def version() -> str:
+    """This ragengine's version."""
     try:
         return importlib.metadata.version("ragengine")
     except importlib.metadata.PackageNotFoundError:  # run from a source tree
         return "(not installed)"
+
+
+def counted(passages: Iterator[Passage], report: Report) -> Iterator[Passage]:
+    """``passages``, reported as they are read."""
+    number = 0
+    for number, passage in enumerate(passages, start=1):
+        if number % _REPORT_EVERY == 0:
+            report(number, None)
+        yield passage
+    report(number, number)
+
+
+def _write_passages(workspace: Workspace, passages: Path, source: VectorSource, report: Report) -> None:
+    state, path = workspace.state, workspace.output / PASSAGES_FILE
+    if state.count is None:
+        path.unlink(missing_ok=True)  # half of one: reading begins again
+        count = write_passages(path, counted(read_passages(passages), report))
+        if count == 0:
+            raise PassagesError(f"{passages} has no passages; an index needs at least one.")
+        source.check_count(count)
+        state.count = count
+        workspace.save("passages")
+
+
+def _check_room(index: Path, factory: str | None, count: int, dimension: int, texts: int) -> None:
+    factory = factory or plan_index(count, dimension).factory
+    faiss_index = filling.empty_faiss_index(factory, dimension)
+    resources.check_memory(memory_needed(faiss_index, count, dimension), factory)
+    resources.check_disk(index, disk_needed(faiss_index, count, dimension, texts))
+
+
+def _described(path: Path) -> str:
+    files = resources.source_files(path) if path.suffix != ".npy" else [path]
+    return describe_files([file.resolve() for file in files])

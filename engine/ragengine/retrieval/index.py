@@ -1,7 +1,7 @@
 """An index: the folder that holds a corpus, its vectors and a FAISS index over them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -11,14 +11,16 @@ import numpy as np
 from ragengine import folders
 from ragengine.bundle import Bundle
 from ragengine.errors import IndexFolderError, InputError
+from ragengine.results import Document
+from ragengine.retrieval.faiss_file import read_faiss
 from ragengine.retrieval.passages import Passage
 from ragengine.retrieval.recall import RecallTest
 from ragengine.retrieval.store import PassageStore
+from ragengine.retrieval.tuning import Tuning
 from ragengine.retrieval.vectors import (
     FloatArray,
     SearchResult,
     VectorIndex,
-    faiss_reason,
     import_faiss,
     open_vectors,
 )
@@ -28,6 +30,8 @@ FORMAT_VERSION = 1
 FAISS_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"
 PASSAGES_FILE = "passages.sqlite"
+QUERIES_FILE = "queries.npy"
+"""The questions that the recall was measured with, where they were given: float32 [Q, E]."""
 
 _ROWS_AT_ONCE = 16384
 _NORM_ROUNDING = 1e-3
@@ -47,9 +51,11 @@ class IndexEncoder:
 class IndexManifest:
     """The content of an index's ``manifest.json``.
 
-    ``search`` holds the FAISS run-time parameters and the re-rank width; ``recall`` is recall@5 as
+    ``search`` holds the FAISS run-time parameters and the re-rank width; ``recall`` is recall@n_docs as
     :class:`~ragengine.retrieval.recall.RecallTest` measures it, 1.0 for an exact index; ``max_norm`` is the
-    largest Euclidean norm of the stored vectors.
+    largest Euclidean norm of the stored vectors.  ``reason`` says why the factory is this one, ``tuning`` how
+    the search settings were found.  ``timings`` (seconds a phase, ``search_ms`` a question) are the only
+    fields that differ when the same index is built twice.
     """
 
     dimension: int
@@ -63,6 +69,10 @@ class IndexManifest:
     created_by: str
     created_from: dict[str, Any]
     files: dict[str, folders.FileEntry]
+    reason: str = ""
+    seed: int = 0
+    tuning: Tuning | None = None
+    timings: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | Path) -> "IndexManifest":
@@ -85,7 +95,9 @@ class PassageIndex:
     def open(cls, path: str | Path, *, verify: Literal["sha256", "size"] = "sha256") -> "PassageIndex":
         """Open an index folder; its files are checked against the manifest before any library reads them.
 
-        ``verify="sha256"`` reads every file once; ``"size"`` compares sizes only and starts faster.
+        ``verify="sha256"`` reads every file once; ``"size"`` compares sizes only and opens at once, since
+        vectors and FAISS index are memory-mapped: the choice for an index larger than memory that was
+        checked when it arrived.
         Raises :class:`IndexFolderError` when the folder is not whole or its parts do not fit together.
         """
         folder = Path(path)
@@ -130,13 +142,43 @@ class PassageIndex:
                 f"of {bundle.path} gives {wanted.dimension}; build the index with this bundle."
             )
 
-    def search(self, vectors: FloatArray, n_docs: int) -> SearchResult:
+    def search(
+        self,
+        vectors: FloatArray,
+        n_docs: int,
+        *,
+        nprobe: int | None = None,
+        rerank_width: int | None = None,
+    ) -> SearchResult:
         """Find the ``n_docs`` best passages for question vectors, float32 [Q, E].
 
-        Scores are inner products with the stored vectors, descending, ties by row.  Raises
-        :class:`InputError` for a wrong type, shape or dimension, NaN or infinite numbers.
+        Scores are inner products with the stored vectors, descending, ties by row.  ``nprobe`` and
+        ``rerank_width`` are the manifest's search settings where not given, and raise :class:`InputError`
+        as in :meth:`VectorIndex.search`.
         """
-        return self._open_part().search(vectors, n_docs)
+        return self._open_part().search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width)
+
+    def search_documents(
+        self,
+        vectors: FloatArray,
+        n_docs: int,
+        *,
+        nprobe: int | None = None,
+        rerank_width: int | None = None,
+    ) -> list[list[Document]]:
+        """As :meth:`search`, with the passages: documents best first, fewer where fewer were found."""
+        found = self.search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width)
+        documents = []
+        for rows, scores in zip(found.rows, found.scores, strict=True):
+            pairs = zip(self.passages(rows[rows >= 0]), scores.tolist(), strict=False)
+            documents.append([Document(title=p.title, text=p.text, id=p.id, score=s) for p, s in pairs])
+        return documents
+
+    def warm_up(self) -> None:
+        """Search once, so that what a search needs is in memory and an index that cannot be searched is
+        found out now."""
+        question = np.asarray(self._open_part().vectors[:1], np.float32)
+        self.search_documents(question, 1)
 
     def passages(self, rows: Iterable[int]) -> list[Passage]:
         """The passages of ``rows``, in that order, repeated rows too."""
@@ -171,12 +213,22 @@ class PassageIndex:
                         f"in {VECTORS_FILE}; build the index again."
                     )
         if not searcher.exact and self.manifest.recall is not None:
-            recall = RecallTest.sample(searcher.vectors).measure(searcher)
+            recall = self._recall_test(searcher).measure(searcher)
             if recall < self.manifest.recall - _RECALL_ROUNDING:
                 raise IndexFolderError(
                     f"{self.path}: its recall is {recall:.3f}, the manifest says {self.manifest.recall:.3f}; "
                     "build the index again."
                 )
+
+    def _recall_test(self, searcher: VectorIndex) -> RecallTest:
+        """The questions that the manifest's recall was measured with, searched exactly."""
+        tuning = self.manifest.tuning
+        if tuning is None:
+            return RecallTest.sample(searcher.vectors)
+        if tuning.source == "file":
+            questions = open_vectors(self.path / QUERIES_FILE, np.float32, IndexFolderError)
+            return RecallTest.of_questions(searcher.vectors, questions, tuning.n_docs)
+        return RecallTest.sample(searcher.vectors, tuning.n_docs, self.manifest.seed)
 
     def close(self) -> None:
         """Let go of the files; may be called again.  Searches that run now finish."""
@@ -205,12 +257,7 @@ def _open_searcher(folder: Path, manifest: IndexManifest) -> VectorIndex:
         found, width = vectors.shape
         raise _misfit(folder, f"{VECTORS_FILE} has {found} vectors of {width}", manifest)
     faiss = import_faiss()
-    try:
-        faiss_index = faiss.read_index(str(folder / FAISS_FILE))
-    except (RuntimeError, MemoryError) as reason:
-        raise IndexFolderError(
-            f"{folder / FAISS_FILE} cannot be read by faiss {faiss.__version__}: {faiss_reason(reason)}"
-        ) from reason
+    faiss_index = read_faiss(folder / FAISS_FILE, mapped=True)
     if (faiss_index.ntotal, faiss_index.d) != vectors.shape:
         raise _misfit(folder, f"{FAISS_FILE} has {faiss_index.ntotal} vectors of {faiss_index.d}", manifest)
     if faiss_index.metric_type != faiss.METRIC_INNER_PRODUCT:

@@ -1,7 +1,8 @@
 """Passage files, read one passage at a time whatever their size.
 
-Three layouts are read: DPR's TSV (``psgs_w100.tsv``), JSONL, and a folder of
-``datasets.Dataset.save_to_disk`` (see :mod:`ragengine.retrieval.arrow`).
+Four layouts are read: DPR's TSV (``psgs_w100.tsv``), JSONL, a folder of ``datasets.Dataset.save_to_disk``
+(see :mod:`ragengine.retrieval.arrow`), and text and Markdown files (see
+:mod:`ragengine.retrieval.splitting`).
 """
 
 import csv
@@ -9,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ragengine.errors import PassagesError
 
@@ -27,25 +29,47 @@ class Passage:
     text: str
 
 
-def read_passages(path: str | Path) -> Iterator[Passage]:
-    """Stream the passages of a ``.tsv`` or ``.jsonl`` file or a ``save_to_disk`` folder, in file order.
+def read_passages(path: str | Path, first_row: int = 0) -> Iterator[Passage]:
+    """Stream the passages of a file or folder, in file order.
 
+    ``path`` is a ``.tsv``, a ``.jsonl``, a ``save_to_disk`` folder, a text or Markdown file or a folder of
+    such files.  Where a JSONL or a dataset has no ids, they are row numbers from ``first_row`` on.
     Raises :class:`PassagesError` naming the file and the line (or row), what was found and the remedy.
     """
     path = Path(path)
-    if path.is_dir():
-        from ragengine.retrieval.arrow import read_dataset_passages
+    kind = passages_kind(path)
+    if kind == "tsv":
+        return read_tsv(path)
+    if kind == "jsonl":
+        return read_jsonl(path, first_row)
+    if kind == "text":
+        from ragengine.retrieval.splitting import read_text
 
-        return read_dataset_passages(path)
+        return read_text(path)
+    from ragengine.retrieval.arrow import read_dataset_passages
+
+    return read_dataset_passages(path, first_row)
+
+
+def passages_kind(path: Path) -> Literal["tsv", "jsonl", "text", "dataset"]:
+    """How the passages at ``path`` are read; raises :class:`PassagesError` where there are none."""
+    from ragengine.retrieval.splitting import TEXT_SUFFIXES, text_files
+
+    if path.is_dir():
+        is_dataset = (path / "state.json").exists() or (path / "dataset_dict.json").exists()
+        return "text" if not is_dataset and text_files(path) else "dataset"
     if not path.exists():
         raise PassagesError(f"{path} does not exist; a passage file or folder was expected there.")
-    if path.suffix == ".tsv":
-        return read_tsv(path)
-    if path.suffix == ".jsonl":
-        return read_jsonl(path)
+    suffix = path.suffix.lower()
+    if suffix == ".tsv":
+        return "tsv"
+    if suffix == ".jsonl":
+        return "jsonl"
+    if suffix in TEXT_SUFFIXES:
+        return "text"
     raise PassagesError(
         f"{path} is not a kind of passages that is read; give a .tsv with the header id, text, title, "
-        "a .jsonl, or a folder written by datasets.Dataset.save_to_disk."
+        "a .jsonl, a .txt or .md, a folder of such texts, or one written by datasets.Dataset.save_to_disk."
     )
 
 
@@ -58,7 +82,7 @@ def read_tsv(path: Path) -> Iterator[Passage]:
     quote, or never closes, DPR's code loses quotes or swallows the passages that follow, without a word.
     """
     csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD_LIMIT))
-    records = csv.reader(_lines(path), delimiter="\t", strict=True)
+    records = csv.reader(utf8_lines(path), delimiter="\t", strict=True)
     header_seen = False
     while True:
         line = records.line_num + 1
@@ -91,10 +115,10 @@ def read_tsv(path: Path) -> Iterator[Passage]:
         raise PassagesError(f"{path} is empty; the header id, text, title was expected on its first line.")
 
 
-def read_jsonl(path: Path) -> Iterator[Passage]:
-    """Stream a JSONL file of ``{"id", "title", "text"}``; without an ``id`` it is the row number from 0."""
-    row = 0
-    for number, line in enumerate(_lines(path), start=1):
+def read_jsonl(path: Path, first_row: int = 0) -> Iterator[Passage]:
+    """Stream a JSONL file of ``{"id", "title", "text"}``; an absent ``id`` is the row number."""
+    row = first_row
+    for number, line in enumerate(utf8_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -127,7 +151,7 @@ def checked_passage(record: dict[str, object], where: str) -> Passage:
     return Passage(*values)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def utf8_lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file with their ends; a fault of the encoding is reported with its line."""
     try:
         with path.open("rb") as file:

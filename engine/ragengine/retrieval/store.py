@@ -1,5 +1,6 @@
 """The texts of an index: one SQLite file, written once, then read by row from any thread."""
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -58,8 +59,10 @@ class PassageStore:
             ) from reason
         try:
             self._connection.execute("PRAGMA trusted_schema=OFF")  # the file may be somebody else's
-            # Rows are 0..count-1, so the last one tells the count without reading 21 million of them.
-            ((first, last),) = self._query("SELECT min(row), max(row) FROM passages")
+            # Rows are 0..count-1, so the last one tells the count.  Asked for both ends in one SELECT, SQLite
+            # would read every row between them.
+            ((first,),) = self._query("SELECT min(row) FROM passages")
+            ((last,),) = self._query("SELECT max(row) FROM passages")
         except IndexFolderError:
             self.close()
             raise
@@ -78,11 +81,27 @@ class PassageStore:
             found.append(Passage(*records[0]))
         return found
 
-    def blocks(self, size: int) -> Iterator[list[Passage]]:
-        """All passages by row, in lists of ``size`` (the last may be shorter)."""
-        for start in range(0, self.count, size):
+    def blocks(self, size: int, first: int = 0) -> Iterator[list[Passage]]:
+        """The passages from row ``first`` on, in lists of ``size`` (the last may be shorter)."""
+        for start in range(first, self.count, size):
             select = "SELECT id, title, text FROM passages WHERE row >= ? AND row < ? ORDER BY row"
             yield [Passage(*record) for record in self._query(select, start, start + size)]
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
+        """The rows of each of ``ids``, ascending; an id that no passage has is left out.  Reads every row."""
+        select = "SELECT id, row FROM passages WHERE id IN (SELECT value FROM json_each(?)) ORDER BY row"
+        found: dict[str, list[int]] = {}
+        for id, row in self._query(select, json.dumps(list(ids))):
+            found.setdefault(id, []).append(row)
+        return found
+
+    def repeated_ids(self, row: int, limit: int) -> list[str]:
+        """Up to ``limit`` ids that passages before ``row`` share with passages from ``row`` on."""
+        select = (
+            "SELECT DISTINCT id FROM passages WHERE row < ? AND id IN "
+            "(SELECT id FROM passages WHERE row >= ?) ORDER BY row LIMIT ?"
+        )
+        return [id for (id,) in self._query(select, row, row, limit)]
 
     def count_all(self) -> int:
         """The number of rows by reading every one: equal to ``count`` unless the file is damaged."""
@@ -95,7 +114,7 @@ class PassageStore:
             self._closed = True
             self._connection.close()
 
-    def _query(self, statement: str, *values: int) -> list[tuple[Any, ...]]:
+    def _query(self, statement: str, *values: int | str) -> list[tuple[Any, ...]]:
         with self._lock:
             if self._closed:
                 raise IndexFolderError(f"{self.path} is closed; open the index again.")

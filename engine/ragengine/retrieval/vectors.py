@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ragengine.errors import DependencyError, InputError, RagEngineError
+from ragengine.errors import DependencyError, IndexFolderError, InputError, RagEngineError
 
 FloatArray: TypeAlias = NDArray[np.float32]
 HalfArray: TypeAlias = NDArray[np.float16]
@@ -20,7 +20,8 @@ RowArray: TypeAlias = NDArray[np.int64]
 
 FP16_MAX = 65504.0
 _FLOAT32 = np.finfo(np.float32)
-_ROWS_AT_ONCE = 4096
+# Stored vectors that are widened to float64 at once: few enough to stay in the processor's cache.
+_ROWS_AT_ONCE = 128
 # Candidates beyond n_docs from an exact FAISS index, enough to see that nothing was cut off at a tie.
 _MARGIN = 16
 
@@ -56,34 +57,49 @@ class VectorIndex:
         self.vectors = vectors
         self.max_norm = max_norm
         self.exact = isinstance(faiss_index, faiss.IndexFlat)
-        self._rerank_width = settings.get("rerank_width", 0)
+        self._rerank_width = settings.get("rerank_width", 1)
         for name, value in settings.items():
-            if value < 1:
-                raise InputError(f"The search setting {name} is {value}; it must be at least 1.")
+            _check_whole(name, value)
             if name != "rerank_width":
-                self.set_parameter(name, value)
+                self._set_parameter(name, value)
 
-    def set_parameter(self, name: str, value: int) -> None:
-        """Set a FAISS run-time parameter; not while another thread searches."""
+    def _set_parameter(self, name: str, value: int) -> None:
+        """Set a FAISS run-time parameter, before anything searches."""
         try:
             import_faiss().ParameterSpace().set_index_parameter(self.faiss_index, name, value)
         except RuntimeError as reason:
             raise InputError(f"The search setting {name}={value} does not fit this FAISS index.") from reason
 
-    def search(self, questions: FloatArray, n_docs: int) -> SearchResult:
+    def search(
+        self,
+        questions: FloatArray,
+        n_docs: int,
+        *,
+        nprobe: int | None = None,
+        rerank_width: int | None = None,
+    ) -> SearchResult:
         """Find the ``n_docs`` vectors of largest inner product with each of ``questions``, float32 [Q, E].
 
-        Raises :class:`InputError` for a wrong type, shape or dimension, NaN or infinite numbers.
+        ``nprobe`` inverted lists are searched (all, where there are fewer) and at least ``rerank_width``
+        candidates re-ranked; None is the index's own setting.  Both are this call's alone.  An exact index
+        finds the same documents whatever the width.
+
+        Raises :class:`InputError` for a wrong type, shape or dimension, NaN or infinite numbers, and for an
+        ``nprobe`` where there are no inverted lists.
         """
-        norms = self._checked_norms(questions, n_docs)
+        _check_whole("n_docs", n_docs)
+        norms = self._checked_norms(questions)
+        least = self._rerank_width if rerank_width is None else rerank_width
+        _check_whole("rerank_width", least)
+        parameters = None if nprobe is None else _probing(self.faiss_index, nprobe)
         questions = np.ascontiguousarray(questions)
         count, dimension = self.vectors.shape
         # Twice the rounding error that FAISS's float32 sums can have: candidates whose score is further than
         # this below the last document's cannot belong in its place.
         doubt = dimension * float(_FLOAT32.eps) * norms * self.max_norm
-        width = min(n_docs + _MARGIN if self.exact else max(n_docs, self._rerank_width), count)
+        width = min(int(n_docs + _MARGIN if self.exact else max(n_docs, least)), count)
         while True:
-            found, candidates = self.faiss_index.search(questions, width)
+            found, candidates = self.faiss_index.search(questions, width, params=parameters)
             result = self._rescored(questions, candidates, n_docs)
             if not self.exact or width == count or (found[:, -1] < result.scores[:, -1] - doubt).all():
                 return result
@@ -95,6 +111,11 @@ class VectorIndex:
         for q, question in enumerate(questions):
             # By row: ties come in order, and near pages are read together.
             proposed = np.sort(candidates[q][candidates[q] >= 0])
+            if len(proposed) and proposed[-1] >= len(self.vectors):
+                raise IndexFolderError(
+                    f"The FAISS index found row {proposed[-1]}, the stored vectors are {len(self.vectors)}; "
+                    "build the index again."
+                )
             exact = self.exact_scores(question, proposed)
             best = np.argsort(-exact, kind="stable")[:n_docs]
             rows[q, : len(best)] = proposed[best]
@@ -114,11 +135,9 @@ class VectorIndex:
             scores[start : start + _ROWS_AT_ONCE] = np.einsum("ke,e->k", block, wide)
         return scores
 
-    def _checked_norms(self, questions: FloatArray, n_docs: int) -> NDArray[np.float64]:
-        """Check the arguments of a search; the Euclidean norms of the questions, [Q]."""
+    def _checked_norms(self, questions: FloatArray) -> NDArray[np.float64]:
+        """Check the questions of a search; their Euclidean norms, [Q]."""
         dimension = self.vectors.shape[1]
-        if isinstance(n_docs, bool) or not isinstance(n_docs, int | np.integer) or n_docs < 1:
-            raise InputError(f"n_docs is {n_docs!r}; it must be a whole number of at least 1.")
         if not isinstance(questions, np.ndarray) or questions.dtype != np.float32:
             found = questions.dtype if isinstance(questions, np.ndarray) else type(questions).__name__
             raise InputError(f"Question vectors must be float32, found {found}; use .astype(numpy.float32).")
@@ -136,6 +155,28 @@ class VectorIndex:
                 "scores exceed float32; scale it down."
             )
         return norms
+
+
+def _check_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+
+
+def _probing(faiss_index: Any, nprobe: int) -> Any:
+    """The parameters of one FAISS search in ``nprobe`` lists; the index itself stays as it is."""
+    _check_whole("nprobe", nprobe)
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(nprobe=int(min(nprobe, index.nlist)), max_codes=index.max_codes)
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=_probing(index.index, nprobe))
+    if isinstance(index, faiss.IndexRefine):
+        inner = _probing(index.base_index, nprobe)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+    raise InputError(
+        f"nprobe is {nprobe}, but {type(index).__name__} has no inverted lists to choose from; leave it out."
+    )
 
 
 def open_vectors(path: Path, dtype: type[np.floating[Any]], error: type[RagEngineError]) -> NDArray[Any]:

@@ -1,0 +1,59 @@
+"""What ``ragengine index`` prints about an index."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ragengine.retrieval.index import IndexManifest
+
+
+def print_manifest(index: str, manifest: "IndexManifest") -> None:
+    """Print the manifest of the index folder ``index`` as a table."""
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.table import Table
+    from rich.text import Text
+
+    encoder, tuning = manifest.encoder, manifest.tuning
+    n_docs = 5 if tuning is None else tuning.n_docs
+    rows = {
+        "passages": f"{manifest.count:,}",
+        "dimension": str(manifest.dimension),
+        "metric": manifest.metric.replace("_", " "),
+        "factory": manifest.factory,
+        "reason": manifest.reason or "not noted",
+        "search settings": _listed(manifest.search) or "none",
+        f"recall@{n_docs}": _recall(manifest),
+        "one search": f"{manifest.timings['search_ms']:.2f} ms" if "search_ms" in manifest.timings else "",
+        "encoder": f"{encoder.name} ({encoder.kind.replace('_', ' ')}, {encoder.fingerprint[:12]})",
+        "made by": manifest.created_by,
+        "made from": ", ".join(f"{name}: {value}" for name, value in manifest.created_from.items()),
+        "made in": ", ".join(
+            f"{name.removesuffix('_s')} {seconds:.1f} s"
+            for name, seconds in manifest.timings.items()
+            if name.endswith("_s")
+        ),
+        **{
+            name: f"{decimal(entry.size)}, {entry.size / manifest.count:.1f} bytes a passage"
+            for name, entry in manifest.files.items()
+            if manifest.count
+        },
+    }
+    table = Table(title=Text(f"index {index}"), show_header=False, title_justify="left")
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, Text(value))  # Text: names from a file are not markup
+    Console().print(table)
+
+
+def _recall(manifest: "IndexManifest") -> str:
+    if manifest.recall is None:
+        return "not measured"
+    tuning = manifest.tuning
+    if tuning is None:
+        return f"{manifest.recall:.3f}"
+    questions = "given questions" if tuning.source == "file" else "passages that look for others"
+    return f"{manifest.recall:.3f} (asked: {tuning.target}; {tuning.queries} {questions})"
+
+
+def _listed(values: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -1,0 +1,81 @@
+"""Reading FAISS files: mapped into memory, with limits on what a forged one can make FAISS allocate."""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ragengine.errors import IndexFolderError
+from ragengine.retrieval.vectors import faiss_reason, import_faiss
+
+# The limits belong to the process: two files read at once would change each other's.
+_reading = threading.Lock()
+# A file may name more (empty) lists than it has bytes; so many do no harm.
+_LEAST_LOOP_LIMIT = 1 << 16
+_FLAT = b"IxFI"
+_FLAT_HEADER = 64  # bytes, at most; what follows are the vectors
+
+
+def read_faiss(path: Path, *, mapped: bool) -> Any:
+    """Read a FAISS index; raises :class:`IndexFolderError` for what is not one.
+
+    ``mapped`` leaves inverted lists, or the vectors of a flat index, in the file: they take no memory of
+    their own, are read page by page as searches need them, and must not be changed.  What else there is
+    (coarse quantizer, codebooks, graphs) is read into memory, and with ``mapped=False`` everything.
+    """
+    faiss = import_faiss()
+    try:
+        size = path.stat().st_size
+        flags = _mapping_flags(faiss, path, size) if mapped else 0
+        flags |= faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE  # L2 searches use it; it is larger than the file
+        with _limits(faiss, size):
+            faiss_index = faiss.read_index(str(path), flags)
+    except (RuntimeError, MemoryError, OSError) as reason:
+        raise IndexFolderError(
+            f"{path} cannot be read by faiss {faiss.__version__}: {faiss_reason(reason)}; "
+            "copy or build the index again."
+        ) from reason
+    _read_lists_in_place(faiss, faiss_index)
+    return faiss_index
+
+
+def _mapping_flags(faiss: Any, path: Path, size: int) -> int:
+    """How FAISS maps this file.
+
+    ``IO_FLAG_MMAP`` maps inverted lists alone.  ``IO_FLAG_MMAP_IFC`` maps anything, but crashes the process
+    where a file ends inside a number; in a flat index there are no numbers after the header, only bytes.
+    """
+    if sys.platform == "win32":
+        return 0  # FAISS has no inverted lists in files there
+    with path.open("rb") as file:
+        flat = file.read(len(_FLAT)) == _FLAT and size >= _FLAT_HEADER
+    if flat and sys.platform != "darwin":  # where FAISS has not written IO_FLAG_MMAP_IFC
+        return int(faiss.IO_FLAG_MMAP_IFC)
+    return int(faiss.IO_FLAG_MMAP)
+
+
+def _read_lists_in_place(faiss: Any, faiss_index: Any) -> None:
+    """Do without FAISS's readers-ahead: it starts up to 32 threads a search to touch the lists, which costs
+    several times the search itself once they are in memory."""
+    inverted_lists = faiss.try_extract_index_ivf(faiss_index)
+    if inverted_lists is not None:
+        lists = faiss.downcast_InvertedLists(inverted_lists.invlists)
+        if isinstance(lists, faiss.OnDiskInvertedLists):
+            lists.prefetch_nthread = 0
+
+
+@contextlib.contextmanager
+def _limits(faiss: Any, size: int) -> Iterator[None]:
+    """Let FAISS refuse a vector, or a count of parts, larger than a file of ``size`` bytes can hold."""
+    with _reading:
+        vector_bytes = faiss.get_deserialization_vector_byte_limit()
+        loops = faiss.get_deserialization_loop_limit()
+        faiss.set_deserialization_vector_byte_limit(size + 1)  # what reaches the limit is refused
+        faiss.set_deserialization_loop_limit(max(size, _LEAST_LOOP_LIMIT))
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(vector_bytes)
+            faiss.set_deserialization_loop_limit(loops)

@@ -1,0 +1,81 @@
+"""``ragengine index import``: an index that another program made."""
+
+import click
+
+from ragengine.cli.index import _bundle, _print_result, _threads
+from ragengine.cli.index_progress import progress_bars
+
+
+@click.command("import")
+@click.argument("source", type=click.Path())
+@click.argument("index", type=click.Path())
+@_bundle
+@click.option("--faiss", "faiss_file", type=click.Path(), metavar="FILE", help="The FAISS file of SOURCE.")
+@click.option(
+    "--embeddings",
+    type=click.Path(),
+    metavar="FILE.npy",
+    help="Vectors of the passages, float32 [passages, E], where the FAISS file has only codes of them.",
+)
+@click.option(
+    "--ids",
+    type=click.Path(),
+    metavar="FILE",
+    help="Passage ids in the order of the FAISS file (a JSON list, or one a line), where it is not SOURCE's.",
+)
+@click.option(
+    "--factory",
+    metavar="STR",
+    help="Build this FAISS index.  [default: keep one for inner products, else as index build]",
+)
+@click.option(
+    "--recall",
+    metavar="R",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Recall@5 to reach with an approximate index.",
+)
+@click.option(
+    "--queries",
+    type=click.Path(),
+    metavar="FILE.npy",
+    help="Question vectors, float32 [Q, E], to measure the recall with, instead of passages.",
+)
+@_threads
+def import_command(
+    source: str,
+    index: str,
+    bundle: str,
+    faiss_file: str | None,
+    embeddings: str | None,
+    ids: str | None,
+    factory: str | None,
+    recall: float,
+    queries: str | None,
+    threads: int | None,
+) -> None:
+    """Import SOURCE, passages with a FAISS file, as INDEX.
+
+    SOURCE is a datasets folder, a .tsv (DPR's psgs_w100.tsv) or a .jsonl, or a folder of
+    RagRetriever.save_pretrained, which has the FAISS file, too.  Row i of the FAISS file is passage i of
+    SOURCE.  Pickles (DPR's index_meta.dpr) are never read: give --ids where the order is another.
+    """
+    from ragengine.retrieval.imports import import_index
+
+    with progress_bars() as progress:
+        manifest = import_index(
+            source,
+            index,
+            bundle=bundle,
+            faiss_file=faiss_file,
+            embeddings=embeddings,
+            ids=ids,
+            queries=queries,
+            factory=factory,
+            recall=recall,
+            threads=threads,
+            progress=progress,
+            on_plan=lambda plan: click.echo(f"{plan.factory}: {plan.reason}.", err=True),
+        )
+    _print_result(index, manifest)

@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# the trained checkpoint, where it was trained here: then transformers answers the questions too
+BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: install demo test test-slow lint bench clean
@@ -22,8 +24,11 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test  ## latency beside transformers on this machine, with a report
-	$(BIN)/ragengine bench --output build/bench
+bench: $(VENV)/.test  ## this machine: stages, floors, and the other engines that are installed; minutes
+	$(BIN)/ragengine bench --shape worldfacts --precision fp32 --precision int8 --batch \
+		--sweep documents --sweep beams \
+		--bundle examples/worldfacts/bundle --index examples/worldfacts/index \
+		--questions examples/worldfacts/questions.jsonl $(BENCH_CHECKPOINT) --output build/bench
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,132 +1,161 @@
 """`ragengine bench`: what this machine would gain, measured side by side in one run."""
 
+import importlib
+import importlib.util
+import signal
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import click
-import numpy as np
 from rich.console import Console
 
-from ragengine import GenerationOptions, Generator, RagEngine
-from ragengine.evaluation import read_questions
 from ragengine.sessions import available_cores
-from ragengine_bench.measure import Samples, machine, side_by_side
-from ragengine_bench.peers import TransformersGenerator, TransformersRag
-from ragengine_bench.report import print_comparison, write_report
-from ragengine_bench.shapes import SHAPES, write_random_checkpoint
-from ragengine_export import export_checkpoint
+from ragengine_bench.machine import machine
+from ragengine_bench.options import AXES, KINDS, PRECISIONS, Plan
+from ragengine_bench.page import write_page
+from ragengine_bench.report import FILE, Report
+from ragengine_bench.shapes import SHAPES
+from ragengine_bench.tables import print_report
+
+# Imported when something is measured, which takes seconds; but said here where one is missing.
+for _needed in ("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib"):
+    if importlib.util.find_spec(_needed) is None:
+        raise ModuleNotFoundError(f"No module named {_needed!r}", name=_needed)
+
+_INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
+_SUBCOMMANDS = {"index": "ragengine_bench.index_bench:index_bench"}
 
 
-@click.command()
-@click.option(
-    "--shape", type=click.Choice(SHAPES), default="worldfacts", show_default=True, help="Random weights."
-)
+class _Bench(click.Group):
+    """`ragengine bench` measures; its subcommands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, place in _SUBCOMMANDS.items() if importlib.util.find_spec(place.split(":")[0])]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module, _, attribute = _SUBCOMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=_Bench, invoke_without_command=True)
+@click.option("--shape", type=click.Choice(list(SHAPES)), help="Random weights of this shape.")
+@click.option("--bundle", "bundles", multiple=True, type=click.Path(path_type=Path), help="A model ...")
+@click.option("--index", type=click.Path(path_type=Path), help="... with its index: whole questions.")
+@click.option("--questions", type=click.Path(path_type=Path), help="Questions [default: made of its titles].")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Questions at most.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="The bundle's checkpoint, for peers.")
+@click.option("--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), help="[fp32]")
+@click.option("--marginalize", "kinds", multiple=True, type=click.Choice(list(KINDS)), help="[token]")
 @click.option("--documents", type=click.IntRange(1), default=5, show_default=True)
-@click.option(
-    "--source-tokens", type=click.IntRange(2), default=160, show_default=True, help="Of each document."
-)
+@click.option("--source-tokens", type=click.IntRange(2), default=160, show_default=True, help="A document.")
 @click.option("--num-beams", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--target-tokens", type=click.IntRange(2), default=20, show_default=True, help="Forced length.")
+@click.option("--batch", type=click.IntRange(2), is_flag=False, flag_value=8, help="Questions at once [8].")
+@click.option("--sweep", "sweeps", multiple=True, type=click.Choice(AXES), help="Vary one thing.")
+@click.option("--peer", "peers", multiple=True, help="Only peers with this in their name (none: no peers).")
+@click.option("--optimum-python", help="Python of an environment that has optimum-onnx.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="For every engine alike [default: all cores].")
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path), help="Measure whole questions on this model too ..."
+    "--patience", type=click.IntRange(1), default=900, show_default=True, help="Most seconds of a call."
 )
-@click.option("--bundle", type=click.Path(path_type=Path), help="... exported here ...")
-@click.option("--index", type=click.Path(path_type=Path), help="... with this index ...")
-@click.option("--questions", type=click.Path(path_type=Path), help="... and these questions (the first 20).")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder for report.json.")
-def bench(
-    shape: str, documents: int, source_tokens: int, num_beams: int, target_tokens: int, repeats: int,
-    threads: int | None, checkpoint: Path | None, bundle: Path | None, index: Path | None,
-    questions: Path | None, output: Path | None,
-) -> None:  # fmt: skip
-    """Measure generation beside transformers, with random weights of a true shape.
+@click.option("--output", type=click.Path(path_type=Path), default="bench-report", show_default=True)
+@click.pass_context
+def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: Any) -> None:
+    """Measure ragengine beside other engines on this machine, and how near it is to what the machine can do.
 
-    Both read the same random documents and search with the same beams for a forced number of tokens.
-    With --checkpoint, --bundle, --index and --questions whole questions are measured as well, from
-    text to text on the same trained model, and the answers compared.
+    With --shape: random weights, random documents, a forced number of tokens.  With --bundle and --index:
+    whole questions, from text to text.  Without either: --shape worldfacts.  Everything is in --output:
+    report.json (every sample), index.html, and plots; an interrupted run keeps what it has.
     """
-    whole = [checkpoint, bundle, index, questions]
-    if any(whole) and not all(whole):
-        raise click.UsageError("--checkpoint, --bundle, --index and --questions go together")
-    console, threads = Console(), threads or available_cores()
-    progress: Callable[[str], None] = Console(stderr=True).print
-    sections: dict[str, Sequence[Samples]] = {}
-    size = f"{documents} documents x {source_tokens}, {num_beams} beams, {target_tokens} tokens"
-    sections[f"RAG-Token, {shape} shape, {size}"] = _generation(
-        shape, (1, documents, source_tokens), num_beams, target_tokens, repeats, threads, progress
-    )
-    if checkpoint and bundle and index and questions:
-        sections["whole questions, trained model"] = _questions(
-            checkpoint, bundle, index, questions, threads, progress
+    if ctx.invoked_subcommand is not None:
+        return
+    plan = _plan(options, threads or available_cores())
+    from ragengine_bench.plan import measure
+
+    report = Report(command=_command(ctx), machine=machine(plan.threads))
+    with ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ragengine-bench-")))
+        interrupted = False
+        try:
+            measure(plan, report, folder, lambda: report.write(output), _progress(stack))
+            report.complete = True
+        except KeyboardInterrupt:
+            interrupted = True
+        _finish(report, output)
+    if interrupted:
+        click.echo(f"ragengine bench: interrupted; what was measured is in {output}.", err=True)
+        ctx.exit(_INTERRUPTED)
+
+
+def _finish(report: Report, output: Path) -> None:
+    """Tables, plots and the page of what was measured."""
+    from ragengine_bench.plots import write_plots
+
+    report.write(output)
+    plots = write_plots(report, output)
+    write_page(report, plots, output)
+    console = Console()
+    print_report(console, report)
+    console.print(f"every sample: {output / FILE}; to read: {output / 'index.html'}", soft_wrap=True)
+
+
+def _plan(options: dict[str, Any], threads: int) -> Plan:
+    """The options as a plan; says in one sentence what does not go together."""
+    if not options["shape"] and not options["bundles"]:
+        options["shape"] = "worldfacts"
+    if bool(options["bundles"]) != bool(options["index"]):
+        raise click.UsageError("--bundle and --index go together; give both for whole questions.")
+    for name in ("questions", "checkpoint"):
+        if options[name] and not options["bundles"]:
+            raise click.UsageError(f"--{name} needs --bundle and --index, the model it belongs to.")
+    if options["precisions"] and not options["shape"]:
+        raise click.UsageError(
+            "--precision belongs to --shape; a --bundle has the precision it was exported in."
         )
-    for name, samples in sections.items():
-        print_comparison(console, name, samples)
-    if output is not None:
-        write_report(output, machine(threads), sections)
-        console.print(f"every sample: {output / 'report.json'}")
+    if "precision" in options["sweeps"] and not options["shape"]:
+        raise click.UsageError("--sweep precision needs --shape, whose random weights are exported in each.")
+    if options["shape"]:
+        most = SHAPES[options["shape"]].positions
+        for name in ("source_tokens", "target_tokens"):
+            if options[name] > most:
+                flag = name.replace("_", "-")
+                raise click.UsageError(
+                    f"--{flag} is {options[name]}; the shape {options['shape']} has {most} positions, "
+                    "so ask for fewer."
+                )
+    options["precisions"] = options["precisions"] or ("fp32",)
+    options["kinds"] = options["kinds"] or ("token",)
+    return Plan(threads=threads, **options)
 
 
-def _generation(
-    shape: str, size: tuple[int, int, int], beams: int, tokens: int, repeats: int, threads: int,
-    progress: Callable[[str], None],
-) -> list[Samples]:  # fmt: skip
-    options = {"num_beams": beams, "max_length": tokens, "min_length": tokens}
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint, bundle = Path(folder) / "checkpoint", Path(folder) / "bundle"
-        progress(f"writing and exporting a random {shape} model")
-        write_random_checkpoint(shape, checkpoint)
-        export_checkpoint(checkpoint, bundle, check=False)
-        theirs, ours = TransformersGenerator(checkpoint, threads), Generator.load(bundle, "cpu", threads)
-        ids = rng.integers(4, ours.bundle.manifest.generator.vocab_size, size)
-        mask, scores = np.ones_like(ids), rng.normal(size=size[:2]).astype(np.float32)
-        chosen = GenerationOptions.from_dict({**ours.default_options.to_dict(), **options})
-        default = ours.bundle.manifest.rag.max_combined_length
-        return side_by_side(
-            {
-                f"transformers as it comes, padded to {default}": lambda: theirs.generate(
-                    ids, scores, default, **options
-                ),
-                "transformers, padded to the longest": lambda: theirs.generate(ids, scores, 0, **options),
-                "ragengine fp32": lambda: ours.generate(ids, mask, scores, chosen),
-            },
-            repeats,
-            progress,
-        )
+def _command(ctx: click.Context) -> list[str]:
+    """The options that were given, as they were typed."""
+    typed = []
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            value = ctx.params[name]
+            for one in value if isinstance(value, tuple) else (value,):
+                typed += [parameter.opts[0], str(one)]
+    return typed
 
 
-def _questions(
-    checkpoint: Path,
-    bundle: Path,
-    index: Path,
-    questions: Path,
-    threads: int,
-    progress: Callable[[str], None],
-) -> list[Samples]:
-    """A sample a question for each engine, after a question that warms it up.
-
-    One engine after the other, not taking turns: that slows transformers from 0.2 to 1.0 s a question, which
-    would flatter us (docs/design.md, Threads).
-    """
-    asked = [question.question for question in read_questions(questions)[:20]]
-    theirs = TransformersRag(checkpoint, index, threads)
-    expected, slow = _timed(theirs.ask, asked)
-    with RagEngine.load(bundle, index=index, device="cpu", threads=threads) as ours:
-        answers, quick = _timed(lambda question: ours.generate(question).text, asked)
-    same = sum(answer == other for answer, other in zip(answers, expected, strict=True))
-    progress(f"{same} of {len(asked)} answers are the same text")
-    return [Samples("transformers as it comes", slow), Samples("ragengine fp32", quick)]
+def _progress(stack: ExitStack) -> Callable[[str], None]:
+    """Says what happens on stderr: one changing line in a terminal, else a line each."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return lambda text: console.print(text, highlight=False, soft_wrap=True)
+    return stack.enter_context(console.status("")).update
 
 
-def _timed(ask: Callable[[str], str], questions: list[str]) -> tuple[list[str], tuple[float, ...]]:
-    ask(questions[0])
-    answers, seconds = [], []
-    for question in questions:
-        start = time.perf_counter()
-        answers.append(ask(question))
-        seconds.append(time.perf_counter() - start)
-    return answers, tuple(seconds)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,140 @@
+"""The engines that take turns: what each is called, how it is set, and what it leaves out."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_HERE = "ragengine_bench.peers"
+_NO_MIXTURE = "D separate beam searches, no marginalisation"
+_SEARCHES = {"token": "RAG-Token", "sequence": "RAG-Sequence, thorough"}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of a table: an engine and the way it is called.
+
+    ``settings`` construct it, ``preparation`` goes with every call of ``prepare``, ``arguments`` with the
+    call that is timed; rows of one target with the same settings share a process.  ``shown`` is what the
+    report prints of them, ``needs`` are the modules that its environment (``python``, by default this one)
+    must have.
+    """
+
+    name: str
+    target: str
+    settings: dict[str, Any]
+    shown: str
+    preparation: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    does_less: str = ""
+    ours: bool = False
+    python: str | None = None
+
+    @property
+    def process(self) -> tuple[str, str]:
+        """Rows with the same one share an engine."""
+        return self.target, repr(sorted(self.settings.items()))
+
+
+def generator(name: str, bundle: Path, threads: int) -> Contender:
+    """ragengine's generator, from a bundle."""
+    return Contender(
+        name,
+        f"{_HERE}.ragengine:RagengineGenerator",
+        {"bundle": str(bundle), "threads": threads},
+        f"onnxruntime, {threads} threads, documents of similar length encoded together",
+        ours=True,
+    )
+
+
+def rag(name: str, bundle: Path, index: Path, threads: int) -> Contender:
+    """ragengine from text to text."""
+    return Contender(
+        name,
+        f"{_HERE}.ragengine:RagengineRag",
+        {"bundle": str(bundle), "index": str(index), "threads": threads},
+        f"onnxruntime and faiss, {threads} threads",
+        ours=True,
+    )
+
+
+def generation_peers(
+    checkpoint: Path, bart: Path, threads: int, longest: int, marginalize: str, optimum_python: str | None
+) -> list[Contender]:
+    """Everything else that reads token ids and searches with beams.
+
+    ``checkpoint`` is a RAG checkpoint, ``bart`` its generator alone, ``longest`` the RAG checkpoint's
+    ``max_combined_length``.  Engines that only search, document by document, stand beside RAG-Token alone.
+    """
+    peers = [
+        _transformers(checkpoint, threads, dtype, padding, longest, marginalize)
+        for dtype in ("fp32", "bf16 autocast")
+        for padding in (longest, 0)
+    ]
+    if marginalize != "token":
+        return peers
+    peers.append(_transformers(checkpoint, threads, "torch.compile", 0, longest, marginalize))
+    peers += [_ctranslate2(bart, threads, compute_type) for compute_type in ("float32", "int8")]
+    peers.append(_optimum(bart, threads, optimum_python))
+    return peers
+
+
+def question_peers(checkpoint: Path, index: Path, threads: int, longest: int) -> list[Contender]:
+    """Everything else that answers questions from an index."""
+    return [
+        Contender(
+            f"transformers {dtype}, padded to {longest}",
+            f"{_HERE}.transformers:TransformersRag",
+            {"checkpoint": str(checkpoint), "index": str(index), "threads": threads, "dtype": dtype},
+            f"eager {dtype}, padded to {longest} (as it comes), torch threads {threads}, RagRetriever",
+            needs=("torch", "transformers", "datasets"),
+        )
+        for dtype in ("fp32", "bf16 autocast")
+    ]
+
+
+def matching(peers: Sequence[Contender], words: Sequence[str]) -> list[Contender]:
+    """The peers whose name contains one of ``words``; all of them without words."""
+    return [peer for peer in peers if not words or any(word.lower() in peer.name.lower() for word in words)]
+
+
+def _transformers(
+    checkpoint: Path, threads: int, dtype: str, pad_to: int, longest: int, marginalize: str
+) -> Contender:
+    padding = f"padded to {longest}" if pad_to else "padded to the longest"
+    how = "torch.compile (dynamic shapes), fp32" if dtype == "torch.compile" else f"eager {dtype}"
+    return Contender(
+        f"{'' if dtype == 'torch.compile' else 'transformers '}{dtype}, {padding}",
+        f"{_HERE}.transformers:TransformersGenerator",
+        {"checkpoint": str(checkpoint), "threads": threads, "dtype": dtype, "marginalize": marginalize},
+        f"{_SEARCHES[marginalize]}, {how}, {padding}{' (as it comes)' if pad_to else ''}, "
+        f"torch threads {threads}",
+        {"pad_to": pad_to},
+        needs=("torch", "transformers", "datasets"),
+    )
+
+
+def _ctranslate2(bart: Path, threads: int, compute_type: str) -> Contender:
+    return Contender(
+        f"CTranslate2 {compute_type}",
+        f"{_HERE}.ctranslate2:Ctranslate2Generator",
+        {"checkpoint": str(bart), "threads": threads, "compute_type": compute_type},
+        f"compute_type {compute_type}, inter_threads 1, intra_threads {threads}, unpadded, one batch",
+        needs=("ctranslate2", "torch", "transformers"),
+        does_less=_NO_MIXTURE,
+    )
+
+
+def _optimum(bart: Path, threads: int, python: str | None) -> Contender:
+    file = Path(__file__).with_name("optimum_onnx.py")
+    return Contender(
+        "optimum-onnx fp32",
+        f"{file}:OptimumGenerator",
+        {"checkpoint": str(bart), "threads": threads},
+        f"ORTModelForSeq2SeqLM with a cache, intra_op_num_threads {threads}, its own environment",
+        needs=("optimum.onnxruntime", "transformers"),
+        does_less=_NO_MIXTURE,
+        python=python or sys.executable,
+    )

@@ -1,0 +1,37 @@
+"""optimum-onnx on the BART of a checkpoint: every document its own question, nothing is marginalised.
+
+It pins another transformers, so it runs in an environment of its own (benchmarks/README.md); this file needs
+nothing of ragengine.
+"""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from optimum.onnxruntime import ORTModelForSeq2SeqLM
+
+
+class OptimumGenerator:
+    """`ORTModelForSeq2SeqLM.generate` of D documents for each of Q questions, in one batch."""
+
+    def __init__(self, checkpoint: str, threads: int) -> None:
+        """Export with a cache and load; the load time counts both."""
+        torch.set_num_threads(threads)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._model = ORTModelForSeq2SeqLM.from_pretrained(
+            checkpoint, export=True, use_cache=True, session_options=options
+        )
+
+    def prepare(self, arrays: str, options: dict[str, Any]) -> None:
+        """Take ids [Q, D, S] and mask from a file."""
+        with np.load(arrays) as given:
+            flat = {"input_ids": given["ids"], "attention_mask": given["mask"]}
+        self._inputs = {name: torch.tensor(a.reshape(-1, a.shape[2])) for name, a in flat.items()}
+        self._options = {name: value for name, value in options.items() if name != "marginalize"}
+
+    def generate(self) -> dict[str, Any]:
+        """The best output of every document: Q·D of them."""
+        output = self._model.generate(**self._inputs, **self._options)
+        return {"outputs": output[:, 1:].tolist()}

@@ -1,0 +1,136 @@
+"""ragengine, every stage timed while it does what it always does.
+
+The stages are public functions and methods; for the length of a run each is replaced by itself with a clock
+around it.  What is left of the whole (`between`) is the host's part of the search and bookkeeping.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+import ragengine.engine
+from ragengine import Generator, RagEngine
+from ragengine.generation.model import GeneratorModel
+from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.retriever import Retriever
+from ragengine_bench.floor import RunSizes, StepSizes
+
+# stage -> where it is, in the order of Figure 1
+STAGES: dict[str, tuple[Any, str]] = {
+    "tokenise question": (Retriever, "tokenize"),
+    "encode question": (Retriever, "encode"),
+    "search": (PassageIndex, "search"),
+    "fetch passages": (PassageIndex, "passages"),
+    "tokenise documents": (ragengine.engine, "build_prompts"),
+    "encode documents": (GeneratorModel, "read"),
+    "decode": (GeneratorModel, "step"),
+    "detokenise": (ragengine.engine, "build_answer"),
+}
+BETWEEN = "between"
+
+
+@dataclass
+class Recorded:
+    """Seconds of every call of every stage of one run, and the sizes its floor follows from."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    sizes: RunSizes = field(default_factory=RunSizes)
+
+    def note_sizes(self, stage: str, arguments: tuple[Any, ...]) -> None:
+        """Keep the sizes that ``stage`` was called with; the first argument is the object."""
+        if stage == "encode question":
+            self.sizes.questions.append([len(tokens.ids) for tokens in arguments[1]])
+        elif stage == "encode documents":
+            self.sizes.documents.append((arguments[2] != 0).sum(axis=2).ravel().tolist())
+        elif stage == "decode":
+            mask, beams = arguments[1].context_attention_mask.numpy(), arguments[2].shape[1]
+            documents = mask.shape[0] * mask.shape[1]
+            self.sizes.steps.append(
+                StepSizes(documents, int((mask != 0).sum()), beams, arguments[1].length + 1)
+            )
+
+    def reply(self, seconds: float, outputs: list[Any], tokens: int) -> dict[str, Any]:
+        """What the parent makes a sample of."""
+        stages = {name: sum(values) for name, values in self.seconds.items()}
+        return {
+            "seconds": seconds,
+            "stages": stages | {BETWEEN: seconds - sum(stages.values())},
+            "step_seconds": self.seconds.get("decode", []),
+            "sizes": asdict(self.sizes),
+            "outputs": outputs,
+            "tokens": tokens,
+        }
+
+
+@contextmanager
+def recorded() -> Iterator[Recorded]:
+    """Time every stage that runs inside."""
+    record = Recorded()
+    with ExitStack() as stack:
+        for stage, (owner, name) in STAGES.items():
+            stack.enter_context(patch.object(owner, name, _timed(stage, getattr(owner, name), record)))
+        yield record
+
+
+def _timed(stage: str, function: Callable[..., Any], record: Recorded) -> Callable[..., Any]:
+    def timed(*arguments: Any, **settings: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*arguments, **settings)
+        record.seconds.setdefault(stage, []).append(time.perf_counter() - start)
+        record.note_sizes(stage, arguments)
+        return result
+
+    return timed
+
+
+class RagengineGenerator:
+    """`Generator.generate` from documents that are tokens already."""
+
+    def __init__(self, bundle: str, threads: int) -> None:
+        self._generator = Generator.load(bundle, "cpu", threads)
+
+    def prepare(self, arrays: str, options: dict[str, Any]) -> None:
+        """Take ids [Q, D, S], mask and scores from a file, and search with ``options``."""
+        with np.load(arrays) as given:
+            self._arrays = given["ids"], given["mask"], given["scores"]
+        self._options = self._generator.default_options.replace(**options)
+
+    def generate(self, one_by_one: bool = False) -> dict[str, Any]:
+        """Search for all questions in one batch, or one after the other."""
+        ids, mask, scores = self._arrays
+        size = 1 if one_by_one else len(ids)
+        parts = [slice(start, start + size) for start in range(0, len(ids), size)]
+        with recorded() as record:
+            start = time.perf_counter()
+            found = [
+                hypotheses[0].token_ids.tolist()
+                for part in parts
+                for hypotheses in self._generator.generate(ids[part], mask[part], scores[part], self._options)
+            ]
+            seconds = time.perf_counter() - start
+        return record.reply(seconds, found, sum(map(len, found)))
+
+
+class RagengineRag:
+    """`RagEngine.generate`: from questions to answers."""
+
+    def __init__(self, bundle: str, index: str, threads: int) -> None:
+        self._engine = RagEngine.load(bundle, index=index, device="cpu", threads=threads)
+
+    def ask(self, questions: list[str], options: dict[str, Any], one_by_one: bool = False) -> dict[str, Any]:
+        """Answer questions in one batch, or one after the other."""
+        chosen = self._engine.default_options.replace(**options)
+        with recorded() as record:
+            start = time.perf_counter()
+            if one_by_one:
+                answers = [self._engine.generate(question, options=chosen) for question in questions]
+            else:
+                answers = self._engine.generate(questions, options=chosen)
+            seconds = time.perf_counter() - start
+        tokens = sum(len(answer.hypotheses[0].token_ids) for answer in answers)
+        return record.reply(seconds, [answer.text for answer in answers], tokens)

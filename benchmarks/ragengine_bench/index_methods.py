@@ -15,7 +15,7 @@ from ragengine.retrieval.faiss_file import read_faiss
 from ragengine.retrieval.plan import GPU_SUBQUANTIZERS
 from ragengine.retrieval.progress import silent
 from ragengine.retrieval.recall import RECALL_AT, RecallTest
-from ragengine.retrieval.vectors import FloatArray, HalfArray, VectorIndex
+from ragengine.retrieval.vectors import FloatArray, HalfArray, VectorIndex, faiss_threads
 
 METHODS = ("flat", "ivf", "ivf-pq", "opq-ivf-pq", "hnsw")
 WIDTHS = (16, 64, 256)
@@ -142,7 +142,7 @@ def _measure(
     """A point for each width worth re-ranking: codes need it, vectors and graphs hardly."""
     widths = WIDTHS if method.endswith("pq") else (_GRAPH_WIDTH,)
     previous = -1.0
-    with filling.faiss_threads(threads):
+    with faiss_threads(threads):
         for width in widths:
             index = VectorIndex(faiss_index, vectors, max_norm, {**search, "rerank_width": width})
             if method == "flat":

@@ -43,7 +43,7 @@ _embeddings = click.option(
 )
 _batch_tokens = click.option(
     "--batch-tokens",
-    default=2048,
+    default=1024,
     show_default=True,
     type=click.IntRange(min=1),
     metavar="N",

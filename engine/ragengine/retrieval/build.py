@@ -32,7 +32,7 @@ from ragengine.retrieval.progress import Progress, Report, phase_report
 from ragengine.retrieval.recall import QUERIES, RECALL_AT, RecallTest
 from ragengine.retrieval.store import PassageStore, write_passages
 from ragengine.retrieval.tuning import Tuning, tune
-from ragengine.retrieval.vectors import FloatArray, HalfArray, import_faiss, open_vectors
+from ragengine.retrieval.vectors import FloatArray, HalfArray, faiss_threads, import_faiss, open_vectors
 from ragengine.retrieval.workspace import Workspace, describe_files
 from ragengine.sessions import Device
 
@@ -249,7 +249,7 @@ def tuned_manifest(
     if isinstance(faiss_index, import_faiss().IndexFlat):
         return dataclasses.replace(draft, search={}, recall=1.0, tuning=None)
     report = phase_report(progress, "exact")
-    with filling.faiss_threads(threads):
+    with faiss_threads(threads):
         if questions is None:
             test = RecallTest.sample(vectors, seed=draft.seed, report=report)
         else:

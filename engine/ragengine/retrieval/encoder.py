@@ -13,7 +13,7 @@ from ragengine.text import Encoded, Tokenizer
 
 FloatArray: TypeAlias = NDArray[np.float32]
 
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 1024
 """Tokens an encoder reads at once, padding counted: what a CPU's caches hold; a GPU wants more."""
 
 

@@ -14,7 +14,14 @@ from ragengine.retrieval.progress import Report
 from ragengine.retrieval.recall import sample_rows
 from ragengine.retrieval.rotation import train_opq
 from ragengine.retrieval.tuning import is_graph
-from ragengine.retrieval.vectors import FloatArray, HalfArray, RowArray, faiss_reason, import_faiss
+from ragengine.retrieval.vectors import (
+    FloatArray,
+    HalfArray,
+    RowArray,
+    faiss_reason,
+    faiss_threads,
+    import_faiss,
+)
 
 _CHECKPOINT_SECONDS = 300.0
 
@@ -113,19 +120,6 @@ def write_faiss(faiss_index: Any, path: Path) -> None:
     except RuntimeError as reason:
         raise IndexFolderError(f"{path} cannot be written: {faiss_reason(reason)}") from reason
     partial.replace(path)
-
-
-@contextlib.contextmanager
-def faiss_threads(threads: int | None) -> Iterator[None]:
-    """Let faiss use ``threads`` threads (None: as it is set) inside the block."""
-    faiss = import_faiss()
-    before = faiss.omp_get_max_threads()
-    if threads is not None:
-        faiss.omp_set_num_threads(threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def _train_transforms(faiss_index: Any, sample: FloatArray) -> FloatArray:

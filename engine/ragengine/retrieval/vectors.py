@@ -4,7 +4,8 @@ FAISS proposes candidates; the scores come from the stored fp16 vectors.  So ``d
 exact search whatever the FAISS index keeps of a vector.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +23,9 @@ FP16_MAX = 65504.0
 _FLOAT32 = np.finfo(np.float32)
 # Stored vectors that are widened to float64 at once: few enough to stay in the processor's cache.
 _ROWS_AT_ONCE = 128
+# Components compared by a flat search, and questions of an approximate one, that one thread does best.
+_SMALL_SCAN = 16_000_000
+_SMALL_BATCH = 8
 # Candidates beyond n_docs from an exact FAISS index, enough to see that nothing was cut off at a tie.
 _MARGIN = 16
 
@@ -98,12 +102,24 @@ class VectorIndex:
         # this below the last document's cannot belong in its place.
         doubt = dimension * float(_FLOAT32.eps) * norms * self.max_norm
         width = min(int(n_docs + _MARGIN if self.exact else max(n_docs, least)), count)
+        threads = 1 if self._is_small(len(questions)) else None
         while True:
-            found, candidates = self.faiss_index.search(questions, width, params=parameters)
+            with faiss_threads(threads):
+                found, candidates = self.faiss_index.search(questions, width, params=parameters)
             result = self._rescored(questions, candidates, n_docs)
             if not self.exact or width == count or (found[:, -1] < result.scores[:, -1] - doubt).all():
                 return result
             width = min(4 * width, count)
+
+    def _is_small(self, questions: int) -> bool:
+        """Whether one thread searches as fast as several.
+
+        OpenMP's threads spin on for milliseconds after their work, on the cores that the generator needs
+        next: with them a whole question took 30 instead of 25 ms (docs/search.md).
+        """
+        if self.exact:
+            return questions * self.vectors.size < _SMALL_SCAN
+        return questions < _SMALL_BATCH
 
     def _rescored(self, questions: FloatArray, candidates: RowArray, n_docs: int) -> SearchResult:
         rows = np.full((len(questions), n_docs), -1, np.int64)
@@ -206,6 +222,19 @@ def import_faiss() -> Any:
             f"({reason})."
         ) from reason
     return faiss
+
+
+@contextlib.contextmanager
+def faiss_threads(threads: int | None) -> Iterator[None]:
+    """Let faiss use ``threads`` threads (None: as it is set) inside the block, in this thread's calls."""
+    faiss = import_faiss()
+    before = faiss.omp_get_max_threads()
+    if threads is not None:
+        faiss.omp_set_num_threads(threads)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def faiss_reason(error: BaseException) -> str:

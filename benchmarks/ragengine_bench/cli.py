@@ -2,18 +2,17 @@
 
 import importlib
 import importlib.util
-import signal
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 from rich.console import Console
 
 from ragengine.sessions import available_cores
+from ragengine_bench.interrupts import INTERRUPTED, sigterm_as_ctrl_c
 from ragengine_bench.machine import machine
 from ragengine_bench.options import AXES, KINDS, PRECISIONS, Plan
 from ragengine_bench.page import write_page
@@ -26,7 +25,6 @@ for _needed in ("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib"):
     if importlib.util.find_spec(_needed) is None:
         raise ModuleNotFoundError(f"No module named {_needed!r}", name=_needed)
 
-_INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
 _SUBCOMMANDS = {"index": "ragengine_bench.index_bench:index_bench"}
 
 
@@ -82,7 +80,7 @@ def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: A
 
     report = Report(command=_command(ctx), machine=machine(plan.threads))
     with ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
+        stack.enter_context(sigterm_as_ctrl_c())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ragengine-bench-")))
         interrupted = False
         try:
@@ -93,7 +91,7 @@ def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: A
         _finish(report, output)
     if interrupted:
         click.echo(f"ragengine bench: interrupted; what was measured is in {output}.", err=True)
-        ctx.exit(_INTERRUPTED)
+        ctx.exit(INTERRUPTED)
 
 
 def _finish(report: Report, output: Path) -> None:
@@ -155,7 +153,3 @@ def _progress(stack: ExitStack) -> Callable[[str], None]:
     if not console.is_terminal:
         return lambda text: console.print(text, highlight=False, soft_wrap=True)
     return stack.enter_context(console.status("")).update
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

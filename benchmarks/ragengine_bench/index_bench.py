@@ -24,6 +24,7 @@ from ragengine_bench.index_encoding import EncodingResult, measure_encoding
 from ragengine_bench.index_methods import METHODS, MethodResult, measure_method
 from ragengine_bench.index_plot import plot_methods
 from ragengine_bench.index_vectors import Clusters
+from ragengine_bench.interrupts import INTERRUPTED, sigterm_as_ctrl_c
 from ragengine_bench.machine import machine
 
 _TARGET = 0.95
@@ -106,7 +107,8 @@ def index_bench(
     say: Callable[[str], None] = Console(stderr=True).print
     if work is not None:
         work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=work, prefix="bench_index_") as name:
+    interrupted = False
+    with sigterm_as_ctrl_c(), tempfile.TemporaryDirectory(dir=work, prefix="bench_index_") as name:
         scratch = Path(name)
         if folder is None:
             say(f"drawing {count:,} vectors of {dimension} dimensions")
@@ -125,14 +127,17 @@ def index_bench(
                 with PassageIndex.open(folder) as opened_index:
                     passages = opened_index.passages(range(min(texts, opened_index.count)))
                 pairs = [(passage.title, passage.text) for passage in passages]
-                report.encoding = measure_encoding(bundle, checkpoint, pairs, threads, repeats, say)
-                report.write(output)
+                for report.encoding in measure_encoding(bundle, checkpoint, pairs, threads, repeats, say):
+                    report.write(output)
         except KeyboardInterrupt:
-            say(f"Interrupted; what was measured is kept in {output}.")
-        finally:
-            print_methods(console, report)
-            print_encoding(console, report.encoding, len(report.encoding) and texts)
-    console.print(f"every point: {output / 'report.json'}; plots: recall.png, recall.svg")
+            interrupted = True
+    print_methods(console, report)
+    print_encoding(console, report.encoding, len(report.encoding) and texts)
+    if report.methods:
+        console.print(f"every point: {output / 'report.json'}; plots: recall.png, recall.svg")
+    if interrupted:
+        say(f"ragengine bench index: interrupted; what was measured is in {output}.")
+        click.get_current_context().exit(INTERRUPTED)
 
 
 def _of_index(

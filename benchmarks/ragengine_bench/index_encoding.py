@@ -1,7 +1,7 @@
 """Encoding passages: ragengine beside the same encoder in torch, on the same texts in the same run."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -35,8 +35,10 @@ class EncodingResult:
 
 def measure_encoding(
     bundle: Path, checkpoint: Path, texts: Texts, threads: int, repeats: int, say: Callable[[str], None]
-) -> list[EncodingResult]:
+) -> Iterator[list[EncodingResult]]:
     """Encode (title, text) pairs with ragengine and twice with torch in fp32, taking turns.
+
+    Yields what is known after every turn of the three, ``repeats`` times.
 
     torch reads them as transformers' script for own indexes does (16 at a time, as they come, padded to the
     longest), and sorted by length in batches of as many tokens as ours, which is what we do.  ``checkpoint``
@@ -54,11 +56,11 @@ def measure_encoding(
             start = time.perf_counter()
             vectors[name] = encode(texts)
             rates[name].append(len(texts) / (time.perf_counter() - start))
-    first = vectors[next(iter(ways))]
-    return [
-        EncodingResult(name, rates[name], float(np.abs(vectors[name] - first).max(initial=0)))
-        for name in ways
-    ]
+        first = vectors[next(iter(ways))]
+        yield [
+            EncodingResult(name, list(rates[name]), float(np.abs(vectors[name] - first).max(initial=0)))
+            for name in ways
+        ]
 
 
 def _ways(bundle: Path, checkpoint: Path, threads: int) -> dict[str, Callable[[Texts], FloatArray]]:

@@ -1,8 +1,10 @@
 """`ragengine bench index`: the vectors it makes, the figures it gives, and what an interrupt leaves."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from click.testing import CliRunner
 
 from ragengine.retrieval.recall import RecallTest
 from ragengine_bench import index_bench as command
-from ragengine_bench.index_methods import METHODS, MethodResult, factory_of, measure_method
+from ragengine_bench.index_methods import METHODS, factory_of, measure_method
 from ragengine_bench.index_vectors import Clusters
 
 COUNT, DIMENSION = 3000, 32
@@ -76,18 +78,29 @@ def test_the_command_prints_reports_and_plots(tmp_path: Path) -> None:
     ]
 
 
-def test_an_interrupt_keeps_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(method: str, *arguments: Any) -> MethodResult:
-        if method == "ivf":
-            raise KeyboardInterrupt  # what Ctrl-C raises there
-        return measure_method(method, *arguments)
-
-    monkeypatch.setattr(command, "measure_method", interrupted)
-    arguments = ["--vectors", "2000", "--dimension", "16", "--queries", "20", "--output", str(tmp_path)]
-    result = CliRunner().invoke(command.index_bench, [*arguments, "--method", "flat", "--method", "ivf"])
-    assert "Interrupted" in result.output
-    report = json.loads((tmp_path / "report.json").read_text())
+def test_a_terminated_run_keeps_what_was_measured(tmp_path: Path) -> None:
+    arguments = ["--vectors", "30000", "--dimension", "64", "--queries", "20", "--threads", "1"]
+    arguments += ["--method", "flat", "--method", "hnsw", "--output", str(tmp_path / "out")]
+    program = "from ragengine_bench.index_bench import index_bench; index_bench()"
+    (tmp_path / "work").mkdir()
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments, "--work", str(tmp_path / "work")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.startswith("HNSW16: adding"):
+            child.send_signal(signal.SIGTERM)
+            break
+    printed, said = child.communicate(timeout=60)
+    assert child.returncode == 130, said
+    assert "interrupted" in said
+    assert "Flat, 30,000 vectors" in printed
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [method["method"] for method in report["methods"]] == ["flat"]
+    assert not list((tmp_path / "work").iterdir())
 
 
 def test_options_that_need_each_other(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from ragengine import folders
 from ragengine.errors import BundleError
 
 FORMAT = "ragengine-bundle"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3  # 3 has step.onnx, which CUDA needs
 GENERATOR_GRAPHS = ("encoder.onnx", "cross.onnx", "decoder.onnx")
+STEP_GRAPH = "step.onnx"
+STEP_PRECISIONS = ("fp32", "fp16")  # whose operators CUDA has; the others are for the CPU
 OLDEST_VERSION = 2  # 1 had no cross.onnx, and a decoder that reordered its cache
 
 

@@ -9,9 +9,11 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
+from ragengine.bundle import STEP_GRAPH
 from ragengine.errors import ExportError
 from ragengine.sessions import InferenceSession, create_session
 from ragengine_export.checkpoint import EncoderCheckpoint, GeneratorCheckpoint
+from ragengine_export.graphs.bart import BartShape
 
 # Largest |onnx - torch| allowed, relative to the largest |torch| where that is over 1.  float32 graphs
 # differ from torch by the order of sums alone; the others by rounding, so their limits find wrong graphs
@@ -83,26 +85,29 @@ def check_generator(folder: Path, checkpoint: GeneratorCheckpoint) -> list[Graph
         folder / "encoder.onnx", encoder, [(np.where(visible, read, 0), np.where(visible, states.numpy(), 0))]
     )
     projections = create_session(folder / "cross.onnx", device="cpu", threads=None)
-    cross = projections.run(None, {"states": states.numpy()})
+    cross = projections.run(None, {"states": states.numpy().astype(read.dtype)})
     merged = [value.transpose(0, 2, 1, 3).reshape(q * d, s, -1) for value in cross]
     cross_check = _report(folder / "cross.onnx", projections, list(zip(merged, expected, strict=True)))
     cross = projections.run(None, {"states": read})
-    return [
-        encoder_check,
-        cross_check,
-        _check_decoder(folder, checkpoint, states, mask.reshape(q, d, s), cross),
-    ]
+    steps = [folder / name for name in ("decoder.onnx", STEP_GRAPH) if (folder / name).exists()]
+    decoders = [_check_decoder(path, checkpoint, states, mask.reshape(q, d, s), cross) for path in steps]
+    return [encoder_check, cross_check, *decoders]
 
 
 def _check_decoder(
-    folder: Path, checkpoint: GeneratorCheckpoint, states: Any, mask: Array, cross: list[Array]
+    path: Path, checkpoint: GeneratorCheckpoint, states: Any, mask: Array, cross: list[Array]
 ) -> GraphCheck:
-    """Steps of two random beams, on our own ``cross``, beside torch's on its own ``states``."""
+    """Steps of two random beams, on our own ``cross``, beside torch's on its own ``states``.
+
+    For both forms of the decoder: the past grows, or has room for all steps from the start.
+    """
     rng = np.random.default_rng(1)
     shape, (q, d, _), b = checkpoint.shape, mask.shape, 2
-    decoder = create_session(folder / "decoder.onnx", device="cpu", threads=None)
+    decoder = create_session(path, device="cpu", threads=None)
+    fixed = path.name == STEP_GRAPH
     feeds = {f"cross_{name}": value for name, value in zip(_layers(shape.decoder_layers), cross, strict=True)}
-    past = np.empty((q * d, shape.decoder_heads, 0, shape.d_model // shape.decoder_heads), np.float32)
+    capacity = b * _STEPS if fixed else 0
+    past = np.zeros((q * d, shape.decoder_heads, capacity, shape.head_size), cross[0].dtype)
     feeds |= {f"past_{name}": past for name in _layers(shape.decoder_layers)}
     feeds["context_attention_mask"] = mask
     log_weights = torch.log_softmax(torch.tensor(rng.normal(size=(q, d)), dtype=torch.float32), dim=1)
@@ -123,6 +128,8 @@ def _check_decoder(
         probes = np.concatenate([best, rng.integers(0, shape.vocab_size, (q, b, 5))], axis=2)
         feeds |= {"token_ids": last, "own_past": own_past, "position": np.array([position])}
         feeds |= {"probe_ids": probes, "beam_scores": rng.normal(size=(q, b)).astype(np.float32)}
+        if fixed:
+            feeds |= _fixed_feeds(feeds, shape, capacity)
         outputs = dict(zip((o.name for o in decoder.get_outputs()), decoder.run(None, feeds), strict=True))
         feeds |= {f"past_{n}": outputs[f"present_{n}"] for n in _layers(shape.decoder_layers)}
         pairs += _step_pairs(log_probs, marginal, feeds, outputs)
@@ -130,8 +137,31 @@ def _check_decoder(
         ours = torch.logsumexp(probed + log_weights[:, :, None, None], dim=1)
         found.append((ours.argmax(dim=2) == 0, marginal.max(dim=2).values - ours[..., 0]))
     agreement, drop = (torch.stack(values).double().mean().item() for values in zip(*found, strict=True))
-    check = _report(folder / "decoder.onnx", decoder, pairs)
+    check = _report(path, decoder, pairs)
     return replace(check, loss=PrecisionLoss(agreement, drop))
+
+
+def _fixed_feeds(feeds: dict[str, Array], shape: BartShape, capacity: int) -> dict[str, Array]:
+    """What the decoder of fixed capacity takes instead or as well; see `generator_step_model`."""
+    (q, d, s), b = feeds["context_attention_mask"].shape, feeds["token_ids"].shape[1]
+    own_past = np.zeros((q, b, capacity), np.bool_)
+    own_past[:, :, : feeds["own_past"].shape[2]] = feeds["own_past"]
+    shapes = {
+        "each_document": (q, d, 1, 1),
+        "by_row": (q * d, b, shape.d_model),
+        "by_question": (q, d, b, shape.d_model),
+        "past_bias": (q * d, 1, b, capacity),
+        "context_mask": (q * d, s),
+        "candidates": (q, d, feeds["num_candidates"][0]),
+        "probes": (q, b, d, feeds["probe_ids"].shape[2]),
+        "update": (q * d, shape.decoder_heads, b, shape.head_size),
+    }
+    return {
+        "own_past": own_past,
+        "slots": feeds["position"] * b + np.arange(b),
+        "documents": np.arange(d),
+        **{f"{name}_shape": np.array(value) for name, value in shapes.items()},
+    }
 
 
 def _torch_log_probs(model: Any, states: Any, mask: Array, tokens: Array) -> Any:

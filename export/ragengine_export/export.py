@@ -1,7 +1,7 @@
 """From a checkpoint to a bundle: graphs, weights, tokenizers, manifest, checks."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,15 +22,16 @@ from ragengine_export.checkpoint import (
     load_checkpoint,
     tokenizer_spec,
 )
-from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder
+from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder, BartShape
 from ragengine_export.graphs.bert import BertEncoder
 from ragengine_export.graphs.build import (
     generator_cross_model,
     generator_decoder_model,
     generator_encoder_model,
+    generator_step_model,
     text_encoder_model,
 )
-from ragengine_export.weights import Precision, WeightWriter, bind, fingerprint
+from ragengine_export.weights import Precision, WeightWriter, bind, computes_in, fingerprint
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -161,7 +162,8 @@ def _write_encoder(
 ) -> bundle.EncoderSpec:
     target = folder / name
     target.mkdir()
-    module = BertEncoder(checkpoint.shape)
+    shape = dataclasses.replace(checkpoint.shape, dtype=computes_in(precision))
+    module = BertEncoder(shape)
     used = {key: checkpoint.state[key] for key, _ in module.named_parameters() if key in checkpoint.state}
     with WeightWriter(target) as writer:
         bind(module, checkpoint.state, writer, name.replace("_", " "), precision)
@@ -178,15 +180,21 @@ def _write_encoder(
 
 def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision) -> bundle.GeneratorSpec:
     generator: GeneratorCheckpoint = checkpoint.generator
-    shape, target = generator.shape, folder / "generator"
+    shape = dataclasses.replace(generator.shape, dtype=computes_in(precision))
+    target = folder / "generator"
     target.mkdir()
-    encoder, cross, decoder = BartEncoder(shape), BartCrossProjections(shape), BartDecoder(shape)
+    graphs: list[tuple[Any, Callable[[Any, BartShape], ir.Model], str]] = [
+        (BartCrossProjections(shape), generator_cross_model, "cross.onnx"),
+        (BartEncoder(shape), generator_encoder_model, "encoder.onnx"),
+        (BartDecoder(shape), generator_decoder_model, "decoder.onnx"),
+    ]
+    if precision in bundle.STEP_PRECISIONS:
+        graphs.append((BartDecoder(shape), generator_step_model, bundle.STEP_GRAPH))
     with WeightWriter(target) as writer:
-        for module in (cross, encoder, decoder):
+        for module, _, _ in graphs:
             bind(module, generator.state, writer, "generator", precision)
-    ir.save(generator_encoder_model(encoder, shape), target / "encoder.onnx")
-    ir.save(generator_cross_model(cross, shape), target / "cross.onnx")
-    ir.save(generator_decoder_model(decoder, shape), target / "decoder.onnx")
+    for module, model, name in graphs:
+        ir.save(model(module, shape), target / name)
     _write_tokenizer(generator.tokenizer, target)
     longest = min(checkpoint.config.max_combined_length, shape.max_positions)
     return bundle.GeneratorSpec(

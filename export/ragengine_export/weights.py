@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnxscript import nn
 
 from ragengine.errors import ExportError
-from ragengine_export.graphs.layers import Embedding, Linear
-from ragengine_export.graphs.stored import Int4Weight, Int8Weight, StoredWeight
+from ragengine_export.graphs.layers import FLOAT, FLOAT16, Embedding, LayerNorm, Linear
+from ragengine_export.graphs.stored import FloatWeight, Int4Weight, Int8Weight, StoredWeight
 from ragengine_export.quantize import int4_blocks, int8_rows
 
 FILE = "weights.bin"
@@ -79,10 +79,25 @@ def bind(module: nn.Module, state: State, writer: WeightWriter, what: str, preci
     if faults:
         raise ExportError(f"The checkpoint's {what} does not fit its config: {'; '.join(faults)}.")
     quantised = _quantised(module, state, writer, precision) if precision in ("int8", "int4") else set()
+    if computes_in(precision) == FLOAT16:
+        _compute_in_half(module)
     for name in sorted(parameters.keys() - quantised):
         tensor = writer.add(name, _floats(name, state[name], precision))
         parameters[name].const_value = tensor
         parameters[name].type = ir.TensorType(tensor.dtype)
+
+
+def computes_in(precision: Precision) -> ir.DataType:
+    """What the graphs of ``precision`` compute in between their matrix products."""
+    return FLOAT16 if precision == "fp16" else FLOAT
+
+
+def _compute_in_half(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, Linear | LayerNorm):
+            part.dtype = FLOAT16
+        if isinstance(part, Linear | Embedding):
+            part.stored = FloatWeight(part.weight, FLOAT16)
 
 
 def _floats(name: str, values: NDArray[np.float32], precision: Precision) -> NDArray[Any]:

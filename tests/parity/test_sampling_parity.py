@@ -152,5 +152,5 @@ def test_a_seed_gives_the_same_draws_again(toy: Toy, chosen: dict[str, Any]) -> 
     first = [outputs(toy, options(**chosen, seed=seed)) for seed in several]
     assert first == [outputs(toy, options(**chosen, seed=seed)) for seed in several]
     assert any(first[0] != other for other in first[1:])
-    without = [outputs(toy, options(**chosen)) for _ in several]
-    assert any(without[0] != other for other in without[1:])
+    # without a seed: few draws differ where one output is very probable, so draw until one does
+    assert any(outputs(toy, options(**chosen)) != first[0] for _ in range(100))

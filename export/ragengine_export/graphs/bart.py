@@ -6,6 +6,7 @@ S source tokens, T target tokens so far, H heads, K head size, V vocabulary.
     encoder:  input_ids [N, S] ──► BART encoder ──► states [N, S, d_model]
     cross:    states [Q·D, S, d_model] ──► cross_key_l, cross_value_l [Q·D, H, S, K]
     decoder:  token_ids [Q, B], past ──► BART decoder ──► logits [Q·D, B, V] ──► Mixture ──► candidates
+    step:     the same with a past of fixed capacity, written in place, for a CUDA graph
 
 All beams of a question read the same documents, so the beams are the query axis of cross-attention
 and nothing of the encoder's output is ever copied B times.  They are the query axis of self-attention too:
@@ -20,6 +21,8 @@ import onnx_ir as ir
 from onnxscript import nn
 
 from ragengine_export.graphs.layers import (
+    FLOAT,
+    LARGEST_HALF,
     MASKED,
     Embedding,
     LayerNorm,
@@ -27,10 +30,14 @@ from ragengine_export.graphs.layers import (
     Op,
     activate,
     attention,
+    attention_in_place,
     attention_with_past,
+    number,
+    saturated,
 )
+from ragengine_export.graphs.layout import Layout
 from ragengine_export.graphs.mixture import Mixture
-from ragengine_export.graphs.stored import float32
+from ragengine_export.graphs.stored import cast
 
 POSITION_OFFSET = 2  # BartLearnedPositionalEmbedding: positions start at row 2
 EPSILON = 1e-5  # torch.nn.LayerNorm's default, which BART uses
@@ -38,7 +45,7 @@ EPSILON = 1e-5  # torch.nn.LayerNorm's default, which BART uses
 
 @dataclass(frozen=True)
 class BartShape:
-    """Sizes and variants of a BART generator, as in `BartConfig`."""
+    """Sizes and variants of a BART generator, as in `BartConfig`; ``dtype`` is what it computes in."""
 
     vocab_size: int
     d_model: int
@@ -52,6 +59,11 @@ class BartShape:
     activation: str
     scale_embedding: bool
     has_logits_bias: bool
+    dtype: ir.DataType = FLOAT
+
+    @property
+    def head_size(self) -> int:
+        return self.d_model // self.decoder_heads
 
     @property
     def embed_scale(self) -> float:
@@ -87,14 +99,14 @@ class _Encoder(nn.Module):
         )
         self.layernorm_embedding = LayerNorm(shape.d_model, EPSILON)
         self.layers = nn.ModuleList([_EncoderLayer(shape) for _ in range(shape.encoder_layers)])
-        self._embed_scale = shape.embed_scale
+        self._shape = shape
 
     def forward(self, op: Op, input_ids: ir.Value, mask: ir.Value) -> ir.Value:
         zero = op.Constant(value_ints=[0])
         length = op.Squeeze(op.Shape(input_ids, start=1, end=2), zero)
         first = op.Constant(value_int=POSITION_OFFSET)
         places = op.Range(first, op.Add(length, first), op.Constant(value_int=1))
-        words = _scaled(op, self.embed_tokens(op, input_ids), self._embed_scale)
+        words = _scaled(op, self.embed_tokens(op, input_ids), self._shape)
         positions = op.Expand(op.Unsqueeze(self.embed_positions(op, places), zero), op.Shape(words))
         x = self.layernorm_embedding(op, words, positions)
         for layer in self.layers:
@@ -110,12 +122,11 @@ class _EncoderLayer(nn.Module):
         self.fc1 = Linear(shape.d_model, shape.encoder_ffn_dim)
         self.fc2 = Linear(shape.encoder_ffn_dim, shape.d_model)
         self.final_layer_norm = LayerNorm(shape.d_model, EPSILON)
-        self._activation = shape.activation
+        self._shape = shape
 
     def forward(self, op: Op, x: ir.Value, mask: ir.Value) -> ir.Value:
         x = self.self_attn_layer_norm(op, self.self_attn(op, x, mask), x)
-        y = self.fc2(op, activate(op, self._activation, self.fc1(op, x)))
-        return self.final_layer_norm(op, y, x)
+        return self.final_layer_norm(op, _feed_forward(op, self, x, self._shape), x)
 
 
 class _EncoderSelfAttention(nn.Module):
@@ -178,7 +189,7 @@ class _CrossKeyValue(nn.Module):
         super().__init__()
         self.k_proj = Linear(shape.d_model, shape.d_model)
         self.v_proj = Linear(shape.d_model, shape.d_model)
-        self._heads = [0, 0, shape.decoder_heads, shape.d_model // shape.decoder_heads]
+        self._heads = [0, 0, shape.decoder_heads, shape.head_size]
 
     def forward(self, op: Op, states: ir.Value) -> tuple[ir.Value, ir.Value]:
         def split_heads(x: ir.Value) -> ir.Value:  # [N, S, H·K] -> [N, H, S, K]
@@ -189,7 +200,10 @@ class _CrossKeyValue(nn.Module):
 
 @dataclass(frozen=True)
 class StepInputs:
-    """The decoder step's inputs; shapes are in :class:`BartDecoder` and :class:`Mixture`."""
+    """The decoder step's inputs; shapes are in :class:`BartDecoder` and :class:`Mixture`.
+
+    ``places`` is None where the past grows.
+    """
 
     token_ids: ir.Value
     own_past: ir.Value
@@ -201,6 +215,8 @@ class StepInputs:
     probe_ids: ir.Value
     cross: list[tuple[ir.Value, ir.Value]]
     past: list[tuple[ir.Value, ir.Value]]
+    layout: Layout
+    places: ir.Value | None = None
 
 
 class BartDecoder(nn.Module):
@@ -215,6 +231,9 @@ class BartDecoder(nn.Module):
                             before, in the order of their steps; P = 0 in the first
 
     Returns :class:`Mixture`'s outputs, then the present [Q·D, H, P+B, K] of each layer.
+
+    With ``places`` (int64 [Q·D, H, B, K], where along P this step is written) the past has a fixed capacity
+    P, the present is the past, ``own_past`` is [Q, B, P] and nothing is P+B long.
     """
 
     def __init__(self, shape: BartShape) -> None:
@@ -222,15 +241,16 @@ class BartDecoder(nn.Module):
         self.model = _DecoderModel(shape)
         self.lm_head = Linear(shape.d_model, shape.vocab_size, bias=False, is_table=True)
         self.final_logits_bias = nn.Parameter([1, shape.vocab_size]) if shape.has_logits_bias else None
-        self.mixture = Mixture()
+        self.mixture = Mixture(shape.vocab_size)
+        self._dtype = shape.dtype
 
     def forward(self, op: Op, step: StepInputs) -> list[ir.Value]:
         states, presents = self.model(op, step)
-        logits = self.lm_head(op, states)  # [Q, B, D, V]
+        logits = cast(op, _known(self.lm_head(op, states), self._dtype), FLOAT)  # [Q, B, D, V]
         if self.final_logits_bias is not None:
-            logits = op.Add(logits, float32(op, self.final_logits_bias))
+            logits = op.Add(logits, cast(op, self.final_logits_bias, FLOAT))
         chosen = self.mixture(
-            op, logits, step.log_weights, step.beam_scores, step.num_candidates, step.probe_ids
+            op, logits, step.log_weights, step.beam_scores, step.num_candidates, step.probe_ids, step.layout
         )
         return [*chosen, *presents]
 
@@ -257,13 +277,13 @@ class _Decoder(nn.Module):
 
     def forward(self, op: Op, step: StepInputs) -> tuple[ir.Value, list[ir.Value]]:
         views = _Views(op, step, self._shape)
-        words = _scaled(op, self.embed_tokens(op, step.token_ids), self._shape.embed_scale)  # [Q, B, d_model]
+        words = _scaled(op, self.embed_tokens(op, step.token_ids), self._shape)  # [Q, B, d_model]
         place = op.Add(step.position, op.Constant(value_ints=[POSITION_OFFSET]))
-        positions = op.Expand(self.embed_positions(op, place), op.Shape(words))
+        positions = self.embed_positions(op, place)  # [1, d_model], the same for all beams
         x = views.over_documents(op, self.layernorm_embedding(op, words, positions))
         presents = []
         for layer, cross, past in zip(self.layers, step.cross, step.past, strict=True):
-            x, *present = layer(op, x, views, cross, past)
+            x, *present = layer(op, x, views, cross, past, step.places)
             presents += present
         return views.by_question(op, x), presents
 
@@ -272,32 +292,26 @@ class _Views:
     """The views of one step that its layers share: every document of every question is a row, [Q·D, ...]."""
 
     def __init__(self, op: Op, step: StepInputs, shape: BartShape) -> None:
-        q, d, b = (op.Shape(step.log_weights, start=i, end=i + 1) for i in range(3))
-        self._rows = op.Constant(value_ints=[-1])
+        self._layout = step.layout
         self._one = op.Constant(value_ints=[1])
-        self._each_document = op.Concat(q, d, self._one, self._one, axis=0)
-        d_model = op.Constant(value_ints=[shape.d_model])
-        self._by_question = op.Concat(q, d, b, d_model, axis=0)
-        self._by_row = op.Concat(self._rows, b, d_model, axis=0)
         mask = op.Cast(step.context_attention_mask, to=ir.DataType.INT32)
-        length = op.Shape(mask, start=2, end=3)
-        self.context_mask = op.Reshape(mask, op.Concat(self._rows, length, axis=0))  # [Q·D, S]
-        # added to the scores of self-attention, [Q·D, 1, B, P+B]
-        bias = op.Where(step.own_past, op.Constant(value_float=0.0), op.Constant(value_float=MASKED))
-        places = op.Concat(self._rows, self._one, op.Shape(step.own_past, start=1), axis=0)
-        self.past_bias = op.Reshape(self._repeated(op, bias), places)
+        self.context_mask = op.Reshape(mask, self._layout.context_mask)  # [Q·D, S]
+        # added to the scores of self-attention, [Q·D, 1, B, P]
+        hidden = MASKED if shape.dtype == FLOAT else -LARGEST_HALF
+        bias = op.Where(step.own_past, number(op, 0.0, shape.dtype), number(op, hidden, shape.dtype))
+        self.past_bias = op.Reshape(self._repeated(op, bias), self._layout.past_bias)
 
     def over_documents(self, op: Op, x: ir.Value) -> ir.Value:
         """[Q, B, d_model] -> [Q·D, B, d_model]."""
-        return op.Reshape(self._repeated(op, x), self._by_row)
+        return op.Reshape(self._repeated(op, x), self._layout.by_row)
 
     def by_question(self, op: Op, x: ir.Value) -> ir.Value:
         """[Q·D, B, d_model] -> [Q, B, D, d_model], so that the mixture's sum over D is a matrix product."""
-        return op.Transpose(op.Reshape(x, self._by_question), perm=[0, 2, 1, 3])
+        return op.Transpose(op.Reshape(x, self._layout.by_question), perm=[0, 2, 1, 3])
 
     def _repeated(self, op: Op, x: ir.Value) -> ir.Value:
         """[Q, ...] -> [Q, D, ...]."""
-        return op.Expand(op.Unsqueeze(x, self._one), self._each_document)
+        return op.Expand(op.Unsqueeze(x, self._one), self._layout.each_document)
 
 
 class _DecoderLayer(nn.Module):
@@ -310,7 +324,7 @@ class _DecoderLayer(nn.Module):
         self.fc1 = Linear(shape.d_model, shape.decoder_ffn_dim)
         self.fc2 = Linear(shape.decoder_ffn_dim, shape.d_model)
         self.final_layer_norm = LayerNorm(shape.d_model, EPSILON)
-        self._activation = shape.activation
+        self._shape = shape
 
     def forward(
         self,
@@ -319,12 +333,13 @@ class _DecoderLayer(nn.Module):
         views: _Views,
         cross: tuple[ir.Value, ir.Value],
         past: tuple[ir.Value, ir.Value],
+        places: ir.Value | None,
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
-        y, present_key, present_value = self.self_attn(op, x, past, views.past_bias)
+        y, present_key, present_value = self.self_attn(op, x, past, views.past_bias, places)
         x = self.self_attn_layer_norm(op, y, x)
         x = self.encoder_attn_layer_norm(op, self.encoder_attn(op, x, cross, views.context_mask), x)
-        y = self.fc2(op, activate(op, self._activation, self.fc1(op, x)))
-        return self.final_layer_norm(op, y, x), present_key, present_value
+        x = self.final_layer_norm(op, _feed_forward(op, self, x, self._shape), x)
+        return x, present_key, present_value
 
 
 class _DecoderSelfAttention(nn.Module):
@@ -334,13 +349,23 @@ class _DecoderSelfAttention(nn.Module):
         self.k_proj = Linear(shape.d_model, shape.d_model)
         self.v_proj = Linear(shape.d_model, shape.d_model)
         self.out_proj = Linear(shape.d_model, shape.d_model)
-        self._num_heads = shape.decoder_heads
+        self._num_heads, self._head_size = shape.decoder_heads, shape.head_size
 
     def forward(
-        self, op: Op, x: ir.Value, past: tuple[ir.Value, ir.Value], bias: ir.Value
+        self,
+        op: Op,
+        x: ir.Value,
+        past: tuple[ir.Value, ir.Value],
+        bias: ir.Value,
+        places: ir.Value | None,
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
         q, k, v = self.q_proj(op, x), self.k_proj(op, x), self.v_proj(op, x)
-        y, *present = attention_with_past(op, q, k, v, past, bias, num_heads=self._num_heads)
+        if places is None:
+            y, *present = attention_with_past(op, q, k, v, past, bias, num_heads=self._num_heads)
+        else:
+            y, *present = attention_in_place(
+                op, q, k, v, past, places, bias, num_heads=self._num_heads, head_size=self._head_size
+            )
         return self.out_proj(op, y), *present
 
 
@@ -356,9 +381,16 @@ class _CrossAttention(nn.Module):
         return self.out_proj(op, y)
 
 
-def _positions(shape: BartShape) -> Embedding:
-    return Embedding(shape.max_positions + POSITION_OFFSET, shape.d_model, quantised=False)
+def _scaled(op: Op, x: ir.Value, shape: BartShape) -> ir.Value:
+    return x if shape.embed_scale == 1.0 else op.Mul(x, number(op, shape.embed_scale, shape.dtype))
 
 
-def _scaled(op: Op, x: ir.Value, scale: float) -> ir.Value:
-    return x if scale == 1.0 else op.Mul(x, op.Constant(value_float=scale))
+def _feed_forward(op: Op, layer: "_EncoderLayer | _DecoderLayer", x: ir.Value, shape: BartShape) -> ir.Value:
+    inner = saturated(op, activate(op, shape.activation, layer.fc1(op, x)), shape.dtype)
+    return saturated(op, layer.fc2(op, inner), shape.dtype)
+
+
+def _known(value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """``value`` with its type said: contrib operators come without type inference."""
+    value.dtype = dtype
+    return value

@@ -9,13 +9,23 @@ from typing import Literal
 import onnx_ir as ir
 from onnxscript import nn
 
-from ragengine_export.graphs.layers import Embedding, LayerNorm, Linear, Op, activate, attention
+from ragengine_export.graphs.layers import (
+    FLOAT,
+    Embedding,
+    LayerNorm,
+    Linear,
+    Op,
+    activate,
+    attention,
+    saturated,
+)
 
 
 @dataclass(frozen=True)
 class BertShape:
     """Sizes of a BERT encoder.  ``head`` is what makes the vector from the first token's state:
-    ``cls`` nothing, ``projection`` DPR's linear layer, ``pooler`` BERT's linear layer and tanh."""
+    ``cls`` nothing, ``projection`` DPR's linear layer, ``pooler`` BERT's linear layer and tanh.
+    ``dtype`` is what it computes in; the vectors are float32."""
 
     vocab_size: int
     hidden_size: int
@@ -28,6 +38,7 @@ class BertShape:
     epsilon: float
     head: Literal["cls", "projection", "pooler"]
     dimension: int
+    dtype: ir.DataType = FLOAT
 
 
 class BertEncoder(nn.Module):
@@ -43,6 +54,7 @@ class BertEncoder(nn.Module):
         self.encoder = _Layers(shape)
         self.encode_proj = Linear(shape.hidden_size, shape.dimension) if shape.head == "projection" else None
         self.pooler = _Pooler(shape) if shape.head == "pooler" else None
+        self._dtype = shape.dtype
 
     def forward(self, op: Op, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
         mask = op.Cast(attention_mask, to=ir.DataType.INT32)
@@ -50,7 +62,7 @@ class BertEncoder(nn.Module):
         first = op.Gather(states, op.Constant(value_int=0), axis=1)  # [N, hidden]
         for head in (self.encode_proj, self.pooler):
             first = first if head is None else head(op, first)
-        return first
+        return first if self._dtype == FLOAT else op.Cast(first, to=FLOAT)
 
 
 class _Embeddings(nn.Module):
@@ -87,11 +99,12 @@ class _Layer(nn.Module):
         self.attention = _Attention(shape)
         self.intermediate = _Dense(shape.hidden_size, shape.intermediate_size)
         self.output = _Output(shape.intermediate_size, shape)
-        self._activation = shape.activation
+        self._shape = shape
 
     def forward(self, op: Op, x: ir.Value, mask: ir.Value) -> ir.Value:
         x = self.attention(op, x, mask)
-        return self.output(op, activate(op, self._activation, self.intermediate(op, x)), x)
+        inner = activate(op, self._shape.activation, self.intermediate(op, x))
+        return self.output(op, saturated(op, inner, self._shape.dtype), x)
 
 
 class _Attention(nn.Module):
@@ -131,9 +144,10 @@ class _Output(nn.Module):
         super().__init__()
         self.dense = Linear(in_features, shape.hidden_size)
         self.LayerNorm = LayerNorm(shape.hidden_size, shape.epsilon)
+        self._dtype = shape.dtype
 
     def forward(self, op: Op, x: ir.Value, residual: ir.Value) -> ir.Value:
-        return self.LayerNorm(op, self.dense(op, x), residual)
+        return self.LayerNorm(op, saturated(op, self.dense(op, x), self._dtype), residual)
 
 
 class _Pooler(nn.Module):

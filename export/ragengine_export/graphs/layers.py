@@ -10,16 +10,19 @@ The graph is written in plain operators where onnxruntime's fused ones are slowe
 
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 from onnxscript import nn
 
 from ragengine.errors import ExportError
-from ragengine_export.graphs.stored import FloatWeight, StoredWeight, float32
+from ragengine_export.graphs.stored import FloatWeight, StoredWeight, cast
 
 Op: TypeAlias = Any  # onnxscript's OpBuilder: operators are attributes made on demand
 
 CONTRIB = "com.microsoft"
+FLOAT, FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 MASKED = -3.4028234663852886e38  # the smallest float32, as transformers masks
+LARGEST_HALF = 65504.0  # the largest float16
 
 # transformers' names of the activations, and the operator and attributes of each
 _ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
@@ -48,9 +51,10 @@ class Linear(nn.Module):
         self.weight = nn.Parameter([out_features, in_features])
         self.bias: Any = nn.Parameter([out_features]) if bias else None
         self.stored: StoredWeight = FloatWeight(self.weight)
+        self.dtype = FLOAT
 
     def forward(self, op: Op, x: ir.Value) -> ir.Value:
-        return self.stored.matmul(op, x, None if self.bias is None else float32(op, self.bias))
+        return self.stored.matmul(op, x, None if self.bias is None else cast(op, self.bias, self.dtype))
 
 
 class Embedding(nn.Module):
@@ -67,16 +71,17 @@ class Embedding(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """``LayerNorm(x + residual)``."""
+    """``LayerNorm(x + residual)``, with mean and variance in float32 whatever ``dtype`` is."""
 
     def __init__(self, dimension: int, epsilon: float) -> None:
         super().__init__()
         self.weight = nn.Parameter([dimension])
         self.bias = nn.Parameter([dimension])
+        self.dtype = FLOAT
         self._epsilon = epsilon
 
     def forward(self, op: Op, x: ir.Value, residual: ir.Value) -> ir.Value:
-        weight, bias = float32(op, self.weight), float32(op, self.bias)
+        weight, bias = cast(op, self.weight, self.dtype), cast(op, self.bias, self.dtype)
         return op.LayerNormalization(op.Add(x, residual), weight, bias, epsilon=self._epsilon)
 
 
@@ -90,6 +95,22 @@ def activate(op: Op, name: str, x: ir.Value) -> ir.Value:
         )
     operator, attributes = _ACTIVATIONS[name]
     return getattr(op, operator)(x, **attributes)
+
+
+def number(op: Op, value: float, dtype: ir.DataType) -> ir.Value:
+    """A constant scalar of ``dtype``."""
+    return op.Constant(value=ir.tensor(np.array(value, dtype.numpy())))
+
+
+def saturated(op: Op, x: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """``x``, with what overflowed float16 at its largest number; float32 as it is.
+
+    The feed-forward layers of BART reach such numbers (transformers clamps them in half precision too), and
+    the layer norm that follows needs them finite.
+    """
+    if dtype != FLOAT16:
+        return x
+    return op.Clip(x, number(op, -LARGEST_HALF, dtype), number(op, LARGEST_HALF, dtype))
 
 
 def attention(
@@ -123,3 +144,29 @@ def attention_with_past(
         query, key, value, None, None, bias, *past, num_heads=num_heads, _domain=CONTRIB, _outputs=3
     )
     return y, present_key, present_value
+
+
+def attention_in_place(
+    op: Op,
+    query: ir.Value,
+    key: ir.Value,
+    value: ir.Value,
+    past: tuple[ir.Value, ir.Value],
+    places: ir.Value,
+    bias: ir.Value,
+    *,
+    num_heads: int,
+    head_size: int,
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """As :func:`attention_with_past`, in a past of fixed capacity P: key and value are written into it.
+
+    ``places`` int64 [N, H, B, K] says where along P; ``bias`` is [N, 1, B, P].  Where the present is bound to
+    the memory of the past nothing is copied.
+    """
+    split, swapped = op.Constant(value_ints=[0, 0, num_heads, head_size]), [0, 2, 1, 3]
+    present = [
+        op.ScatterElements(kept, places, op.Transpose(op.Reshape(new, split), perm=swapped), axis=2)
+        for kept, new in zip(past, (key, value), strict=True)
+    ]
+    y = op.MultiHeadAttention(query, *present, None, None, bias, num_heads=num_heads, _domain=CONTRIB)
+    return y, *present

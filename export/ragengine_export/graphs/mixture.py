@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxscript import nn
 
 from ragengine_export.graphs.layers import MASKED, Op
+from ragengine_export.graphs.layout import Layout
 
 # Probabilities are summed as e^80 p, best beam first: a float32 then reaches down to e^-183 of it, far below
 # any token a search could want, where p itself would end at e^-103.
@@ -36,6 +37,10 @@ class Mixture(nn.Module):
     A continuation less probable than e^-183 of the best beam has the score -inf.
     """
 
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self._vocab_size = vocab_size
+
     def forward(
         self,
         op: Op,
@@ -44,9 +49,10 @@ class Mixture(nn.Module):
         beam_scores: ir.Value,
         num_candidates: ir.Value,
         probe_ids: ir.Value,
+        layout: Layout,
     ) -> tuple[ir.Value, ...]:
-        q, b, d, v = (op.Shape(logits, start=i, end=i + 1) for i in range(4))
         minus_one, one, two = (op.Constant(value_ints=[i]) for i in (-1, 1, 2))
+        vocab_size = op.Constant(value_int=self._vocab_size)
         headroom = op.Constant(value_float=HEADROOM)
         log_probs = op.LogSoftmax(logits, axis=-1)  # log p(y_t | x, z, y_<t)
 
@@ -58,25 +64,20 @@ class Mixture(nn.Module):
         scaled = op.Exp(op.Add(log_probs, headroom))
         marginal = op.MatMul(op.Unsqueeze(weights, two), scaled)  # [Q, B, 1, V]
 
-        flat = op.Reshape(marginal, op.Concat(q, minus_one, axis=0))  # [Q, B·V]
+        flat = op.Reshape(marginal, op.Constant(value_ints=[0, -1]))  # [Q, B·V]
         chosen, places = op.TopK(flat, num_candidates, axis=-1, _outputs=2)
         candidate_scores = op.Add(op.Sub(op.Log(chosen), headroom), best)
-        candidate_beams, candidate_tokens = op.Div(places, v), op.Mod(places, v)
+        candidate_beams, candidate_tokens = op.Div(places, vocab_size), op.Mod(places, vocab_size)
 
-        documents = op.Unsqueeze(op.Range(_scalar(op, 0), op.Squeeze(d), _scalar(op, 1)), one)  # [D, 1]
-        everywhere = op.Concat(q, d, num_candidates, axis=0)
+        documents = op.Unsqueeze(layout.documents, one)  # [D, 1]
         coordinates = [
-            op.Unsqueeze(op.Expand(axis, everywhere), minus_one)
+            op.Unsqueeze(op.Expand(axis, layout.candidates), minus_one)
             for axis in (op.Unsqueeze(candidate_beams, one), documents, op.Unsqueeze(candidate_tokens, one))
         ]
         candidate_log_probs = op.GatherND(log_probs, op.Concat(*coordinates, axis=-1), batch_dims=1)
 
-        probes = op.Shape(probe_ids, start=2, end=3)
-        probe_places = op.Expand(op.Unsqueeze(probe_ids, two), op.Concat(q, b, d, probes, axis=0))
+        probe_places = op.Expand(op.Unsqueeze(probe_ids, two), layout.probes)  # [Q, B, D, P]
         probed = op.GatherElements(log_probs, probe_places, axis=3)
         probe_log_probs = op.Transpose(probed, perm=[0, 2, 1, 3])
         return candidate_scores, candidate_beams, candidate_tokens, candidate_log_probs, probe_log_probs
 
-
-def _scalar(op: Op, value: int) -> ir.Value:
-    return op.Constant(value_int=value)

@@ -1,6 +1,6 @@
 """How a weight matrix is stored and multiplied, by precision (docs/operators.md has the measurements).
 
-FloatWeight   float32 or float16        FusedMatMul, in float32
+FloatWeight   float32 or float16        FusedMatMul, in float32, or in float16 (fp16)
 Int8Weight    int8, a scale a row       DynamicQuantizeMatMul: activations become uint8 on the way
 Int4Weight    4 bits, a scale a block   MatMulNBits
 """
@@ -19,25 +19,29 @@ class StoredWeight(Protocol):
     """W [out, in] as bytes in the bundle."""
 
     def matmul(self, op: Op, x: ir.Value, bias: ir.Value | None) -> ir.Value:
-        """``x Wᵀ (+ b)`` for x float32 [..., in]."""
+        """``x Wᵀ (+ b)`` for x [..., in] of the numbers that the graph computes in."""
 
     def rows(self, op: Op, ids: ir.Value) -> ir.Value:
-        """Rows of W as float32, for ids int64 [...]."""
+        """Rows of W in those numbers, for ids int64 [...]."""
 
 
 class FloatWeight:
-    """W in torch's own layout: a head tied to an embedding is the same tensor in the file."""
+    """W in torch's own layout: a head tied to an embedding is the same tensor in the file.
 
-    def __init__(self, weight: nn.Parameter) -> None:
+    ``dtype`` is what it is multiplied in, whatever the file holds.
+    """
+
+    def __init__(self, weight: nn.Parameter, dtype: ir.DataType = ir.DataType.FLOAT) -> None:
         self._weight = weight
+        self._dtype = dtype
 
     def matmul(self, op: Op, x: ir.Value, bias: ir.Value | None) -> ir.Value:
-        y = op.FusedMatMul(x, float32(op, self._weight), transB=1, _domain=_CONTRIB)
+        y = op.FusedMatMul(x, cast(op, self._weight, self._dtype), transB=1, _domain=_CONTRIB)
         return y if bias is None else op.Add(y, bias)
 
     def rows(self, op: Op, ids: ir.Value) -> ir.Value:
         # Gather first: the table stays in the file's precision and is never copied whole.
-        return float32(op, _typed(op.Gather(self._weight, ids), self._weight.dtype))
+        return cast(op, _typed(op.Gather(self._weight, ids), self._weight.dtype), self._dtype)
 
 
 class Int8Weight:
@@ -90,9 +94,9 @@ class Int4Weight:
         raise ValueError("A 4-bit matrix has no rows to look up; tables are stored as int8.")
 
 
-def float32(op: Op, value: ir.Value) -> ir.Value:
-    """A weight as float32; onnxruntime folds the cast of a weight stored as float16 when it loads."""
-    return value if value.dtype == ir.DataType.FLOAT else op.Cast(value, to=ir.DataType.FLOAT)
+def cast(op: Op, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """``value`` as ``dtype``; onnxruntime folds the cast of a weight when it loads."""
+    return value if value.dtype == dtype else op.Cast(value, to=dtype)
 
 
 def _typed(value: ir.Value, dtype: ir.DataType | None) -> ir.Value:

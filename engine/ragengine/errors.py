@@ -37,6 +37,14 @@ class MemoryLimitError(RagEngineError):
     """What was asked needs more memory than ``memory_limit`` allows."""
 
 
+class DeadlineError(RagEngineError, TimeoutError):
+    """The deadline of a call passed before it was done; nothing of it is left."""
+
+
+class CancelledError(RagEngineError):
+    """A call was cancelled before it was done; nothing of it is left."""
+
+
 class DependencyError(RagEngineError):
     """A package that the asked feature needs is not installed."""
 

@@ -113,6 +113,11 @@ class GenerationOptions:
         return self.max_length if self.max_new_tokens is None else 1 + self.max_new_tokens
 
     @property
+    def paths(self) -> int:
+        """How many outputs a search follows at once: its beams, or its draws."""
+        return self.num_return_sequences if self.do_sample and self.num_beams == 1 else self.num_beams
+
+    @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """``eos_token_id`` as a tuple; empty when nothing but the length ends an answer."""
         if self.eos_token_id is None:

@@ -1,11 +1,17 @@
 """onnxruntime sessions: the only place where execution providers and thread counts are chosen."""
 
+import logging
 import os
 import platform
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ragengine.bundle import STEP_PRECISIONS, Bundle
 from ragengine.errors import BundleError, DependencyError, DeviceError
 
 try:
@@ -19,6 +25,9 @@ except ModuleNotFoundError as reason:
 InferenceSession: TypeAlias = ort.InferenceSession
 OrtValue: TypeAlias = ort.OrtValue
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+ResolvedDevice: TypeAlias = Literal["cpu", "cuda"]
+
+log = logging.getLogger("ragengine")
 
 ort.set_default_logger_severity(3)
 
@@ -42,14 +51,36 @@ def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
     return "cuda" if available and device != "cpu" else "cpu"
 
 
+def graph_device(bundle: Bundle, device: Device) -> ResolvedDevice:
+    """The device that the graphs of ``bundle`` run on; as :func:`resolve_device`, and the bundle has a say.
+
+    int8 and int4 graphs have operators that only a CPU has.  onnxruntime would run those nodes on the CPU
+    without a word; here ``cuda`` is refused and ``auto`` takes the CPU for the whole graph, with a log entry.
+    """
+    resolved, precision = resolve_device(device), bundle.manifest.precision
+    if resolved == "cpu" or precision in STEP_PRECISIONS:
+        return resolved
+    reason = f"the graphs of {bundle.path} are {precision}, which only a CPU computes"
+    if device == "cuda":
+        raise DeviceError(f"device is cuda, but {reason}; export it with --precision fp16, or use cpu.")
+    log.info("device auto is cpu: %s.", reason)
+    return "cpu"
+
+
 def create_session(
-    path: Path, *, device: Literal["cpu", "cuda"], threads: int | None, low_memory: bool = False
+    path: Path,
+    *,
+    device: ResolvedDevice,
+    threads: int | None,
+    low_memory: bool = False,
+    cuda_graphs: bool = False,
 ) -> ort.InferenceSession:
     """Open one graph.
 
     ``threads`` is the number of intra-op threads; ``None`` takes the cores this process may run on.
     ``low_memory`` gives memory back after every run instead of keeping it for the next, which is slower for
-    large batches (docs/edge.md).
+    large batches (docs/edge.md).  ``cuda_graphs`` lets runs on CUDA be captured (:func:`run_options`): every
+    node must then have a CUDA kernel, and a graph where one has not is refused.
     Threads spin inside a run and stop with it: between questions an engine embedded in an application costs
     nothing.  (Never spinning was slower, docs/design.md.)
     """
@@ -61,9 +92,13 @@ def create_session(
         options.add_session_config_entry("session.x64quantprecision", "1")  # unsigned weights: exact, slower
     if low_memory:
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-    providers = (
-        ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
-    )
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device == "cuda":
+        # layer norms add in float32, also where onnxruntime fuses them with what comes before
+        settings = {"enable_skip_layer_norm_strict_mode": "1", "enable_cuda_graph": str(int(cuda_graphs))}
+        providers.insert(0, ("CUDAExecutionProvider", settings))
+        if cuda_graphs:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         session = ort.InferenceSession(
             str(path),
@@ -79,6 +114,49 @@ def create_session(
             'check the driver, CUDA and cuDNN libraries, or use device="cpu".'
         )
     return session
+
+
+def run_options(graph: int) -> ort.RunOptions:
+    """Options of a run on CUDA: captured as graph number ``graph``, or replayed if it was; -1 is neither."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(graph))
+    return options
+
+
+def to_device(array: NDArray[Any], device: ResolvedDevice) -> OrtValue:
+    """A copy of ``array`` on the device."""
+    return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device)
+
+
+def run_bound(
+    session: InferenceSession, feeds: Mapping[str, OrtValue], outputs: Mapping[str, str]
+) -> dict[str, OrtValue]:
+    """Run with every input and output bound; ``outputs`` maps names to the device they stay on."""
+    binding = session.io_binding()
+    for name, value in feeds.items():
+        binding.bind_ortvalue_input(name, value)
+    for name, device in outputs.items():
+        binding.bind_output(name, device)
+    session.run_with_iobinding(binding)
+    return dict(zip(outputs, binding.get_outputs(), strict=True))
+
+
+def bind_memory(
+    bind: Callable[..., None],
+    name: str,
+    memory: OrtValue,
+    device: ResolvedDevice,
+    *,
+    shape: tuple[int, ...],
+    dtype: type[Any] | None = None,
+    offset: int = 0,
+) -> None:
+    """Bind ``shape`` at ``offset`` bytes of ``memory``, which must outlive the binding.
+
+    ``bind`` is an IOBinding's ``bind_input`` or ``bind_output``; ``dtype`` is the memory's where not given.
+    """
+    element = dtype or {"tensor(float16)": np.float16, "tensor(float)": np.float32}[memory.data_type()]
+    bind(name, device, 0, element, shape, memory.data_ptr() + offset)
 
 
 @cache

@@ -160,7 +160,7 @@ def _fixed_feeds(feeds: dict[str, Array], shape: BartShape, capacity: int) -> di
         "own_past": own_past,
         "slots": feeds["position"] * b + np.arange(b),
         "documents": np.arange(d),
-        **{f"{name}_shape": np.array(value) for name, value in shapes.items()},
+        **{f"shape_{name}": np.array(value) for name, value in shapes.items()},
     }
 
 

@@ -99,13 +99,13 @@ def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profiles:
 def _read(bundle: Path) -> tuple[GeneratorModel, Any]:
     model = GeneratorModel(Bundle.open(bundle), device="cpu", threads=1)
     ids = np.random.default_rng(0).integers(4, SHAPE.vocabulary, (1, D, S))
-    return model, model.read(ids, np.ones_like(ids))
+    return model, model.start(model.read(ids, np.ones_like(ids)), beams=4, steps=9)
 
 
-def _step(model: GeneratorModel, reading: Any, beams: int, parents: int) -> Any:
+def _step(model: GeneratorModel, decoding: Any, beams: int, parents: int) -> None:
     shape = (1, beams)
-    _, reading = model.step(
-        reading,
+    model.step(
+        decoding,
         np.full(shape, 5, np.int64),
         np.minimum(np.arange(beams), parents - 1)[None],
         log_weights=np.zeros((1, D, beams), np.float32),
@@ -113,7 +113,6 @@ def _step(model: GeneratorModel, reading: Any, beams: int, parents: int) -> Any:
         num_candidates=2,
         probe_ids=np.zeros((*shape, 1), np.int64),
     )
-    return reading
 
 
 def test_every_precision_has_a_size() -> None:
@@ -152,9 +151,9 @@ def test_encoding_questions(profiles: Profiles, bundle: Path) -> None:
 
 
 def test_greedy_steps(bundle: Path, profiles: Profiles) -> None:
-    model, reading = _read(bundle)
+    model, decoding = _read(bundle)
     for _ in range(4):
-        reading = _step(model, reading, beams=1, parents=1)
+        _step(model, decoding, beams=1, parents=1)
     sizes = sizes_of(bundle).generator
     expected = encode_documents(sizes, [S] * D, 4).operations
     steps = [StepSizes(D, D * S, 1, t) for t in range(1, 5)]
@@ -164,11 +163,11 @@ def test_greedy_steps(bundle: Path, profiles: Profiles) -> None:
 
 def test_beam_steps_differ_by_the_tokens_of_other_beams(bundle: Path, profiles: Profiles) -> None:
     """The graph's past holds the tokens of all beams; the floor counts each beam's own."""
-    model, reading = _read(bundle)
+    model, decoding = _read(bundle)
     beams, layers, width = 4, SHAPE.layers, SHAPE.d_model
-    reading = _step(model, reading, 1, 1)
-    reading = _step(model, reading, beams, 1)
-    _step(model, reading, beams, beams)
+    _step(model, decoding, 1, 1)
+    _step(model, decoding, beams, 1)
+    _step(model, decoding, beams, beams)
     sizes = sizes_of(bundle).generator
     expected = encode_documents(sizes, [S] * D, 4).operations
     steps = [StepSizes(D, D * S, 1, 1), StepSizes(D, D * S, beams, 2), StepSizes(D, D * S, beams, 3)]

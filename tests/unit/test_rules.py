@@ -13,8 +13,8 @@ from transformers import BartConfig, BartForConditionalGeneration, GenerationCon
 from ragengine import GenerationOptions
 from ragengine.errors import OptionsError
 from ragengine.generation.candidates import probe_ids, ruled
+from ragengine.generation.decoding import Step
 from ragengine.generation.mixture import logsumexp
-from ragengine.generation.model import Step
 from ragengine.generation.rules import Rules
 
 V = 8

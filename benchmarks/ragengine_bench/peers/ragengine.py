@@ -48,11 +48,9 @@ class Recorded:
         elif stage == "encode documents":
             self.sizes.documents.append((arguments[2] != 0).sum(axis=2).ravel().tolist())
         elif stage == "decode":
-            mask, beams = arguments[1].context_attention_mask.numpy(), arguments[2].shape[1]
+            mask, beams = arguments[1].reading.context_attention_mask, arguments[2].shape[1]
             documents = mask.shape[0] * mask.shape[1]
-            self.sizes.steps.append(
-                StepSizes(documents, int((mask != 0).sum()), beams, arguments[1].length + 1)
-            )
+            self.sizes.steps.append(StepSizes(documents, int((mask != 0).sum()), beams, arguments[1].length))
 
     def reply(self, seconds: float, outputs: list[Any], tokens: int) -> dict[str, Any]:
         """What the parent makes a sample of."""
@@ -96,7 +94,7 @@ class RagengineGenerator:
 
     def prepare(self, arrays: str, options: dict[str, Any]) -> None:
         """Take ids [Q, D, S], mask and scores from a file, and search with ``options``."""
-        with np.load(arrays) as given:
+        with np.load(arrays, allow_pickle=False) as given:
             self._arrays = given["ids"], given["mask"], given["scores"]
         self._options = self._generator.default_options.replace(**options)
 

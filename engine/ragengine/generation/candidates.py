@@ -6,8 +6,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ragengine.generation.decoding import Step
 from ragengine.generation.mixture import logsumexp
-from ragengine.generation.model import Step
 from ragengine.generation.rules import StepRules, TokenSets
 
 IntArray: TypeAlias = NDArray[np.int64]

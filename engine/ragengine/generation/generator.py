@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ragengine.bundle import Bundle
 from ragengine.errors import InputError, OptionsError
 from ragengine.generation.beam_search import beam_search
+from ragengine.generation.decoding import Reading
 from ragengine.generation.likelihood import sequence_log_likelihood, token_log_likelihood
 from ragengine.generation.mixture import (
     Marginalize,
@@ -21,7 +22,7 @@ from ragengine.generation.mixture import (
     token_posteriors,
     token_weights,
 )
-from ragengine.generation.model import GeneratorModel, Reading
+from ragengine.generation.model import GeneratorModel
 from ragengine.generation.outputs import Output, hypothesis
 from ragengine.generation.rules import AllowedTokens, Rules
 from ragengine.generation.sample import greedy_tokens, sample
@@ -77,6 +78,7 @@ class Generator:
         device: Device = "auto",
         threads: int | None = None,
         memory_limit: int | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         self.bundle = bundle
         self.memory_limit = memory_limit
@@ -84,7 +86,11 @@ class Generator:
             check_weights_fit(bundle, memory_limit)
         self.default_options = GenerationOptions.from_dict(bundle.manifest.generation)
         self._model = GeneratorModel(
-            bundle, device=device, threads=threads, low_memory=memory_limit is not None
+            bundle,
+            device=device,
+            threads=threads,
+            low_memory=memory_limit is not None,
+            cuda_graphs=cuda_graphs,
         )
 
     @classmethod
@@ -94,15 +100,16 @@ class Generator:
         device: Device = "auto",
         threads: int | None = None,
         memory_limit: int | None = None,
+        cuda_graphs: bool = True,
     ) -> "Generator":
         """Open a bundle's generator.  Raises :class:`BundleError` when the bundle is not whole.
 
         ``memory_limit`` is the bytes of memory the process should stay under: as many questions as fit are
         answered together, and :class:`MemoryLimitError` says what is too large.  Calls from several threads
-        at once add up.
+        at once add up.  ``cuda_graphs`` lets a GPU replay decoding steps it has seen (docs/gpu.md).
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        return cls(opened, device=device, threads=threads, memory_limit=memory_limit)
+        return cls(opened, device=device, threads=threads, memory_limit=memory_limit, cuda_graphs=cuda_graphs)
 
     @property
     def device(self) -> str:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.generation.beam_search import beam_search
+from ragengine.generation.decoding import Reading
 from ragengine.generation.likelihood import sequence_log_likelihood
 from ragengine.generation.mixture import logsumexp
-from ragengine.generation.model import GeneratorModel, Reading
+from ragengine.generation.model import GeneratorModel
 from ragengine.generation.outputs import Output
 from ragengine.generation.rules import Rules
 from ragengine.generation.sample import sample
@@ -32,12 +33,9 @@ Found: TypeAlias = list[list[Output]]
 def search_by_document(model: GeneratorModel, reading: Reading, rules: Rules, n_docs: int) -> list[Found]:
     """Y(z) for every document of every question, all in one batch: [Q][D][num_beams]."""
     options = rules.options
-    beams = (
-        options.num_return_sequences if options.num_beams == 1 and options.do_sample else options.num_beams
-    )
-    alone = replace(options, marginalize="token", num_return_sequences=beams)
+    alone = replace(options, marginalize="token", num_return_sequences=options.paths)
     single = reading.by_document()
-    rows = single.context_attention_mask.shape()[0]
+    rows = single.context_attention_mask.shape[0]
     stepper = Stepper(model, single, np.zeros((rows, 1), np.float32), rules.by_document(alone))
     search = sample if options.do_sample and options.num_beams == 1 else beam_search
     outputs = search(stepper)

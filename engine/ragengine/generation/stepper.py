@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.generation.candidates import Candidates, probe_ids, ruled
+from ragengine.generation.decoding import Reading
 from ragengine.generation.mixture import beam_weights
-from ragengine.generation.model import GeneratorModel, Reading
+from ragengine.generation.model import GeneratorModel
 from ragengine.generation.rules import Rules
 
 IntArray: TypeAlias = NDArray[np.int64]
@@ -15,7 +16,7 @@ FloatArray: TypeAlias = NDArray[np.float32]
 
 
 class Stepper:
-    """The model under a search's rules.  Keeps the reading, whose past grows by one token a step."""
+    """The model under a search's rules: its beams over a reading, which decode one token a step."""
 
     def __init__(self, model: GeneratorModel, reading: Reading, log_prior: FloatArray, rules: Rules) -> None:
         """``log_prior`` is log p(z | x), float32 [Q, D], of the documents that ``reading`` has read."""
@@ -24,7 +25,7 @@ class Stepper:
         self.options = rules.options
         self.vocab_size = model.spec.vocab_size
         self._model = model
-        self._reading = reading
+        self._decoding = model.start(reading, beams=self.options.paths, steps=self.options.longest - 1)
 
     def step(
         self,
@@ -44,8 +45,8 @@ class Stepper:
         log_weights = beam_weights(self.log_prior, log_probs, self.options.marginalize)
         probes = probe_ids(rules, filler=self.options.decoder_start_token_id)
         wanted = 1 if rules.forced is not None or rules.allowed is not None else count + rules.margin
-        step, self._reading = self._model.step(
-            self._reading,
+        step = self._model.step(
+            self._decoding,
             sequences[:, :, -1],
             parents,
             log_weights=log_weights,

@@ -12,7 +12,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ragengine.generation.model import GeneratorModel, Reading
+from ragengine.generation.decoding import Reading
+from ragengine.generation.model import GeneratorModel
 
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
@@ -45,10 +46,13 @@ def output_log_probs(
     ``outputs`` are token ids [T] for each of Q questions, without the start token, which ``start_tokens``
     gives for each question; ``reading`` has read their documents and nothing of an output yet.
     """
-    q, d, _ = reading.context_attention_mask.shape()
+    q, d, _ = reading.context_attention_mask.shape
     tries = [_levels(given, start) for given, start in zip(outputs, start_tokens, strict=True)]
     found = [[np.empty((len(tokens), d), np.float32) for tokens in given] for given in outputs]
-    for depth in range(max(map(len, tries))):
+    depths = max(map(len, tries))
+    widest = max((len(level.tokens) for levels in tries for level in levels), default=1)
+    decoding = model.start(reading, beams=widest, steps=depths)
+    for depth in range(depths):
         levels = [levels[depth] if depth < len(levels) else _Level() for levels in tries]
         width = max(1, *(len(level.tokens) for level in levels))
         edges = max(1, *(len(tokens) for level in levels for tokens in level.children))
@@ -59,8 +63,8 @@ def output_log_probs(
             parents[question, : len(level.parents)] = level.parents
             for node, below in enumerate(level.children):
                 probes[question, node, : len(below)] = below
-        step, reading = model.step(
-            reading,
+        step = model.step(
+            decoding,
             tokens,
             parents,
             log_weights=np.zeros((q, d, width), np.float32),

@@ -1,6 +1,7 @@
 """From modules with bound weights to ONNX models with named inputs and outputs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 from onnxscript import GraphBuilder
@@ -83,7 +84,7 @@ def generator_step_model(decoder: BartDecoder, shape: BartShape) -> ir.Model:
     inputs = _step_inputs(builder, shape, "P", "P")
     layout = given_layout(builder.input)
     slots = builder.input("slots", INT64, ["B"])
-    update = builder.input("update_shape", INT64, [4])  # Q·D, H, B, K
+    update = builder.input("shape_update", INT64, [4])  # Q·D, H, B, K
     op = builder.op
     places = op.Expand(op.Unsqueeze(slots, op.Constant(value_ints=[1])), update)
     return _decoder(graph, builder, decoder, shape, inputs, layout, places, "P")
@@ -119,7 +120,8 @@ def _decoder(
     layers = {
         kind: _pairs([inputs.pop(name) for name in _layer_names(kind, shape)]) for kind in ("cross", "past")
     }
-    outputs = decoder(builder.op, StepInputs(**inputs, **layers, layout=layout, places=places))
+    given: dict[str, Any] = {**inputs, **layers}
+    outputs = decoder(builder.op, StepInputs(**given, layout=layout, places=places))
     for (name, (dtype, axes)), value in zip(MIXTURE_OUTPUTS.items(), outputs, strict=False):
         _output(builder, name, value, dtype, axes)
     for name, value in zip(_layer_names("present", shape), outputs[len(MIXTURE_OUTPUTS) :], strict=True):

@@ -79,6 +79,6 @@ def computed_layout(
 
 
 def given_layout(add: Callable[..., ir.Value]) -> Layout:
-    """The layout as graph inputs: ``documents``, and ``NAME_shape`` for each shape."""
-    shapes = {name: add(f"{name}_shape", ir.DataType.INT64, [length]) for name, length in LENGTHS.items()}
+    """The layout as graph inputs: ``documents``, and ``shape_NAME`` for each shape."""
+    shapes = {name: add(f"shape_{name}", ir.DataType.INT64, [length]) for name, length in LENGTHS.items()}
     return Layout(documents=add("documents", ir.DataType.INT64, ["D"]), **shapes)

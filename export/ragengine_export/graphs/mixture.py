@@ -80,4 +80,3 @@ class Mixture(nn.Module):
         probed = op.GatherElements(log_probs, probe_places, axis=3)
         probe_log_probs = op.Transpose(probed, perm=[0, 2, 1, 3])
         return candidate_scores, candidate_beams, candidate_tokens, candidate_log_probs, probe_log_probs
-

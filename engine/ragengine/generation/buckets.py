@@ -65,7 +65,10 @@ def _multiple(number: int, of: int) -> int:
 
 
 class GraphNumbers:
-    """Numbers of captured graphs, until there are enough.  Safe to use from several threads."""
+    """Numbers of captured graphs, until there are enough.  Safe to use from several threads.
+
+    A session that was opened without CUDA graphs ignores them; then they bound the buffers that are kept.
+    """
 
     def __init__(self, limit: int = MAX_GRAPHS) -> None:
         self.limit = limit

@@ -64,8 +64,7 @@ class GeneratorModel:
         self._decoder: FixedDecoder | GrowingDecoder
         if self._fixed:
             step = session(STEP_GRAPH, cuda_graphs)
-            graphs = GraphNumbers() if cuda_graphs else GraphNumbers(0)
-            self._decoder = FixedDecoder(cross, step, self.spec, self.device, graphs)
+            self._decoder = FixedDecoder(cross, step, self.spec, self.device, GraphNumbers())
         else:
             self._decoder = GrowingDecoder(cross, session("decoder.onnx"), self.spec)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ragengine.bundle import Bundle, EncoderSpec
 from ragengine.errors import BundleError, GraphOutputError
-from ragengine.sessions import Device, InferenceSession, create_session, resolve_device
+from ragengine.sessions import Device, InferenceSession, create_session, graph_device
 from ragengine.text import Encoded, Tokenizer
 
 FloatArray: TypeAlias = NDArray[np.float32]
@@ -32,7 +32,7 @@ class TextEncoder:
         """Load the encoder that ``spec`` (of this bundle's manifest) describes."""
         tokenizer = Tokenizer(bundle.file(spec.path, "tokenizer.json"), spec.tokenizer)
         session = create_session(
-            bundle.file(spec.path, "encoder.onnx"), device=resolve_device(device), threads=threads
+            bundle.file(spec.path, "encoder.onnx"), device=graph_device(bundle, device), threads=threads
         )
         dimension = session.get_outputs()[0].shape[-1]
         if dimension != spec.dimension:

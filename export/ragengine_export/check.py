@@ -128,9 +128,8 @@ def _check_decoder(
         probes = np.concatenate([best, rng.integers(0, shape.vocab_size, (q, b, 5))], axis=2)
         feeds |= {"token_ids": last, "own_past": own_past, "position": np.array([position])}
         feeds |= {"probe_ids": probes, "beam_scores": rng.normal(size=(q, b)).astype(np.float32)}
-        if fixed:
-            feeds |= _fixed_feeds(feeds, shape, capacity)
-        outputs = dict(zip((o.name for o in decoder.get_outputs()), decoder.run(None, feeds), strict=True))
+        given = _fixed_feeds(feeds, shape, capacity) if fixed else feeds
+        outputs = dict(zip((o.name for o in decoder.get_outputs()), decoder.run(None, given), strict=True))
         feeds |= {f"past_{n}": outputs[f"present_{n}"] for n in _layers(shape.decoder_layers)}
         pairs += _step_pairs(log_probs, marginal, feeds, outputs)
         probed = torch.tensor(outputs["probe_log_probs"][..., : best.shape[2]])
@@ -148,20 +147,24 @@ def _fixed_feeds(feeds: dict[str, Array], shape: BartShape, capacity: int) -> di
     (q, d, s), b = feeds["context_attention_mask"].shape, feeds["token_ids"].shape[1]
     own_past = np.zeros((q, b, capacity), np.bool_)
     own_past[:, :, : feeds["own_past"].shape[2]] = feeds["own_past"]
+    visible = feeds["context_attention_mask"].reshape(q * d, 1, 1, s).repeat(b, axis=2) != 0
+    numbers = feeds["cross_key_0"].dtype
     shapes = {
         "each_document": (q, d, 1, 1),
         "by_row": (q * d, b, shape.d_model),
         "by_question": (q, d, b, shape.d_model),
         "past_bias": (q * d, 1, b, capacity),
-        "context_mask": (q * d, s),
         "candidates": (q, d, feeds["num_candidates"][0]),
         "probes": (q, b, d, feeds["probe_ids"].shape[2]),
         "update": (q * d, shape.decoder_heads, b, shape.head_size),
     }
+    kept = {name: value for name, value in feeds.items() if name != "context_attention_mask"}
     return {
+        **kept,
         "own_past": own_past,
+        "context_bias": np.where(visible, 0, np.finfo(numbers).min).astype(numbers),
+        "best_scores": feeds["beam_scores"].max(axis=1, keepdims=True),
         "slots": feeds["position"] * b + np.arange(b),
-        "documents": np.arange(d),
         **{f"shape_{name}": np.array(value) for name, value in shapes.items()},
     }
 

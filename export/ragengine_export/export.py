@@ -72,14 +72,15 @@ def export_checkpoint(
     context = None if context_encoder is None else str(context_encoder)
     if source is not None and (question_encoder is not None or generator is not None):
         raise ExportError("Give either a RAG checkpoint, or --question-encoder and --generator, not both.")
-    if source is not None:
-        checkpoint = load_checkpoint(str(source), context)
-    elif question_encoder is None or generator is None:
+    if source is None and (question_encoder is None or generator is None):
         raise ExportError("Without a RAG checkpoint both --question-encoder and --generator are needed.")
-    else:
-        checkpoint = join_checkpoints(str(question_encoder), str(generator), context)
     path = Path(bundle_path)
+    # The folder first: that it cannot be written is said before gigabytes are loaded.
     with folders.replaced_folder(path, bundle.FORMAT, ExportError) as staging:
+        if source is not None:
+            checkpoint = load_checkpoint(str(source), context)
+        else:
+            checkpoint = join_checkpoints(str(question_encoder), str(generator), context)
         report = _write(checkpoint, staging, precision, check)
     return dataclasses.replace(report, path=path)
 
@@ -216,7 +217,8 @@ def _write_tokenizer(tokenizer: Any, folder: Path) -> None:
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
-    backend.save(str(folder / "tokenizer.json"))
+    # Not backend.save, which raises a bare Exception where it cannot write.
+    (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), "utf-8")
 
 
 def _generation_defaults(checkpoint: Checkpoint) -> tuple[GenerationOptions, list[str]]:

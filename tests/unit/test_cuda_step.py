@@ -91,7 +91,8 @@ def faults(model: onnx.ModelProto, on_host: set[str]) -> list[str]:
             continue
         kernel = KERNELS.get((node.domain.replace("ai.onnx", ""), node.op_type))
         if kernel is None:
-            found.append(f"{where} has no CUDA kernel")
+            found.append(f"{where} has no CUDA kernel that can be captured")
+            types |= dict.fromkeys(node.output, types[node.input[0]])
             continue
         bound: dict[str, str] = {}
         names = kernel.inputs.split()

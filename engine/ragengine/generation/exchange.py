@@ -66,9 +66,9 @@ class Exchange:
             "own_past": ((q, b, p), np.bool_),
             "position": ((1,), np.int64),
             "slots": ((b,), np.int64),
-            "documents": ((d,), np.int64),
             "log_weights": ((q, d, b), np.float32),
             "beam_scores": ((q, b), np.float32),
+            "best_scores": ((q, 1), np.float32),
             "probe_ids": ((q, b, probes), np.int64),
         }
         found: Layout = {
@@ -79,7 +79,6 @@ class Exchange:
             "probe_log_probs": ((q, d, b, probes), np.float32),
         }
         self._asked, self._found = Buffer(asked, workspace.device), Buffer(found, workspace.device)
-        self._asked.arrays["documents"][:] = np.arange(d)
         self._binding = self._session.io_binding()
         self._asked.bind(self._binding.bind_input, workspace.device)
         self._found.bind(self._binding.bind_output, workspace.device)
@@ -87,7 +86,7 @@ class Exchange:
             self._binding.bind_ortvalue_input(name, value)
         for name, value in workspace.past.items():  # the present is the past: written in place
             self._binding.bind_ortvalue_output(name.replace("past_", "present_"), value)
-        self._binding.bind_ortvalue_input("context_attention_mask", workspace.context_attention_mask)
+        self._binding.bind_ortvalue_input("context_bias", workspace.context_bias)
         self._host_values = _shapes(workspace, candidates, probes)
         for name, value in self._host_values.items():
             self._binding.bind_ortvalue_input(name, value)
@@ -103,6 +102,7 @@ class Exchange:
         arrays["log_weights"][:q, :, :b] = inputs.log_weights
         arrays["beam_scores"][:] = -np.inf
         arrays["beam_scores"][:q, :b] = inputs.beam_scores
+        arrays["best_scores"][:] = arrays["beam_scores"].max(axis=1, keepdims=True)
         arrays["probe_ids"][:q, :b, : inputs.probe_ids.shape[2]] = inputs.probe_ids
 
     def run(self) -> None:
@@ -137,7 +137,6 @@ def _shapes(workspace: "Workspace", candidates: int, probes: int) -> dict[str, O
         "shape_by_row": (rows, b, d_model),
         "shape_by_question": (q, d, b, d_model),
         "shape_past_bias": (rows, 1, b, bucket.capacity),
-        "shape_context_mask": (rows, bucket.source),
         "shape_candidates": (q, d, candidates),
         "shape_probes": (q, b, d, probes),
         "shape_update": (rows, spec.num_heads, b, spec.head_size),

@@ -77,9 +77,9 @@ class FixedDecoder:
 class Workspace:
     """Buffers of one bucket on the device, used by one search at a time.
 
-    context_attention_mask  int64 [Q, D, S]
-    cross                   each layer's cross-attention key and value, [Q·D, H, S, K]
-    past                    each layer's self-attention key and value, [Q·D, H, P, K], written in place
+    context_bias  [Q·D, 1, B, S], 0 for a token of a document, very negative for padding
+    cross         each layer's cross-attention key and value, [Q·D, H, S, K]
+    past          each layer's self-attention key and value, [Q·D, H, P, K], written in place
     """
 
     def __init__(self, decoder: FixedDecoder, bucket: Bucket) -> None:
@@ -88,14 +88,14 @@ class Workspace:
         self.session, self.spec, self.device = decoder.step_session, decoder.spec, decoder.device
         self._graphs = decoder.graphs
         self._exchanges: dict[tuple[int, int], Exchange] = {}
-        q, d, s = bucket.questions, bucket.documents, bucket.source
-        self.context_attention_mask = to_device(np.ones((q, d, s), np.int64), self.device)
+        self._dtype, s = decoder.dtype, bucket.source
+        self.context_bias = to_device(np.zeros((bucket.rows, 1, bucket.beams, s), self._dtype), self.device)
         # Zeros, not whatever the memory holds: what is masked must still be finite.
         heads, size = self.spec.num_heads, self.spec.head_size
         names = [value.name for value in self.session.get_inputs()]
         self.cross, self.past = (
             {
-                name: to_device(np.zeros((bucket.rows, heads, length, size), decoder.dtype), self.device)
+                name: to_device(np.zeros((bucket.rows, heads, length, size), self._dtype), self.device)
                 for name in names
                 if name.startswith(kind)
             }
@@ -109,9 +109,10 @@ class Workspace:
     def read(self, reading: Reading, cross: InferenceSession) -> None:
         """Make the keys and values of the documents, in place; the rows of padded questions stay."""
         q, d, s = reading.context_attention_mask.shape
-        mask = np.ones((self.bucket.questions, d, s), np.int64)
-        mask[:q] = reading.context_attention_mask
-        self.context_attention_mask.update_inplace(mask)
+        bias = np.zeros((self.bucket.rows, 1, self.bucket.beams, s), self._dtype)
+        hidden = reading.context_attention_mask.reshape(q * d, 1, 1, s) == 0
+        bias[: q * d] = np.where(hidden, np.finfo(self._dtype).min, 0)
+        self.context_bias.update_inplace(bias)
         binding = cross.io_binding()
         binding.bind_ortvalue_input("states", reading.memory["states"])
         shape = (q * d, self.spec.num_heads, s, self.spec.head_size)

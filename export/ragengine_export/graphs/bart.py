@@ -202,13 +202,13 @@ class _CrossKeyValue(nn.Module):
 class StepInputs:
     """The decoder step's inputs; shapes are in :class:`BartDecoder` and :class:`Mixture`.
 
-    ``places`` is None where the past grows.
+    ``fixed`` is None where the past grows, and ``context_attention_mask`` where it does not.
     """
 
     token_ids: ir.Value
     own_past: ir.Value
     position: ir.Value
-    context_attention_mask: ir.Value
+    context_attention_mask: ir.Value | None
     log_weights: ir.Value
     beam_scores: ir.Value
     num_candidates: ir.Value
@@ -216,7 +216,21 @@ class StepInputs:
     cross: list[tuple[ir.Value, ir.Value]]
     past: list[tuple[ir.Value, ir.Value]]
     layout: Layout
-    places: ir.Value | None = None
+    fixed: "FixedInputs | None" = None
+
+
+@dataclass(frozen=True)
+class FixedInputs:
+    """What the step of fixed capacity takes besides.
+
+    places        int64 [Q·D, H, B, K]  where along P this step's keys and values are written
+    context_bias  [Q·D, 1, B, S]        0 for a token of a document, very negative for padding
+    best_scores   float32 [Q, 1]        the best of ``beam_scores``
+    """
+
+    places: ir.Value
+    context_bias: ir.Value
+    best_scores: ir.Value
 
 
 class BartDecoder(nn.Module):
@@ -232,8 +246,8 @@ class BartDecoder(nn.Module):
 
     Returns :class:`Mixture`'s outputs, then the present [Q·D, H, P+B, K] of each layer.
 
-    With ``places`` (int64 [Q·D, H, B, K], where along P this step is written) the past has a fixed capacity
-    P, the present is the past, ``own_past`` is [Q, B, P] and nothing is P+B long.
+    With :class:`FixedInputs` the past has a fixed capacity P, the present is the past written in place,
+    ``own_past`` is [Q, B, P] and nothing is P+B long.
     """
 
     def __init__(self, shape: BartShape) -> None:
@@ -250,7 +264,14 @@ class BartDecoder(nn.Module):
         if self.final_logits_bias is not None:
             logits = op.Add(logits, cast(op, self.final_logits_bias, FLOAT))
         chosen = self.mixture(
-            op, logits, step.log_weights, step.beam_scores, step.num_candidates, step.probe_ids, step.layout
+            op,
+            logits,
+            step.log_weights,
+            step.beam_scores,
+            step.num_candidates,
+            step.probe_ids,
+            step.layout,
+            best=step.fixed and step.fixed.best_scores,
         )
         return [*chosen, *presents]
 
@@ -283,7 +304,7 @@ class _Decoder(nn.Module):
         x = views.over_documents(op, self.layernorm_embedding(op, words, positions))
         presents = []
         for layer, cross, past in zip(self.layers, step.cross, step.past, strict=True):
-            x, *present = layer(op, x, views, cross, past, step.places)
+            x, *present = layer(op, x, views, cross, past)
             presents += present
         return views.by_question(op, x), presents
 
@@ -294,8 +315,12 @@ class _Views:
     def __init__(self, op: Op, step: StepInputs, shape: BartShape) -> None:
         self._layout = step.layout
         self._one = op.Constant(value_ints=[1])
-        mask = op.Cast(step.context_attention_mask, to=ir.DataType.INT32)
-        self.context_mask = op.Reshape(mask, self._layout.context_mask)  # [Q·D, S]
+        self.context_mask, self.context_bias, self.places = None, None, None
+        if step.fixed is not None:
+            self.context_bias, self.places = step.fixed.context_bias, step.fixed.places
+        else:
+            mask = op.Cast(step.context_attention_mask, to=ir.DataType.INT32)
+            self.context_mask = op.Reshape(mask, self._layout.context_mask)  # [Q·D, S]
         # added to the scores of self-attention, [Q·D, 1, B, P]
         hidden = MASKED if shape.dtype == FLOAT else -LARGEST_HALF
         bias = op.Where(step.own_past, number(op, 0.0, shape.dtype), number(op, hidden, shape.dtype))
@@ -333,11 +358,10 @@ class _DecoderLayer(nn.Module):
         views: _Views,
         cross: tuple[ir.Value, ir.Value],
         past: tuple[ir.Value, ir.Value],
-        places: ir.Value | None,
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
-        y, present_key, present_value = self.self_attn(op, x, past, views.past_bias, places)
+        y, present_key, present_value = self.self_attn(op, x, past, views)
         x = self.self_attn_layer_norm(op, y, x)
-        x = self.encoder_attn_layer_norm(op, self.encoder_attn(op, x, cross, views.context_mask), x)
+        x = self.encoder_attn_layer_norm(op, self.encoder_attn(op, x, cross, views), x)
         x = self.final_layer_norm(op, _feed_forward(op, self, x, self._shape), x)
         return x, present_key, present_value
 
@@ -352,19 +376,15 @@ class _DecoderSelfAttention(nn.Module):
         self._num_heads, self._head_size = shape.decoder_heads, shape.head_size
 
     def forward(
-        self,
-        op: Op,
-        x: ir.Value,
-        past: tuple[ir.Value, ir.Value],
-        bias: ir.Value,
-        places: ir.Value | None,
+        self, op: Op, x: ir.Value, past: tuple[ir.Value, ir.Value], views: _Views
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
         q, k, v = self.q_proj(op, x), self.k_proj(op, x), self.v_proj(op, x)
-        if places is None:
-            y, *present = attention_with_past(op, q, k, v, past, bias, num_heads=self._num_heads)
+        bias, heads = views.past_bias, self._num_heads
+        if views.places is None:
+            y, *present = attention_with_past(op, q, k, v, past, bias, num_heads=heads)
         else:
             y, *present = attention_in_place(
-                op, q, k, v, past, places, bias, num_heads=self._num_heads, head_size=self._head_size
+                op, q, k, v, past, views.places, bias, num_heads=heads, head_size=self._head_size
             )
         return self.out_proj(op, y), *present
 
@@ -376,8 +396,9 @@ class _CrossAttention(nn.Module):
         self.out_proj = Linear(shape.d_model, shape.d_model)
         self._num_heads = shape.decoder_heads
 
-    def forward(self, op: Op, x: ir.Value, cross: tuple[ir.Value, ir.Value], mask: ir.Value) -> ir.Value:
-        y = attention(op, self.q_proj(op, x), *cross, num_heads=self._num_heads, mask=mask)
+    def forward(self, op: Op, x: ir.Value, cross: tuple[ir.Value, ir.Value], views: _Views) -> ir.Value:
+        mask, bias = views.context_mask, views.context_bias
+        y = attention(op, self.q_proj(op, x), *cross, num_heads=self._num_heads, mask=mask, bias=bias)
         return self.out_proj(op, y)
 
 

@@ -11,6 +11,7 @@ from ragengine_export.graphs.bart import (
     BartDecoder,
     BartEncoder,
     BartShape,
+    FixedInputs,
     StepInputs,
 )
 from ragengine_export.graphs.bert import BertEncoder
@@ -81,22 +82,28 @@ def generator_step_model(decoder: BartDecoder, shape: BartShape) -> ir.Model:
     int64 [B] says where along P this step's tokens are written.
     """
     graph, builder = _graph("generator_step")
-    inputs = _step_inputs(builder, shape, "P", "P")
+    inputs = _step_inputs(builder, shape, "P", "P", with_mask=False)
     layout = given_layout(builder.input)
     slots = builder.input("slots", INT64, ["B"])
     update = builder.input("shape_update", INT64, [4])  # Q·D, H, B, K
     op = builder.op
-    places = op.Expand(op.Unsqueeze(slots, op.Constant(value_ints=[1])), update)
-    return _decoder(graph, builder, decoder, shape, inputs, layout, places, "P")
+    fixed = FixedInputs(
+        places=op.Expand(op.Unsqueeze(slots, op.Constant(value_ints=[1])), update),
+        context_bias=builder.input("context_bias", shape.dtype, ["Q*D", 1, "B", "S"]),
+        best_scores=builder.input("best_scores", FLOAT, ["Q", 1]),
+    )
+    return _decoder(graph, builder, decoder, shape, inputs, layout, fixed, "P")
 
 
-def _step_inputs(builder: GraphBuilder, shape: BartShape, own: str, past: str) -> dict[str, ir.Value]:
+def _step_inputs(
+    builder: GraphBuilder, shape: BartShape, own: str, past: str, *, with_mask: bool = True
+) -> dict[str, ir.Value]:
     """The inputs that both forms of the decoder step have, by name."""
     axes: dict[str, tuple[ir.DataType, Axes]] = {
         "token_ids": (INT64, ["Q", "B"]),
         "own_past": (BOOL, ["Q", "B", own]),
         "position": (INT64, [1]),
-        "context_attention_mask": (INT64, ["Q", "D", "S"]),
+        **({"context_attention_mask": (INT64, ["Q", "D", "S"])} if with_mask else {}),
         "log_weights": (FLOAT, ["Q", "D", "B"]),
         "beam_scores": (FLOAT, ["Q", "B"]),
         "num_candidates": (INT64, [1]),
@@ -114,14 +121,14 @@ def _decoder(
     shape: BartShape,
     inputs: dict[str, ir.Value],
     layout: Layout,
-    places: ir.Value | None,
+    fixed: FixedInputs | None,
     present: str,
 ) -> ir.Model:
     layers = {
         kind: _pairs([inputs.pop(name) for name in _layer_names(kind, shape)]) for kind in ("cross", "past")
     }
-    given: dict[str, Any] = {**inputs, **layers}
-    outputs = decoder(builder.op, StepInputs(**given, layout=layout, places=places))
+    given: dict[str, Any] = {"context_attention_mask": None, **inputs, **layers}
+    outputs = decoder(builder.op, StepInputs(**given, layout=layout, fixed=fixed))
     for (name, (dtype, axes)), value in zip(MIXTURE_OUTPUTS.items(), outputs, strict=False):
         _output(builder, name, value, dtype, axes)
     for name, value in zip(_layer_names("present", shape), outputs[len(MIXTURE_OUTPUTS) :], strict=True):

@@ -114,14 +114,21 @@ def saturated(op: Op, x: ir.Value, dtype: ir.DataType) -> ir.Value:
 
 
 def attention(
-    op: Op, query: ir.Value, key: ir.Value, value: ir.Value, *, num_heads: int, mask: ir.Value | None = None
+    op: Op,
+    query: ir.Value,
+    key: ir.Value,
+    value: ir.Value,
+    *,
+    num_heads: int,
+    mask: ir.Value | None = None,
+    bias: ir.Value | None = None,
 ) -> ir.Value:
     """Attention of ``query`` [N, T, H·K] over ``key`` and ``value`` ([N, S, H·K] or [N, H, S, K]).
 
-    ``mask`` is int32 [N, S], zero where a position is padding.
+    ``mask`` is int32 [N, S], zero where a position is padding; ``bias`` [N, 1, T, S] is added to the scores.
     """
     return op.MultiHeadAttention(
-        query, key, value, None, mask, num_heads=num_heads, mask_filter_value=MASKED, _domain=CONTRIB
+        query, key, value, None, mask, bias, num_heads=num_heads, mask_filter_value=MASKED, _domain=CONTRIB
     )
 
 

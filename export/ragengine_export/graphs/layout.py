@@ -16,22 +16,22 @@ from ragengine_export.graphs.layers import Op
 class Layout:
     """Shapes, int64 vectors, and the numbers of the documents.
 
-    documents      int64 [D]  0, 1, ... D-1
+    documents      int64 [D]  0, 1, ... D-1; None in a graph that is to be captured
     each_document  Q, D, 1, 1
     by_row         Q·D, B, d_model
     by_question    Q, D, B, d_model
     past_bias      Q·D, 1, B, P: P counts the tokens of this step
-    context_mask   Q·D, S
+    context_mask   Q·D, S; None in a graph that is to be captured
     candidates     Q, D, C
     probes         Q, B, D, number of probes
     """
 
-    documents: ir.Value
+    documents: ir.Value | None
     each_document: ir.Value
     by_row: ir.Value
     by_question: ir.Value
     past_bias: ir.Value
-    context_mask: ir.Value
+    context_mask: ir.Value | None
     candidates: ir.Value
     probes: ir.Value
 
@@ -41,7 +41,6 @@ LENGTHS = {
     "by_row": 3,
     "by_question": 4,
     "past_bias": 4,
-    "context_mask": 2,
     "candidates": 3,
     "probes": 4,
 }
@@ -79,6 +78,6 @@ def computed_layout(
 
 
 def given_layout(add: Callable[..., ir.Value]) -> Layout:
-    """The layout as graph inputs: ``documents``, and ``shape_NAME`` for each shape."""
+    """The layout as graph inputs, ``shape_NAME`` for each shape."""
     shapes = {name: add(f"shape_{name}", ir.DataType.INT64, [length]) for name, length in LENGTHS.items()}
-    return Layout(documents=add("documents", ir.DataType.INT64, ["D"]), **shapes)
+    return Layout(documents=None, context_mask=None, **shapes)

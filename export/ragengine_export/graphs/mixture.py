@@ -35,6 +35,11 @@ class Mixture(nn.Module):
     probe_log_probs      float32 [Q, D, B, P]
 
     A continuation less probable than e^-183 of the best beam has the score -inf.
+
+    What a CUDA graph captures gets ``best`` [Q, 1], the best beam score, as an input, and does without
+    GatherND and Concat: CUDA's kernels of these copy numbers from the host in every run, and a replay would
+    read that memory after it was freed.  A CPU reads the few places of [Q, B, D, V] with GatherND, and copies
+    nothing.
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -50,6 +55,7 @@ class Mixture(nn.Module):
         num_candidates: ir.Value,
         probe_ids: ir.Value,
         layout: Layout,
+        best: ir.Value | None = None,
     ) -> tuple[ir.Value, ...]:
         minus_one, one, two = (op.Constant(value_ints=[i]) for i in (-1, 1, 2))
         vocab_size = op.Constant(value_int=self._vocab_size)
@@ -57,7 +63,8 @@ class Mixture(nn.Module):
         log_probs = op.LogSoftmax(logits, axis=-1)  # log p(y_t | x, z, y_<t)
 
         # Σ_z p(z) p(y_t | z) for all beams, times what each beam is worth beside the best
-        best = op.ReduceMax(beam_scores, minus_one, keepdims=1)  # [Q, 1]
+        if best is None:
+            best = op.ReduceMax(beam_scores, minus_one, keepdims=1)  # [Q, 1]
         best = op.Max(best, op.Constant(value_float=MASKED))  # no beam at all: not -inf - -inf
         worth = op.Unsqueeze(op.Sub(beam_scores, best), one)  # [Q, 1, B]
         weights = op.Exp(op.Transpose(op.Add(log_weights, worth), perm=[0, 2, 1]))  # [Q, B, D]
@@ -69,12 +76,22 @@ class Mixture(nn.Module):
         candidate_scores = op.Add(op.Sub(op.Log(chosen), headroom), best)
         candidate_beams, candidate_tokens = op.Div(places, vocab_size), op.Mod(places, vocab_size)
 
-        documents = op.Unsqueeze(layout.documents, one)  # [D, 1]
-        coordinates = [
-            op.Unsqueeze(op.Expand(axis, layout.candidates), minus_one)
-            for axis in (op.Unsqueeze(candidate_beams, one), documents, op.Unsqueeze(candidate_tokens, one))
-        ]
-        candidate_log_probs = op.GatherND(log_probs, op.Concat(*coordinates, axis=-1), batch_dims=1)
+        if layout.documents is None:  # to be captured
+            by_place = op.Transpose(log_probs, perm=[0, 2, 1, 3])
+            by_place = op.Reshape(by_place, op.Constant(value_ints=[0, 0, -1]))  # [Q, D, B·V]
+            everywhere = op.Expand(op.Unsqueeze(places, one), layout.candidates)
+            candidate_log_probs = op.GatherElements(by_place, everywhere, axis=2)
+        else:
+            documents = op.Unsqueeze(layout.documents, one)  # [D, 1]
+            coordinates = [
+                op.Unsqueeze(op.Expand(axis, layout.candidates), minus_one)
+                for axis in (
+                    op.Unsqueeze(candidate_beams, one),
+                    documents,
+                    op.Unsqueeze(candidate_tokens, one),
+                )
+            ]
+            candidate_log_probs = op.GatherND(log_probs, op.Concat(*coordinates, axis=-1), batch_dims=1)
 
         probe_places = op.Expand(op.Unsqueeze(probe_ids, two), layout.probes)  # [Q, B, D, P]
         probed = op.GatherElements(log_probs, probe_places, axis=3)

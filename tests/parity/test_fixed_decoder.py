@@ -20,7 +20,7 @@ from ragengine import Generator
 from ragengine.bundle import Bundle
 from ragengine.errors import DeviceError
 from ragengine.generation.buckets import NOT_CAPTURED, Bucket, GraphNumbers, padded_source, power_of_two
-from ragengine.generation.fixed import FixedDecoder
+from ragengine.generation.fixed import FixedDecoder, Workspace
 from ragengine.generation.model import GeneratorModel
 from ragengine.results import Hypothesis
 from ragengine_export import export_checkpoint
@@ -150,6 +150,16 @@ def test_graphs_are_bounded_and_more_is_said_once(
     assert sum(len(free) for free in decoder._free.values()) == 2  # the others were given back
     assert [record.message for record in caplog.records if "CUDA graphs" in record.message] != []
     assert len(caplog.records) == 1
+
+
+def test_the_memory_of_a_bucket_is_what_it_takes(bundle: Bundle, fixed: Generator) -> None:
+    decoder = fixed._model._decoder
+    assert isinstance(decoder, FixedDecoder)
+    bucket = Bucket(2, 3, 4, 32, 16)
+    workspace = Workspace(decoder, bucket)
+    values = [*workspace.cross.values(), *workspace.past.values()]
+    expected = bucket.buffer_bytes(bundle.manifest.generator, np.dtype(decoder.dtype).itemsize)
+    assert sum(value.tensor_size_in_bytes() for value in values) == expected
 
 
 def test_a_bundle_without_the_graph_is_refused(bundle: Bundle, tmp_path: Any) -> None:

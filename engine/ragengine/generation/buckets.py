@@ -5,6 +5,8 @@ import logging
 import threading
 from dataclasses import dataclass
 
+from ragengine.bundle import GeneratorSpec
+
 log = logging.getLogger("ragengine")
 
 SOURCE_MULTIPLE = 32  # tokens of a document
@@ -48,6 +50,11 @@ class Bucket:
     def capacity(self) -> int:
         """P, the tokens that all beams of all steps read."""
         return self.beams * self.steps
+
+    def buffer_bytes(self, spec: GeneratorSpec, itemsize: int) -> int:
+        """Bytes on the device of the keys and values, of documents and past, in numbers of ``itemsize``."""
+        width = spec.num_heads * spec.head_size
+        return 2 * spec.num_decoder_layers * width * itemsize * self.rows * (self.source + self.capacity)
 
 
 def padded_source(length: int, longest: int) -> int:

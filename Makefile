@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test test-slow lint bench clean
+.PHONY: install demo test test-slow test-dev test-oldest audit lint bench clean
 
 install: $(VENV)/.test  ## everything: runtime, export, bench, test tools
 
@@ -18,6 +18,23 @@ test: $(VENV)/.test  ## the fast tests: no network, no GPU
 
 test-slow: $(VENV)/.test  ## BART-large shape and other long checks
 	$(BIN)/python -m pytest -m slow
+
+test-dev: $(VENV)/.test  ## the fast tests in Python's development mode, where every warning is an error
+	$(BIN)/python -X dev -W error -m pytest
+
+test-oldest:  ## the oldest dependencies that pyproject.toml allows answer questions
+	$(PYTHON) -m venv --clear build/oldest
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check numpy==1.26.1 tokenizers==0.21.0 \
+		click==8.1.0 rich==13.0.0 onnxruntime==1.24.1 faiss-cpu==1.15.0 --editable .
+	build/oldest/bin/ragengine eval examples/worldfacts/bundle examples/worldfacts/index \
+		examples/worldfacts/questions.jsonl --json
+	build/oldest/bin/ragengine demo
+
+audit: $(VENV)/.test  ## known vulnerabilities of all that is installed; fails, too, where one cannot be looked up
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip list --format=freeze --exclude-editable | sed 's/+[^ ]*//' > build/audit/installed.txt
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement build/audit/installed.txt
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -23,8 +23,6 @@ from typing import Any, NamedTuple
 
 from ragengine_bench.sizes import BartSizes, BertSizes, Sizes
 
-_FLOAT = 4  # bytes; keys and values are float32 in every precision
-
 
 @dataclass(frozen=True)
 class Rates:
@@ -60,7 +58,7 @@ def encode_documents(sizes: BartSizes, lengths: Sequence[int], bytes_per_weight:
     cross = sizes.decoder_layers * 2 * d * d
     weights = sizes.encoder_layers * _layer(d, sizes.encoder_ffn) + cross
     operations = sum(_encoder(sizes.encoder_layers, d, sizes.encoder_ffn, s) for s in lengths)
-    written = sizes.decoder_layers * 2 * tokens * d * _FLOAT
+    written = sizes.decoder_layers * 2 * tokens * d * sizes.cached_bytes
     return Work(operations + 2 * cross * tokens, weights * bytes_per_weight + written)
 
 
@@ -70,7 +68,7 @@ def decoding_step(sizes: BartSizes, step: "StepSizes", bytes_per_weight: float) 
     weights = layers * (6 * d * d + 2 * d * sizes.decoder_ffn) + d * sizes.vocabulary
     self_attention = layers * 4 * step.tokens * d * rows
     cross_attention = layers * 4 * step.beams * step.source_tokens * d
-    cached = layers * 2 * d * _FLOAT * (rows * step.tokens + step.source_tokens)
+    cached = layers * 2 * d * sizes.cached_bytes * (rows * step.tokens + step.source_tokens)
     return Work(2 * weights * rows + self_attention + cross_attention, weights * bytes_per_weight + cached)
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ragengine.bundle import Bundle
+from ragengine.durable import output_file
 from ragengine.errors import IndexFolderError
 from ragengine.evaluation import read_questions
 from ragengine.retrieval.encoder import TextEncoder
@@ -42,10 +43,8 @@ class IndexReport:
 
     def write(self, folder: Path) -> None:
         """``report.json``, and the plots where there is something to plot."""
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "report.json.partial"
-        partial.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", "utf-8")
-        partial.replace(folder / "report.json")
+        with output_file(folder / "report.json", parents=True) as file:
+            file.write(f"{json.dumps(dataclasses.asdict(self), indent=2)}\n".encode())
         if self.methods:
             plot_methods(self.title, self.methods, folder / "recall")
 

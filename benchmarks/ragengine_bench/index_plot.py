@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ragengine.durable import output_file
 from ragengine_bench.index_methods import MethodResult, Point
 
 _COLOURS = {
@@ -47,10 +48,9 @@ def plot_methods(title: str, results: Sequence[MethodResult], path: Path) -> Non
         axes.axvline(0.95, color="#7b8794", linestyle=":", linewidth=1)
     speed.legend(fontsize=8)
     figure.suptitle(title, fontsize=11)
-    for suffix in (".png", ".svg"):
-        figure.savefig(
-            path.with_suffix(suffix), dpi=160, metadata={"Date": None} if suffix == ".svg" else None
-        )
+    for kind in ("png", "svg"):
+        with output_file(path.with_suffix(f".{kind}")) as file:
+            figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
 
 
 def _frontier(result: MethodResult) -> list[Point]:

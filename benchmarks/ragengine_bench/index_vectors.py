@@ -17,6 +17,7 @@ different sizes, vary in few directions around each, and share a direction.  So 
 Questions are further draws from the same distribution, never copies of vectors that are searched.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,19 @@ class Clusters:
         norms = _NORM * np.exp(_NORM_DEVIATION * random.standard_normal(count))
         return np.asarray(_units(vectors) * norms[:, None], np.float32)
 
-    def write(self, path: Path, count: int) -> HalfArray:
-        """Write ``count`` vectors as fp16 [N, E] into a new ``.npy`` file, block by block, and map it."""
+    def write(self, path: Path, count: int, threads: int = 1) -> HalfArray:
+        """Write ``count`` vectors as fp16 [N, E] into a new ``.npy`` file, block by block, and map it.
+
+        They are the same for every number of ``threads``.
+        """
         stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(count, self.dimension))
-        for start in range(0, count, _BLOCK):
+
+        def write_block(start: int) -> None:
             rows = min(_BLOCK, count - start)
             stored[start : start + rows] = self.draw(rows, 1 + start // _BLOCK)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(write_block, range(0, count, _BLOCK)))
         stored.flush()
         return stored
 

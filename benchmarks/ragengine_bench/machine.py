@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "ragengine", "onnxruntime", "faiss-cpu", "numpy", "tokenizers", "torch", "transformers", "ctranslate2",
+    "ragengine", "onnxruntime", "onnxruntime-gpu", "faiss-cpu", "faiss-gpu-cuvs", "numpy", "tokenizers",
+    "torch", "transformers", "ctranslate2",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from ragengine.durable import output_file
 from ragengine_bench.report import Report
 from ragengine_bench.tables import agreement, machine_line, tables_of
 
@@ -52,7 +53,8 @@ def write_page(report: Report, plots: Sequence[Path], folder: Path) -> Path:
                     parts.append(f'<p class="faint">{escape(same)}</p>')
     parts.append(f"<h2>How to read this</h2>{_HOW}</body></html>")
     path = folder / FILE
-    path.write_text("\n".join(part for part in parts if part) + "\n", "utf-8")
+    with output_file(path) as file:
+        file.write(("\n".join(part for part in parts if part) + "\n").encode())
     return path
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ragengine.durable import output_file
 from ragengine_bench.report import Report, Row, Section, percentile
 from ragengine_bench.tables import time
 
@@ -19,14 +20,15 @@ _VISIBLE = 0.005  # stages under this share of the whole are left out of the fig
 
 def write_plots(report: Report, folder: Path) -> list[Path]:
     """Write what there are samples for; the SVG files, in the order of the report."""
-    folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for number, section in enumerate(report.sections, start=1):
         for name, figure in _figures(section):
             for kind in ("png", "svg"):
                 path = folder / f"{number}-{name}.{kind}"
                 # no date: the same report gives the same file
-                figure.savefig(path, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+                with output_file(path, parents=True) as file:
+                    metadata = {"Date": None} if kind == "svg" else None
+                    figure.savefig(file, format=kind, dpi=150, metadata=metadata)
             written.append(folder / f"{number}-{name}.svg")
     return written
 

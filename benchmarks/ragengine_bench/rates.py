@@ -38,8 +38,8 @@ class MachineRates:
         targets = [np.zeros(count, np.int32) for _ in range(self._threads)]
 
         with ThreadPoolExecutor(self._threads) as pool:
-            copied = _best(lambda: list(pool.map(np.copyto, targets, sources)))
-            read = _best(lambda: list(pool.map(np.max, sources)))
+            copied = best(lambda: list(pool.map(np.copyto, targets, sources)))
+            read = best(lambda: list(pool.map(np.max, sources)))
         total = ARRAY_BYTES * self._threads
         return {"copy": 2 * total / copied, "read": total / read}
 
@@ -48,10 +48,10 @@ def _gemm(session: InferenceSession, rows: int) -> float:
     (_, k), (_, n) = session.get_inputs()[0].shape, session.get_outputs()[0].shape
     x = np.random.default_rng(0).standard_normal((rows, k), np.float32)
     operations: float = 2 * rows * k * n
-    return operations / _best(lambda: session.run(["y"], {"x": x}))
+    return operations / best(lambda: session.run(["y"], {"x": x}))
 
 
-def _best(run: Callable[[], object]) -> float:
+def best(run: Callable[[], object]) -> float:
     """The least seconds of many runs: a rate that a floor is made of is the best one seen.
 
     Long enough that a busy machine has a quiet moment in it.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ragengine.durable import output_file
 from ragengine.errors import InputError
 
 SCHEMA = 1
@@ -125,10 +125,8 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Replace ``report.json`` in one step: an interrupted run leaves the last whole one."""
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = folder / f".{FILE}.{os.getpid()}"
-        staging.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", "utf-8")
-        staging.replace(folder / FILE)
+        with output_file(folder / FILE, parents=True) as file:
+            file.write(f"{json.dumps(dataclasses.asdict(self), indent=1)}\n".encode())
 
     @classmethod
     def read(cls, folder: Path) -> "Report":

@@ -30,6 +30,7 @@ class Workload:
     """Random documents for Q questions, and a search of forced length.
 
     ``source`` and ``target`` are in tokens; ``target`` counts the start token, as ``max_length`` does.
+    ``search`` is that of RAG-Sequence.
     """
 
     batch: int = 1
@@ -38,6 +39,7 @@ class Workload:
     beams: int = 4
     target: int = 20
     marginalize: str = "token"
+    search: str = "thorough"
 
     def __str__(self) -> str:
         many = f"{self.batch} questions, " if self.batch > 1 else ""
@@ -49,11 +51,13 @@ class Workload:
     @property
     def options(self) -> dict[str, Any]:
         """The search; minimum and maximum length are the same."""
+        search = {} if self.search == "thorough" else {"search": self.search}  # the others know no other
         return {
             "num_beams": self.beams,
             "max_length": self.target,
             "min_length": self.target,
             "marginalize": self.marginalize,
+            **search,
         }
 
     def write(self, path: Path, vocabulary: int) -> Path:

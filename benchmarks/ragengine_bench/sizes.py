@@ -24,7 +24,7 @@ class BertSizes:
 
 @dataclass(frozen=True)
 class BartSizes:
-    """A generator."""
+    """A generator; ``cached_bytes`` is the size of a number among its keys and values."""
 
     d_model: int
     encoder_layers: int
@@ -32,6 +32,7 @@ class BartSizes:
     decoder_layers: int
     decoder_ffn: int
     vocabulary: int
+    cached_bytes: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def sizes_of(bundle: Path) -> Sizes:
             decoder_layers=spec.num_decoder_layers,
             decoder_ffn=decoder["model.decoder.layers.0.fc1.bias"],
             vocabulary=spec.vocab_size,
+            cached_bytes=2 if manifest.precision == "fp16" else 4,
         ),
         manifest.precision,
     )

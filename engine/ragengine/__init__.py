@@ -1,10 +1,17 @@
 """Retrieval-Augmented Generation (Lewis et al. 2020) from ONNX files."""
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# onnxruntime 1.29 and later report every session to their maker, on Linux too, and decide about it once, when
+# imported.  ragengine talks to nobody: this comes before every import of onnxruntime by ragengine, and keeps
+# a value that somebody has set (SECURITY.md).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from ragengine.bundle import Bundle
+    from ragengine.cancellation import Stop
     from ragengine.engine import RagEngine
     from ragengine.errors import RagEngineError
     from ragengine.generation.generator import Generator
@@ -27,6 +34,7 @@ __all__ = [
     "RagEngineError",
     "Record",
     "Retriever",
+    "Stop",
 ]
 
 # Found when they are first used: `ragengine --help` and a missing onnxruntime's error message must not
@@ -44,6 +52,7 @@ _MODULES = {
     "RagEngineError": "errors",
     "Record": "replay",
     "Retriever": "retrieval.retriever",
+    "Stop": "cancellation",
 }
 
 

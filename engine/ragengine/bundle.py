@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ragengine import folders
+from ragengine.agreement import bundle_faults
 from ragengine.errors import BundleError
+from ragengine.schema import FileName, Hash, Line, Range, Size, TokenId, told
 
 FORMAT = "ragengine-bundle"
 FORMAT_VERSION = 3  # 3 has step.onnx, which CUDA needs
@@ -23,8 +25,8 @@ class TokenizerSpec:
     ``clean_up_tokenization_spaces`` is whether ``decode`` pulls punctuation to the word before it.
     """
 
-    pad_token_id: int
-    max_length: int
+    pad_token_id: TokenId
+    max_length: Size
     clean_up_tokenization_spaces: bool
 
 
@@ -37,10 +39,10 @@ class EncoderSpec:
     remembers the one that encoded its passages.
     """
 
-    path: str
-    name: str
-    fingerprint: str
-    dimension: int
+    path: FileName
+    name: Line
+    fingerprint: Hash
+    dimension: Size
     tokenizer: TokenizerSpec
 
 
@@ -52,14 +54,14 @@ class GeneratorSpec:
     differ.
     """
 
-    path: str
-    num_decoder_layers: int
-    num_heads: int
-    head_size: int
-    vocab_size: int
-    max_positions: int
-    pad_token_id: int
-    bos_token_id: int | None
+    path: FileName
+    num_decoder_layers: Annotated[int, Range(1, 1024)]
+    num_heads: Annotated[int, Range(1, 1024)]
+    head_size: Size
+    vocab_size: Annotated[int, Range(1, 1 << 24)]
+    max_positions: Size
+    pad_token_id: TokenId
+    bos_token_id: TokenId | None
     tokenizer: TokenizerSpec
 
 
@@ -71,8 +73,8 @@ class RagSpec:
     title_sep: str
     doc_sep: str
     prefix: str
-    n_docs: int
-    max_combined_length: int
+    n_docs: Size
+    max_combined_length: Size
     do_deduplication: bool
     exclude_bos_score: bool
 
@@ -84,8 +86,8 @@ class BundleManifest:
     ``generation`` holds the default :class:`~ragengine.GenerationOptions` of this model, by name.
     """
 
-    precision: str
-    created_by: str
+    precision: Literal["fp32", "fp16", "int8", "int4"]
+    created_by: Line
     created_from: dict[str, Any]
     rag: RagSpec
     question_encoder: EncoderSpec
@@ -103,19 +105,23 @@ class Bundle:
     manifest: BundleManifest
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: Literal["sha256", "size"] = "sha256") -> "Bundle":
-        """Open a bundle folder and check it.
+    def open(cls, path: str | Path, *, verify: folders.Verify = "sha256") -> "Bundle":
+        """Open a bundle folder and check it, before any library reads one of its files.
 
-        ``verify="sha256"`` reads every file once; ``"size"`` compares sizes only and starts faster.
-        Raises :class:`BundleError` with every fault when it is not whole.
+        ``verify="sha256"`` reads every file once, and so finds every change since the export; ``"size"``
+        compares sizes only, and starts faster.  Either way the graphs are inspected: they refer to nothing
+        outside of the bundle, and fit the manifest, the tokenizers and each other.
+        Raises :class:`BundleError` with every fault when the bundle is not whole.  A folder that somebody
+        changes while it is opened is out of scope: what was checked must stay.
         """
         folder = Path(path)
         manifest = folders.read_manifest(
             folder, BundleManifest, FORMAT, FORMAT_VERSION, BundleError, oldest=OLDEST_VERSION
         )
-        folders.check_files(folder, manifest.files, BundleError, hashes=verify == "sha256")
         bundle = cls(folder, manifest)
-        bundle._check_listed()
+        folders.check_files(folder, manifest.files, BundleError, needed=bundle._needed(), verify=verify)
+        if faults := bundle_faults(folder, manifest):
+            raise BundleError(f"{folder} does not fit together: {told(faults)}; export it again.")
         return bundle
 
     def file(self, *parts: str) -> Path:
@@ -127,8 +133,8 @@ class Bundle:
         """The encoder an index is bound to: the passage encoder, or without one the question encoder."""
         return self.manifest.passage_encoder or self.manifest.question_encoder
 
-    def _check_listed(self) -> None:
-        """Only listed files are checked, so every file that will be opened must be listed."""
+    def _needed(self) -> set[str]:
+        """The files that will be opened; only listed files are checked, so they must be listed."""
         question, generator = self.manifest.question_encoder.path, self.manifest.generator.path
         passage = self.index_encoder.path
         needed = {
@@ -136,7 +142,4 @@ class Bundle:
             for folder in (question, passage)
             for name in ("encoder.onnx", "tokenizer.json")
         }
-        needed |= {f"{generator}/{name}" for name in (*GENERATOR_GRAPHS, "tokenizer.json")}
-        absent = sorted(needed - set(self.manifest.files))
-        if absent:
-            raise BundleError(f"{self.path} is damaged: its manifest does not list {', '.join(absent)}.")
+        return needed | {f"{generator}/{name}" for name in (*GENERATOR_GRAPHS, "tokenizer.json")}

@@ -1,9 +1,9 @@
 """`RagEngine`: Figure 1 of the paper.  Encode the question, search, read the documents, generate."""
 
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from ragengine.answers import build_answer
 from ragengine.bundle import Bundle
+from ragengine.cancellation import Stop
 from ragengine.documents import own_documents, prune, with_priors
+from ragengine.ending import awaited_at_exit
 from ragengine.errors import InputError
 from ragengine.generation.generator import Generator
 from ragengine.generation.rules import AllowedTokens
+from ragengine.lifetime import Resource, while_open
 from ragengine.options import GenerationOptions
 from ragengine.prompts import Prompts, build_prompts
 from ragengine.results import Answer, Document
@@ -29,17 +32,26 @@ FloatArray: TypeAlias = NDArray[np.float32]
 OwnDocuments: TypeAlias = Sequence[Document] | Sequence[Sequence[Document]] | None
 
 
-class RagEngine:
-    """A RAG model and an index, ready to answer.  Safe to use from several threads."""
+class RagEngine(Resource):
+    """A RAG model and an index, ready to answer.  Safe to use from several threads.
+
+    It belongs to the process that loaded it (:class:`ProcessError` elsewhere), and its retriever and
+    generator to it: :meth:`close` closes them, too.  Running questions and streams finish, every later call
+    is a :class:`ClosedError`.
+    """
 
     def __init__(self, bundle: Bundle, retriever: Retriever, generator: Generator) -> None:
+        super().__init__()
         self.bundle = bundle
         self.retriever = retriever
         self.generator = generator
         spec = bundle.manifest.generator
         self._tokenizer = Tokenizer(bundle.file(spec.path, "tokenizer.json"), spec.tokenizer)
+        self._passages: TextEncoder | None = None
+        self._loading = threading.Lock()
 
     @classmethod
+    @awaited_at_exit
     def load(
         cls,
         bundle: str | Path,
@@ -48,30 +60,58 @@ class RagEngine:
         threads: int | None = None,
         verify: Literal["sha256", "size"] = "sha256",
         memory_limit: int | None = None,
+        search_device: Device | None = None,
     ) -> "RagEngine":
         """Open a bundle and an index.
 
-        ``device`` is auto, cpu or cuda; ``threads`` the threads a graph may use (default: all cores of
-        this process).  ``verify="size"`` compares the sizes of files instead of hashing them.
-        ``memory_limit`` is the bytes of memory this process should stay under, as in
-        :meth:`Generator.load`.  Raises :class:`BundleError` or :class:`IndexFolderError` when a folder is
-        not whole or the two do not belong together, :class:`MemoryLimitError` when they do not fit.
+        ``device`` is auto, cpu or cuda, and ``search_device`` the same for the index alone (default: as
+        ``device``); :attr:`device` and ``retriever.index.placement`` say what ``auto`` chose.
+        ``threads`` are those a graph may use (default: all cores of this process).  ``verify="size"``
+        compares the sizes of files instead of hashing them.  ``memory_limit`` is the bytes of memory this
+        process should stay under, as in :meth:`Generator.load`.  Raises :class:`BundleError` or
+        :class:`IndexFolderError` when a folder is not whole or the two do not belong together,
+        :class:`MemoryLimitError` when they do not fit, :class:`DeviceError` where ``cuda`` cannot be.
         """
         opened = Bundle.open(bundle, verify=verify)
-        retriever = Retriever.load(opened, index, device=device, threads=threads, verify=verify)
-        generator = Generator(opened, device=device, threads=threads, memory_limit=memory_limit)
-        return cls(opened, retriever, generator)
+        retriever = Retriever.load(
+            opened, index, device=device, threads=threads, verify=verify, search_device=search_device
+        )
+        try:
+            generator = Generator(opened, device=device, threads=threads, memory_limit=memory_limit)
+            return cls(opened, retriever, generator)
+        except BaseException:
+            retriever.close()
+            raise
+
+    @property
+    def device(self) -> str:
+        """Where the graphs run, ``cpu`` or ``cuda``."""
+        return self.generator.device
 
     @property
     def default_options(self) -> GenerationOptions:
         """The options of this model where a call does not say otherwise."""
         return self.generator.default_options
 
-    def retrieve(self, question: str, n_docs: int | None = None) -> list[Document]:
-        """The documents for one question, best first, with their scores and priors p(z | x)."""
+    @while_open
+    def retrieve(
+        self,
+        question: str,
+        n_docs: int | None = None,
+        *,
+        deadline: float | Stop | None = None,
+        cancel: threading.Event | None = None,
+    ) -> list[Document]:
+        """The documents for one question, best first, with their scores and priors p(z | x).
+
+        ``deadline`` and ``cancel`` as in :meth:`generate`.
+        """
+        stop = Stop.of(deadline, cancel)
         tokens = self.retriever.tokenize(_questions([question]))
         with self.retriever.borrow_index() as index:
+            stop.check("before the question was encoded")
             vectors = self.retriever.encode(tokens)
+            stop.check("before the search")
             n_docs = self.default_options.n_docs if n_docs is None else n_docs
             found = index.search_documents(vectors, n_docs)
         return with_priors(found)[0]
@@ -80,6 +120,7 @@ class RagEngine:
     def generate(self, question: str, **settings: Any) -> Answer: ...
     @overload
     def generate(self, question: Sequence[str], **settings: Any) -> list[Answer]: ...
+    @while_open
     def generate(
         self,
         question: str | Sequence[str],
@@ -88,6 +129,8 @@ class RagEngine:
         documents: OwnDocuments = None,
         doc_pruning: float | None = None,
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
+        deadline: float | Stop | None = None,
+        cancel: threading.Event | None = None,
         **overrides: Any,
     ) -> Answer | list[Answer]:
         """Answer a question, or several in one batch (the answers are those of one at a time).
@@ -111,17 +154,23 @@ class RagEngine:
         most 2m for the same reason.  (RAG-Sequence's p(y_t | x, y_<t) alone has no such bound: a prefix
         can raise the posterior of a document left out.)
 
+        ``deadline`` is in seconds from now (or a :class:`Stop` that several calls share) and ``cancel`` is
+        set by another thread.  Between stages, batches of documents and tokens they end the call with
+        :class:`DeadlineError` or :class:`CancelledError`; nothing of it is left, and of several questions
+        none is answered.  A search of the index and one batch of documents are not interrupted.
+
         Raises :class:`OptionsError` and :class:`InputError` for what cannot be used.
         """
+        stop = Stop.of(deadline, cancel)
         questions = _questions(question)
         if not questions:
             return []
         options = self._options(options, overrides)
         own = [documents] if isinstance(question, str) and documents is not None else documents
         clock = _Clock()
-        prompts = self._read(questions, options.n_docs, own, doc_pruning, clock)
+        prompts = self._read(questions, options.n_docs, own, doc_pruning, clock, stop)
         hypotheses = self.generator.generate(
-            *prompts.arrays, options, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn
+            *prompts.arrays, options, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn, deadline=stop
         )
         clock.stage("generate")
         answers = [
@@ -141,6 +190,7 @@ class RagEngine:
         ]
         return answers[0] if isinstance(question, str) else answers
 
+    @while_open
     def stream(
         self,
         question: str,
@@ -148,6 +198,8 @@ class RagEngine:
         options: GenerationOptions | None = None,
         documents: Sequence[Document] | None = None,
         doc_pruning: float | None = None,
+        deadline: float | Stop | None = None,
+        cancel: threading.Event | None = None,
         **overrides: Any,
     ) -> AnswerStream:
         """Answer one question token by token: iterate over the result for :class:`AnswerToken`.
@@ -155,12 +207,13 @@ class RagEngine:
         The tokens, their texts put together and their posteriors are those of :meth:`generate` with the
         same settings.  Raises :class:`OptionsError` at once, with the reason, for a search whose first
         token is not known before its last: several beams, sampling, and RAG-Sequence unless
-        ``search="joint"``.
+        ``search="joint"``.  ``deadline``, counted from this call, and ``cancel`` as in :meth:`generate`.
         """
+        stop = Stop.of(deadline, cancel)
         options = self._options(options, overrides)
         own = None if documents is None else [documents]
-        prompts = self._read(_questions([question]), options.n_docs, own, doc_pruning, _Clock())
-        tokens = self.generator.stream(*prompts.arrays, options)
+        prompts = self._read(_questions([question]), options.n_docs, own, doc_pruning, _Clock(), stop)
+        tokens = self.generator.stream(*prompts.arrays, options, deadline=stop)
         return AnswerStream(
             question, prompts.documents[0], prompts.pruned[0], tokens, self._tokenizer, options
         )
@@ -169,6 +222,7 @@ class RagEngine:
     def score(self, question: str, answer: Output, **settings: Any) -> float: ...
     @overload
     def score(self, question: Sequence[str], answer: Sequence[Output], **settings: Any) -> list[float]: ...
+    @while_open
     def score(
         self,
         question: str | Sequence[str],
@@ -179,6 +233,8 @@ class RagEngine:
         doc_pruning: float | None = None,
         with_bos: bool | None = None,
         exclude_bos_score: bool | None = None,
+        deadline: float | Stop | None = None,
+        cancel: threading.Event | None = None,
         **overrides: Any,
     ) -> float | list[float]:
         """log p(y | x) in nats of an answer to a question, or of one answer to each of several questions.
@@ -193,8 +249,9 @@ class RagEngine:
         ``documents`` and ``doc_pruning`` as in :meth:`generate`; ``exclude_bos_score`` (default: the
         checkpoint's) leaves the BOS out for RAG-Sequence.  It is `Generator.score`, the negative of
         transformers' `get_nll`, with its quirk: an empty answer of RAG-Sequence without BOS has one target
-        token, and get_nll adds p(z | x) at the second.
+        token, and get_nll adds p(z | x) at the second.  ``deadline`` and ``cancel`` as in :meth:`generate`.
         """
+        stop = Stop.of(deadline, cancel)
         questions = _questions(question)
         answers = [answer] if isinstance(question, str) else list(answer)
         if len(answers) != len(questions):
@@ -206,12 +263,17 @@ class RagEngine:
         options = self._options(options, overrides)
         labels = self._labels(answers, options, with_bos)  # type: ignore[arg-type]  # told apart by question
         own = [documents] if isinstance(question, str) and documents is not None else documents
-        prompts = self._read(questions, options.n_docs, own, doc_pruning, _Clock())
+        prompts = self._read(questions, options.n_docs, own, doc_pruning, _Clock(), stop)
         scores: list[float] = self.generator.score(
-            *prompts.arrays, labels, marginalize=options.marginalize, exclude_bos_score=exclude_bos_score
+            *prompts.arrays,
+            labels,
+            marginalize=options.marginalize,
+            exclude_bos_score=exclude_bos_score,
+            deadline=stop,
         ).tolist()
         return scores[0] if isinstance(question, str) else scores
 
+    @while_open
     def classify(
         self,
         question: str,
@@ -221,6 +283,8 @@ class RagEngine:
         documents: Sequence[Document] | None = None,
         doc_pruning: float | None = None,
         with_bos: bool | None = None,
+        deadline: float | Stop | None = None,
+        cancel: threading.Event | None = None,
         **overrides: Any,
     ) -> dict[str, float]:
         """p(label | x) over the given labels, in their order: the paper's use for FEVER (section 3.4).
@@ -228,16 +292,19 @@ class RagEngine:
         The documents are searched and read once, and p(label | x) of :meth:`score` is normalised over
         the labels.  Write labels as the model has learned to write them (" supports", with its space, if
         so).  A longer label is a less probable output: choose labels of about equal length where nothing
-        was trained.
+        was trained.  ``deadline`` and ``cancel`` as in :meth:`generate`.
         """
+        stop = Stop.of(deadline, cancel)
         chosen = list(labels) if not isinstance(labels, str) else []
         if not chosen or len(set(chosen)) < len(chosen) or not all(isinstance(c, str) for c in chosen):
             raise InputError(f"labels is {labels!r}; it must be a list of different strings, at least one.")
         options = self._options(options, overrides)
         targets = self._labels(chosen, options, with_bos)
         own = None if documents is None else [documents]
-        prompts = self._read(_questions([question]), options.n_docs, own, doc_pruning, _Clock())
-        log_probs = self.generator.score(*prompts.arrays, targets, marginalize=options.marginalize)
+        prompts = self._read(_questions([question]), options.n_docs, own, doc_pruning, _Clock(), stop)
+        log_probs = self.generator.score(
+            *prompts.arrays, targets, marginalize=options.marginalize, deadline=stop
+        )
         return dict(zip(chosen, shares(log_probs), strict=True))
 
     def swap_index(self, path: str | Path, *, verify: Literal["sha256", "size"] = "sha256") -> None:
@@ -246,22 +313,15 @@ class RagEngine:
         The new index is opened, checked to belong to the bundle and searched once, then takes the old one's
         place.  Questions that run finish on the old one, which closes after the last of them: every answer
         comes wholly from one index.  ``path`` may be the same path, built again.  Raises
-        :class:`IndexFolderError` where the new index cannot be used or the engine is closed; then nothing
-        has changed.
+        :class:`IndexFolderError` where the new index cannot be used; then nothing has changed.
         """
+        self._check_open()
         self.retriever.swap_index(path, verify=verify)
 
-    def close(self) -> None:
-        """Take no more questions; running ones finish, then the index's files close.  May be called again."""
+    def _release(self) -> None:
         self.retriever.close()
-
-    def __enter__(self) -> "RagEngine":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self.generator.close()
+        del self._tokenizer, self._passages
 
     def _options(self, options: GenerationOptions | None, overrides: dict[str, Any]) -> GenerationOptions:
         """The options of a call, checked before anything is computed."""
@@ -276,19 +336,23 @@ class RagEngine:
         documents: Any,
         doc_pruning: float | None,
         clock: "_Clock",
+        stop: Stop,
     ) -> Prompts:
         """The left half of Figure 1: q(x), the documents with p(z | x), and what the generator reads."""
         retriever = self.retriever
         with retriever.borrow_index() as index:
             tokens = retriever.tokenize(questions)
+            stop.check("before the question was encoded")
             vectors = retriever.encode(tokens)
             clock.stage("encode_question")
+            stop.check("before the search")
             if documents is None:
                 found = index.search_documents(vectors, n_docs)
             else:
                 found = own_documents(documents, vectors, self._passage_encoder)
         kept, pruned = prune(with_priors(found), doc_pruning)
         clock.stage("search")
+        stop.check("after the search")
         texts = [retriever.question_text(encoded) for encoded in tokens]
         prompts = build_prompts(
             self.bundle.manifest.rag, self._tokenizer, kept, pruned, texts, [t.truncated for t in tokens]
@@ -309,9 +373,10 @@ class RagEngine:
                 "Documents have no scores and this bundle has no passage encoder; "
                 "give each a score, or export with --context-encoder."
             )
-        if not hasattr(self, "_passages"):
-            self._passages = TextEncoder.load(self.bundle, spec, device="cpu")
-        return self._passages
+        with self._loading:
+            if self._passages is None:
+                self._passages = TextEncoder.load(self.bundle, spec, device="cpu")
+            return self._passages
 
 
 class _Clock:

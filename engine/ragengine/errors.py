@@ -45,6 +45,14 @@ class CancelledError(RagEngineError):
     """A call was cancelled before it was done; nothing of it is left."""
 
 
+class ClosedError(RagEngineError):
+    """An engine, retriever, generator or index is used after ``close()``."""
+
+
+class ProcessError(RagEngineError):
+    """What one process loaded is used in its fork, or sent to another process."""
+
+
 class DependencyError(RagEngineError):
     """A package that the asked feature needs is not installed."""
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from ragengine.bundle import Bundle, GeneratorSpec
 from ragengine.errors import MemoryLimitError
 from ragengine.generation.batching import ROWS
+from ragengine.retrieval.resources import available_memory
 
 _FLOAT = 4  # bytes
+_ALWAYS_THERE = 1 << 30  # bytes; less is not looked for
 # Copies of [B, V] per document that a step holds: logits, log-probabilities, scaled probabilities.
 _VOCABULARY_ARRAYS = 3
 # Arrays of d_model per row of the encoder's batch: a layer's activations, the feed-forward ones four wide.
@@ -66,6 +68,28 @@ def questions_at_once(
             "more: raise the limit, or ask for fewer documents, beams or tokens."
         )
     return free // one
+
+
+def questions_that_fit(
+    spec: GeneratorSpec, questions: int, n_docs: int, source: int, beams: int, target: int
+) -> int:
+    """How many of ``questions`` may be answered together in the memory that can be had now.
+
+    Without a limit of the user's own: so that ten thousand questions in one call, or a thousand beams, are
+    answered in parts or refused with numbers, and end no process.
+    """
+    one = working_bytes(spec, n_docs, source, beams, target)
+    if questions * one <= _ALWAYS_THERE:
+        return questions
+    free = available_memory()
+    if free is None:
+        return questions
+    if one > free:
+        raise MemoryLimitError(
+            f"One question with {n_docs} documents of {source} tokens, {beams} beams and {target} tokens may "
+            f"need {_mb(one)}, {_mb(free)} can be had here; ask for fewer documents, beams or tokens."
+        )
+    return min(questions, max(1, free // 2 // one))  # half: other threads answer, too
 
 
 def _mb(size: int) -> str:

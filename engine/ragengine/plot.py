@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ragengine.durable import output_file
 from ragengine.errors import DependencyError, InputError
 from ragengine.results import Answer
 
@@ -51,11 +52,9 @@ def plot_answer(answer: Answer, path: str | Path | None = None) -> "Figure":
             'run pip install "ragengine[plot]".'
         ) from reason
     if target is not None:
-        try:
-            kind = target.suffix.lower()[1:]
-            figure.savefig(target, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
-        except OSError as reason:
-            raise InputError(f"{target} cannot be written: {reason.strerror or reason}.") from reason
+        kind = target.suffix.lower()[1:]
+        with output_file(target) as file:
+            figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
     return figure
 
 

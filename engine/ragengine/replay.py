@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ragengine.durable import output_file
 from ragengine.errors import InputError
 from ragengine.folders import MANIFEST, sha256_of
 from ragengine.options import GenerationOptions
@@ -153,10 +154,8 @@ def replay(engine: "RagEngine", record: Record) -> Replay:
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write records, one JSON object a line.  Raises :class:`InputError` where that cannot be."""
     lines = [json.dumps(record.to_dict(), ensure_ascii=False) + "\n" for record in records]
-    try:
-        path.write_text("".join(lines), "utf-8")
-    except OSError as reason:
-        raise InputError(f"{path} cannot be written: {reason.strerror or reason}.") from reason
+    with output_file(path) as file:
+        file.write("".join(lines).encode())
 
 
 def read_records(path: Path) -> list[Record]:

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.bundle import STEP_PRECISIONS, Bundle
+from ragengine.devices import check_cuda, why_no_cuda
 from ragengine.errors import BundleError, DependencyError, DeviceError
+from ragengine.process import leak_in_forks
 
 try:
     import onnxruntime as ort
@@ -35,20 +37,29 @@ ort.set_default_logger_severity(3)
 _SLOWER_ON_A_CPU = ["SkipLayerNormFusion", "BiasGeluFusion"]
 
 
-def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
-    """Turn ``auto`` into the device that will be used; refuse ``cuda`` where it cannot be.
+def resolve_device(device: Device) -> ResolvedDevice:
+    """Turn ``auto`` into the device that will be used; refuse ``cuda`` where it cannot be, with the reason.
 
-    ``auto`` takes CUDA when this onnxruntime was built with it; ``cuda`` never falls back to the CPU.
+    ``auto`` takes CUDA where it works, and logs what it chose; ``cuda`` never falls back to the CPU.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise DeviceError(f"device is {device!r}; it must be auto, cpu or cuda.")
-    available = "CUDAExecutionProvider" in ort.get_available_providers()
-    if device == "cuda" and not available:
-        raise DeviceError(
-            f"device is cuda, but this onnxruntime {ort.__version__} has no CUDAExecutionProvider; "
-            'install "ragengine[gpu]" in an environment without the cpu extra, or use device="cpu".'
-        )
-    return "cuda" if available and device != "cpu" else "cpu"
+    if device == "cpu":
+        return "cpu"
+    if device == "auto":
+        return _automatic_device()
+    check_cuda()
+    return "cuda"
+
+
+@cache
+def _automatic_device() -> ResolvedDevice:
+    reason = why_no_cuda()
+    if reason is None:
+        log.info("device auto is cuda.")
+        return "cuda"
+    log.info("device auto is cpu: %s.", reason)
+    return "cpu"
 
 
 def graph_device(bundle: Bundle, device: Device) -> ResolvedDevice:
@@ -94,11 +105,16 @@ def create_session(
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     providers: list[Any] = ["CPUExecutionProvider"]
     if device == "cuda":
-        # layer norms add in float32, also where onnxruntime fuses them with what comes before
-        settings = {"enable_skip_layer_norm_strict_mode": "1", "enable_cuda_graph": str(int(cuda_graphs))}
+        settings = {
+            # layer norms add in float32, also where onnxruntime fuses them with what comes before
+            "enable_skip_layer_norm_strict_mode": "1",
+            "use_tf32": "0",  # on by default: float32 products would keep 10 bits of mantissa
+            "enable_cuda_graph": str(int(cuda_graphs)),
+        }
         providers.insert(0, ("CUDAExecutionProvider", settings))
         if cuda_graphs:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            providers.pop()  # onnxruntime refuses a CPU provider that is named and not to be fallen back to
     try:
         session = ort.InferenceSession(
             str(path),
@@ -113,6 +129,7 @@ def create_session(
             f"onnxruntime {ort.__version__} could not start CUDA for {path.name}; "
             'check the driver, CUDA and cuDNN libraries, or use device="cpu".'
         )
+    leak_in_forks(session)  # its destructor joins threads
     return session
 
 

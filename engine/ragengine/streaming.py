@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ragengine.ending import awaited_at_exit
 from ragengine.generation.generator import StreamedToken
 from ragengine.options import GenerationOptions
 from ragengine.results import Document
@@ -61,7 +62,8 @@ class AnswerStream(Iterator[AnswerToken]):
         self.pruned = tuple(pruned)
         self.options = options
         self._pieces = TextPieces(tokenizer)
-        self._tokens = self._pair(tokens)
+        # Not a method's: a stream in a cycle with its own generator would wait for the garbage collector.
+        self._tokens = _paired(tokens, self._pieces, options)
 
     @property
     def token_ids(self) -> list[int]:
@@ -77,6 +79,7 @@ class AnswerStream(Iterator[AnswerToken]):
         """Compute no more tokens; the iteration ends."""
         self._tokens.close()
 
+    @awaited_at_exit
     def __next__(self) -> AnswerToken:
         return next(self._tokens)
 
@@ -88,17 +91,21 @@ class AnswerStream(Iterator[AnswerToken]):
     ) -> None:
         self.close()
 
-    def _pair(self, tokens: Iterator[StreamedToken]) -> PythonGenerator[AnswerToken, None, None]:
-        try:
-            for token in tokens:
-                full = len(self._pieces.token_ids) + 1 == self.options.longest - 1
-                last = full or token.token_id in self.options.eos_token_ids
-                text = self._pieces.push(token.token_id, last=last)
-                yield AnswerToken(token.token_id, text, token.log_prob, token.posterior)
-        finally:
-            close = getattr(tokens, "close", None)
-            if close is not None:
-                close()
+
+def _paired(
+    tokens: Iterator[StreamedToken], pieces: "TextPieces", options: GenerationOptions
+) -> PythonGenerator[AnswerToken, None, None]:
+    """The tokens with their texts."""
+    try:
+        for token in tokens:
+            full = len(pieces.token_ids) + 1 == options.longest - 1
+            last = full or token.token_id in options.eos_token_ids
+            text = pieces.push(token.token_id, last=last)
+            yield AnswerToken(token.token_id, text, token.log_prob, token.posterior)
+    finally:
+        close = getattr(tokens, "close", None)
+        if close is not None:
+            close()
 
 
 class TextPieces:

@@ -3,9 +3,10 @@
 `RagTokenizer` and `RagRetriever.postprocess_docs` of transformers are the reference, byte for byte.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import tokenizers
@@ -29,16 +30,19 @@ class Tokenizer:
 
     def __init__(self, path: Path, spec: TokenizerSpec, *, max_length: int | None = None) -> None:
         """Load ``tokenizer.json``; inputs are truncated on the right to ``max_length`` tokens."""
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as reason:  # tokenizers raises bare Exception for any fault of the file
-            raise BundleError(
-                f"{path} is not a tokenizer this version of tokenizers reads: {reason}."
-            ) from reason
+        self.path = path
         self.spec = spec
         self.max_length = max_length or spec.max_length
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self.max_length)
+        with _faults_named(f"{path} is not a tokenizer that this version of tokenizers reads"):
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(self.max_length)
+            special = self._tokenizer.num_special_tokens_to_add(True)
+        if self.max_length <= special:  # tokenizers would then not truncate at all
+            raise BundleError(
+                f"max_length of {path} is {self.max_length}, its special tokens alone are {special}; "
+                "export the bundle again."
+            )
 
     @property
     def vocab_size(self) -> int:
@@ -47,28 +51,19 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list["Encoded"]:
         """Encode texts, or pairs of texts, with special tokens and truncation."""
-        try:
-            encodings = self._tokenizer.encode_batch(list(texts))
-        except (TypeError, UnicodeEncodeError) as reason:
-            raise InputError(
-                f"A text cannot be encoded as UTF-8 ({reason}); remove lone surrogates."
-            ) from reason
+        encodings = self._encoded(texts, special_tokens=True)
         return [Encoded(e.ids, bool(e.overflowing)) for e in encodings]
 
     def encode_bare(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts alone: no special tokens are put around them, and nothing is cut off."""
-        try:
-            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError) as reason:
-            raise InputError(
-                f"A text cannot be encoded as UTF-8 ({reason}); remove lone surrogates."
-            ) from reason
+        encodings = self._encoded(texts, special_tokens=False)
         # What truncation cut off comes after, in pieces: no tokenizer without truncation is needed beside.
         return [[*e.ids, *(token for piece in e.overflowing for token in piece.ids)] for e in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode token ids as `PreTrainedTokenizer.decode(ids, skip_special_tokens=True)` does."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        with _faults_named(f"{self.path} cannot decode tokens"):
+            text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         if self.spec.clean_up_tokenization_spaces:
             for old, new in _CLEAN_UP:
                 text = text.replace(old, new)
@@ -76,7 +71,8 @@ class Tokenizer:
 
     def token_text(self, token_id: int) -> str:
         """The text one token contributes to an answer (a byte-level token alone may be half a character)."""
-        return str(self._tokenizer.decode([token_id], skip_special_tokens=False))
+        with _faults_named(f"{self.path} cannot decode the token {token_id}"):
+            return str(self._tokenizer.decode([token_id], skip_special_tokens=False))
 
     def pad(self, sequences: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
         """Pad on the right to the longest: token ids and attention mask, both int64 [N, S]."""
@@ -87,6 +83,34 @@ class Tokenizer:
             ids[row, : len(sequence)] = sequence
             mask[row, : len(sequence)] = 1
         return ids, mask
+
+    def _encoded(self, texts: Sequence[Any], *, special_tokens: bool) -> list[tokenizers.Encoding]:
+        try:
+            with _faults_named(f"{self.path} cannot encode a text"):
+                encodings: list[tokenizers.Encoding] = self._tokenizer.encode_batch(
+                    list(texts), add_special_tokens=special_tokens
+                )
+        except (TypeError, UnicodeEncodeError) as reason:
+            raise InputError(
+                f"A text cannot be encoded as UTF-8 ({reason}); remove lone surrogates."
+            ) from reason
+        return encodings
+
+
+@contextlib.contextmanager
+def _faults_named(what: str) -> Iterator[None]:
+    """Raise :class:`BundleError` for a fault of a `tokenizer.json`, whenever it shows.
+
+    tokenizers raises bare Exception then, or panics; its PanicException is not even an Exception.
+    """
+    try:
+        yield
+    except (TypeError, UnicodeEncodeError, MemoryError):  # the caller's arguments
+        raise
+    except BaseException as reason:
+        if not isinstance(reason, Exception) and type(reason).__name__ != "PanicException":
+            raise  # KeyboardInterrupt and its like
+        raise BundleError(f"{what}: {reason}; export the bundle again.") from reason
 
 
 class Encoded:

@@ -123,7 +123,7 @@ def build_worlds(output: Path, bundle: Bundle, shipped: Path, changes: Sequence[
     with PassageIndex.open(shipped) as index:
         index.check_belongs_to(bundle)
         passages = index.passages(range(index.count))
-    vectors = np.load(shipped / VECTORS_FILE).astype(np.float32)
+    vectors = np.load(shipped / VECTORS_FILE, allow_pickle=False).astype(np.float32)
     assert bundle.manifest.passage_encoder is not None
     encoder = TextEncoder.load(bundle, bundle.manifest.passage_encoder)
     indexes = {}

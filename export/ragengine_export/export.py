@@ -1,7 +1,7 @@
 """From a checkpoint to a bundle: graphs, weights, tokenizers, manifest, checks."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,8 +11,10 @@ import onnx_ir as ir
 import transformers
 
 from ragengine import bundle, folders
+from ragengine.agreement import bundle_faults
 from ragengine.errors import ExportError
 from ragengine.options import OPTION_NAMES, GenerationOptions
+from ragengine.schema import told
 from ragengine_export import check as checks
 from ragengine_export.checkpoint import (
     Checkpoint,
@@ -104,7 +106,6 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
         done += checks.check_generator(folder / reader.path, checkpoint.generator)
         checks.require_within(done, precision)
     options, warnings = _generation_defaults(checkpoint)
-    warnings += _vocabulary_warnings(checkpoint)
     config = checkpoint.config
     rag = bundle.RagSpec(
         architecture=checkpoint.architecture,  # type: ignore[arg-type]  # checked when it was loaded
@@ -134,6 +135,7 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
             "generation": options.to_dict(),
         },
     )
+    _require_agreement(folder, checkpoint)
     return ExportReport(folder, tuple(done), tuple(warnings))
 
 
@@ -239,6 +241,8 @@ def _generation_defaults(checkpoint: Checkpoint) -> tuple[GenerationOptions, lis
         values["decoder_start_token_id"] = _first_set(
             config.bos_token_id, reader.decoder_start_token_id, reader.bos_token_id
         )
+    longest = values["max_length"] or GenerationOptions.max_length
+    values["max_length"] = min(longest, checkpoint.generator.shape.max_positions)  # possible
     if isinstance(values["eos_token_id"], list):
         values["eos_token_id"] = tuple(values["eos_token_id"])
     unsupported = {
@@ -257,13 +261,12 @@ def _first_set(*values: int | None) -> int | None:
     return next((value for value in values if value is not None), None)
 
 
-def _vocabulary_warnings(checkpoint: Checkpoint) -> list[str]:
-    parts: Sequence[tuple[str, Any]] = (
-        ("question encoder", checkpoint.question_encoder),
-        ("generator", checkpoint.generator),
+def _require_agreement(folder: Path, checkpoint: Checkpoint) -> None:
+    """What is exported opens: raise :class:`ExportError` where the checkpoint does not fit together."""
+    manifest = folders.read_manifest(
+        folder, bundle.BundleManifest, bundle.FORMAT, bundle.FORMAT_VERSION, ExportError
     )
-    return [
-        f"the {name}'s tokenizer has {len(part.tokenizer)} tokens, its model only {part.shape.vocab_size}"
-        for name, part in parts
-        if len(part.tokenizer) > part.shape.vocab_size
-    ]
+    if faults := bundle_faults(folder, manifest):
+        raise ExportError(
+            f"The checkpoint {checkpoint.source} does not fit together: {told(faults)}; repair it first."
+        )

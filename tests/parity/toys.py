@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def build_toy(seed: int, folder: Path) -> Toy:
     """Another toy a seed; D is 3."""
     spec = random_spec(seed, vocab_size=V, eos_shift=0.3, forced_bos=False, forced_eos=False, peak=1.6)
     checkpoint = write_checkpoint(spec, folder)
+    _shrink_tokenizer(checkpoint.source / "generator_tokenizer" / "tokenizer.json")
     export_checkpoint(checkpoint.source, folder / "bundle", precision="fp32", check=False)
     rng = np.random.default_rng(seed)
     mask = np.ones((2, 3, 9), np.int64)
@@ -95,6 +97,14 @@ def build_toy(seed: int, folder: Path) -> Toy:
         mask=mask,
         doc_scores=rng.normal(size=(2, 3)).astype(np.float32),
     )
+
+
+def _shrink_tokenizer(path: Path) -> None:
+    """Leave V tokens: a bundle whose tokenizer makes tokens that its model does not have is refused."""
+    content = json.loads(path.read_text("utf-8"))
+    kept = {token: number for token, number in content["model"]["vocab"].items() if number < V}
+    content["model"] |= {"vocab": kept, "merges": []}
+    path.write_text(json.dumps(content), "utf-8")
 
 
 def sequence_likelihood(log_prior: np.ndarray, log_probs: np.ndarray) -> float:

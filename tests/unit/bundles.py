@@ -1,6 +1,7 @@
 """What tests of an index start from: the smallest bundles that open, vectors, and exact search by numpy."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ragengine import folders
-from ragengine.bundle import FORMAT_VERSION, GENERATOR_GRAPHS
+from ragengine.bundle import FORMAT_VERSION
 
 Array = NDArray[Any]
 E = 8
 """The dimension of the vectors in these tests."""
+GOLDEN = Path(__file__).parents[1] / "robustness" / "golden" / "bundle_v2"
+"""Where the generator of these bundles comes from."""
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz"]
 
 
@@ -33,13 +36,13 @@ def random_vectors(count: int, dimension: int = E, seed: int = 0) -> NDArray[np.
 def write_bundle(
     folder: Path, dimension: int, *, fingerprint: str = "f" * 64, passage_encoder: bool = True
 ) -> Path:
-    """Write a bundle whose encoders give vectors of ``dimension`` numbers; its graphs are empty files."""
-    paths = ["question_encoder", "generator"] + ["passage_encoder"] * passage_encoder
+    """Write a bundle whose encoders give vectors of ``dimension`` numbers, all of them zero."""
+    paths = ["question_encoder"] + ["passage_encoder"] * passage_encoder
     for path in paths:
         (folder / path).mkdir(parents=True, exist_ok=True)
-        for name in ("tokenizer.json", *GENERATOR_GRAPHS):
-            (folder / path / name).write_bytes(b"")
-    tokenizer = {"pad_token_id": 0, "max_length": 64, "clean_up_tokenization_spaces": False}
+        write_encoder(folder / path, np.zeros((len(WORDS), dimension)))
+    shutil.copytree(GOLDEN / "generator", folder / "generator", dirs_exist_ok=True)
+    golden = json.loads((GOLDEN / folders.MANIFEST).read_text("utf-8"))
     question = _encoder("question_encoder", dimension, "e" * 64 if passage_encoder else fingerprint)
     content: dict[str, Any] = {
         "format": "ragengine-bundle",
@@ -59,17 +62,7 @@ def write_bundle(
         },
         "question_encoder": question,
         "passage_encoder": _encoder("passage_encoder", dimension, fingerprint) if passage_encoder else None,
-        "generator": {
-            "path": "generator",
-            "num_decoder_layers": 1,
-            "num_heads": 1,
-            "head_size": 4,
-            "vocab_size": 30,
-            "max_positions": 64,
-            "pad_token_id": 1,
-            "bos_token_id": 0,
-            "tokenizer": tokenizer,
-        },
+        "generator": golden["generator"],
         "generation": {},
     }
     folders.write_manifest(folder, content)
@@ -78,15 +71,22 @@ def write_bundle(
 
 def add_passage_encoder(folder: Path, weights: Array) -> None:
     """Give the bundle a passage encoder: a vector is the sum of its tokens' rows of ``weights`` [V, E]."""
+    write_encoder(folder / "passage_encoder", weights)
+    rewrite_manifest(folder)
+
+
+def write_encoder(folder: Path, weights: Array) -> None:
+    """Write the graph and the tokenizer of :func:`add_passage_encoder` into ``folder``."""
     vocabulary = {word: number for number, word in enumerate(WORDS)}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer.save(str(folder / "passage_encoder" / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    words, positions = (f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position"))
     axes = ["N", "S"]
     graph = helper.make_graph(
         [
-            helper.make_node("Gather", ["weights", "input_ids"], ["embedded"]),
+            helper.make_node("Gather", [words, "input_ids"], ["embedded"]),
             helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
             helper.make_node("Unsqueeze", ["mask", "last"], ["wide_mask"]),
             helper.make_node("Mul", ["embedded", "wide_mask"], ["masked"]),
@@ -96,14 +96,14 @@ def add_passage_encoder(folder: Path, weights: Array) -> None:
         [helper.make_tensor_value_info(n, TensorProto.INT64, axes) for n in ("input_ids", "attention_mask")],
         [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["N", weights.shape[1]])],
         [
-            numpy_helper.from_array(weights.astype(np.float32), "weights"),
+            numpy_helper.from_array(weights.astype(np.float32), words),
+            numpy_helper.from_array(np.zeros((64, weights.shape[1]), np.float32), positions),
             numpy_helper.from_array(np.array([-1]), "last"),
             numpy_helper.from_array(np.array([1]), "one"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, str(folder / "passage_encoder" / "encoder.onnx"))
-    rewrite_manifest(folder)
+    onnx.save(model, str(folder / "encoder.onnx"))
 
 
 def rewrite_manifest(folder: Path, **changes: Any) -> None:

@@ -1,6 +1,7 @@
 """The floor's operations are those that the exported graphs execute."""
 
 import json
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,9 @@ def test_sizes_are_the_same_in_every_precision(checkpoint: Path, bundle: Path, p
     path = checkpoint.parent / f"bundle-{precision}"
     export_checkpoint(checkpoint, path, precision, check=False)
     found, expected = sizes_of(path), sizes_of(bundle)
-    assert (found.generator, found.question_encoder) == (expected.generator, expected.question_encoder)
+    cached = 2 if precision == "fp16" else 4
+    assert found.generator == replace(expected.generator, cached_bytes=cached)
+    assert found.question_encoder == expected.question_encoder
     assert found.precision == precision
     assert found.bytes_per_weight <= expected.bytes_per_weight
 

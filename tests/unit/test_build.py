@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from ragengine import folders
 from ragengine.bundle import Bundle
 from ragengine.cli.index import index as index_command
-from ragengine.errors import IndexFolderError, InputError, PassagesError, RagEngineError
+from ragengine.errors import ClosedError, IndexFolderError, InputError, PassagesError, RagEngineError
 from ragengine.retrieval import filling
 from ragengine.retrieval.build import build_index
 from ragengine.retrieval.index import FORMAT, IndexManifest, PassageIndex
@@ -49,9 +49,9 @@ def test_build_open_search(build: Callable[..., Path], bundle: Path) -> None:
         ("add", 300, 300),
     ]
     index.close()
-    with pytest.raises(IndexFolderError, match="is closed"):
+    with pytest.raises(ClosedError, match="is closed"):
         index.search(questions, 5)
-    with pytest.raises(IndexFolderError, match="is closed"):
+    with pytest.raises(ClosedError, match="is closed"):
         index.passages([1])
 
 

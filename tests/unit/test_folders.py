@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ragengine import folders
+from ragengine import durable, folders
 from ragengine.errors import IndexFolderError
 
 FORMAT = "test-format"
@@ -37,7 +38,7 @@ def fail_while_writing(target: Path, error: type[BaseException] = ValueError) ->
 
 def read(target: Path) -> Manifest:
     manifest = folders.read_manifest(target, Manifest, FORMAT, 1, IndexFolderError)
-    folders.check_files(target, manifest.files, IndexFolderError, hashes=True)
+    folders.check_files(target, manifest.files, IndexFolderError)
     return manifest
 
 
@@ -73,12 +74,14 @@ def test_exception_inside_leaves_nothing_where_nothing_was(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("when", ["while writing", "between the renames"])
 def test_killed_process_leaves_the_old_one_for_the_next_write(tmp_path: Path, when: str) -> None:
+    """Also where a system cannot exchange two folders in one step."""
     target = tmp_path / "folder"
     write(target, "old")
     code = f"""
 import os, sys
 from pathlib import Path
-from ragengine import folders
+from ragengine import durable, folders
+durable.exchange = lambda *_: False
 real = os.rename
 def rename(old, new):
     real(old, new)
@@ -87,6 +90,7 @@ with folders.replaced_folder(Path(sys.argv[1]), {FORMAT!r}, Exception) as folder
     (folder / "half").write_text("new")
     if {when!r} == "while writing":
         os._exit(9)
+    folders.write_manifest(folder, {{}})
     os.rename = rename
 """
     run = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
@@ -97,22 +101,46 @@ with folders.replaced_folder(Path(sys.argv[1]), {FORMAT!r}, Exception) as folder
     assert siblings(target) == ["folder"]
 
 
+def test_where_folders_cannot_be_exchanged_the_old_one_is_moved_away_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "exchange", lambda *_: False)
+    target = tmp_path / "folder"
+    for note in ("old", "new"):
+        write(target, note)
+        assert read(target).note == note
+    assert siblings(target) == ["folder"]
+
+
 def test_failing_last_rename_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "folder"
     write(target, "old")
     real = os.rename
 
     def rename(old: Path, new: Path) -> None:
-        if old.name.endswith(".writing"):
+        if old.name == folders.OUTPUT:
             raise OSError(28, "No space left on device")
         real(old, new)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", rename)
-        with pytest.raises(IndexFolderError, match="No space left on device; nothing was changed"):
+        patch.setattr(durable, "exchange", lambda *_: False)
+        with pytest.raises(IndexFolderError, match=r"No space left .*; make room .*; nothing was changed"):
             write(target, "new")
     assert read(target).note == "old"
     assert siblings(target) == ["folder"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_what_others_may_not_read_stays_so_while_it_is_written_too(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    write(target, "old")
+    target.chmod(0o700)
+    with folders.replaced_folder(target, FORMAT, IndexFolderError) as folder:
+        assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+        folders.write_manifest(folder, {"format": FORMAT, "format_version": 1, "note": "new"})
+    assert read(target).note == "new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o700
 
 
 def test_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
@@ -172,6 +200,8 @@ def test_wrong_manifest_is_named(tmp_path: Path, content: str | dict[str, Any], 
 def test_missing_folder_and_missing_manifest(tmp_path: Path) -> None:
     with pytest.raises(IndexFolderError, match="is not a folder"):
         read(tmp_path / "absent")
+    with pytest.raises(IndexFolderError, match=r"cannot be read: .*File name too long"):
+        read(tmp_path / ("x" * 256))
     with pytest.raises(IndexFolderError, match=r"has no manifest\.json"):
         read(tmp_path)
 
@@ -185,7 +215,7 @@ def test_listed_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None
     folder.mkdir()
     empty = folders.FileEntry(0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
     with pytest.raises(IndexFolderError, match="is damaged"):
-        folders.check_files(folder, {name: empty}, IndexFolderError, hashes=True)
+        folders.check_files(folder, {name: empty}, IndexFolderError)
 
 
 def test_every_damaged_file_is_reported(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "a negative setting": (
         lambda path: None,
         {"search": {"nprobe": -4}},
-        "nprobe is -4; it must be a whole number of at least 1",
+        "search.nprobe: -4 is not from 1 to 2147483647",
     ),
     "unlisted file": (lambda path: (path / "index.faiss").unlink(), {}, "does not list index.faiss"),
     "wrong types": (lambda path: None, {"count": "20"}, "count: expected int, found str"),

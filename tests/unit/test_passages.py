@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragengine.errors import IndexFolderError, PassagesError
+from ragengine.errors import ClosedError, IndexFolderError, PassagesError
 from ragengine.retrieval.arrow import has_embeddings, read_dataset_embeddings
 from ragengine.retrieval.passages import Passage, read_passages
 from ragengine.retrieval.store import PassageStore, write_passages
@@ -301,7 +301,7 @@ def test_store_writes_nothing_beside_it(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["store"]
     store.close()
     store.close()
-    with pytest.raises(IndexFolderError, match="is closed"):
+    with pytest.raises(ClosedError, match="is closed"):
         store.fetch([0])
 
 

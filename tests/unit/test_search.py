@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragengine.errors import IndexFolderError, InputError
+from ragengine.errors import ClosedError, IndexFolderError, InputError
 from ragengine.retrieval.build import build_index
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.vectors import SearchResult, VectorIndex
@@ -252,7 +252,7 @@ def test_a_closed_index_says_so(build: Callable[..., Path]) -> None:
     opened = PassageIndex.open(build(random_vectors(20)))
     opened.close()
     opened.close()
-    with pytest.raises(IndexFolderError, match="is closed; open it again"):
+    with pytest.raises(ClosedError, match="is closed; open it again"):
         opened.search(np.zeros((1, E), np.float32), 1)
-    with pytest.raises(IndexFolderError, match="is closed; open the index again"):
+    with pytest.raises(ClosedError, match="is closed; open the index again"):
         opened.passages([0])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from ragengine import RagEngine, Retriever
-from ragengine.errors import IndexFolderError
+from ragengine.errors import ClosedError, IndexFolderError
 from ragengine.retrieval.build import build_index
 from ragengine.retrieval.index import FAISS_FILE, PassageIndex
 from tests.parity.pairs import Pair
@@ -228,7 +228,7 @@ def test_the_same_path_built_again_is_swapped_in(worlds: Worlds, engine: RagEngi
         engine.swap_index(path)
         assert held.passages([0])[0].id.startswith("old")
         assert found_by(engine, QUESTIONS[0]) == answers(worlds, worlds.new)[0] != old
-    with pytest.raises(IndexFolderError, match="is closed"):
+    with pytest.raises(ClosedError, match="is closed"):
         held.passages([0])
 
 
@@ -249,7 +249,7 @@ def test_a_replaced_index_closes_after_its_last_question(worlds: Worlds, engine:
             engine.swap_index(worlds.new)
             assert engine.retriever.index is not index
         index.warm_up()  # one of the two questions still runs
-    with pytest.raises(IndexFolderError, match="is closed"):
+    with pytest.raises(ClosedError, match="is closed"):
         index.warm_up()
 
 
@@ -259,7 +259,7 @@ def test_close_lets_running_questions_finish(worlds: Worlds) -> None:
         engine.close()
         engine.close()
         assert len(index.search_documents(np.zeros((1, index.dimension), np.float32), 2)[0]) == 2
-    with pytest.raises(IndexFolderError, match="is closed"):
+    with pytest.raises(ClosedError, match="is closed"):
         index.passages([0])
 
     expected, engine = answers(worlds, worlds.old)[0][0], worlds.engine()
@@ -275,7 +275,7 @@ def test_close_lets_running_questions_finish(worlds: Worlds) -> None:
 def test_a_closed_engine_says_so(worlds: Worlds) -> None:
     engine = worlds.engine()
     engine.close()
-    closed = "was closed; load the engine again"
+    closed = r"was closed; load it again\.$"
     for call in (
         lambda: engine.generate(QUESTIONS[0], **OPTIONS),
         lambda: engine.generate(QUESTIONS, **OPTIONS),
@@ -285,7 +285,7 @@ def test_a_closed_engine_says_so(worlds: Worlds) -> None:
         lambda: engine.swap_index(worlds.new),
         lambda: engine.retriever.search_vectors(np.zeros((1, 4), np.float32), 1),
     ):
-        with pytest.raises(IndexFolderError, match=closed):
+        with pytest.raises(ClosedError, match=closed):
             call()
     engine.close()
     assert worlds.open_indexes() == [engine.retriever.index]  # for its path; its files are closed

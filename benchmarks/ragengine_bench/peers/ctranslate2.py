@@ -27,7 +27,7 @@ class Ctranslate2Generator:
 
     def prepare(self, arrays: str, options: dict[str, Any]) -> None:
         """Take ids [Q, D, S] and mask from a file; CTranslate2 reads tokens by name."""
-        with np.load(arrays) as given:
+        with np.load(arrays, allow_pickle=False) as given:
             ids, mask = given["ids"], given["mask"]
         rows = zip(ids.reshape(-1, ids.shape[2]), mask.reshape(-1, ids.shape[2]), strict=True)
         self._source = [[_name(token) for token in row[seen != 0].tolist()] for row, seen in rows]

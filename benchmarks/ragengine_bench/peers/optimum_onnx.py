@@ -26,7 +26,7 @@ class OptimumGenerator:
 
     def prepare(self, arrays: str, options: dict[str, Any]) -> None:
         """Take ids [Q, D, S] and mask from a file."""
-        with np.load(arrays) as given:
+        with np.load(arrays, allow_pickle=False) as given:
             flat = {"input_ids": given["ids"], "attention_mask": given["mask"]}
         self._inputs = {name: torch.tensor(a.reshape(-1, a.shape[2])) for name, a in flat.items()}
         self._options = {name: value for name, value in options.items() if name != "marginalize"}

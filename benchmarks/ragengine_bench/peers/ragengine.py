@@ -5,9 +5,10 @@ around it.  What is left of the whole (`between`) is the host's part of the sear
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,9 +16,11 @@ import numpy as np
 
 import ragengine.engine
 from ragengine import Generator, RagEngine
+from ragengine.bundle import Bundle
 from ragengine.generation.model import GeneratorModel
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.retriever import Retriever
+from ragengine.sessions import Device, ResolvedDevice
 from ragengine_bench.floor import RunSizes, StepSizes
 
 # stage -> where it is, in the order of Figure 1
@@ -31,6 +34,9 @@ STAGES: dict[str, tuple[Any, str]] = {
     "decode": (GeneratorModel, "step"),
     "detokenise": (ragengine.engine, "build_answer"),
 }
+CROSS = "cross-attention keys, values"
+FIXED_STAGES = STAGES | {CROSS: (GeneratorModel, "start")}
+"""Those of the decoder of fixed capacity, which projects what it reads when a search starts."""
 BETWEEN = "between"
 
 
@@ -66,11 +72,11 @@ class Recorded:
 
 
 @contextmanager
-def recorded() -> Iterator[Recorded]:
+def recorded(stages: Mapping[str, tuple[Any, str]] = STAGES) -> Iterator[Recorded]:
     """Time every stage that runs inside."""
     record = Recorded()
     with ExitStack() as stack:
-        for stage, (owner, name) in STAGES.items():
+        for stage, (owner, name) in stages.items():
             stack.enter_context(patch.object(owner, name, _timed(stage, getattr(owner, name), record)))
         yield record
 
@@ -86,11 +92,29 @@ def _timed(stage: str, function: Callable[..., Any], record: Recorded) -> Callab
     return timed
 
 
+def load_generator(
+    bundle: str | Path | Bundle, device: ResolvedDevice, threads: int, *, cuda_graphs: bool, fixed: bool
+) -> Generator:
+    """A generator; ``fixed`` takes the decoder that a GPU has on a CPU too."""
+    generator = Generator.load(bundle, device, threads, cuda_graphs=cuda_graphs)
+    if fixed and device == "cpu":
+        generator._model = GeneratorModel(generator.bundle, device="cpu", threads=threads, decoder="fixed")
+    return generator
+
+
 class RagengineGenerator:
     """`Generator.generate` from documents that are tokens already."""
 
-    def __init__(self, bundle: str, threads: int) -> None:
-        self._generator = Generator.load(bundle, "cpu", threads)
+    def __init__(
+        self,
+        bundle: str,
+        threads: int,
+        device: ResolvedDevice = "cpu",
+        cuda_graphs: bool = True,
+        fixed: bool = False,
+    ) -> None:
+        self._generator = load_generator(bundle, device, threads, cuda_graphs=cuda_graphs, fixed=fixed)
+        self._stages = FIXED_STAGES if fixed else STAGES
 
     def prepare(self, arrays: str, options: dict[str, Any]) -> None:
         """Take ids [Q, D, S], mask and scores from a file, and search with ``options``."""
@@ -103,7 +127,7 @@ class RagengineGenerator:
         ids, mask, scores = self._arrays
         size = 1 if one_by_one else len(ids)
         parts = [slice(start, start + size) for start in range(0, len(ids), size)]
-        with recorded() as record:
+        with recorded(self._stages) as record:
             start = time.perf_counter()
             found = [
                 hypotheses[0].token_ids.tolist()
@@ -114,16 +138,35 @@ class RagengineGenerator:
         return record.reply(seconds, found, sum(map(len, found)))
 
 
+def load_engine(
+    bundle: str | Path, index: str | Path, device: ResolvedDevice, threads: int, *, fixed: bool = False
+) -> RagEngine:
+    """As `RagEngine.load`, but an index that ``device`` cannot search is searched on the CPU."""
+    search_device: Device = "cpu" if device == "cpu" else "auto"
+    engine = RagEngine.load(bundle, index, device, threads, search_device=search_device)
+    if fixed and device == "cpu":
+        engine.generator.close()
+        engine.generator = load_generator(bundle, device, threads, cuda_graphs=True, fixed=True)
+    return engine
+
+
 class RagengineRag:
     """`RagEngine.generate`: from questions to answers."""
 
-    def __init__(self, bundle: str, index: str, threads: int) -> None:
-        self._engine = RagEngine.load(bundle, index=index, device="cpu", threads=threads)
+    def __init__(
+        self, bundle: str, index: str, threads: int, device: ResolvedDevice = "cpu", fixed: bool = False
+    ) -> None:
+        self._engine = load_engine(bundle, index, device, threads, fixed=fixed)
+        self._stages = FIXED_STAGES if fixed else STAGES
+
+    def placement(self) -> str:
+        """Where the index is searched, and why."""
+        return str(self._engine.retriever.index.placement)
 
     def ask(self, questions: list[str], options: dict[str, Any], one_by_one: bool = False) -> dict[str, Any]:
         """Answer questions in one batch, or one after the other."""
         chosen = self._engine.default_options.replace(**options)
-        with recorded() as record:
+        with recorded(self._stages) as record:
             start = time.perf_counter()
             if one_by_one:
                 answers = [self._engine.generate(question, options=chosen) for question in questions]

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import RagRetriever, RagSequenceForGeneration, RagTokenForGeneration, RagTokenizer
 from transformers.models.rag.retrieval_rag import CustomHFIndex
@@ -18,12 +17,18 @@ _CLASSES = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration
 class TransformersGenerator:
     """`generate` of RAG-Token or RAG-Sequence from documents that are tokens already."""
 
-    def __init__(self, checkpoint: str, threads: int, dtype: str, marginalize: str) -> None:
-        """``dtype`` is fp32, bf16 autocast, or torch.compile (which computes in fp32)."""
+    def __init__(
+        self, checkpoint: str, threads: int, dtype: str, marginalize: str, device: str = "cpu"
+    ) -> None:
+        """``dtype`` is fp32, fp16, bf16 autocast, torch.compile (which computes in fp32), or
+        torch.compile fp16.
+        """
         torch.set_num_threads(threads)
-        self._dtype = dtype
-        self._model = _CLASSES[marginalize].from_pretrained(checkpoint, dtype=torch.float32).eval()
-        if dtype == "torch.compile":
+        self._dtype, self._device = dtype, device
+        weights = torch.float16 if dtype.endswith("fp16") else torch.float32
+        model = _CLASSES[marginalize].from_pretrained(checkpoint, dtype=weights)
+        self._model = model.eval().to(device)
+        if dtype.startswith("torch.compile"):
             bart = self._model.rag.generator
             # the past grows with every step: with fixed shapes each would be compiled anew
             for part in (bart.model.encoder, bart.model.decoder):
@@ -31,14 +36,14 @@ class TransformersGenerator:
 
     def prepare(self, arrays: str, options: dict[str, Any], pad_to: int) -> None:
         """Take ids [Q, D, S], mask and scores from a file, padded to ``pad_to`` tokens (0: not further)."""
-        with np.load(arrays) as given:
+        with np.load(arrays, allow_pickle=False) as given:
             ids, mask, scores = given["ids"], given["mask"], given["scores"]
         q, d, s = ids.shape
         self._model.config.n_docs = d  # RAG-Sequence's rescoring does not look at the argument
         self._inputs = {
-            "context_input_ids": _padded(ids.reshape(q * d, s), pad_to, fill=1),
-            "context_attention_mask": _padded(mask.reshape(q * d, s), pad_to, fill=0),
-            "doc_scores": torch.tensor(scores),
+            "context_input_ids": _padded(ids.reshape(q * d, s), pad_to, fill=1).to(self._device),
+            "context_attention_mask": _padded(mask.reshape(q * d, s), pad_to, fill=0).to(self._device),
+            "doc_scores": torch.tensor(scores).to(self._device),
             "n_docs": d,
             **_without_marginalize(options),
         }
@@ -59,9 +64,11 @@ class TransformersRag:
         self._dtype = dtype
         self._model = RagTokenForGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
         self._tokenizer = RagTokenizer.from_pretrained(checkpoint)
+        from datasets import Dataset  # the generator alone does without
+
         with PassageIndex.open(index) as opened:
             passages = opened.passages(range(opened.count))
-        vectors = np.load(f"{index}/{VECTORS_FILE}").astype(np.float32)
+        vectors = np.load(f"{index}/{VECTORS_FILE}", allow_pickle=False).astype(np.float32)
         columns = {
             "title": [p.title for p in passages],
             "text": [p.text for p in passages],

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from ragengine.cli.common import device_options, generation_options, given
+from ragengine.cli.common import device_options, generation_options, given, verify_option
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -28,10 +28,11 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--doc-pruning", type=float, help="Do not read documents with a prior p(z|x) under this.")
 @generation_options
 @device_options
+@verify_option
 def ask(
     bundle: Path | None, index: Path | None, questions: tuple[str, ...], as_json: bool, explain: bool,
-    plot: Path | None, record: Path | None, replayed: Path | None, device: Any, threads: int | None,
-    **settings: Any,
+    plot: Path | None, record: Path | None, replayed: Path | None, device: Any, search_device: Any,
+    threads: int | None, verify: Any, **settings: Any,
 ) -> None:  # fmt: skip
     """Answer each QUESTION with the model in BUNDLE from the passages in INDEX.
 
@@ -39,10 +40,11 @@ def ask(
     not: exit code 0 when everything is as recorded, 1 when something differs.
     """
     options = given(**settings)
+    placing = {"device": device, "search_device": search_device, "threads": threads, "verify": verify}
     if replayed is not None:
         if questions or options or plot or record or explain or as_json:
             raise click.UsageError("--replay takes question and options from its file; give no others.")
-        _replay(replayed, bundle, index, device=device, threads=threads)
+        _replay(replayed, bundle, index, **placing)
         return
     if bundle is None or index is None or not questions:
         raise click.UsageError("Missing argument: BUNDLE INDEX QUESTION... (or --replay FILE) are needed.")
@@ -51,7 +53,7 @@ def ask(
     from ragengine.replay import Record, write_records
 
     records = []
-    with RagEngine.load(bundle, index=index, device=device, threads=threads) as engine:
+    with RagEngine.load(bundle, index=index, **placing) as engine:
         console = Console(highlight=False)
         for number, question in enumerate(questions, 1):
             answer = engine.generate(question, **options)

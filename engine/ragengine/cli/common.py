@@ -10,14 +10,28 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def device_options(command: F) -> F:
-    """``--device`` and ``--threads``."""
+    """``--device``, ``--search-device`` and ``--threads``."""
     device = click.Choice(["auto", "cpu", "cuda"])
+    command = click.option(
+        "--search-device", type=device, help="Where the index is searched [default: as --device]."
+    )(command)
     command = click.option(
         "--threads", type=click.IntRange(1), help="Threads a graph may use [default: all cores]."
     )(command)
     return click.option("--device", type=device, default="auto", show_default=True, help="Where graphs run.")(
         command
     )
+
+
+def verify_option(command: F) -> F:
+    """``--verify``: how the files of bundle and index are checked before they are used."""
+    return click.option(
+        "--verify",
+        type=click.Choice(["sha256", "size"]),
+        default="sha256",
+        show_default=True,
+        help="Check every byte of bundle and index against their manifests, or sizes only, which is faster.",
+    )(command)
 
 
 def generation_options(command: F) -> F:

@@ -31,7 +31,7 @@ def _worldfacts() -> Path:
     "--explain/--no-explain", default=True, show_default=True, help="Show the posteriors of every token."
 )
 @device_options
-def demo(folder: Path | None, explain: bool, device: Any, threads: int | None) -> None:
+def demo(folder: Path | None, explain: bool, device: Any, search_device: Any, threads: int | None) -> None:
     """Answer a few questions about passages that the model has never seen in training."""
     import time
 
@@ -43,7 +43,8 @@ def demo(folder: Path | None, explain: bool, device: Any, threads: int | None) -
     asked = read_questions(folder / "questions.jsonl")
     console = Console(highlight=False)
     started = time.perf_counter()
-    with RagEngine.load(folder / "bundle", index=folder / "index", device=device, threads=threads) as engine:
+    settings = {"device": device, "search_device": search_device, "threads": threads}
+    with RagEngine.load(folder / "bundle", index=folder / "index", **settings) as engine:
         console.print(
             f"[dim]loaded in {time.perf_counter() - started:.2f} s on {engine.generator.device}[/dim]\n"
         )

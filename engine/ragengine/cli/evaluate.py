@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ragengine.cli.common import device_options, generation_options, given
+from ragengine.cli.common import device_options, generation_options, given, verify_option
 
 
 @click.command("eval")
@@ -19,13 +19,16 @@ from ragengine.cli.common import device_options, generation_options, given
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @generation_options
 @device_options
+@verify_option
 def evaluate(
     bundle: Path,
     index: Path,
     questions: Path,
     as_json: bool,
     device: Any,
+    search_device: Any,
     threads: int | None,
+    verify: Any,
     **settings: Any,
 ) -> None:
     """Measure the model in BUNDLE with INDEX on QUESTIONS.jsonl."""
@@ -33,7 +36,9 @@ def evaluate(
     from ragengine.engine import RagEngine
 
     asked = evaluation.read_questions(questions)
-    engine = RagEngine.load(bundle, index=index, device=device, threads=threads)
+    engine = RagEngine.load(
+        bundle, index=index, device=device, search_device=search_device, threads=threads, verify=verify
+    )
     with engine, Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("answering", total=len(asked))
         result = evaluation.evaluate(

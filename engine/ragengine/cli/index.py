@@ -103,26 +103,22 @@ def build(
     """
     from ragengine.retrieval.build import build_index
 
-    try:
-        with progress_bars() as progress:
-            manifest = build_index(
-                passages,
-                index,
-                bundle=bundle,
-                embeddings=embeddings,
-                queries=queries,
-                factory=factory,
-                recall=recall,
-                seed=seed,
-                resume=resume,
-                batch_tokens=batch_tokens,
-                threads=threads,
-                progress=progress,
-                on_plan=lambda plan: click.echo(f"{plan.factory}: {plan.reason}.", err=True),
-            )
-    except KeyboardInterrupt:
-        click.echo("Interrupted; the same command with --resume goes on from here.", err=True)
-        raise
+    with progress_bars() as progress:
+        manifest = build_index(
+            passages,
+            index,
+            bundle=bundle,
+            embeddings=embeddings,
+            queries=queries,
+            factory=factory,
+            recall=recall,
+            seed=seed,
+            resume=resume,
+            batch_tokens=batch_tokens,
+            threads=threads,
+            progress=progress,
+            on_plan=lambda plan: click.echo(f"{plan.factory}: {plan.reason}.", err=True),
+        )
     _print_result(index, manifest)
 
 

@@ -2,8 +2,11 @@
 into one sentence and exit code 1."""
 
 import importlib
+import signal
 import sys
 from importlib.metadata import entry_points
+from types import FrameType
+from typing import Any
 
 import click
 
@@ -13,6 +16,7 @@ from ragengine.errors import DependencyError, RagEngineError
 _COMMANDS = {
     "ask": ("ragengine.cli.ask", "ask", "Answer questions and show where the answers came from."),
     "demo": ("ragengine.cli.demo", "demo", "Answer some questions with the embedded worldfacts model."),
+    "doctor": ("ragengine.cli.doctor", "doctor", "Say what is installed and works here, and why not."),
     "eval": (
         "ragengine.cli.evaluate",
         "evaluate",
@@ -39,6 +43,15 @@ class _Commands(click.Group):
             command: click.Command = getattr(importlib.import_module(module), attribute)
             return command
         return _from_extra(cmd_name) if cmd_name in _EXTRAS else None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            # A writer that was under way has noted what it left.
+            notes = "; ".join(["interrupted", *getattr(interrupt, "__notes__", [])])
+            click.echo(f"ragengine: {notes}.", err=True)
+            ctx.exit(128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         helps = {name: help for name, (_, _, help) in _COMMANDS.items()}
@@ -70,8 +83,17 @@ def cli() -> None:
     """Retrieval-Augmented Generation from ONNX files: the answers of transformers, without torch."""
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: nothing half-written stays."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
 def main() -> None:
-    """Entry point: exit code 0 fine, 1 a ragengine error in one sentence, 2 usage."""
+    """Entry point: exit code 0 fine, 1 an error in one sentence, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         cli()
     except RagEngineError as error:

@@ -1,5 +1,6 @@
 """`Generator`: token ids of documents in, hypotheses or log-probabilities out."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ragengine.agreement import option_faults
 from ragengine.bundle import Bundle
+from ragengine.cancellation import Stop
+from ragengine.ending import awaited_at_exit
 from ragengine.errors import InputError, OptionsError
 from ragengine.generation.beam_search import beam_search
 from ragengine.generation.decoding import Reading
@@ -29,7 +33,8 @@ from ragengine.generation.sample import greedy_tokens, sample
 from ragengine.generation.sequence import fast, search_by_document, thorough
 from ragengine.generation.stepper import Stepper
 from ragengine.generation.trie import output_log_probs
-from ragengine.memory import check_weights_fit, questions_at_once
+from ragengine.lifetime import Resource, while_open
+from ragengine.memory import check_weights_fit, questions_at_once, questions_that_fit
 from ragengine.options import GenerationOptions
 from ragengine.results import Hypothesis
 from ragengine.sessions import Device
@@ -65,7 +70,7 @@ class StreamedToken:
     posterior: FloatArray
 
 
-class Generator:
+class Generator(Resource):
     """The generator of a bundle, p(y | x, z), marginalised over the documents z.
 
     Safe to use from several threads.
@@ -80,6 +85,7 @@ class Generator:
         memory_limit: int | None = None,
         cuda_graphs: bool = True,
     ) -> None:
+        super().__init__()
         self.bundle = bundle
         self.memory_limit = memory_limit
         if memory_limit is not None:
@@ -92,8 +98,10 @@ class Generator:
             low_memory=memory_limit is not None,
             cuda_graphs=cuda_graphs,
         )
+        self._device = self._model.device
 
     @classmethod
+    @awaited_at_exit
     def load(
         cls,
         bundle: str | Path | Bundle,
@@ -114,8 +122,9 @@ class Generator:
     @property
     def device(self) -> str:
         """Where the graphs run, ``cpu`` or ``cuda``."""
-        return self._model.device
+        return self._device
 
+    @while_open
     def generate(
         self,
         context_input_ids: IntArray,
@@ -124,13 +133,20 @@ class Generator:
         options: GenerationOptions | None = None,
         *,
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
+        deadline: float | Stop | None = None,
+        cancel: threading.Event | None = None,
     ) -> list[list[Hypothesis]]:
         """Search for the outputs of Q questions, best first for each.
 
         context_input_ids, context_attention_mask int64 [Q, D, S]; doc_scores float32 [Q, D].
         `generate` of transformers' `RagTokenForGeneration` and `RagSequenceForGeneration` is the reference.
         ``prefix_allowed_tokens_fn(question, tokens)`` restricts what may follow ``tokens``.
+
+        ``deadline`` is in seconds from now (or a :class:`Stop` that several calls share) and ``cancel`` is
+        set by another thread: between two steps they end the call with :class:`DeadlineError` or
+        :class:`CancelledError`, and nothing of it is left.
         """
+        stop = Stop.of(deadline, cancel)
         options = options or self.default_options
         self.check_options(options)
         ids, mask, scores = self._checked(context_input_ids, context_attention_mask, doc_scores)
@@ -139,7 +155,7 @@ class Generator:
         while (done := len(hypotheses)) < len(ids):
             part = slice(done, done + self._questions_at_once(ids.shape, options))
             numbered = None if allowed is None else _numbered_from(done, allowed)
-            hypotheses += self._generated(ids[part], mask[part], scores[part], options, numbered, done)
+            hypotheses += self._generated(ids[part], mask[part], scores[part], options, numbered, done, stop)
         return hypotheses
 
     def _generated(
@@ -150,9 +166,10 @@ class Generator:
         options: GenerationOptions,
         allowed_tokens: AllowedTokens | None,
         first: int,
+        stop: Stop,
     ) -> list[list[Hypothesis]]:
         """:meth:`generate` for questions that are searched together; ``first`` is the number of the first."""
-        reading, prior, rules = self._started(ids, mask, doc_scores, options, allowed_tokens)
+        reading, prior, rules = self._started(ids, mask, doc_scores, options, allowed_tokens, stop)
         if options.marginalize == "sequence" and options.search != "joint":
             outputs = self._by_document(reading, prior, rules)
         else:
@@ -171,17 +188,23 @@ class Generator:
             return [_joint_ranking(found, options) for found in hypotheses]
         return hypotheses
 
+    @while_open
     def stream(
         self,
         context_input_ids: IntArray,
         context_attention_mask: IntArray,
         doc_scores: FloatArray,
         options: GenerationOptions | None = None,
+        *,
+        deadline: float | Stop | None = None,
+        cancel: threading.Event | None = None,
     ) -> Iterator[StreamedToken]:
         """The tokens of one question as they are found, for greedy RAG-Token and joint RAG-Sequence.
 
+        ``deadline``, counted from this call, and ``cancel`` as in :meth:`generate`.
         Raises :class:`OptionsError` for a search whose first token is not known before its last.
         """
+        stop = Stop.of(deadline, cancel)
         options = options or self.default_options
         if options.num_beams > 1 or options.do_sample:
             raise OptionsError(
@@ -198,12 +221,13 @@ class Generator:
         if len(ids) != 1:
             raise InputError(f"{len(ids)} questions cannot stream together; stream one at a time.")
         self._questions_at_once(ids.shape, options)
-        reading, prior, rules = self._started(ids, mask, scores, options, None)
+        reading, prior, rules = self._started(ids, mask, scores, options, None, stop)
         return self._streamed(Stepper(self._model, reading, prior, rules), prior, options)
 
     def _streamed(
         self, stepper: Stepper, prior: FloatArray, options: GenerationOptions
     ) -> Iterator[StreamedToken]:
+        self._check_process()
         taken = np.empty((1, 1, 0, prior.shape[1]), np.float32)
         for chosen in greedy_tokens(stepper):
             weights = beam_weights(prior, taken, options.marginalize)[0, :, 0]
@@ -214,7 +238,9 @@ class Generator:
                 log_prob=float(token_log_probs(weights, log_probs)),
                 posterior=token_posteriors(weights[None], log_probs[None])[0],
             )
+            self._check_process()
 
+    @while_open
     def forward(
         self,
         context_input_ids: IntArray,
@@ -223,12 +249,16 @@ class Generator:
         labels: IntArray,
         *,
         marginalize: Marginalize | None = None,
+        deadline: float | Stop | None = None,
+        cancel: threading.Event | None = None,
     ) -> ForwardOutput:
         """Log-probabilities of ``labels`` int64 [Q, T + 1] under each document and under their mixture.
 
         The decoder starts with the first label, as in transformers' `forward(labels=...)`.  Several labels
         for one question are scored together, its documents read once: Q is then the number of labels.
+        ``deadline`` and ``cancel`` as in :meth:`generate`.
         """
+        stop = Stop.of(deadline, cancel)
         marginalize = marginalize or self.default_options.marginalize
         ids, mask, scores = self._checked(context_input_ids, context_attention_mask, doc_scores)
         labels = self._checked_labels(labels, len(ids))
@@ -238,7 +268,7 @@ class Generator:
             prior = np.repeat(prior, len(labels), axis=0)
         else:
             targets = [[row] for row in labels[:, 1:]]
-        found = output_log_probs(self._model, self._model.read(ids, mask), targets, starts)
+        found = output_log_probs(self._model, self._model.read(ids, mask, stop), targets, starts)
         per_document = np.stack([output for outputs in found for output in outputs])  # [Q, T, D]
         weights = np.stack(
             [token_weights(p, given, marginalize)[:-1] for p, given in zip(prior, per_document, strict=True)]
@@ -250,6 +280,7 @@ class Generator:
             posteriors=np.stack([token_posteriors(w, g) for w, g in zip(weights, per_document, strict=True)]),
         )
 
+    @while_open
     def score(
         self,
         context_input_ids: IntArray,
@@ -259,17 +290,24 @@ class Generator:
         *,
         marginalize: Marginalize | None = None,
         exclude_bos_score: bool | None = None,
+        deadline: float | Stop | None = None,
+        cancel: threading.Event | None = None,
     ) -> FloatArray:
         """log p(y | x) of given outputs: float32 [Q], the negative of the loss of transformers' `get_nll`.
 
         labels int64 [Q, T], padded with the pad token, or [N, T] for one question; the decoder starts with
         the first label, so that one is read and not scored.  ``marginalize`` and ``exclude_bos_score``
-        default to the model's.
+        default to the model's; ``deadline`` and ``cancel`` as in :meth:`generate`.
         """
         options, spec = self.default_options, self._model.spec
         marginalize = marginalize or options.marginalize
         output = self.forward(
-            context_input_ids, context_attention_mask, doc_scores, labels, marginalize=marginalize
+            context_input_ids,
+            context_attention_mask,
+            doc_scores,
+            labels,
+            marginalize=marginalize,
+            deadline=Stop.of(deadline, cancel),
         )
         targets = np.asarray(labels)[:, 1:]
         skip = self.bundle.manifest.rag.exclude_bos_score if exclude_bos_score is None else exclude_bos_score
@@ -284,19 +322,14 @@ class Generator:
             ]
         return np.array(found, np.float32)
 
+    @while_open
     def check_options(self, options: GenerationOptions) -> None:
         """Refuse options that this model cannot follow; the message names every limit."""
-        spec = self._model.spec
-        faults = []
-        if options.longest > spec.max_positions:
-            name = "max_length" if options.max_new_tokens is None else "1 + max_new_tokens"
-            faults.append(f"{name} is {options.longest}, the model has {spec.max_positions} positions")
-        for name, tokens in options.token_ids().items():
-            wrong = [token for token in tokens if token >= spec.vocab_size]
-            if wrong:
-                faults.append(f"{name} is {wrong[0]}, the vocabulary has {spec.vocab_size} tokens")
-        if faults:
+        if faults := option_faults(options, self._model.spec):
             raise OptionsError(f"Generation options do not fit the model: {'; '.join(faults)}.")
+
+    def _release(self) -> None:
+        del self._model
 
     def _by_document(self, reading: Reading, prior: FloatArray, rules: Rules) -> list[list[Output]]:
         found = search_by_document(self._model, reading, rules, prior.shape[1])
@@ -320,21 +353,21 @@ class Generator:
         doc_scores: FloatArray,
         options: GenerationOptions,
         allowed_tokens: AllowedTokens | None,
+        stop: Stop,
     ) -> tuple[Reading, FloatArray, Rules]:
         """Read the documents and set up the rules of the search."""
         prior = log_prior(doc_scores)
         # What the mask hides is no token: how far a batch is padded must not change an answer.
         visible = np.where(mask != 0, ids, -1)
-        return self._model.read(ids, mask), prior, Rules(options, visible, allowed_tokens)
+        return self._model.read(ids, mask, stop), prior, Rules(options, visible, allowed_tokens)
 
     def _questions_at_once(self, shape: tuple[int, ...], options: GenerationOptions) -> int:
-        """How many of Q questions [Q, D, S] are searched together: all, unless memory is limited."""
+        """How many of Q questions [Q, D, S] are searched together: all, if there is memory for them."""
+        questions, n_docs, source = shape
+        sizes = n_docs, source, max(options.num_beams, options.num_return_sequences), options.longest
         if self.memory_limit is None:
-            return shape[0]
-        beams = max(options.num_beams, options.num_return_sequences)
-        return questions_at_once(
-            self._model.spec, self.memory_limit, shape[1], shape[2], beams, options.longest
-        )
+            return questions_that_fit(self._model.spec, questions, *sizes)
+        return questions_at_once(self._model.spec, self.memory_limit, *sizes)
 
     def _checked(
         self, ids: IntArray, mask: IntArray, doc_scores: FloatArray

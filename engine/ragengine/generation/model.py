@@ -10,6 +10,7 @@ import numpy as np
 
 from ragengine.bundle import STEP_GRAPH, Bundle
 from ragengine.cancellation import NEVER, Stop
+from ragengine.ending import awaited_at_exit
 from ragengine.errors import DeviceError, GraphOutputError
 from ragengine.generation.batching import batches_by_length
 from ragengine.generation.buckets import GraphNumbers, padded_source
@@ -89,6 +90,7 @@ class GeneratorModel:
             return self._decoder.start(reading, beams, steps)
         return self._decoder.start(reading)
 
+    @awaited_at_exit
     def step(
         self,
         decoding: Decoding,
@@ -109,9 +111,19 @@ class GeneratorModel:
         step = decoding.step(
             StepInputs(token_ids, beam_indices, log_weights, beam_scores, num_candidates, probe_ids)
         )
+        self._check(step, beams=token_ids.shape[1])
+        return step
+
+    def _check(self, step: Step, beams: int) -> None:
+        """Refuse what no sound graph returns; every row of logits is behind at least one probe."""
         if np.isnan(step.scores).any() or np.isnan(step.probe_log_probs).any():
             raise GraphOutputError("The generator returned NaN; its weights or its inputs are damaged.")
-        return step
+        if (step.probe_log_probs > _ROUNDING).any() or (step.scores == np.inf).any():
+            raise GraphOutputError("The generator returned a probability above 1; its graphs are damaged.")
+        if not _within(step.beams, beams) or not _within(step.tokens, self.spec.vocab_size):
+            raise GraphOutputError(
+                "The generator returned beams or tokens that there are not; its graphs are damaged."
+            )
 
     def _encoded(self, ids: IntArray, mask: IntArray, stop: Stop) -> OrtValue:
         """The encoder's states of documents, [N, S, d_model], in batches of similar length."""
@@ -134,3 +146,10 @@ class GeneratorModel:
         length = array.shape[2]
         missing = padded_source(length, self.spec.max_positions) - length
         return np.pad(array, ((0, 0), (0, 0), (0, missing)))
+
+
+_ROUNDING = 1e-3  # of a log-probability, which is at most 0
+
+
+def _within(numbers: IntArray, limit: int) -> bool:
+    return numbers.size == 0 or (int(numbers.min()) >= 0 and int(numbers.max()) < limit)

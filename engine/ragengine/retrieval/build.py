@@ -1,5 +1,6 @@
 """Building an index: passages in, a folder of texts, vectors and a FAISS index out."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from ragengine import folders
 from ragengine.bundle import Bundle
 from ragengine.errors import BundleError, DependencyError, IndexFolderError, InputError, PassagesError
 from ragengine.retrieval import filling, resources
-from ragengine.retrieval.embeddings import VectorSource, choose_source, fill_vectors, open_vector_file
+from ragengine.retrieval.embeddings import VectorFile, VectorSource, choose_source, fill_vectors
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_file import read_faiss
 from ragengine.retrieval.index import (
@@ -173,23 +174,20 @@ class _Job:
     def _write_vectors(self, workspace: Workspace, draft: IndexManifest) -> HalfArray:
         state, path = workspace.state, workspace.output / VECTORS_FILE
         if state.rows < draft.count:
-            shape = (draft.count, draft.dimension)
-            stored = open_vector_file(path, shape, resume=state.rows > 0)
             before = state.max_norm
+            stored = VectorFile(path, (draft.count, draft.dimension), done=state.rows)
 
-            def saved(rows: int, max_norm: float) -> None:
-                state.rows, state.max_norm = rows, max(before, max_norm)
+            def saved(max_norm: float) -> None:
+                state.rows, state.max_norm = stored.done, max(before, max_norm)
                 if workspace.unsaved_seconds >= _SAVE_SECONDS:
-                    stored.flush()  # type: ignore[attr-defined]  # a memmap: on disk before the state says so
+                    stored.sync()  # on disk before the state says so
                     workspace.save("vectors")
 
             store = PassageStore(workspace.output / PASSAGES_FILE)
-            try:
+            with stored, contextlib.closing(store):
                 blocks = self.source.blocks(store, 0, state.rows)
                 report = phase_report(self.progress, "vectors")
-                fill_vectors(stored, blocks, self.source, report, state.rows, saved)
-            finally:
-                store.close()
+                fill_vectors(stored, blocks, self.source, report, saved=saved)
             workspace.save("vectors")
         return open_vectors(path, np.float16, IndexFolderError)
 
@@ -253,7 +251,8 @@ def tuned_manifest(
         if questions is None:
             test = RecallTest.sample(vectors, seed=draft.seed, report=report)
         else:
-            np.save(folder / QUERIES_FILE, questions)
+            with VectorFile(folder / QUERIES_FILE, questions.shape, dtype=np.float32) as file:
+                file.append(questions)
             test = RecallTest.of_questions(vectors, questions, report=report)
         report = phase_report(progress, "tune")
         tuned = tune(faiss_index, vectors, draft.max_norm, test, target, report)

@@ -1,13 +1,16 @@
 """Where the vectors of an index come from, and the file they are stored in."""
 
+import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ragengine.bundle import Bundle
+from ragengine.durable import sync_file
 from ragengine.errors import PassagesError
 from ragengine.retrieval.arrow import has_embeddings, read_dataset_embeddings
 from ragengine.retrieval.encoder import TextEncoder
@@ -98,27 +101,58 @@ def _skipping(blocks: Iterable[FloatArray], done: int) -> Iterator[FloatArray]:
         done = max(0, done - len(block))
 
 
-def open_vector_file(path: Path, shape: tuple[int, int], *, resume: bool = False) -> HalfArray:
-    """A new ``.npy`` file of fp16 ``shape`` = [N, E] to write into; with ``resume`` the one that is there."""
-    if resume and path.exists():
-        return np.lib.format.open_memmap(path, mode="r+")
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+class VectorFile:
+    """A ``.npy`` file of ``shape`` = [N, E] that is written block by block, ``done`` rows so far.
+
+    It is written and not mapped: where the disk is full, a write raises :class:`OSError`, and a store into
+    mapped memory ends the process.
+    """
+
+    def __init__(
+        self, path: Path, shape: tuple[int, int], *, done: int = 0, dtype: DTypeLike = np.float16
+    ) -> None:
+        """Begin a new file, or go on behind row ``done`` of one that is there."""
+        self.shape, self.done, self._dtype = shape, done, np.dtype(dtype)
+        header = io.BytesIO()
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+        self._file = path.open("r+b" if done else "wb")
+        if done:
+            self._file.seek(len(header.getvalue()) + done * shape[1] * self._dtype.itemsize)
+        else:
+            self._file.write(header.getvalue())
+
+    def __enter__(self) -> "VectorFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, block: FloatArray | HalfArray) -> None:
+        """Write ``block`` [K, E] behind the rows that are done."""
+        self._file.write(np.ascontiguousarray(block, self._dtype).data)
+        self.done += len(block)
+
+    def sync(self) -> None:
+        """Bring what was written to disk."""
+        sync_file(self._file)
 
 
 def fill_vectors(
-    stored: HalfArray,
+    stored: VectorFile,
     blocks: Iterable[FloatArray | HalfArray],
     source: VectorSource,
     report: Report,
-    done: int = 0,
-    saved: Callable[[int, float], object] | None = None,
+    first: int = 0,
+    saved: Callable[[float], object] | None = None,
 ) -> float:
-    """Write ``blocks`` into ``stored`` [N, E] from row ``done`` on; the largest norm of what was written.
+    """Write ``blocks`` behind what ``stored`` has until it is full; the largest norm of what was written.
 
-    ``saved(rows, max_norm)`` is called after each block.  Raises :class:`PassagesError` for vectors of
-    another length or number, and those that fp16 cannot hold.
+    The vectors of ``source`` begin at row ``first``.  ``saved(max_norm)`` is called after each block.  Raises
+    :class:`PassagesError` for vectors of another length or number, and those that fp16 cannot hold.
     """
-    count, dimension = stored.shape
+    count, dimension = stored.shape[0] - first, stored.shape[1]
+    done = stored.done - first
     max_norm = 0.0
     for block in blocks:
         if block.shape[1] != dimension:
@@ -136,15 +170,14 @@ def fill_vectors(
                 f"The {source.name}: the vector of row {done + unfit[0]} has a component that is NaN or "
                 f"larger than {FP16_MAX:.0f}, the largest an index stores (fp16)."
             )
-        stored[done : done + len(half)] = half
+        stored.append(half)
         squares = np.einsum("ke,ke->k", half, half, dtype=np.float64)  # converts as it goes: no copy
         max_norm = max(max_norm, float(np.sqrt(squares.max(initial=0.0))))
         done += len(half)
         report(done, count)
         if saved is not None:
-            saved(done, max_norm)
+            saved(max_norm)
     if done < count:
         raise source.wrong_count(f"only {done}", count)
-    if isinstance(stored, np.memmap):
-        stored.flush()
+    stored.sync()
     return max_norm

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.bundle import Bundle, EncoderSpec
-from ragengine.errors import BundleError, GraphOutputError
+from ragengine.errors import GraphOutputError
 from ragengine.sessions import Device, InferenceSession, create_session, graph_device
 from ragengine.text import Encoded, Tokenizer
 
@@ -34,12 +34,6 @@ class TextEncoder:
         session = create_session(
             bundle.file(spec.path, "encoder.onnx"), device=graph_device(bundle, device), threads=threads
         )
-        dimension = session.get_outputs()[0].shape[-1]
-        if dimension != spec.dimension:
-            raise BundleError(
-                f"{bundle.path}: {spec.path}/encoder.onnx gives vectors of {dimension} numbers, "
-                f"its manifest says {spec.dimension}; export the bundle again."
-            )
         return cls(tokenizer, session, spec)
 
     @property

@@ -1,6 +1,7 @@
 """Reading FAISS files: mapped into memory, with limits on what a forged one can make FAISS allocate."""
 
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,12 @@ from ragengine.retrieval.vectors import faiss_reason, import_faiss
 
 # The limits belong to the process: two files read at once would change each other's.
 _reading = threading.Lock()
+if hasattr(
+    os, "register_at_fork"
+):  # a fork waits for a file that is read, or would find its limits and the lock
+    os.register_at_fork(
+        before=_reading.acquire, after_in_parent=_reading.release, after_in_child=_reading.release
+    )
 # A file may name more (empty) lists than it has bytes; so many do no harm.
 _LEAST_LOOP_LIMIT = 1 << 16
 _FLAT = b"IxFI"
@@ -30,6 +37,7 @@ def read_faiss(path: Path, *, mapped: bool) -> Any:
         size = path.stat().st_size
         flags = _mapping_flags(faiss, path, size) if mapped else 0
         flags |= faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE  # L2 searches use it; it is larger than the file
+        flags |= faiss.IO_FLAG_ONDISK_SAME_DIR  # a forged index may name any file; refused below
         with _limits(faiss, size):
             faiss_index = faiss.read_index(str(path), flags)
     except (RuntimeError, MemoryError, OSError) as reason:
@@ -37,6 +45,7 @@ def read_faiss(path: Path, *, mapped: bool) -> Any:
             f"{path} cannot be read by faiss {faiss.__version__}: {faiss_reason(reason)}; "
             "copy or build the index again."
         ) from reason
+    _refuse_lists_elsewhere(faiss, faiss_index, path)
     _read_lists_in_place(faiss, faiss_index)
     return faiss_index
 
@@ -54,6 +63,24 @@ def _mapping_flags(faiss: Any, path: Path, size: int) -> int:
     if flat and sys.platform != "darwin":  # where FAISS has not written IO_FLAG_MMAP_IFC
         return int(faiss.IO_FLAG_MMAP_IFC)
     return int(faiss.IO_FLAG_MMAP)
+
+
+def _refuse_lists_elsewhere(faiss: Any, faiss_index: Any, path: Path) -> None:
+    """Refuse inverted lists that the index says are in a file and at places of its own choice: FAISS would
+    read there without a look at the file's size.
+
+    Lists of this file that FAISS itself has mapped are read-only; those are not, since one may add to them.
+    """
+    index = faiss.downcast_index(faiss_index)
+    lists = faiss.downcast_InvertedLists(index.invlists) if isinstance(index, faiss.IndexIVF) else None
+    if isinstance(lists, faiss.OnDiskInvertedLists) and not lists.read_only:
+        raise IndexFolderError(
+            f"{path} keeps its inverted lists in another file, {lists.filename!a:.120}, which is not read; "
+            "write it with ordinary inverted lists or build the index again."
+        )
+    for name in ("index", "base_index", "refine_index", "quantizer"):
+        if getattr(index, name, None) is not None:
+            _refuse_lists_elsewhere(faiss, getattr(index, name), path)
 
 
 def _read_lists_in_place(faiss: Any, faiss_index: Any) -> None:

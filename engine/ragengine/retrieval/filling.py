@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ragengine.durable import replaced_file
 from ragengine.errors import IndexFolderError, InputError
 from ragengine.retrieval.plan import ROWS_AT_ONCE, extract_ivf, training_count
 from ragengine.retrieval.progress import Report
@@ -113,13 +114,16 @@ def remove(faiss_index: Any, rows: RowArray) -> bool:
 
 
 def write_faiss(faiss_index: Any, path: Path) -> None:
-    """Write a FAISS index; ``path`` holds what it held before until the new file is whole."""
-    partial = path.with_name(f"{path.name}.partial")
+    """Write a FAISS index; ``path`` holds what it held before until the new file is whole.
+
+    Through Python's file: FAISS's own says nothing where a full disk cuts off the last bytes.
+    """
+    faiss = import_faiss()
     try:
-        import_faiss().write_index(faiss_index, str(partial))
+        with replaced_file(path) as file:
+            faiss.write_index(faiss_index, faiss.PyCallbackIOWriter(file.write))
     except RuntimeError as reason:
-        raise IndexFolderError(f"{path} cannot be written: {faiss_reason(reason)}") from reason
-    partial.replace(path)
+        raise IndexFolderError(f"{path} cannot be written: {faiss_reason(reason)}.") from reason
 
 
 def _train_transforms(faiss_index: Any, sample: FloatArray) -> FloatArray:

@@ -5,6 +5,7 @@ Read are Hugging Face's custom index (``RagRetriever``'s ``passages_path`` and `
 them (DPR's ``index_meta.dpr``, the legacy ``psgs_w100.tsv.pkl``) is never read: it can run anything.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from ragengine.retrieval.build import (
     version,
     write_index_manifest,
 )
-from ragengine.retrieval.embeddings import VectorSource, choose_source, fill_vectors, open_vector_file
+from ragengine.retrieval.embeddings import VectorFile, VectorSource, choose_source, fill_vectors
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.foreign import ForeignIndex
 from ragengine.retrieval.index import FAISS_FILE, FORMAT, PASSAGES_FILE, VECTORS_FILE, IndexManifest
@@ -140,13 +141,10 @@ class _Job:
         write_index_manifest(folder, manifest)
 
     def _write_vectors(self, folder: Path, draft: IndexManifest) -> tuple[HalfArray, float]:
-        stored = open_vector_file(folder / VECTORS_FILE, (draft.count, draft.dimension))
-        store = PassageStore(folder / PASSAGES_FILE)
-        try:
+        stored = VectorFile(folder / VECTORS_FILE, (draft.count, draft.dimension))
+        with contextlib.closing(PassageStore(folder / PASSAGES_FILE)) as store, stored:
             blocks = self.source.blocks(store, 0, 0)
             max_norm = fill_vectors(stored, blocks, self.source, phase_report(self.progress, "vectors"))
-        finally:
-            store.close()
         return open_vectors(folder / VECTORS_FILE, np.float16, IndexFolderError), max_norm
 
     def _faiss_index(self, vectors: HalfArray, draft: IndexManifest) -> Any:

@@ -1,29 +1,36 @@
 """An index: the folder that holds a corpus, its vectors and a FAISS index over them."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from ragengine import folders
 from ragengine.bundle import Bundle
-from ragengine.errors import IndexFolderError, InputError
+from ragengine.ending import awaited_at_exit
+from ragengine.errors import ClosedError, IndexFolderError, InputError
+from ragengine.process import OneProcess
 from ragengine.results import Document
 from ragengine.retrieval.faiss_file import read_faiss
+from ragengine.retrieval.gpu import Device, place, where
 from ragengine.retrieval.passages import Passage
+from ragengine.retrieval.placement import Placement
 from ragengine.retrieval.recall import RecallTest
 from ragengine.retrieval.store import PassageStore
 from ragengine.retrieval.tuning import Tuning
 from ragengine.retrieval.vectors import (
     FloatArray,
+    HalfArray,
     SearchResult,
     VectorIndex,
     import_faiss,
     open_vectors,
 )
+from ragengine.schema import Count, Hash, Line, Range, Setting, Size, told
 
 FORMAT = "ragengine-index"
 FORMAT_VERSION = 1
@@ -42,8 +49,8 @@ _RECALL_ROUNDING = 0.01
 class IndexEncoder:
     """The encoder an index is bound to: :attr:`ragengine.bundle.Bundle.index_encoder` of its bundle."""
 
-    name: str
-    fingerprint: str
+    name: Line
+    fingerprint: Hash
     kind: Literal["passage_encoder", "question_encoder"]
 
 
@@ -58,19 +65,19 @@ class IndexManifest:
     fields that differ when the same index is built twice.
     """
 
-    dimension: int
+    dimension: Size
     metric: Literal["inner_product"]
-    count: int
-    factory: str
-    search: dict[str, int]
-    recall: float | None
-    max_norm: float
+    count: Count
+    factory: Line
+    search: dict[str, Setting]
+    recall: Annotated[float, Range(0, 1)] | None
+    max_norm: Annotated[float, Range(0, 1e30)]
     encoder: IndexEncoder
-    created_by: str
+    created_by: Line
     created_from: dict[str, Any]
     files: dict[str, folders.FileEntry]
-    reason: str = ""
-    seed: int = 0
+    reason: Line = ""
+    seed: Count = 0
     tuning: Tuning | None = None
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -80,38 +87,53 @@ class IndexManifest:
         return folders.read_manifest(Path(path), cls, FORMAT, FORMAT_VERSION, IndexFolderError)
 
 
-class PassageIndex:
+class PassageIndex(OneProcess):
     """An opened index.  Searching and reading passages is safe from many threads."""
 
     def __init__(
         self, path: Path, manifest: IndexManifest, searcher: VectorIndex, store: PassageStore
     ) -> None:
+        super().__init__()
         self.path = path
         self.manifest = manifest
         self._searcher: VectorIndex | None = searcher
         self._store = store
+        self.device: Device = "cpu"
+        self.placement = Placement("cpu", "device is cpu")
+        """Where candidates are searched, and why."""
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: Literal["sha256", "size"] = "sha256") -> "PassageIndex":
+    @awaited_at_exit
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        verify: folders.Verify = "sha256",
+        device: Device = "cpu",
+    ) -> "PassageIndex":
         """Open an index folder; its files are checked against the manifest before any library reads them.
 
-        ``verify="sha256"`` reads every file once; ``"size"`` compares sizes only and opens at once, since
-        vectors and FAISS index are memory-mapped: the choice for an index larger than memory that was
-        checked when it arrived.
-        Raises :class:`IndexFolderError` when the folder is not whole or its parts do not fit together.
+        ``verify="sha256"`` reads every file once and finds every change since the build; ``"size"`` compares
+        sizes only and opens at once, since vectors and FAISS index are memory-mapped: the choice for an index
+        larger than memory that was checked when it arrived.  Either way the parts are compared with each
+        other.  A folder that somebody changes while it is opened is out of scope: what was checked must stay.
+        ``device`` is where candidates are searched: ``cuda`` copies the FAISS index to the GPU, ``auto`` does
+        so where that can be, and logs what it chose (docs/gpu.md).
+        Raises :class:`IndexFolderError` when the folder is not whole or its parts do not fit together, and
+        :class:`DeviceError` where ``cuda`` cannot be.
         """
         folder = Path(path)
         manifest = IndexManifest.read(folder)
-        absent = sorted({FAISS_FILE, VECTORS_FILE, PASSAGES_FILE} - set(manifest.files))
-        if absent:
-            raise IndexFolderError(f"{folder} is damaged: its manifest does not list {', '.join(absent)}.")
-        folders.check_files(folder, manifest.files, IndexFolderError, hashes=verify == "sha256")
-        searcher = _open_searcher(folder, manifest)
-        store = PassageStore(folder / PASSAGES_FILE)
-        if store.count != manifest.count:
-            store.close()
-            raise _misfit(folder, f"{PASSAGES_FILE} has {store.count} passages", manifest)
-        return cls(folder, manifest, searcher, store)
+        needed = {FAISS_FILE, VECTORS_FILE, PASSAGES_FILE} | _own_questions(manifest)
+        folders.check_files(folder, manifest.files, IndexFolderError, needed=needed, verify=verify)
+        searcher, store = _open_parts(folder, manifest)
+        index = cls(folder, manifest, searcher, store)
+        try:
+            index.device, index.placement = device, place(searcher, device)
+        except BaseException:
+            index.close()
+            raise
+        return index
 
     @property
     def count(self) -> int:
@@ -142,6 +164,7 @@ class PassageIndex:
                 f"of {bundle.path} gives {wanted.dimension}; build the index with this bundle."
             )
 
+    @awaited_at_exit
     def search(
         self,
         vectors: FloatArray,
@@ -167,12 +190,18 @@ class PassageIndex:
         rerank_width: int | None = None,
     ) -> list[list[Document]]:
         """As :meth:`search`, with the passages: documents best first, fewer where fewer were found."""
+        if isinstance(n_docs, int | np.integer):  # else the search says so
+            n_docs = min(n_docs, max(1, self.count))
         found = self.search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width)
         documents = []
         for rows, scores in zip(found.rows, found.scores, strict=True):
             pairs = zip(self.passages(rows[rows >= 0]), scores.tolist(), strict=False)
             documents.append([Document(title=p.title, text=p.text, id=p.id, score=s) for p, s in pairs])
         return documents
+
+    def best_placement(self) -> Placement:
+        """Where ``device="auto"`` would let this index be searched now; nothing is copied."""
+        return where(self._open_part().faiss_index)
 
     def warm_up(self) -> None:
         """Search once, so that what a search needs is in memory and an index that cannot be searched is
@@ -182,8 +211,10 @@ class PassageIndex:
 
     def passages(self, rows: Iterable[int]) -> list[Passage]:
         """The passages of ``rows``, in that order, repeated rows too."""
+        self._check_process()
         return self._store.fetch(rows)
 
+    @awaited_at_exit
     def verify(self) -> None:
         """Compare the parts of the index with each other, reading all of it.
 
@@ -191,8 +222,11 @@ class PassageIndex:
         wrong when it was written.  Raises :class:`IndexFolderError` for the first fault.
         """
         searcher = self._open_part()
-        if self._store.count_all() != self.count:
-            raise _misfit(self.path, f"{PASSAGES_FILE} has {self._store.count_all()} passages", self.manifest)
+        if (found := self._store.count_all()) != self.count:
+            raise IndexFolderError(
+                f"{self.path} is damaged: {PASSAGES_FILE} has {found} passages, its manifest says "
+                f"{self.count}; build the index again."
+            )
         for start in range(0, self.count, _ROWS_AT_ONCE):
             block = np.asarray(searcher.vectors[start : start + _ROWS_AT_ONCE], np.float32)
             norms = np.linalg.norm(block.astype(np.float64), axis=1)
@@ -231,8 +265,12 @@ class PassageIndex:
         return RecallTest.sample(searcher.vectors, tuning.n_docs, self.manifest.seed)
 
     def close(self) -> None:
-        """Let go of the files; may be called again.  Searches that run now finish."""
-        self._searcher = None
+        """Let go of the files; may be called again.  Searches that run now finish.  In a fork: nothing."""
+        if self._in_fork:
+            return
+        searcher, self._searcher = self._searcher, None
+        if searcher is not None:
+            searcher.close()
         self._store.close()
 
     def __enter__(self) -> "PassageIndex":
@@ -244,32 +282,54 @@ class PassageIndex:
         self.close()
 
     def _open_part(self) -> VectorIndex:
+        self._check_process()
         searcher = self._searcher
         if searcher is None:
-            raise IndexFolderError(f"The index {self.path} is closed; open it again.")
+            raise ClosedError(f"The index {self.path} is closed; open it again.")
         return searcher
 
 
-def _open_searcher(folder: Path, manifest: IndexManifest) -> VectorIndex:
-    """Open ``vectors.npy`` and ``index.faiss`` and check that they and the manifest agree."""
-    vectors = open_vectors(folder / VECTORS_FILE, np.float16, IndexFolderError)
+def _own_questions(manifest: IndexManifest) -> set[str]:
+    """The file of questions that the recall was measured with, if there is one."""
+    return {QUERIES_FILE} if manifest.tuning is not None and manifest.tuning.source == "file" else set()
+
+
+def _open_parts(folder: Path, manifest: IndexManifest) -> tuple[VectorIndex, PassageStore]:
+    """Open the files of an index, and check that they and the manifest agree."""
+    with contextlib.ExitStack() as opened:
+        store = PassageStore(folder / PASSAGES_FILE)
+        opened.callback(store.close)
+        vectors = open_vectors(folder / VECTORS_FILE, np.float16, IndexFolderError)
+        faiss_index = read_faiss(folder / FAISS_FILE, mapped=True)
+        faults = [*_misfits(manifest, vectors, faiss_index, store), *_question_faults(folder, manifest)]
+        if faults:
+            raise IndexFolderError(f"{folder} is damaged: {told(faults)}; build the index again.")
+        try:
+            searcher = VectorIndex(faiss_index, vectors, manifest.max_norm, manifest.search)
+        except InputError as reason:
+            raise IndexFolderError(f"{folder} is damaged: {reason}") from reason
+        opened.pop_all()
+        return searcher, store
+
+
+def _misfits(
+    manifest: IndexManifest, vectors: HalfArray, faiss_index: Any, store: PassageStore
+) -> Iterator[str]:
+    """Where the files differ from what the manifest says."""
+    said = f"its manifest says {manifest.count} of {manifest.dimension} ({manifest.metric})"
     if vectors.shape != (manifest.count, manifest.dimension):
         found, width = vectors.shape
-        raise _misfit(folder, f"{VECTORS_FILE} has {found} vectors of {width}", manifest)
-    faiss = import_faiss()
-    faiss_index = read_faiss(folder / FAISS_FILE, mapped=True)
-    if (faiss_index.ntotal, faiss_index.d) != vectors.shape:
-        raise _misfit(folder, f"{FAISS_FILE} has {faiss_index.ntotal} vectors of {faiss_index.d}", manifest)
-    if faiss_index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise _misfit(folder, f"{FAISS_FILE} has the metric number {faiss_index.metric_type}", manifest)
-    try:
-        return VectorIndex(faiss_index, vectors, manifest.max_norm, manifest.search)
-    except InputError as reason:
-        raise IndexFolderError(f"{folder} is damaged: {reason}") from reason
+        yield f"{VECTORS_FILE} has {found} vectors of {width}, {said}"
+    if (faiss_index.ntotal, faiss_index.d) != (manifest.count, manifest.dimension):
+        yield f"{FAISS_FILE} has {faiss_index.ntotal} vectors of {faiss_index.d}, {said}"
+    if faiss_index.metric_type != import_faiss().METRIC_INNER_PRODUCT:
+        yield f"{FAISS_FILE} has the metric number {faiss_index.metric_type}, {said}"
+    if store.count != manifest.count:
+        yield f"{PASSAGES_FILE} has {store.count} passages, {said}"
 
 
-def _misfit(folder: Path, found: str, manifest: IndexManifest) -> IndexFolderError:
-    return IndexFolderError(
-        f"{folder} is damaged: {found}, its manifest says {manifest.count} of {manifest.dimension} "
-        f"({manifest.metric}); build the index again."
-    )
+def _question_faults(folder: Path, manifest: IndexManifest) -> Iterator[str]:
+    for name in _own_questions(manifest):
+        questions = open_vectors(folder / name, np.float32, IndexFolderError)
+        if questions.shape[1] != manifest.dimension or not len(questions):
+            yield f"{name} is {list(questions.shape)}, [Q, {manifest.dimension}] was expected"

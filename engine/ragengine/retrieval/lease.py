@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ragengine.errors import IndexFolderError
+from ragengine.errors import ClosedError
 from ragengine.retrieval.index import PassageIndex
 
 
@@ -26,7 +26,7 @@ class IndexSlot:
     """
 
     def __init__(self, index: PassageIndex) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a signal handler may close the engine
         self._current = _Lent(index)
 
     @property
@@ -38,7 +38,7 @@ class IndexSlot:
     def borrow(self) -> Iterator[PassageIndex]:
         """The index for one question: it stays open inside the block.
 
-        Raises :class:`IndexFolderError` after :meth:`close`.
+        Raises :class:`ClosedError` after :meth:`close`.
         """
         with self._lock:
             self._check_open()
@@ -56,7 +56,7 @@ class IndexSlot:
     def replace(self, index: PassageIndex) -> None:
         """Let every question from now on borrow ``index``; it is this slot's to close.
 
-        Raises :class:`IndexFolderError` after :meth:`close`; then ``index`` stays the caller's.
+        Raises :class:`ClosedError` after :meth:`close`; then ``index`` stays the caller's.
         """
         with self._lock:
             self._check_open()
@@ -73,13 +73,13 @@ class IndexSlot:
             self._current.index.close()
 
     def check_open(self) -> None:
-        """Raise :class:`IndexFolderError` after :meth:`close`."""
+        """Raise :class:`ClosedError` after :meth:`close`."""
         with self._lock:
             self._check_open()
 
     def _check_open(self) -> None:
         if self._current.retired:  # a current index is retired by `close` alone
-            raise IndexFolderError(f"The index {self.index.path} was closed; load the engine again.")
+            raise ClosedError(f"The index {self.index.path} was closed; load the engine again.")
 
     def _retire(self) -> bool:
         """Lend the current index to nobody else; whether nobody uses it now."""

@@ -14,7 +14,7 @@ _MEMINFO = Path("/proc/meminfo")
 
 def check_disk(folder: Path, needed: int) -> None:
     """Raise :class:`IndexFolderError` unless the disk of ``folder`` has ``needed`` bytes left."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if _exists(path))
     free = shutil.disk_usage(there).free
     if needed > free:
         raise IndexFolderError(
@@ -93,6 +93,13 @@ def estimate_count(path: Path) -> int:
     except PassagesError:
         pass  # reading all of it will say so, with its line
     return lines * size // max(read, 1)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # its name is too long, or a folder above may not be read: whoever writes there says so
+        return False
 
 
 def _gib(size: int) -> str:

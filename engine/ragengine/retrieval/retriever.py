@@ -10,22 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.bundle import Bundle
+from ragengine.ending import awaited_at_exit
+from ragengine.lifetime import Resource, while_open
 from ragengine.results import Document
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.lease import IndexSlot
-from ragengine.sessions import Device
+from ragengine.sessions import Device, resolve_device
 from ragengine.text import Encoded
 
 FloatArray: TypeAlias = NDArray[np.float32]
 
+_QUESTIONS_AT_ONCE = 256  # that are encoded together: a bound on memory
 
-class Retriever:
+
+class Retriever(Resource):
     """A bundle's question encoder over an index.  Safe to use from several threads."""
 
     def __init__(
         self, bundle: Bundle, index: PassageIndex, *, device: Device = "auto", threads: int | None = None
     ) -> None:
+        super().__init__()
         index.check_belongs_to(bundle)
         self._bundle = bundle
         self._slot = IndexSlot(index)
@@ -35,6 +40,7 @@ class Retriever:
         )
 
     @classmethod
+    @awaited_at_exit
     def load(
         cls,
         bundle: str | Path | Bundle,
@@ -42,14 +48,18 @@ class Retriever:
         device: Device = "auto",
         threads: int | None = None,
         verify: Literal["sha256", "size"] = "sha256",
+        search_device: Device | None = None,
     ) -> "Retriever":
         """Open an index with the bundle whose encoder made it.
 
-        ``verify`` is how files are checked, as in :meth:`PassageIndex.open`.  Raises :class:`BundleError`
-        or :class:`IndexFolderError` when one is not whole or they do not belong together.
+        ``device`` is where questions are encoded, ``search_device`` where the index is searched (default: the
+        same) and ``verify`` how files are checked, both as in :meth:`PassageIndex.open`.  Raises
+        :class:`BundleError` or :class:`IndexFolderError` when one is not whole or they do not belong
+        together, :class:`DeviceError` where ``cuda`` cannot be.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, verify=verify)
-        passages = PassageIndex.open(index, verify=verify)
+        resolve_device(device)  # without CUDA for the graphs, the index need not be looked at
+        passages = PassageIndex.open(index, verify=verify, device=search_device or device)
         try:
             return cls(opened, passages, device=device, threads=threads)
         except BaseException:
@@ -62,20 +72,26 @@ class Retriever:
         return self._slot.index
 
     def borrow_index(self) -> AbstractContextManager[PassageIndex]:
-        """The index for one question, in a ``with`` block: it stays open there, whatever is swapped."""
+        """The index for one question, in a ``with`` block: it stays open there, whatever is swapped.
+
+        Raises :class:`ClosedError` after :meth:`close`.
+        """
+        self._check_open()
         return self._slot.borrow()
 
+    @awaited_at_exit
     def swap_index(self, path: str | Path, *, verify: Literal["sha256", "size"] = "sha256") -> None:
         """Search the index at ``path`` from now on.
 
         It is opened, checked to belong to the bundle, and searched once, while the old one goes on
         answering; then it takes its place at once.  Questions that run finish on the old index, which closes
         after the last of them.  Swaps take turns.  Raises :class:`IndexFolderError` where the new index
-        cannot be used, or after :meth:`close`; then nothing has changed.
+        cannot be used, :class:`ClosedError` after :meth:`close`; then nothing has changed.
         """
+        self._check_open()
         with self._swapping:
             self._slot.check_open()
-            index = PassageIndex.open(path, verify=verify)
+            index = PassageIndex.open(path, verify=verify, device=self.index.device)
             try:
                 index.check_belongs_to(self._bundle)
                 index.warm_up()
@@ -84,10 +100,12 @@ class Retriever:
                 index.close()
                 raise
 
+    @while_open
     def tokenize(self, questions: Sequence[str]) -> list[Encoded]:
         """Question tokens x, ``[CLS] question [SEP]``, cut at the encoder's longest input."""
         return self._encoder.tokenizer.encode(questions)
 
+    @while_open
     def question_text(self, tokens: Encoded) -> str:
         """The question as the generator reads it: decoded from the question encoder's own tokens.
 
@@ -95,10 +113,13 @@ class Retriever:
         """
         return self._encoder.tokenizer.decode(tokens.ids)
 
+    @while_open
     def encode(self, tokens: Sequence[Encoded]) -> FloatArray:
         """q(x): float32 [Q, E]."""
-        return self._encoder.encode_tokens(tokens)
+        parts = [tokens[i : i + _QUESTIONS_AT_ONCE] for i in range(0, len(tokens), _QUESTIONS_AT_ONCE)]
+        return np.concatenate([self._encoder.encode_tokens(part) for part in parts])
 
+    @while_open
     def search_vectors(
         self,
         vectors: FloatArray,
@@ -114,11 +135,11 @@ class Retriever:
         candidates re-ranked; where not given, as the index was tuned.  Raises :class:`InputError` for
         vectors or settings that this index does not take.
         """
-        with self.borrow_index() as index:
+        with self._slot.borrow() as index:
             return index.search_documents(
                 np.asarray(vectors), n_docs, nprobe=nprobe, rerank_width=rerank_width
             )
 
-    def close(self) -> None:
-        """Close the index's files once running questions are done; may be called again."""
+    def _release(self) -> None:
         self._slot.close()
+        del self._encoder

@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ragengine.retrieval.plan import extract_ivf
 from ragengine.retrieval.progress import Report, silent
 from ragengine.retrieval.recall import RecallTest
 from ragengine.retrieval.vectors import HalfArray, RowArray, VectorIndex, import_faiss
+from ragengine.schema import Count, Range, Setting
 
 _MAX_WIDTH = 1024  # faiss's GPU code returns at most 2048 candidates
 _MIN_WIDTH = 16
@@ -29,9 +30,9 @@ class TuningPoint:
     settings on a busy machine.
     """
 
-    search: dict[str, int]
+    search: dict[str, Setting]
     recall: float
-    cost: int
+    cost: Count
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Tuning:
     """
 
     target: float
-    n_docs: int
-    queries: int
+    n_docs: Annotated[int, Range(1, 1024)]
+    queries: Count
     source: Literal["passages", "file"]
     points: list[TuningPoint] = field(default_factory=list)
 

@@ -5,6 +5,7 @@ sees one or the other.  What FAISS learned when the index was trained (rotation,
 search settings are tuned and the recall is measured again.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
@@ -19,11 +20,11 @@ from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.retrieval import filling, resources
 from ragengine.retrieval.build import counted, tuned_manifest, version, write_index_manifest
 from ragengine.retrieval.embeddings import (
+    VectorFile,
     VectorSource,
     choose_source,
     fill_vectors,
     in_blocks,
-    open_vector_file,
 )
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_file import read_faiss
@@ -38,7 +39,7 @@ from ragengine.retrieval.index import (
 )
 from ragengine.retrieval.passages import Passage, read_passages
 from ragengine.retrieval.plan import ROWS_AT_ONCE, disk_needed, memory_needed
-from ragengine.retrieval.progress import Progress, phase_report, silent
+from ragengine.retrieval.progress import Progress, phase_report
 from ragengine.retrieval.store import PassageStore, write_passages
 from ragengine.retrieval.vectors import FloatArray, HalfArray, RowArray, open_vectors
 from ragengine.sessions import Device
@@ -143,9 +144,9 @@ def delete_passages(
             stay = (p for row, p in enumerate(_streamed(old.store)) if row not in deleted)
             write_passages(folder / PASSAGES_FILE, counted(stay, phase_report(progress, "passages")))
             source = VectorSource(f"index {Path(index).name}", lambda store, row, done: iter(()))
-            stored = open_vector_file(folder / VECTORS_FILE, (count, manifest.dimension))
             blocks = _rows_in_blocks(old.vectors, kept)
-            max_norm = fill_vectors(stored, blocks, source, phase_report(progress, "vectors"))
+            with VectorFile(folder / VECTORS_FILE, (count, manifest.dimension)) as stored:
+                max_norm = fill_vectors(stored, blocks, source, phase_report(progress, "vectors"))
             faiss_index = old.read_faiss()
             if not filling.remove(faiss_index, gone):
                 faiss_index.reset()
@@ -212,16 +213,14 @@ def _grow(
         passages = itertools.chain(_streamed(old.store), more)
         path = folder / PASSAGES_FILE
         count = write_passages(path, counted(passages, phase_report(progress, "passages")))
-        store = PassageStore(path)
-        try:
+        stored = VectorFile(folder / VECTORS_FILE, (count, manifest.dimension))
+        with contextlib.closing(PassageStore(path)) as store, stored:
             _check_new(store, manifest.count, source, old.path)
-            stored = open_vector_file(folder / VECTORS_FILE, (count, manifest.dimension))
-            fill_vectors(stored[: manifest.count], in_blocks(old.vectors), source, silent)
-            new = stored[manifest.count :]
+            for block in in_blocks(old.vectors):
+                stored.append(block)
+            new = source.blocks(store, manifest.count, 0)
             report = phase_report(progress, "vectors")
-            norm = fill_vectors(new, source.blocks(store, manifest.count, 0), source, report)
-        finally:
-            store.close()
+            norm = fill_vectors(stored, new, source, report, first=manifest.count)
         draft = dataclasses.replace(
             manifest, count=count, max_norm=max(norm, manifest.max_norm), created_from=created_from
         )

@@ -5,6 +5,7 @@ exact search whatever the FAISS index keeps of a vector.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.errors import DependencyError, IndexFolderError, InputError, RagEngineError
+from ragengine.process import lost_openmp_threads
+from ragengine.retrieval.rescoring import DeviceVectors
+from ragengine.retrieval.worker import SearchWorker
 
 FloatArray: TypeAlias = NDArray[np.float32]
 HalfArray: TypeAlias = NDArray[np.float16]
 RowArray: TypeAlias = NDArray[np.int64]
+
+log = logging.getLogger("ragengine")
 
 FP16_MAX = 65504.0
 _FLOAT32 = np.finfo(np.float32)
@@ -61,6 +67,8 @@ class VectorIndex:
         self.vectors = vectors
         self.max_norm = max_norm
         self.exact = isinstance(faiss_index, faiss.IndexFlat)
+        self._device_searcher: SearchWorker | None = None
+        self._device_vectors: DeviceVectors | None = None
         self._rerank_width = settings.get("rerank_width", 1)
         for name, value in settings.items():
             _check_whole(name, value)
@@ -73,6 +81,22 @@ class VectorIndex:
             import_faiss().ParameterSpace().set_index_parameter(self.faiss_index, name, value)
         except RuntimeError as reason:
             raise InputError(f"The search setting {name}={value} does not fit this FAISS index.") from reason
+
+    def search_with(self, searcher: SearchWorker, vectors: DeviceVectors | None = None) -> None:
+        """Let ``searcher``, over a copy of the FAISS index, propose the candidates.
+
+        ``vectors``, a copy of the stored ones, then score them; both are closed with this.
+        What the searcher cannot select in one go (:attr:`SearchWorker.most_selected`) the FAISS index itself
+        does.
+        """
+        self._device_searcher = searcher
+        self._device_vectors = vectors
+
+    def close(self) -> None:
+        """Let copies on a device go once running searches are done; may be called again."""
+        if self._device_searcher is not None:
+            self._device_searcher.close()
+        self._device_vectors = None
 
     def search(
         self,
@@ -95,21 +119,43 @@ class VectorIndex:
         norms = self._checked_norms(questions)
         least = self._rerank_width if rerank_width is None else rerank_width
         _check_whole("rerank_width", least)
-        parameters = None if nprobe is None else _probing(self.faiss_index, nprobe)
+        if nprobe is not None:
+            nprobe = checked_nprobe(self.faiss_index, nprobe)
         questions = np.ascontiguousarray(questions)
         count, dimension = self.vectors.shape
         # Twice the rounding error that FAISS's float32 sums can have: candidates whose score is further than
         # this below the last document's cannot belong in its place.
         doubt = dimension * float(_FLOAT32.eps) * norms * self.max_norm
         width = min(int(n_docs + _MARGIN if self.exact else max(n_docs, least)), count)
-        threads = 1 if self._is_small(len(questions)) else None
         while True:
-            with faiss_threads(threads):
-                found, candidates = self.faiss_index.search(questions, width, params=parameters)
+            found, candidates = self._candidates(questions, width, nprobe)
             result = self._rescored(questions, candidates, n_docs)
             if not self.exact or width == count or (found[:, -1] < result.scores[:, -1] - doubt).all():
                 return result
             width = min(4 * width, count)
+
+    def _candidates(
+        self, questions: FloatArray, width: int, nprobe: int | None
+    ) -> tuple[FloatArray, RowArray]:
+        """FAISS's scores and rows of the ``width`` best for each question, best first, both [Q, width]."""
+        searcher = self._device_searcher
+        if searcher is not None:
+            if max(width, nprobe or 1) <= searcher.most_selected:
+                return searcher(questions, width, nprobe)
+            log.warning(
+                "Searched on the CPU: %d candidates in %s lists, the device selects at most %d of either.",
+                width, nprobe or "the usual", searcher.most_selected,
+            )  # fmt: skip
+        try:
+            with faiss_threads(1 if self._is_small(len(questions)) else None):
+                scores, rows = self.faiss_index.search(
+                    questions, width, params=search_parameters(self.faiss_index, nprobe)
+                )
+        except RuntimeError as reason:  # what FAISS sees of a forged file only now
+            raise IndexFolderError(
+                f"The FAISS index cannot be searched: {faiss_reason(reason)}; build the index again."
+            ) from reason
+        return scores, rows
 
     def _is_small(self, questions: int) -> bool:
         """Whether one thread searches as fast as several.
@@ -122,21 +168,43 @@ class VectorIndex:
         return questions < _SMALL_BATCH
 
     def _rescored(self, questions: FloatArray, candidates: RowArray, n_docs: int) -> SearchResult:
+        device_vectors = self._device_vectors
+        if device_vectors is not None:
+            return self._rescored_on_device(device_vectors, questions, candidates, n_docs)
         rows = np.full((len(questions), n_docs), -1, np.int64)
         scores = np.full((len(questions), n_docs), -np.inf, np.float32)
         for q, question in enumerate(questions):
             # By row: ties come in order, and near pages are read together.
             proposed = np.sort(candidates[q][candidates[q] >= 0])
-            if len(proposed) and proposed[-1] >= len(self.vectors):
-                raise IndexFolderError(
-                    f"The FAISS index found row {proposed[-1]}, the stored vectors are {len(self.vectors)}; "
-                    "build the index again."
-                )
+            self._check_rows(proposed)
             exact = self.exact_scores(question, proposed)
             best = np.argsort(-exact, kind="stable")[:n_docs]
             rows[q, : len(best)] = proposed[best]
             scores[q, : len(best)] = exact[best]
         return SearchResult(rows, scores)
+
+    def _rescored_on_device(
+        self, vectors: DeviceVectors, questions: FloatArray, candidates: RowArray, n_docs: int
+    ) -> SearchResult:
+        """As :meth:`_rescored`, all questions at once."""
+        proposed = np.sort(candidates, axis=1)  # -1, where fewer were found, comes first
+        self._check_rows(proposed)
+        exact = vectors.scores(questions, np.maximum(proposed, 0))
+        exact[proposed < 0] = -np.inf
+        best = np.argsort(-exact, axis=1, kind="stable")[:, :n_docs]
+        rows = np.full((len(questions), n_docs), -1, np.int64)
+        scores = np.full((len(questions), n_docs), -np.inf, np.float32)
+        rows[:, : best.shape[1]] = np.take_along_axis(proposed, best, axis=1)
+        scores[:, : best.shape[1]] = np.take_along_axis(exact, best, axis=1)
+        return SearchResult(rows, scores)
+
+    def _check_rows(self, rows: RowArray) -> None:
+        last = int(rows.max(initial=-1))
+        if last >= len(self.vectors):
+            raise IndexFolderError(
+                f"The FAISS index found row {last}, the stored vectors are {len(self.vectors)}; "
+                "build the index again."
+            )
 
     def exact_scores(self, question: FloatArray, rows: RowArray) -> FloatArray:
         """Inner products of one question [E] with the stored vectors of ``rows`` [K]: float32 [K].
@@ -178,21 +246,37 @@ def _check_whole(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
 
 
-def _probing(faiss_index: Any, nprobe: int) -> Any:
-    """The parameters of one FAISS search in ``nprobe`` lists; the index itself stays as it is."""
+def checked_nprobe(faiss_index: Any, nprobe: int) -> int:
+    """``nprobe``, or as many lists as there are; raises :class:`InputError` where there are none."""
     _check_whole("nprobe", nprobe)
     faiss = import_faiss()
     index = faiss.downcast_index(faiss_index)
-    if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(nprobe=int(min(nprobe, index.nlist)), max_codes=index.max_codes)
+    while isinstance(index, faiss.IndexPreTransform | faiss.IndexRefine):
+        inner = index.index if isinstance(index, faiss.IndexPreTransform) else index.base_index
+        index = faiss.downcast_index(inner)
+    if not isinstance(index, faiss.IndexIVF):
+        raise InputError(
+            f"nprobe is {nprobe}, but {type(index).__name__} has no inverted lists to choose from; "
+            "leave it out."
+        )
+    return int(min(nprobe, index.nlist))
+
+
+def search_parameters(faiss_index: Any, nprobe: int | None) -> Any:
+    """The parameters of one FAISS search in ``nprobe`` lists; the index itself stays as it is.
+
+    None where ``nprobe`` is None: then the index's own settings are used.
+    """
+    if nprobe is None:
+        return None
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
     if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_probing(index.index, nprobe))
+        return faiss.SearchParametersPreTransform(index_params=search_parameters(index.index, nprobe))
     if isinstance(index, faiss.IndexRefine):
-        inner = _probing(index.base_index, nprobe)
+        inner = search_parameters(index.base_index, nprobe)
         return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
-    raise InputError(
-        f"nprobe is {nprobe}, but {type(index).__name__} has no inverted lists to choose from; leave it out."
-    )
+    return faiss.SearchParametersIVF(nprobe=nprobe, max_codes=index.max_codes)
 
 
 def open_vectors(path: Path, dtype: type[np.floating[Any]], error: type[RagEngineError]) -> NDArray[Any]:
@@ -221,14 +305,23 @@ def import_faiss() -> Any:
             'faiss is not installed; run pip install "ragengine[cpu]", or "ragengine[gpu]" on a CUDA machine '
             f"({reason})."
         ) from reason
+    except (RuntimeError, OSError) as reason:  # a GPU build that does not find the CUDA libraries it needs
+        raise DependencyError(
+            f"faiss cannot be loaded: {reason}; ragengine doctor says which CUDA libraries there are."
+        ) from reason
     return faiss
 
 
 @contextlib.contextmanager
 def faiss_threads(threads: int | None) -> Iterator[None]:
-    """Let faiss use ``threads`` threads (None: as it is set) inside the block, in this thread's calls."""
+    """Let faiss use ``threads`` threads (None: as it is set) inside the block, in this thread's calls.
+
+    One, in a thread that has forked away from those that OpenMP gave it.
+    """
     faiss = import_faiss()
     before = faiss.omp_get_max_threads()
+    if lost_openmp_threads():
+        threads = 1
     if threads is not None:
         faiss.omp_set_num_threads(threads)
     try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ragengine.durable import replaced_file
 from ragengine.errors import IndexFolderError
 from ragengine.folders import OUTPUT
 from ragengine.schema import parse
@@ -78,9 +79,8 @@ class Workspace:
         now = time.monotonic()
         self.state.timings[phase] = round(self.state.timings.get(phase, 0.0) + now - self._mark, 3)
         self._mark = now
-        partial = self.folder / f"{_STATE}.partial"
-        partial.write_text(json.dumps(dataclasses.asdict(self.state), indent=2), "utf-8")
-        partial.replace(self.folder / _STATE)
+        with replaced_file(self.folder / _STATE) as file:
+            file.write(json.dumps(dataclasses.asdict(self.state), indent=2).encode())
 
     @property
     def unsaved_seconds(self) -> float:

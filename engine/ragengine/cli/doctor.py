@@ -1,0 +1,65 @@
+"""`ragengine doctor`: what is installed and works here, and why something does not."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ragengine.cli.common import device_options
+
+if TYPE_CHECKING:
+    from ragengine.diagnosis import Diagnosis
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("bundle", type=FOLDER, required=False)
+@click.argument("index", type=FOLDER, required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@device_options
+def doctor(
+    bundle: Path | None,
+    index: Path | None,
+    as_json: bool,
+    device: Any,
+    search_device: Any,
+    threads: int | None,
+) -> None:
+    """Say what is installed, what works, and where graphs and index run; with BUNDLE and INDEX, answer.
+
+    Exit code 0 when questions can be answered on the device, else 1 with the reasons.
+    """
+    from ragengine.diagnosis import diagnose
+
+    diagnosis = diagnose(bundle, index, device=device, search_device=search_device, threads=threads)
+    if as_json:
+        click.echo(json.dumps(diagnosis.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        _print(diagnosis)
+    if diagnosis.reasons:
+        click.get_current_context().exit(1)
+
+
+def _print(diagnosis: "Diagnosis") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for section in diagnosis.sections:
+        table.add_row(Text(section.title, "bold"))
+        for finding in section.findings:
+            style = "red" if finding.fatal else "yellow" if finding.problem else ""
+            table.add_row(Text(f"  {finding.name}"), Text(str(finding), style))  # Text: no markup in names
+    console.print(table)
+    for warning in diagnosis.warnings:
+        console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
+    for reason in diagnosis.reasons:
+        console.print(Text(f"fault: {reason}", "red"), soft_wrap=True)
+    if not diagnosis.reasons:
+        console.print(f"Questions can be answered with --device {diagnosis.device}.")

@@ -1,0 +1,224 @@
+"""Files and folders that take their place in one step, after a kill and after a power failure, too.
+
+What is written goes to disk (fsync) before it is renamed: a rename alone survives a kill, but a machine that
+loses power may keep the new name and lose the new content.  It costs the time that the system would spend on
+writing it anyway.
+"""
+
+import contextlib
+import ctypes
+import errno
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ragengine.errors import InputError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # not a POSIX system: two writers are not noticed, and folders cannot be synced
+    fcntl = None  # type: ignore[assignment]
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_REMEDIES = {
+    errno.EAGAIN: "wait for it or stop it",
+    errno.EIO: "look at the disk and its limits, or write to another disk",
+    errno.ENOSPC: "make room there or write to another disk",
+    errno.EDQUOT: "make room within the quota or write to another disk",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) or write to another disk",
+    errno.EACCES: "write where you have permission to",
+    errno.EPERM: "write where you have permission to",
+    errno.EROFS: "write to a disk that is not read-only",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    # A mount point cannot be renamed; nor can what a container's image holds be (overlayfs).
+    errno.EBUSY: "write to a path inside the mount, or to another one",
+    errno.EXDEV: "write to a path outside the container's image, or to another one",
+}
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a binary file that takes the place of ``path`` when the block ends well; else ``path`` stays.
+
+    What a killed run left of it is written over.  Raises :class:`OSError`.
+    """
+    partial = path.with_name(f".{path.name}.writing")
+    handle = lock(partial, os.O_RDWR | os.O_CREAT)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.truncate()
+            yield file
+            sync_file(file)
+            keep_private(path, partial)
+            if fcntl is None:
+                file.close()  # Windows renames no open file
+            partial.replace(path)  # before the lock goes with the handle
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    with contextlib.suppress(OSError):  # it is in place, and a power failure leaves it or the old one
+        sync(path.parent)
+
+
+@contextlib.contextmanager
+def output_file(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
+    """:func:`replaced_file` for a file that the user named; a pipe or device is written into as it is.
+
+    With ``parents`` the folders above are made, too.  Raises :class:`InputError` where it cannot be written.
+    """
+    path = Path(path)
+    try:
+        real = Path(os.path.realpath(path))  # behind a link, the file is replaced, not the link
+    except ValueError as reason:  # it holds NUL or half a surrogate pair
+        raise InputError(f"{str(path)!a:.200} cannot be written: {reason}; choose another path.") from reason
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+            return
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_file(real) as file:
+            yield file
+    except OSError as reason:
+        raise InputError(f"{path!s:.200} cannot be written: {explained(reason)}.") from reason
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Bring to disk what was written into ``file``."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder and everything in it to disk."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def put_in_place(source: Path, target: Path) -> None:
+    """Let the folder ``source`` take the place of ``target``; an old one is then at ``source``.
+
+    On Linux the two change places in one step.  Where there is no such step (other systems, some network
+    disks) the old one is moved to :func:`retired` first, where it stays, and back if the second move fails;
+    a process that is killed between the two moves leaves no ``target``.
+    """
+    keep_private(target, source)
+    sync_folder(source)
+    if not target.exists():
+        os.rename(source, target)
+    elif not exchange(source, target):
+        os.rename(target, retired(target))
+        try:
+            os.rename(source, target)
+        except BaseException:
+            os.rename(retired(target), target)
+            raise
+    with contextlib.suppress(OSError):  # it is in place, and a power failure leaves it or the old one
+        sync(target.parent)
+
+
+def keep_private(old: Path, new: Path) -> None:
+    """Give ``new`` the permissions of ``old``, if it is there: what others may not read stays so."""
+    with contextlib.suppress(OSError):  # a disk without permissions
+        shutil.copymode(old, new)
+
+
+def retired(target: Path) -> Path:
+    """Where the old folder waits while the new one is renamed in its place, in two steps."""
+    return target.parent / f".{target.name}.retired"
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Let two folders change places in one step; False where this system or disk has no such step."""
+    rename = _renameat2()
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(first), None, str(second))
+
+
+def lock(path: Path, flags: int) -> int:
+    """Open ``path`` and hold it for this process; the lock goes with the handle, however the process ends.
+
+    Raises :class:`BlockingIOError` where another process holds it.
+    """
+    while True:
+        handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            if fcntl is None:
+                return handle
+            _flock(handle, path)
+            # Whoever held it may have removed or renamed it by now: then this is the lock of something else.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.lstat(path)):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def held_folder(path: Path) -> Iterator[None]:
+    """Make a folder if there is none and hold it as :func:`lock` does; an empty one is removed again."""
+    path.mkdir(exist_ok=True)
+    handle = None if fcntl is None else lock(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it is not empty, or gone
+            path.rmdir()
+        if handle is not None:
+            os.close(handle)
+
+
+def explained(reason: Exception) -> str:
+    """Why something cannot be written, with the file that it is about, and what to do."""
+    what = getattr(reason, "strerror", None) or str(reason)
+    remedy = _REMEDIES.get(getattr(reason, "errno", None) or 0, "choose another path")
+    name = getattr(reason, "filename", None)
+    return f"{what} ({name!s:.200}); {remedy}" if name else f"{what}; {remedy}"
+
+
+def _flock(handle: int, path: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as reason:
+        raise BlockingIOError(reason.errno, "another process is writing it", str(path)) from reason
+    except OSError:
+        pass  # a disk without locks (NFS knows none of folders): two writers are not noticed there
+
+
+def sync(path: Path) -> None:
+    """Bring a file's content, or the names in a folder, to disk."""
+    if fcntl is None:
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as reason:
+        if reason.errno not in (errno.EINVAL, errno.ENOTSUP):  # a disk that does not know it for folders
+            raise
+    finally:
+        os.close(handle)
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    """The C library's ``renameat2``, where it has one."""
+    try:
+        function: Any = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, TypeError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    return function  # type: ignore[no-any-return]

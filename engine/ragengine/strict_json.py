@@ -1,0 +1,68 @@
+"""JSON as the standard has it and no more; Python's reader lets pass what a manifest must not have."""
+
+import json
+import math
+import os
+import stat
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+MAX_BYTES: Final = 16 << 20
+"""The largest manifest; ours have some kilobytes."""
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file in UTF-8.
+
+    Raises :class:`FileNotFoundError` where there is none, and :class:`ValueError`, :class:`OSError` or
+    :class:`RecursionError` with the reason for what is no plain file, too large or not JSON.  Names that
+    occur twice, NaN, infinite numbers and half surrogate pairs are not JSON, either.
+    """
+    return parse_json(read_regular(path, MAX_BYTES).decode("utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """The content of a JSON text; raises as :func:`read_json`."""
+    content = json.loads(
+        text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_whole
+    )
+    if "\\u" in text:  # the only way to half a surrogate pair
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
+    return content
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The bytes of a plain file of at most ``most`` bytes: no link, and no pipe that would never answer."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is not a plain file")
+    if status.st_size > most:
+        raise ValueError(f"it has {status.st_size} bytes, at most {most} are read")
+    with path.open("rb") as file:
+        return file.read(status.st_size)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {twice!a:.80} occurs twice in one object")
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text:.40} is larger than any float")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > 40:  # Python's own limit is 4300 digits
+        raise ValueError(f"the number {text:.40}... has {len(text)} digits")
+    return int(text)

@@ -1,0 +1,13 @@
+"""Tests that need a CUDA device: `pytest -m gpu tests/gpu` (docs/gpu.md)."""
+
+import pytest
+
+from ragengine.devices import why_no_cuda
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cuda() -> None:
+    """Skip, with doctor's reason, where graphs cannot run on CUDA."""
+    reason = why_no_cuda()
+    if reason is not None:
+        pytest.skip(f"no CUDA: {reason}")

@@ -1,0 +1,77 @@
+"""What an earlier version has written opens, and gives the answers that it gave then.
+
+``golden/`` holds one bundle and one index of each format version, written by the version that wrote that
+format (``golden/make.py``), and what it answered.  They are never written again.
+"""
+
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragengine import RagEngine, bundle
+from ragengine.bundle import Bundle
+from ragengine.errors import BundleError, IndexFolderError
+from ragengine.retrieval import index
+from ragengine.retrieval.index import PassageIndex
+from tests.robustness.golden import ANSWERS, GOLDEN
+from tests.unit.bundles import rewrite_manifest
+
+RECORDS: list[dict[str, Any]] = json.loads(ANSWERS.read_text("utf-8"))
+PAIRS: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+for _record in RECORDS:
+    PAIRS[_record["bundle"], _record["index"]].append(_record)
+MOST_BYTES = 500_000  # golden files are in the repository for good
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=" ".join)
+def test_a_golden_pair_gives_the_recorded_answers(pair: tuple[str, str]) -> None:
+    bundle_name, index_name = pair
+    with RagEngine.load(GOLDEN / bundle_name, index=GOLDEN / index_name, device="cpu", threads=1) as engine:
+        for record in PAIRS[pair]:
+            answer = engine.generate(record["question"], **record["options"])
+            assert answer.text == record["text"]
+            scores = {document.id: document.score for document in answer.documents}
+            assert list(scores) == list(record["documents"])
+            assert scores == pytest.approx(record["documents"], abs=1e-4)
+            found = [list(hypothesis.token_ids) for hypothesis in answer.hypotheses]
+            assert found == [hypothesis["token_ids"] for hypothesis in record["hypotheses"]]
+            for hypothesis, recorded in zip(answer.hypotheses, record["hypotheses"], strict=True):
+                assert hypothesis.score == pytest.approx(recorded["score"], abs=1e-4)
+                assert hypothesis.log_prob == pytest.approx(recorded["log_prob"], abs=1e-4)
+
+
+def test_every_version_that_should_open_is_there() -> None:
+    """A version that is no longer written cannot be made later: this fails in the commit that forgets it."""
+    bundles = {f"bundle_v{n}" for n in range(bundle.OLDEST_VERSION, bundle.FORMAT_VERSION)}
+    indexes = {f"index_v{n}" for n in range(1, index.FORMAT_VERSION + 1)}
+    there = {path.name for path in GOLDEN.iterdir() if path.is_dir() and "_v" in path.name}
+    assert bundles | indexes <= there
+    assert there == {name for pair in PAIRS for name in pair}
+
+
+def test_golden_files_stay_small() -> None:
+    assert sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file()) < MOST_BYTES
+
+
+def test_a_newer_version_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "bundle_v2", tmp_path / "bundle")
+    shutil.copytree(GOLDEN / "index_v1", tmp_path / "index")
+    bundles, indexes, reads = bundle.FORMAT_VERSION, index.FORMAT_VERSION, "this ragengine reads up to"
+    rewrite_manifest(tmp_path / "bundle", format_version=bundles + 1)
+    rewrite_manifest(tmp_path / "index", format_version=indexes + 7)
+    with pytest.raises(BundleError, match=f"version {bundles + 1}, {reads} {bundles};"):
+        Bundle.open(tmp_path / "bundle")
+    with pytest.raises(IndexFolderError, match=f"version {indexes + 7}, {reads} {indexes};"):
+        PassageIndex.open(tmp_path / "index")
+
+
+def test_a_version_before_the_oldest_is_refused_with_all_numbers(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "bundle_v2", tmp_path / "bundle")
+    rewrite_manifest(tmp_path / "bundle", format_version=bundle.OLDEST_VERSION - 1)
+    reads = f"version 1, this ragengine reads {bundle.OLDEST_VERSION} to {bundle.FORMAT_VERSION}; write"
+    with pytest.raises(BundleError, match=reads):
+        Bundle.open(tmp_path / "bundle")

@@ -1,0 +1,125 @@
+"""Every command that writes a folder, with small inputs, and what its folder must be afterwards.
+
+A scene is a folder with inputs, and in ``old/NAME`` the folder that the command NAME finds at its target.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import faiss
+import numpy as np
+
+from ragengine.bundle import Bundle
+from ragengine.retrieval.build import build_index
+from ragengine.retrieval.imports import import_index
+from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.update import add_passages, delete_passages, merge_indexes
+from tests.unit.bundles import random_vectors
+
+if TYPE_CHECKING:
+    from ragengine_export.weights import Precision
+
+COUNT = 300
+E = 64  # so that the vectors' files are larger than the texts', and limits reach them
+VECTORS = random_vectors(COUNT, E)
+FACTORY = "IVF4,Flat"
+
+
+def _export(scene: Path, target: Path, precision: "Precision" = "fp32") -> None:
+    from ragengine_export import export_checkpoint  # torch, which the others do without
+
+    export_checkpoint(
+        None,
+        target,
+        precision,
+        question_encoder=scene / "question",
+        context_encoder=scene / "context",
+        generator=scene / "bart",
+        check=False,  # writes nothing
+    )
+
+
+def _build(scene: Path, target: Path, resume: bool = False) -> None:
+    queries = scene / "queries.npy"
+    build_index(**_inputs(scene, "all"), index=target, factory=FACTORY, queries=queries, resume=resume)
+
+
+def _resume(scene: Path, target: Path) -> None:
+    _build(scene, target, resume=True)
+
+
+def _add(scene: Path, target: Path) -> None:
+    add_passages(target, **_inputs(scene, "more"))
+
+
+def _delete(scene: Path, target: Path) -> None:
+    delete_passages(target, ["p1", "p7"])
+
+
+def _merge(scene: Path, target: Path) -> None:
+    merge_indexes(target, scene / "second", target)
+
+
+def _import(scene: Path, target: Path) -> None:
+    import_index(scene / "all.jsonl", target, bundle=_bundle(scene), faiss_file=scene / "all.faiss")
+
+
+COMMANDS: dict[str, Callable[[Path, Path], None]] = {
+    "export": _export,
+    "build": _build,
+    "resume": _resume,
+    "add": _add,
+    "delete": _delete,
+    "merge": _merge,
+    "import": _import,
+}
+
+
+def make_scene(scene: Path) -> Path:
+    """Write the inputs, and what is at the targets before."""
+    from tests.models import save_bart, save_dpr
+
+    save_dpr(scene / "question", hidden_size=E)
+    save_dpr(scene / "context", context=True, seed=1, hidden_size=E)
+    save_bart(scene / "bart")
+    _export(scene, scene / "old" / "export", "fp16")
+    for name, rows in (("few", range(50)), ("more", range(200, 300)), ("all", range(COUNT))):
+        lines = [json.dumps({"id": f"p{row}", "title": f"t{row}", "text": f"text {row}"}) for row in rows]
+        (scene / f"{name}.jsonl").write_text("\n".join(lines))
+        np.save(scene / f"{name}.npy", VECTORS[list(rows)])
+    np.save(scene / "queries.npy", random_vectors(20, E, seed=5))
+    index = faiss.IndexFlatIP(E)
+    index.add(VECTORS)
+    faiss.write_index(index, str(scene / "all.faiss"))
+    build_index(**_inputs(scene, "few"), index=scene / "old" / "build", factory=FACTORY)
+    build_index(**_inputs(scene, "more"), index=scene / "second")
+    for name in ("resume", "add", "delete", "merge", "import"):
+        shutil.copytree(scene / "old" / "build", scene / "old" / name)
+    return scene
+
+
+def content(target: Path) -> dict[str, str]:
+    """The hashes of the files of a bundle or an index, which must open and be whole."""
+    if (target / "index.faiss").exists():
+        with PassageIndex.open(target, verify="sha256") as opened:
+            opened.verify()
+            return {name: entry.sha256 for name, entry in opened.manifest.files.items()}
+    files = Bundle.open(target, verify="sha256").manifest.files
+    return {name: entry.sha256 for name, entry in files.items()}
+
+
+def leftovers(target: Path) -> list[str]:
+    """The hidden names beside ``target``."""
+    return sorted(path.name for path in target.parent.iterdir() if path.name.startswith("."))
+
+
+def _bundle(scene: Path) -> Path:
+    return scene / "old" / "export"
+
+
+def _inputs(scene: Path, name: str) -> dict[str, Any]:
+    files = {"passages": scene / f"{name}.jsonl", "embeddings": scene / f"{name}.npy"}
+    return {**files, "bundle": _bundle(scene)}

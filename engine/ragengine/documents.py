@@ -63,6 +63,10 @@ def own_documents(
     for given, vector in zip(documents, vectors, strict=True):
         if isinstance(given, Document) or not given or not all(isinstance(d, Document) for d in given):
             raise InputError("documents must be a non-empty list of Document for each question.")
+        for document in given:
+            if not (isinstance(document.title, str) and isinstance(document.text, str)):
+                kinds = f"{type(document.title).__name__} and {type(document.text).__name__}"
+                raise InputError(f"A document's title and text are {kinds}; they must be str.")
         scores = [document.score for document in given]
         if None in scores:
             if any(score is not None for score in scores):

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
@@ -18,7 +18,7 @@ from ragengine.errors import InputError
 from ragengine.generation.generator import Generator
 from ragengine.generation.rules import AllowedTokens
 from ragengine.lifetime import Resource, while_open
-from ragengine.options import GenerationOptions
+from ragengine.options import GenerationOptions, checked_kind
 from ragengine.prompts import Prompts, build_prompts
 from ragengine.results import Answer, Document
 from ragengine.retrieval.encoder import TextEncoder
@@ -325,7 +325,7 @@ class RagEngine(Resource):
 
     def _options(self, options: GenerationOptions | None, overrides: dict[str, Any]) -> GenerationOptions:
         """The options of a call, checked before anything is computed."""
-        options = (options or self.default_options).replace(**overrides)
+        options = checked_kind(self.default_options if options is None else options).replace(**overrides)
         self.generator.check_options(options)
         return options
 
@@ -393,10 +393,13 @@ class _Clock:
 
 
 def _questions(question: str | Sequence[str]) -> list[str]:
-    if not isinstance(question, Iterable):
-        raise InputError(f"A question is {type(question).__name__}; it must be a str.")
-    questions = [question] if isinstance(question, str) else list(question)
-    for one in questions:
+    if isinstance(question, str):
+        return [question]
+    # a mapping or set iterates, too, but not over what was meant or in an order that was
+    if not isinstance(question, Iterable) or isinstance(question, Mapping | Set | bytes):
+        raise InputError(f"A question is {type(question).__name__}; it must be a str, or a list of them.")
+    questions = list(question)
+    for number, one in enumerate(questions):
         if not isinstance(one, str):
-            raise InputError(f"A question is {type(one).__name__}; it must be a str.")
+            raise InputError(f"Question {number} is {type(one).__name__}; it must be a str.")
     return questions

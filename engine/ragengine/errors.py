@@ -58,7 +58,7 @@ class DependencyError(RagEngineError):
 
 
 class GraphOutputError(RagEngineError):
-    """A graph returned NaN or infinite numbers where there must be finite ones."""
+    """A graph could not be computed, or returned NaN or infinite numbers where there must be finite ones."""
 
 
 class ExportError(RagEngineError):

@@ -80,6 +80,7 @@ def read_questions(path: Path) -> list[Question]:
             not isinstance(question, str)
             or not isinstance(answers, list)
             or not all(isinstance(a, str) for a in answers)
+            or not _is_unicode(question, *answers)
         ):
             raise PassagesError(f'{path} line {number} is not {{"question": str, "answers": [str, ...]}}.')
         passage_id = entry.get("passage_id")
@@ -89,6 +90,15 @@ def read_questions(path: Path) -> list[Question]:
     if not questions:
         raise PassagesError(f"{path} holds no questions.")
     return questions
+
+
+def _is_unicode(*texts: str) -> bool:
+    """Whether no text has half a surrogate pair, which JSON can write and nothing can read."""
+    try:
+        "".join(texts).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def evaluate(

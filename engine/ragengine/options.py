@@ -82,7 +82,7 @@ class GenerationOptions:
             for field in dataclasses.fields(self)
             if not _RULES[field.name][1](getattr(self, field.name))
         }
-        faults = [f"{name} is {getattr(self, name)!r}, it must be {rule}" for name, rule in wrong.items()]
+        faults = [f"{name} is {getattr(self, name)!r:.80}, it must be {rule}" for name, rule in wrong.items()]
         if not _COMBINED & set(wrong):
             faults += self._combination_faults()
         if faults:
@@ -154,6 +154,15 @@ class GenerationOptions:
 OPTION_NAMES = tuple(field.name for field in dataclasses.fields(GenerationOptions))
 
 
+def checked_kind(options: Any) -> GenerationOptions:
+    """``options``, if that is what they are."""
+    if not isinstance(options, GenerationOptions):
+        raise OptionsError(
+            f"options is {type(options).__name__}; it must be GenerationOptions, or single options by name."
+        )
+    return options
+
+
 def check_names(values: Mapping[str, Any]) -> None:
     """Refuse names that are not options, each with the nearest one that is."""
     faults = []
@@ -161,7 +170,7 @@ def check_names(values: Mapping[str, Any]) -> None:
         if name not in OPTION_NAMES:
             near = difflib.get_close_matches(str(name), OPTION_NAMES, 1)
             faults.append(
-                f"{name!r} is not a generation option" + (f"; did you mean {near[0]!r}?" if near else "")
+                f"{name!r:.80} is not a generation option" + (f"; did you mean {near[0]!r}?" if near else "")
             )
     if faults:
         raise OptionsError(f"Wrong generation options: {'; '.join(faults)}.")
@@ -218,11 +227,14 @@ _RULES: dict[str, tuple[str, Any]] = {
     "min_length": _whole(0),
     "max_new_tokens": _whole(1, optional=True),
     "min_new_tokens": _whole(0, optional=True),
-    "length_penalty": _number("", lambda value: True),
-    "early_stopping": ("True, False or 'never'", lambda value: type(value) is bool or value == "never"),
+    "length_penalty": _number("from -100 to 100", lambda value: -100 <= value <= 100),
+    "early_stopping": (
+        "True, False or 'never'",
+        lambda value: type(value) is bool or (isinstance(value, str) and value == "never"),
+    ),
     "no_repeat_ngram_size": _whole(0),
     "encoder_no_repeat_ngram_size": _whole(0),
-    "repetition_penalty": _number("above 0", lambda value: value > 0),
+    "repetition_penalty": _number("from 1e-6 to 1e6", lambda value: 1e-6 <= value <= 1e6),
     "bad_words_ids": (
         "a list of non-empty lists of token ids or None",
         lambda value: (
@@ -239,7 +251,7 @@ _RULES: dict[str, tuple[str, Any]] = {
     ),
     "decoder_start_token_id": ("a token id", _is_token),
     "do_sample": _FLAG,
-    "temperature": _number("above 0", lambda value: value > 0),
+    "temperature": _number("from 1e-6 to 1e6", lambda value: 1e-6 <= value <= 1e6),
     "top_k": _whole(0),
     "top_p": _number("above 0 and at most 1", lambda value: 0 < value <= 1),
     "typical_p": _number("above 0 and at most 1", lambda value: 0 < value <= 1),

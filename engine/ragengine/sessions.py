@@ -1,9 +1,10 @@
 """onnxruntime sessions: the only place where execution providers and thread counts are chosen."""
 
+import contextlib
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from ragengine.bundle import STEP_PRECISIONS, Bundle
 from ragengine.devices import check_cuda, why_no_cuda
-from ragengine.errors import BundleError, DependencyError, DeviceError
+from ragengine.errors import BundleError, DependencyError, DeviceError, GraphOutputError
 from ragengine.process import leak_in_forks
+from ragengine.wording import one_line
 
 try:
     import onnxruntime as ort
@@ -123,7 +125,10 @@ def create_session(
             disabled_optimizers=_SLOWER_ON_A_CPU if device == "cpu" else None,
         )
     except Exception as reason:  # onnxruntime's exceptions share no base class of their own
-        raise BundleError(f"{path} cannot be opened by onnxruntime {ort.__version__}: {reason}.") from reason
+        raise BundleError(
+            f"{path} cannot be opened by onnxruntime {ort.__version__}: {one_line(reason)}; "
+            "export the bundle again."
+        ) from reason
     if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise DeviceError(
             f"onnxruntime {ort.__version__} could not start CUDA for {path.name}; "
@@ -154,8 +159,35 @@ def run_bound(
         binding.bind_ortvalue_input(name, value)
     for name, device in outputs.items():
         binding.bind_output(name, device)
-    session.run_with_iobinding(binding)
+    run_binding(session, binding)
     return dict(zip(outputs, binding.get_outputs(), strict=True))
+
+
+def run_binding(
+    session: InferenceSession, binding: ort.IOBinding, options: ort.RunOptions | None = None
+) -> None:
+    """Run with what is bound; raises :class:`GraphOutputError` where onnxruntime fails."""
+    with _failures_named():
+        session.run_with_iobinding(binding, options)
+
+
+def run_arrays(session: InferenceSession, feeds: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
+    """One output of a run on arrays of the host; raises :class:`GraphOutputError` where onnxruntime fails."""
+    with _failures_named():
+        result: NDArray[Any] = session.run([output], feeds)[0]
+    return result
+
+
+@contextlib.contextmanager
+def _failures_named() -> Iterator[None]:
+    """A graph that opens may still fail on what it is fed, if it was forged, or for want of memory."""
+    try:
+        yield
+    except Exception as reason:  # onnxruntime's exceptions share no base class of their own
+        raise GraphOutputError(
+            f"onnxruntime {ort.__version__} could not compute a graph of the bundle: {one_line(reason)}; "
+            "ask less at once if memory was short, or export the bundle again."
+        ) from reason
 
 
 def bind_memory(

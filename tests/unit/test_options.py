@@ -45,7 +45,10 @@ CASES: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     ),
     "no_repeat_ngram_size": ([0, 3], [(-1, "is -1, it must be a whole number of at least 0")]),
     "encoder_no_repeat_ngram_size": ([0, 3], [(None, "is None, it must be a whole number of at least 0")]),
-    "repetition_penalty": ([0.5, 1, 2.5], [(0, "is 0, it must be a number above 0"), (-1.0, "is -1.0")]),
+    "repetition_penalty": (
+        [0.5, 1, 2.5],
+        [(0, "is 0, it must be a number from 1e-6 to 1e6"), (-1.0, "is -1.0")],
+    ),
     "bad_words_ids": (
         [None, [[1]], [[1, 2], [3]], ((4,),)],
         [([[]], "it must be a list of non-empty lists of token ids or None"), ([1], "is (1,)"), ("a", "'a'")],
@@ -60,9 +63,9 @@ CASES: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     ),
     "decoder_start_token_id": ([0, 2], [(None, "decoder_start_token_id is None, it must be a token id")]),
     "do_sample": ([True, False], [(None, "do_sample is None")]),
-    "temperature": ([0.1, 1, 3.0], [(0, "temperature is 0, it must be a number above 0")]),
+    "temperature": ([0.1, 1, 3.0], [(0, "temperature is 0, it must be a number from 1e-6 to 1e6")]),
     "top_k": ([0, 50], [(-1, "top_k is -1"), (1.0, "top_k is 1.0")]),
-    "top_p": ([0.1, 1], [(0, "is 0, it must be a number above 0 and at most 1"), (1.1, "is 1.1")]),
+    "top_p": ([0.1, 1], [(0, "is 0, it must be a number from 1e-6 to 1e6 and at most 1"), (1.1, "is 1.1")]),
     "typical_p": ([0.1, 1.0], [(0.0, "typical_p is 0.0"), (2, "typical_p is 2")]),
     "epsilon_cutoff": ([0, 0.99], [(1.0, "is 1.0, it must be a number of at least 0 and below 1")]),
     "seed": ([None, 0, 2**40], [(-1, "seed is -1"), (0.5, "seed is 0.5")]),

@@ -25,6 +25,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--record", type=FILE, help="Write what is needed to answer the same again, as JSON.")
 @click.option("--replay", "replayed", type=FILE, help="Answer a recorded FILE again and say what differs.")
+@click.option("--deadline", type=float, help="Seconds that a question may take.")
 @click.option("--doc-pruning", type=float, help="Do not read documents with a prior p(z|x) under this.")
 @generation_options
 @device_options
@@ -58,7 +59,8 @@ def ask(
         for number, question in enumerate(questions, 1):
             answer = engine.generate(question, **options)
             if as_json:
-                click.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
+                # bytes: UTF-8, whatever the terminal's encoding is
+                click.echo(json.dumps(answer.to_dict(), ensure_ascii=False, allow_nan=False).encode("utf-8"))
             else:
                 print_answer(console, answer, explain=explain)
             if plot is not None:

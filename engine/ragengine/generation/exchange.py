@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.generation.decoding import MIXTURE_OUTPUTS, BoolArray, IntArray, Step, StepInputs
-from ragengine.sessions import OrtValue, ResolvedDevice, bind_memory, run_options, to_device
+from ragengine.sessions import OrtValue, ResolvedDevice, bind_memory, run_binding, run_options, to_device
 
 if TYPE_CHECKING:
     from ragengine.generation.fixed import Workspace
@@ -108,7 +108,7 @@ class Exchange:
     def run(self) -> None:
         """Send, compute, and take back."""
         self._asked.upload()
-        self._session.run_with_iobinding(self._binding, self._run_options)
+        run_binding(self._session, self._binding, self._run_options)
         self._found.download()
 
     def found(self, inputs: StepInputs) -> Step:

@@ -16,7 +16,7 @@ from ragengine.bundle import GeneratorSpec
 from ragengine.generation.buckets import NOT_CAPTURED, Bucket, GraphNumbers, power_of_two
 from ragengine.generation.decoding import BoolArray, Reading, Step, StepInputs, inherited
 from ragengine.generation.exchange import Exchange
-from ragengine.sessions import InferenceSession, OrtValue, ResolvedDevice, bind_memory, to_device
+from ragengine.sessions import InferenceSession, OrtValue, ResolvedDevice, bind_memory, run_binding, to_device
 
 Values: TypeAlias = dict[str, OrtValue]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -118,7 +118,7 @@ class Workspace:
         shape = (q * d, self.spec.num_heads, s, self.spec.head_size)
         for name, value in self.cross.items():
             bind_memory(binding.bind_output, name, value, self.device, shape=shape)
-        cross.run_with_iobinding(binding)
+        run_binding(cross, binding)
 
     def exchange(self, candidates: int, probes: int) -> Exchange:
         """The buffers for at least so many candidates a question and probes a beam."""

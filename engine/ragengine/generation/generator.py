@@ -1,5 +1,6 @@
 """`Generator`: token ids of documents in, hypotheses or log-probabilities out."""
 
+import operator
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ from ragengine.generation.stepper import Stepper
 from ragengine.generation.trie import output_log_probs
 from ragengine.lifetime import Resource, while_open
 from ragengine.memory import check_weights_fit, questions_at_once, questions_that_fit
-from ragengine.options import GenerationOptions
+from ragengine.options import GenerationOptions, checked_kind
 from ragengine.results import Hypothesis
 from ragengine.sessions import Device
 
@@ -150,7 +151,9 @@ class Generator(Resource):
         options = options or self.default_options
         self.check_options(options)
         ids, mask, scores = self._checked(context_input_ids, context_attention_mask, doc_scores)
-        allowed = prefix_allowed_tokens_fn
+        allowed = prefix_allowed_tokens_fn and _checked_allowed(
+            prefix_allowed_tokens_fn, self._model.spec.vocab_size
+        )
         hypotheses: list[list[Hypothesis]] = []
         while (done := len(hypotheses)) < len(ids):
             part = slice(done, done + self._questions_at_once(ids.shape, options))
@@ -325,7 +328,7 @@ class Generator(Resource):
     @while_open
     def check_options(self, options: GenerationOptions) -> None:
         """Refuse options that this model cannot follow; the message names every limit."""
-        if faults := option_faults(options, self._model.spec):
+        if faults := option_faults(checked_kind(options), self._model.spec):
             raise OptionsError(f"Generation options do not fit the model: {'; '.join(faults)}.")
 
     def _release(self) -> None:
@@ -372,7 +375,8 @@ class Generator(Resource):
     def _checked(
         self, ids: IntArray, mask: IntArray, doc_scores: FloatArray
     ) -> tuple[IntArray, IntArray, FloatArray]:
-        ids, mask, doc_scores = np.asarray(ids), np.asarray(mask), np.asarray(doc_scores)
+        ids, mask = _array("context_input_ids", ids), _array("context_attention_mask", mask)
+        doc_scores = _array("doc_scores", doc_scores)
         if ids.ndim != 3 or 0 in ids.shape or ids.dtype.kind not in "iu":
             raise _unfit("context_input_ids", ids, "int64 [Q, D, S]")
         if mask.shape != ids.shape or mask.dtype.kind not in "iub":
@@ -390,7 +394,7 @@ class Generator(Resource):
         return ids.astype(np.int64), (mask != 0).astype(np.int64), doc_scores.astype(np.float32)
 
     def _checked_labels(self, labels: IntArray, questions: int) -> IntArray:
-        labels = np.asarray(labels)
+        labels = _array("labels", labels)
         fitting = labels.ndim == 2 and (len(labels) == questions or questions == 1)
         if not fitting or labels.dtype.kind not in "iu" or not labels.size:
             raise _unfit("labels", labels, f"int64 [{questions}, T], T >= 1,")
@@ -414,6 +418,40 @@ def _joint_ranking(hypotheses: list[Hypothesis], options: GenerationOptions) -> 
     """The joint search ranks and scores what it found by log p(y | x), as the thorough one does."""
     ranked = sorted(hypotheses, key=lambda h: -h.log_prob)[: options.num_return_sequences]
     return [replace(h, score=h.log_prob) for h in ranked]
+
+
+def _checked_allowed(allowed_tokens: AllowedTokens, vocab_size: int) -> AllowedTokens:
+    """``allowed_tokens`` with what it returns checked; its own exceptions come out as they are."""
+    if not callable(allowed_tokens):
+        raise InputError(
+            f"prefix_allowed_tokens_fn is {type(allowed_tokens).__name__}; it must be a function."
+        )
+
+    def allowed(question: int, tokens: list[int]) -> list[int]:
+        found = allowed_tokens(question, tokens)
+        try:
+            ids = [operator.index(token) for token in found]
+        except TypeError as reason:
+            raise InputError(
+                f"prefix_allowed_tokens_fn returned {found!r:.80} for question {question}; it must return "
+                "token ids."
+            ) from reason
+        outside = [token for token in ids if not 0 <= token < vocab_size]
+        if outside:
+            raise InputError(
+                f"prefix_allowed_tokens_fn returned token {outside[0]} for question {question}; the "
+                f"vocabulary has tokens 0 to {vocab_size - 1}."
+            )
+        return ids
+
+    return allowed
+
+
+def _array(name: str, given: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except (ValueError, TypeError, OverflowError) as reason:  # rows of different lengths
+        raise InputError(f"{name} is not an array: {reason}.") from reason
 
 
 def _numbered_from(first: int, allowed_tokens: AllowedTokens) -> AllowedTokens:

@@ -24,6 +24,7 @@ from ragengine.sessions import (
     ResolvedDevice,
     create_session,
     graph_device,
+    run_arrays,
     run_bound,
     to_device,
 )
@@ -138,7 +139,7 @@ class GeneratorModel:
         for number, (rows, length) in enumerate(batches):
             stop.check(f"after {number} of {len(batches)} batches of documents were read")
             feeds = {"input_ids": ids[rows, :length], "attention_mask": mask[rows, :length]}
-            states[rows, :length] = self._encoder.run(["states"], feeds)[0]
+            states[rows, :length] = run_arrays(self._encoder, feeds, "states")
         return to_device(states, self.device)
 
     def _padded(self, array: IntArray) -> IntArray:

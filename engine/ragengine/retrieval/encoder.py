@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ragengine.bundle import Bundle, EncoderSpec
 from ragengine.errors import GraphOutputError
-from ragengine.sessions import Device, InferenceSession, create_session, graph_device
+from ragengine.sessions import Device, InferenceSession, create_session, graph_device, run_arrays
 from ragengine.text import Encoded, Tokenizer
 
 FloatArray: TypeAlias = NDArray[np.float32]
@@ -70,7 +70,7 @@ class TextEncoder:
         """Vectors of texts that are tokens already, in one batch: float32 [N, E]."""
         input_ids, attention_mask = self.tokenizer.pad([text.ids for text in texts])
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
-        vectors: FloatArray = self._session.run(["vectors"], feeds)[0]
+        vectors: FloatArray = run_arrays(self._session, feeds, "vectors")
         if not np.isfinite(vectors).all():
             raise GraphOutputError(f"The encoder {self.spec.name} returned NaN or infinite numbers.")
         return vectors

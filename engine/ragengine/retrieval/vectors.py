@@ -18,6 +18,7 @@ from ragengine.errors import DependencyError, IndexFolderError, InputError, RagE
 from ragengine.process import lost_openmp_threads
 from ragengine.retrieval.rescoring import DeviceVectors
 from ragengine.retrieval.worker import SearchWorker
+from ragengine.wording import one_line
 
 FloatArray: TypeAlias = NDArray[np.float32]
 HalfArray: TypeAlias = NDArray[np.float16]
@@ -174,10 +175,11 @@ class VectorIndex:
         rows = np.full((len(questions), n_docs), -1, np.int64)
         scores = np.full((len(questions), n_docs), -np.inf, np.float32)
         for q, question in enumerate(questions):
-            # By row: ties come in order, and near pages are read together.
-            proposed = np.sort(candidates[q][candidates[q] >= 0])
+            # By row: ties come in order, and near pages are read together.  A forged list repeats rows.
+            proposed = np.unique(candidates[q][candidates[q] >= 0])
             self._check_rows(proposed)
             exact = self.exact_scores(question, proposed)
+            _check_scores(proposed, exact)
             best = np.argsort(-exact, kind="stable")[:n_docs]
             rows[q, : len(best)] = proposed[best]
             scores[q, : len(best)] = exact[best]
@@ -189,7 +191,9 @@ class VectorIndex:
         """As :meth:`_rescored`, all questions at once."""
         proposed = np.sort(candidates, axis=1)  # -1, where fewer were found, comes first
         self._check_rows(proposed)
+        proposed[:, 1:][proposed[:, 1:] == proposed[:, :-1]] = -1  # a row that a forged list repeats
         exact = vectors.scores(questions, np.maximum(proposed, 0))
+        _check_scores(proposed, exact)
         exact[proposed < 0] = -np.inf
         best = np.argsort(-exact, axis=1, kind="stable")[:, :n_docs]
         rows = np.full((len(questions), n_docs), -1, np.int64)
@@ -239,6 +243,16 @@ class VectorIndex:
                 "scores exceed float32; scale it down."
             )
         return norms
+
+
+def _check_scores(rows: RowArray, scores: FloatArray) -> None:
+    """Refuse stored vectors that are not numbers: they would be ranked somewhere, silently."""
+    finite = np.isfinite(scores)
+    if not finite.all():
+        raise IndexFolderError(
+            f"The stored vector of row {rows[~finite][0]} has NaN or infinite components; "
+            "build the index again."
+        )
 
 
 def _check_whole(name: str, value: object) -> None:
@@ -332,6 +346,5 @@ def faiss_threads(threads: int | None) -> Iterator[None]:
 
 def faiss_reason(error: BaseException) -> str:
     """What a FAISS exception says, without the C++ signature and source path that it begins with."""
-    text = " ".join(str(error).split())
-    _, separator, rest = text.partition(".cpp:")
-    return rest.partition(": ")[2].removeprefix("Error: ") if separator else text
+    _, separator, rest = str(error).partition(".cpp:")
+    return one_line(rest.partition(": ")[2].removeprefix("Error: ") if separator else error)

@@ -65,7 +65,7 @@ CASES: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "do_sample": ([True, False], [(None, "do_sample is None")]),
     "temperature": ([0.1, 1, 3.0], [(0, "temperature is 0, it must be a number from 1e-6 to 1e6")]),
     "top_k": ([0, 50], [(-1, "top_k is -1"), (1.0, "top_k is 1.0")]),
-    "top_p": ([0.1, 1], [(0, "is 0, it must be a number from 1e-6 to 1e6 and at most 1"), (1.1, "is 1.1")]),
+    "top_p": ([0.1, 1], [(0, "is 0, it must be a number above 0 and at most 1"), (1.1, "is 1.1")]),
     "typical_p": ([0.1, 1.0], [(0.0, "typical_p is 0.0"), (2, "typical_p is 2")]),
     "epsilon_cutoff": ([0, 0.99], [(1.0, "is 1.0, it must be a number of at least 0 and below 1")]),
     "seed": ([None, 0, 2**40], [(-1, "seed is -1"), (0.5, "seed is 0.5")]),

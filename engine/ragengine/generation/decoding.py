@@ -82,21 +82,6 @@ class Step:
     log_probs: FloatArray
     probe_log_probs: FloatArray
 
-    def fault(self, asked: StepInputs, vocab_size: int) -> str | None:
-        """What a graph returned that none of ours does, or None: it may be damaged, or forged."""
-        (q, b), d = asked.token_ids.shape, asked.log_weights.shape[1]
-        c, probes = asked.num_candidates, asked.probe_ids.shape[2]
-        if not self.scores.shape == self.beams.shape == self.tokens.shape == (q, c):
-            return "candidates of another shape than asked for"
-        if self.log_probs.shape != (q, d, c) or self.probe_log_probs.shape != (q, d, b, probes):
-            return "log-probabilities of another shape than asked for"
-        if np.isnan(self.scores).any() or np.isnan(self.probe_log_probs).any():
-            return "NaN"
-        for name, found, count in (("beam", self.beams, b), ("token", self.tokens, vocab_size)):
-            if found.size and not (found.min() >= 0 and found.max() < count):
-                return f"a {name} that there is not among {count}"
-        return None
-
 
 class Decoding(Protocol):
     """Beams that decode over a reading, step by step.

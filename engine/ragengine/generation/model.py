@@ -139,7 +139,10 @@ class GeneratorModel:
         for number, (rows, length) in enumerate(batches):
             stop.check(f"after {number} of {len(batches)} batches of documents were read")
             feeds = {"input_ids": ids[rows, :length], "attention_mask": mask[rows, :length]}
-            states[rows, :length] = run_arrays(self._encoder, feeds, "states")
+            found = run_arrays(self._encoder, feeds, "states")
+            if found.shape != (len(rows), length, width):
+                raise GraphOutputError("The generator's encoder returned states of another shape than its own.")
+            states[rows, :length] = found
         return to_device(states, self.device)
 
     def _padded(self, array: IntArray) -> IntArray:

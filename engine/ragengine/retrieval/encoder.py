@@ -71,6 +71,11 @@ class TextEncoder:
         input_ids, attention_mask = self.tokenizer.pad([text.ids for text in texts])
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         vectors: FloatArray = run_arrays(self._session, feeds, "vectors")
+        if vectors.shape != (len(texts), self.dimension):
+            raise GraphOutputError(
+                f"The encoder {self.spec.name} returned vectors {list(vectors.shape)} for {len(texts)} texts "
+                f"and {self.dimension} dimensions; export the bundle again."
+            )
         if not np.isfinite(vectors).all():
             raise GraphOutputError(f"The encoder {self.spec.name} returned NaN or infinite numbers.")
         return vectors

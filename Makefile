@@ -6,21 +6,18 @@ BIN := $(VENV)/bin
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test test-slow test-dev test-oldest audit lint bench clean
+.PHONY: install demo test test-slow test-oldest audit lint bench clean
 
 install: $(VENV)/.test  ## everything: runtime, export, bench, test tools
 
 demo: $(VENV)/.cpu  ## the embedded default answers questions (no torch needed)
 	$(BIN)/ragengine demo
 
-test: $(VENV)/.test  ## the fast tests: no network, no GPU
-	$(BIN)/python -m pytest
+test: $(VENV)/.test  ## the fast tests: no network, no GPU; in development mode, where a warning is an error
+	$(BIN)/python -X dev -W error -m pytest
 
 test-slow: $(VENV)/.test  ## BART-large shape and other long checks
 	$(BIN)/python -m pytest -m slow
-
-test-dev: $(VENV)/.test  ## the fast tests in Python's development mode, where every warning is an error
-	$(BIN)/python -X dev -W error -m pytest
 
 test-oldest:  ## the oldest dependencies that pyproject.toml allows answer questions
 	$(PYTHON) -m venv --clear build/oldest

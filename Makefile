@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test test-slow test-oldest audit lint bench clean
+.PHONY: install demo test test-slow fuzz test-oldest audit lint bench clean
 
 install: $(VENV)/.test  ## everything: runtime, export, bench, test tools
 
@@ -18,6 +18,11 @@ test: $(VENV)/.test  ## the fast tests: no network, no GPU; in development mode,
 
 test-slow: $(VENV)/.test  ## BART-large shape and other long checks
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(VENV)/.test  ## readers of foreign files, a minute each, with atheris
+	$(PIP) atheris
+	for reader in manifests graphs passages; do \
+		$(BIN)/python -m tests.fuzz.$$reader -max_total_time=60 || exit 1; done
 
 test-oldest:  ## the oldest dependencies that pyproject.toml allows answer questions
 	$(PYTHON) -m venv --clear build/oldest

@@ -1,0 +1,27 @@
+"""The wire-format reader of ONNX graphs, and what is said of their external data."""
+
+import atheris
+
+with atheris.instrument_imports(include=["ragengine"]):
+    from ragengine.onnx_file import external_faults, read_graph
+
+from pathlib import Path
+
+from tests.fuzz.fuzzing import fuzz
+
+GOLDEN = Path(__file__).parents[1] / "robustness" / "golden"
+
+
+def read(folder: Path, data: bytes) -> None:
+    """Faults are returned, never raised."""
+    path = folder / "graph.onnx"
+    path.write_bytes(data)
+    faults: list[str] = []
+    graph = read_graph(path, faults, "graph.onnx")
+    assert (graph is None) == bool(faults)
+    if graph is not None:
+        external_faults(graph, {"weights.bin": 100_000})
+
+
+if __name__ == "__main__":
+    fuzz(read, [path.read_bytes() for path in sorted((GOLDEN / "bundle_v3").glob("*/*.onnx"))])

@@ -1,0 +1,30 @@
+"""The manifests of bundles and indexes, and the files that they list."""
+
+import atheris
+
+with atheris.instrument_imports(include=["ragengine"]):
+    from ragengine import folders
+    from ragengine.bundle import FORMAT, FORMAT_VERSION, BundleManifest
+    from ragengine.errors import BundleError
+    from ragengine.retrieval.index import IndexManifest
+
+from pathlib import Path
+
+from tests.fuzz.fuzzing import fuzz
+
+GOLDEN = Path(__file__).parents[1] / "robustness" / "golden"
+
+
+def read(folder: Path, data: bytes) -> None:
+    """The first byte chooses the kind."""
+    (folder / folders.MANIFEST).write_bytes(data[1:])
+    if data[:1] == b"i":
+        IndexManifest.read(folder)
+        return
+    manifest = folders.read_manifest(folder, BundleManifest, FORMAT, FORMAT_VERSION, BundleError)
+    folders.check_files(folder, manifest.files, BundleError, needed=set(), verify="sha256")
+
+
+if __name__ == "__main__":
+    kinds = {b"b": "bundle_v3", b"i": "index_v1"}
+    fuzz(read, [kind + (GOLDEN / name / folders.MANIFEST).read_bytes() for kind, name in kinds.items()])

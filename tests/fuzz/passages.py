@@ -1,0 +1,41 @@
+"""Passage files of every kind, questions and records."""
+
+import atheris
+
+with atheris.instrument_imports(include=["ragengine"]):
+    from ragengine.evaluation import read_questions
+    from ragengine.replay import read_records
+    from ragengine.retrieval.passages import read_passages
+
+from pathlib import Path
+
+from tests.fuzz.fuzzing import fuzz
+
+SUFFIXES = {b"t": ".tsv", b"j": ".jsonl", b"x": ".txt", b"m": ".md"}
+SEEDS = [
+    b'tid\ttext\ttitle\n1\t"a ""quoted"" text"\tTitle\n2\tb\tc\n',
+    b'j{"id": "1", "title": "t", "text": "x \\ud83d\\ude00"}\n{"title": "t", "text": "y"}\n',
+    b"xA paragraph.\n\nAnother one, which is longer.\n",
+    b"m# Heading\n\ntext *emphasised*\n\n## Second\n\n- item\n",
+    b'q{"question": "q", "answers": ["a", "b"], "passage_id": "7"}\n',
+    b'r{"format": "ragengine-record", "format_version": 1}\n',
+]
+
+
+def read(folder: Path, data: bytes) -> None:
+    """The first byte chooses the kind."""
+    kind = data[:1]
+    path = folder / f"file{SUFFIXES.get(kind, '.jsonl')}"
+    path.write_bytes(data[1:])
+    if kind == b"q":
+        read_questions(path)
+    elif kind == b"r":
+        read_records(path)
+    else:
+        for passage in read_passages(path):
+            passage.text.encode("utf-8")
+            passage.title.encode("utf-8")
+
+
+if __name__ == "__main__":
+    fuzz(read, SEEDS)

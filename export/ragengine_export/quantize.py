@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.float32]
 
+_TINY = np.finfo(np.float32).tiny  # smaller scales have lost their digits; numbers that small are stored as 0
+
 
 def int8_rows(weight: FloatArray) -> tuple[NDArray[np.int8], FloatArray]:
-    """``weight`` [N, K] as int8 [N, K] and float32 scales [N].  A row of zeros has the scale 1."""
+    """``weight`` [N, K] as int8 [N, K] and float32 scales [N].  A row of zeros, or near, has the scale 1."""
     scales = np.abs(weight).max(axis=1, initial=0.0) / np.float32(127)
-    scales[scales == 0] = 1
+    scales[scales < _TINY] = 1
     return np.rint(weight / scales[:, None]).astype(np.int8), scales.astype(np.float32)
 
 
@@ -43,7 +45,7 @@ def int4_blocks(weight: FloatArray, block_size: int) -> Int4Blocks:
     blocks = padded.reshape(n, count, block_size)
     low = np.minimum(blocks.min(axis=2), 0)  # zero must be exact: the padding is zero
     scales = (np.maximum(blocks.max(axis=2), 0) - low) / np.float32(15)
-    scales[scales == 0] = 1
+    scales[scales < _TINY] = 1
     zeros = np.rint(-low / scales)
     values = np.clip(np.rint(blocks / scales[..., None]) + zeros[..., None], 0, 15)
     return Int4Blocks(_packed(values), scales.astype(np.float32), _packed(zeros))

@@ -12,6 +12,7 @@ from typing import Any
 from ragengine.engine import RagEngine
 from ragengine.errors import PassagesError
 from ragengine.results import Answer, Document
+from ragengine.retrieval.passages import utf8_lines
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -64,17 +65,13 @@ def has_answer(document: Document, references: Sequence[str]) -> bool:
 def read_questions(path: Path) -> list[Question]:
     """Read a JSONL file of ``{"question": str, "answers": [str, ...], "passage_id": str?}``."""
     questions = []
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as reason:
-        raise PassagesError(f"{path} cannot be read as UTF-8 text: {reason}.") from reason
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(utf8_lines(path), 1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
             question, answers = entry["question"], entry["answers"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             entry, question, answers = {}, None, None
         if (
             not isinstance(question, str)

@@ -51,7 +51,7 @@ SCHEMA: Schema = {
         metadata_props=(16, BYTES, _IGNORED_MANY),
     ),
     "Node": _fields(
-        input=(1, BYTES, _IGNORED_MANY),
+        input=(1, BYTES, _MANY),
         output=(2, BYTES, _IGNORED_MANY),
         name=(3, BYTES, _IGNORED),
         op_type=(4, BYTES, _IGNORED),
@@ -70,7 +70,7 @@ SCHEMA: Schema = {
         t=(5, "Tensor"),
         g=(6, "Graph"),
         floats=(7, FIXED32, _IGNORED_MANY),
-        ints=(8, INT, _IGNORED_MANY),
+        ints=(8, INT, _MANY),
         strings=(9, BYTES, _IGNORED_MANY),
         tensors=(10, "Tensor", _MANY),
         graphs=(11, "Graph", _MANY),

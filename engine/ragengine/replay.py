@@ -161,7 +161,7 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
 def read_records(path: Path) -> list[Record]:
     """Read what :func:`write_records` wrote.  Raises :class:`InputError` with file, line and every fault."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")  # a text may hold what splitlines takes for an end
     except (OSError, UnicodeDecodeError) as reason:
         raise InputError(f"{path} cannot be read as UTF-8 text: {reason}.") from reason
     records = []

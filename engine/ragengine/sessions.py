@@ -123,8 +123,14 @@ def create_session(
             options,
             providers=providers,
             disabled_optimizers=_SLOWER_ON_A_CPU if device == "cpu" else None,
+            enable_fallback=0,  # which is to print to stdout and go on with less than what was asked for
         )
     except Exception as reason:  # onnxruntime's exceptions share no base class of their own
+        if device == "cuda" and isinstance(reason, RuntimeError):  # those of graphs are none
+            raise DeviceError(
+                f"onnxruntime {ort.__version__} could not start CUDA for {path.name}: {one_line(reason)}; "
+                'check the driver, CUDA and cuDNN libraries, or use device="cpu".'
+            ) from reason
         raise BundleError(
             f"{path} cannot be opened by onnxruntime {ort.__version__}: {one_line(reason)}; "
             "export the bundle again."

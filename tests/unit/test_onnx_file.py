@@ -367,6 +367,18 @@ MODELS: dict[str, tuple[Callable[[], ModelProto], str]] = {
     "two inputs of one name": (with_two_inputs_of_one_name, "two inputs are called 'x'"),
     "a sequence as input": (with_a_sequence, "the input 'x' is not a tensor"),
     "no graph": (ModelProto, "there is none in it"),
+    "an input left out, which crashes onnxruntime": (
+        lambda: model(nodes=(helper.make_node("Max", ["x", ""], ["z"]),)),
+        "an input of one of ONNX's own operators is left out",
+    ),
+    "an attribute that crashes onnxruntime": (
+        lambda: model(nodes=(helper.make_node("GatherND", ["x", "x"], ["z"], batch_dims=-(2**63)),)),
+        "an operator has the attribute -9223372036854775808",
+    ),
+    "numbers of an attribute": (
+        lambda: model(nodes=(helper.make_node("Transpose", ["x"], ["z"], perm=[0, 2**40]),)),
+        "an operator has the attribute 1099511627776",
+    ),
 }
 
 

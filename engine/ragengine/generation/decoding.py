@@ -65,6 +65,14 @@ class StepInputs:
     num_candidates: int
     probe_ids: IntArray
 
+    @property
+    def result_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """:attr:`Step.shapes` of the step that answers."""
+        q, b, d = *self.token_ids.shape, self.log_weights.shape[1]
+        candidates = (q, self.num_candidates)
+        by_document = (q, d, self.num_candidates)
+        return (candidates, candidates, candidates, by_document, (q, d, b, self.probe_ids.shape[2]))
+
 
 @dataclass(frozen=True)
 class Step:
@@ -81,6 +89,12 @@ class Step:
     tokens: IntArray
     log_probs: FloatArray
     probe_log_probs: FloatArray
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of all arrays, in their order."""
+        arrays = (self.scores, self.beams, self.tokens, self.log_probs, self.probe_log_probs)
+        return tuple(array.shape for array in arrays)
 
 
 class Decoding(Protocol):

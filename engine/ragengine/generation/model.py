@@ -109,18 +109,20 @@ class GeneratorModel:
         float32 [Q, D, B], beam_scores float32 [Q, B], probe_ids int64 [Q, B, P].
         """
         decoding.reading.stop.check(f"after {decoding.length} tokens")
-        step = decoding.step(
-            StepInputs(token_ids, beam_indices, log_weights, beam_scores, num_candidates, probe_ids)
-        )
-        self._check(step, beams=token_ids.shape[1])
+        inputs = StepInputs(token_ids, beam_indices, log_weights, beam_scores, num_candidates, probe_ids)
+        step = decoding.step(inputs)
+        self._check(step, inputs)
         return step
 
-    def _check(self, step: Step, beams: int) -> None:
+    def _check(self, step: Step, asked: StepInputs) -> None:
         """Refuse what no sound graph returns; every row of logits is behind at least one probe."""
+        if step.shapes != asked.result_shapes:
+            raise GraphOutputError("The generator returned arrays of wrong shapes; its graphs are damaged.")
         if np.isnan(step.scores).any() or np.isnan(step.probe_log_probs).any():
             raise GraphOutputError("The generator returned NaN; its weights or its inputs are damaged.")
         if (step.probe_log_probs > _ROUNDING).any() or (step.scores == np.inf).any():
             raise GraphOutputError("The generator returned a probability above 1; its graphs are damaged.")
+        beams = asked.token_ids.shape[1]
         if not _within(step.beams, beams) or not _within(step.tokens, self.spec.vocab_size):
             raise GraphOutputError(
                 "The generator returned beams or tokens that there are not; its graphs are damaged."
@@ -141,7 +143,7 @@ class GeneratorModel:
             feeds = {"input_ids": ids[rows, :length], "attention_mask": mask[rows, :length]}
             found = run_arrays(self._encoder, feeds, "states")
             if found.shape != (len(rows), length, width):
-                raise GraphOutputError("The generator's encoder returned states of another shape than its own.")
+                raise GraphOutputError("The generator's states have a wrong shape; its graphs are damaged.")
             states[rows, :length] = found
         return to_device(states, self.device)
 

@@ -6,6 +6,7 @@ spares ``datasets`` (and everything that it imports) and never runs or unpickles
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 
 from ragengine.errors import DependencyError, PassagesError
 from ragengine.retrieval.passages import Passage, checked_passage
+from ragengine.wording import one_line
 
 _STATE = "state.json"
+_FILE_NAME = re.compile(r"(?!\.)[\w. ()+,@=-]{1,250}")
 _TEXTS = ("title", "text")
 
 
@@ -25,7 +28,7 @@ def read_dataset_passages(folder: Path, first_row: int = 0) -> Iterator[Passage]
     row = 0
     for batch in _batches(folder, _TEXTS):
         names = [name for name in ("id", "title", "text") if name in batch.schema.names]
-        for record in batch.select(names).to_pylist():
+        for record in _validated(folder, batch.select(names)).to_pylist():
             yield checked_passage({"id": str(first_row + row), **record}, f"{folder}, row {row}")
             row += 1
 
@@ -45,13 +48,13 @@ def read_dataset_embeddings(folder: Path) -> Iterator[NDArray[np.float32]]:
     pyarrow = _pyarrow()
     row = 0
     for batch in _batches(folder, ("embeddings",)):
-        column = batch.column("embeddings")
+        column = _validated(folder, batch.select(["embeddings"])).column("embeddings")
         kinds = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
         if not any(is_kind(column.type) for is_kind in kinds) or not pyarrow.types.is_floating(
             column.type.value_type
         ):
             raise PassagesError(
-                f"{folder}: the column 'embeddings' is of type {column.type}; "
+                f"{folder}: the column 'embeddings' is of type {one_line(column.type)}; "
                 "a list of floating-point numbers a row was expected."
             )
         lengths = pyarrow.compute.list_value_length(column)  # null where the row is
@@ -77,11 +80,21 @@ def _batches(folder: Path, columns: tuple[str, ...]) -> Iterator[Any]:
                 if absent:
                     raise PassagesError(
                         f"{path} has no column {' and no column '.join(map(repr, absent))}; its columns are "
-                        f"{', '.join(reader.schema.names)}; rename them with Dataset.rename_column."
+                        f"{one_line(', '.join(reader.schema.names))}; rename them with Dataset.rename_column."
                     )
                 yield from (batch for batch in reader if batch.num_rows)
         except (OSError, pyarrow.ArrowException) as reason:
-            raise PassagesError(f"{path} cannot be read as an Arrow stream: {reason}.") from reason
+            raise PassagesError(f"{path} cannot be read as an Arrow stream: {one_line(reason)}.") from reason
+
+
+def _validated(folder: Path, batch: Any) -> Any:
+    """``batch`` once all of its offsets are known to be inside of its buffers, which pyarrow takes on trust:
+    a damaged one would crash the process."""
+    try:
+        batch.validate(full=True)
+    except (_pyarrow().ArrowException, UnicodeDecodeError) as reason:
+        raise PassagesError(f"{folder} is damaged: {one_line(reason)}; save or copy it again.") from reason
+    return batch
 
 
 def data_files(folder: Path) -> list[Path]:
@@ -105,8 +118,11 @@ def data_files(folder: Path) -> list[Path]:
             f"{folder} was written by an old datasets with its rows rearranged; save it again."
         )
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise PassagesError(f"{folder / _STATE} names the file {name!r}, which is outside the folder.")
+        if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+            raise PassagesError(
+                f"{folder / _STATE} names the file {name!a:.120}, which may be outside the folder; "
+                "save it again."
+            )
     return [folder / name for name in names]
 
 

@@ -21,6 +21,15 @@ if hasattr(
     )
 # A file may name more (empty) lists than it has bytes; so many do no harm.
 _LEAST_LOOP_LIMIT = 1 << 16
+_KINDS = {
+    *("IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexScalarQuantizer", "IndexPQ", "IndexPQFastScan"),
+    *("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ", "IndexIVFPQFastScan"),
+    *("IndexHNSWFlat", "IndexHNSWSQ", "IndexHNSWPQ", "IndexNSGFlat"),
+    *("IndexPreTransform", "IndexRefine", "IndexRefineFlat", "IndexIDMap", "IndexIDMap2"),
+}
+"""What takes damage behind a right hash (tests/robustness/mutated); a forged IndexRaBitQ crashes FAISS."""
+_SAME_VECTORS = ("index", "base_index", "refine_index", "storage")
+"""Fields of an index that are indexes of the same vectors."""
 _FLAT = b"IxFI"
 _FLAT_HEADER = 64  # bytes, at most; what follows are the vectors
 
@@ -45,7 +54,7 @@ def read_faiss(path: Path, *, mapped: bool) -> Any:
             f"{path} cannot be read by faiss {faiss.__version__}: {faiss_reason(reason)}; "
             "copy or build the index again."
         ) from reason
-    _refuse_lists_elsewhere(faiss, faiss_index, path)
+    _check_parts(faiss, faiss_index, path)
     _read_lists_in_place(faiss, faiss_index)
     return faiss_index
 
@@ -65,22 +74,60 @@ def _mapping_flags(faiss: Any, path: Path, size: int) -> int:
     return int(faiss.IO_FLAG_MMAP)
 
 
-def _refuse_lists_elsewhere(faiss: Any, faiss_index: Any, path: Path) -> None:
+def unknown_kind(faiss_index: Any) -> str | None:
+    """The FAISS class of an index, or of one inside it, that is none of those we search, or None."""
+    kinds = (type(index).__name__ for index in _parts(faiss_index))
+    return next((kind for kind in kinds if kind not in _KINDS), None)
+
+
+def _check_parts(faiss: Any, faiss_index: Any, path: Path) -> None:
+    """Refuse what FAISS reads of a forged file and cannot, or must not, search: in the index or inside it."""
+    if (kind := unknown_kind(faiss_index)) is not None:
+        raise IndexFolderError(
+            f"{path} holds an {kind}, a kind of FAISS index that is not searched; use Flat, SQ, PQ or HNSW, "
+            "or inverted lists (IVF) of Flat, SQ or PQ, with or without a transform or RFlat."
+        )
+    for index in _parts(faiss_index):
+        name = type(index).__name__
+        if not index.is_trained:
+            raise IndexFolderError(f"{path} has an {name} without training; build the index again.")
+        for inner, count in _inner_counts(index):
+            if inner.ntotal != count:
+                raise IndexFolderError(
+                    f"{path} has an {name} of {count} parts over {inner.ntotal}; build the index again."
+                )
+        if isinstance(index, faiss.IndexIVF):
+            _check_lists_are_inside(faiss, index, path)
+
+
+def _check_lists_are_inside(faiss: Any, index: Any, path: Path) -> None:
     """Refuse inverted lists that the index says are in a file and at places of its own choice: FAISS would
     read there without a look at the file's size.
 
     Lists of this file that FAISS itself has mapped are read-only; those are not, since one may add to them.
     """
-    index = faiss.downcast_index(faiss_index)
-    lists = faiss.downcast_InvertedLists(index.invlists) if isinstance(index, faiss.IndexIVF) else None
+    lists = faiss.downcast_InvertedLists(index.invlists)
     if isinstance(lists, faiss.OnDiskInvertedLists) and not lists.read_only:
         raise IndexFolderError(
             f"{path} keeps its inverted lists in another file, {lists.filename!a:.120}, which is not read; "
             "write it with ordinary inverted lists or build the index again."
         )
-    for name in ("index", "base_index", "refine_index", "quantizer"):
+
+
+def _parts(faiss_index: Any) -> Iterator[Any]:
+    """An index and all those inside it, as their own classes."""
+    index = import_faiss().downcast_index(faiss_index)
+    yield index
+    for name in (*_SAME_VECTORS, "quantizer"):
         if getattr(index, name, None) is not None:
-            _refuse_lists_elsewhere(faiss, getattr(index, name), path)
+            yield from _parts(getattr(index, name))
+
+
+def _inner_counts(index: Any) -> Iterator[tuple[Any, int]]:
+    """The indexes directly inside one, and how many vectors each must have."""
+    inner = ((getattr(index, name, None), index.ntotal) for name in _SAME_VECTORS)
+    lists = (getattr(index, "quantizer", None), getattr(index, "nlist", 0))
+    yield from ((part, count) for part, count in (*inner, lists) if part is not None)
 
 
 def _read_lists_in_place(faiss: Any, faiss_index: Any) -> None:

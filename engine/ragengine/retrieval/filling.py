@@ -10,6 +10,7 @@ import numpy as np
 
 from ragengine.durable import replaced_file
 from ragengine.errors import IndexFolderError, InputError
+from ragengine.retrieval.faiss_file import unknown_kind
 from ragengine.retrieval.plan import ROWS_AT_ONCE, extract_ivf, training_count
 from ragengine.retrieval.progress import Report
 from ragengine.retrieval.recall import sample_rows
@@ -37,6 +38,11 @@ def empty_faiss_index(factory: str, dimension: int) -> Any:
             f"The factory {factory!r} is not one that faiss {faiss.__version__} makes for inner products of "
             f"{dimension} dimensions ({faiss_reason(reason)}); try Flat or IVF256,Flat."
         ) from reason
+    if (kind := unknown_kind(faiss_index)) is not None:
+        raise InputError(
+            f"The factory {factory!r} makes an {kind}, which ragengine does not search; "
+            "try Flat or IVF256,Flat."
+        )
     inverted_lists = extract_ivf(faiss_index)
     if inverted_lists is not None and inverted_lists.nlist < 1:
         raise InputError(f"The factory {factory!r} has no inverted lists; it needs at least IVF1.")

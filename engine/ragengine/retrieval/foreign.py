@@ -11,7 +11,7 @@ from ragengine.retrieval.embeddings import VectorSource
 from ragengine.retrieval.faiss_file import read_faiss
 from ragengine.retrieval.filling import empty_faiss_index
 from ragengine.retrieval.plan import ROWS_AT_ONCE
-from ragengine.retrieval.vectors import FloatArray, RowArray, import_faiss
+from ragengine.retrieval.vectors import FloatArray, RowArray, faiss_reason, import_faiss
 
 # Fp32 sums over a vector of norm² + auxiliary² differ by less; another construction differs by far more.
 _PHI_ROUNDING = 1e-3
@@ -119,7 +119,12 @@ class ForeignIndex:
         inverted_lists = faiss.try_extract_index_ivf(index)
         if inverted_lists is not None and inverted_lists.direct_map.type == faiss.DirectMap.NoMap:
             inverted_lists.make_direct_map()
-        vectors: FloatArray = index.reconstruct_batch(rows)
+        try:
+            vectors: FloatArray = index.reconstruct_batch(rows)
+        except RuntimeError as reason:
+            raise PassagesError(
+                f"The vectors of {self.path} cannot be read: {faiss_reason(reason)}; copy or write it again."
+            ) from reason
         return vectors
 
     def _check_phi(self, block: FloatArray, start: int, phi: float | None) -> float:
@@ -159,6 +164,11 @@ class ForeignIndex:
             raise PassagesError(
                 f"The inverted lists of {self.path} are not in the file itself; "
                 "read it with faiss where it was made, and write it with its lists in memory."
+            )
+        if lists.compute_ntotal() != self.count:  # looked at before so much is allocated
+            raise PassagesError(
+                f"{self.path} has {lists.compute_ntotal()} vectors in its lists and says that there are "
+                f"{self.count}; write it again."
             )
         seen = np.zeros(self.count, bool)
         for number in range(lists.nlist):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ragengine.errors import PassagesError
+from ragengine.wording import one_line
 
 TSV_HEADER = ["id", "text", "title"]
 # A C long on every platform.  The csv module's default of 128 KiB is less than a long passage; its limit is
@@ -89,8 +90,9 @@ def read_tsv(path: Path) -> Iterator[Passage]:
         try:
             record = next(records, None)
         except csv.Error as reason:
+            said = one_line(str(reason).replace("\t", "TAB"))
             raise PassagesError(
-                f"{path}, line {line}: not a TSV record ({reason}); put a field that begins with a double "
+                f"{path}, line {line}: not a TSV record ({said}); put a field that begins with a double "
                 "quote or holds a line break in double quotes, and double those inside."
             ) from reason
         if record is None:
@@ -168,5 +170,5 @@ def utf8_lines(path: Path) -> Iterator[str]:
 
 
 def _shown(record: list[str]) -> str:
-    text = repr(record)
+    text = repr([field[:100] for field in record[:10]])  # of a field that may be the whole file
     return text if len(text) <= 100 else text[:100] + "..."

@@ -12,6 +12,7 @@ from ragengine.durable import sync
 from ragengine.errors import ClosedError, IndexFolderError
 from ragengine.process import leak_in_forks
 from ragengine.retrieval.passages import Passage
+from ragengine.wording import one_line
 
 _SCHEMA = (
     "CREATE TABLE passages "
@@ -63,7 +64,7 @@ class PassageStore:
             self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         except sqlite3.Error as reason:
             raise IndexFolderError(
-                f"{path} cannot be opened: {reason}; copy or build the index again."
+                f"{path} cannot be opened: {one_line(reason)}; copy or build the index again."
             ) from reason
         try:
             self._check_schema()
@@ -148,5 +149,5 @@ class PassageStore:
                 return self._connection.execute(statement, values).fetchall()
             except (sqlite3.Error, OverflowError) as reason:
                 raise IndexFolderError(
-                    f"{self.path} cannot be read: {reason}; build the index again."
+                    f"{self.path} cannot be read: {one_line(reason)}; build the index again."
                 ) from reason

@@ -11,7 +11,7 @@ import numpy as np
 from ragengine.retrieval.plan import extract_ivf
 from ragengine.retrieval.progress import Report, silent
 from ragengine.retrieval.recall import RecallTest
-from ragengine.retrieval.vectors import HalfArray, RowArray, VectorIndex, import_faiss
+from ragengine.retrieval.vectors import HalfArray, RowArray, VectorIndex, import_faiss, search_faiss
 from ragengine.schema import Count, Range, Setting
 
 _MAX_WIDTH = 1024  # faiss's GPU code returns at most 2048 candidates
@@ -152,7 +152,7 @@ def is_graph(faiss_index: Any) -> bool:
 
 def _candidates(faiss_index: Any, test: RecallTest, width: int) -> RowArray:
     blocks = [
-        faiss_index.search(test.questions[start : start + _QUESTIONS_AT_ONCE], width)[1]
+        search_faiss(faiss_index, test.questions[start : start + _QUESTIONS_AT_ONCE], width)[1]
         for start in range(0, len(test.questions), _QUESTIONS_AT_ONCE)
     ]
     return np.concatenate(blocks)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ragengine.errors import DependencyError, IndexFolderError, InputError, RagEngineError
 from ragengine.process import lost_openmp_threads
+from ragengine.retrieval.npy_file import map_npy
 from ragengine.retrieval.rescoring import DeviceVectors
 from ragengine.retrieval.worker import SearchWorker
 from ragengine.wording import one_line
@@ -147,16 +148,8 @@ class VectorIndex:
                 "Searched on the CPU: %d candidates in %s lists, the device selects at most %d of either.",
                 width, nprobe or "the usual", searcher.most_selected,
             )  # fmt: skip
-        try:
-            with faiss_threads(1 if self._is_small(len(questions)) else None):
-                scores, rows = self.faiss_index.search(
-                    questions, width, params=search_parameters(self.faiss_index, nprobe)
-                )
-        except RuntimeError as reason:  # what FAISS sees of a forged file only now
-            raise IndexFolderError(
-                f"The FAISS index cannot be searched: {faiss_reason(reason)}; build the index again."
-            ) from reason
-        return scores, rows
+        with faiss_threads(1 if self._is_small(len(questions)) else None):
+            return search_faiss(self.faiss_index, questions, width, nprobe)
 
     def _is_small(self, questions: int) -> bool:
         """Whether one thread searches as fast as several.
@@ -255,6 +248,23 @@ def _check_scores(rows: RowArray, scores: FloatArray) -> None:
         )
 
 
+def search_faiss(
+    faiss_index: Any, questions: FloatArray, width: int, nprobe: int | None = None
+) -> tuple[FloatArray, RowArray]:
+    """FAISS's scores and rows of the ``width`` best for each question, best first, both [Q, width].
+
+    Raises :class:`IndexFolderError` for what FAISS sees of a forged file only now.
+    """
+    try:
+        scores, rows = faiss_index.search(questions, width, params=search_parameters(faiss_index, nprobe))
+    except (RuntimeError, MemoryError) as reason:
+        raise IndexFolderError(
+            f"The FAISS index cannot be searched: {faiss_reason(reason)}; "
+            "ask less at once if memory was short, or build the index again."
+        ) from reason
+    return scores, rows
+
+
 def _check_whole(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
@@ -299,9 +309,9 @@ def open_vectors(path: Path, dtype: type[np.floating[Any]], error: type[RagEngin
     Raises ``error`` naming the file, what was found and the remedy.
     """
     try:
-        vectors = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, SyntaxError, OverflowError) as reason:
-        raise error(f"{path} cannot be read as a .npy file: {reason}.") from reason
+        vectors = map_npy(path)
+    except (OSError, ValueError) as reason:
+        raise error(f"{path} cannot be read as a .npy file: {reason}; save it again.") from reason
     if vectors.dtype != dtype or vectors.ndim != 2:
         raise error(
             f"{path} holds {vectors.dtype} {list(vectors.shape)}; {np.dtype(dtype)} [passages, dimension] "

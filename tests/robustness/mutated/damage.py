@@ -1,0 +1,90 @@
+"""What can be done to the bytes of a file, and to the file itself."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+Damage: TypeAlias = tuple[str, Callable[[bytes], bytes]]
+"""A name, and the bytes that take the place of a file's."""
+
+WORDS = (0, -1, 1, 2**31, 2**31 - 1, 2**32, 2**63 - 1, -(2**63), 10**6)
+"""Numbers that overflow, wrap around, are negative or ask for too much."""
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a new file: the old one may have other names (:func:`linked_copy`)."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def linked_copy(folder: Path, target: Path) -> Path:
+    """A copy of a folder that takes no time: its files are other names of the same ones."""
+    shutil.copytree(folder, target, copy_function=os.link)
+    return target
+
+
+def truncations(size: int) -> Iterator[Damage]:
+    for length in sorted({0, 1, size // 2, size - 1}):
+        yield f"cut to {length}", lambda content, length=length: content[:length]  # type: ignore[misc]
+
+
+def extensions() -> Iterator[Damage]:
+    for more in (1, 4096):
+        yield f"longer by {more}", lambda content, more=more: content + b"\0" * more  # type: ignore[misc]
+
+
+def flips(places: list[int], seed: int) -> Iterator[Damage]:
+    """One bit, drawn with ``seed``, of each of these bytes."""
+    drawn = random.Random(seed)
+    for place in places:
+        bit = drawn.randrange(8)
+        yield f"bit {bit} of byte {place}", lambda content, p=place, b=bit: flipped(content, p, b)  # type: ignore[misc]
+
+
+def flipped(content: bytes, place: int, bit: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
+
+
+def words(places: list[int], width: int, values: tuple[int, ...] = WORDS) -> Iterator[Damage]:
+    """Each of ``values`` as a little-endian number of ``width`` bytes at each of these places."""
+    for place in places:
+        for value in dict.fromkeys(value % 256**width for value in values):
+            number = value.to_bytes(width, "little")
+            yield (
+                f"{value:#x} at {place}",
+                lambda content, p=place, n=number: content[:p] + n + content[p + len(n) :],  # type: ignore[misc]
+            )
+
+
+def spread(size: int, most: int, *, header: int = 0, seed: int = 0) -> list[int]:
+    """About ``most`` places of ``size`` bytes: the header, the last byte, and others drawn with ``seed``."""
+    drawn = random.Random(seed)
+    rest = range(min(header, size), size)
+    sampled = drawn.sample(rest, min(most, len(rest)))
+    return sorted({*range(min(header, size)), *sampled, size - 1})
+
+
+def become_other(path: Path, kind: str) -> None:
+    """Put something else than a plain file at ``path``."""
+    moved = path.with_name("moved")
+    path.rename(moved)
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(moved)
+    elif kind == "broken link":
+        path.symlink_to("nowhere")
+    elif kind == "link to itself":
+        path.symlink_to(path.name)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+
+
+OTHERS = ("nothing", "directory", "pipe", "link", "broken link", "link to itself", "device")

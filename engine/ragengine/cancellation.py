@@ -1,12 +1,14 @@
 """When a call has to end early: a deadline, or somebody's wish."""
 
 import math
+import numbers
 import threading
 import time
 from typing import Any
 
 from ragengine.ending import check_interpreter
 from ragengine.errors import CancelledError, DeadlineError, InputError
+from ragengine.wording import shown
 
 
 class Stop:
@@ -18,10 +20,12 @@ class Stop:
 
     def __init__(self, deadline: float | None = None, cancel: threading.Event | None = None) -> None:
         if deadline is not None and not (_is_number(deadline) and deadline > 0):
-            raise InputError(f"deadline is {deadline!r}; it must be a number of seconds above 0, or None.")
+            raise InputError(
+                f"deadline is {shown(deadline)}; it must be a number of seconds above 0, or None."
+            )
         if cancel is not None and not callable(getattr(cancel, "is_set", None)):
             raise InputError(f"cancel is {type(cancel).__name__}; it must be a threading.Event, or None.")
-        self._end = None if deadline is None else time.monotonic() + deadline
+        self._end = None if deadline is None else time.monotonic() + float(deadline)
         self._deadline = deadline
         self._cancel = cancel
 
@@ -49,7 +53,12 @@ class Stop:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:  # an int beyond float
+        return False
 
 
 NEVER = Stop()

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ragengine.answers import build_answer
 from ragengine.bundle import Bundle
 from ragengine.cancellation import Stop
-from ragengine.documents import own_documents, prune, with_priors
+from ragengine.documents import Documents, given_documents, prune, scored, with_priors
 from ragengine.ending import awaited_at_exit
 from ragengine.errors import InputError
 from ragengine.generation.generator import Generator
@@ -20,6 +20,13 @@ from ragengine.generation.rules import AllowedTokens
 from ragengine.lifetime import Resource, while_open
 from ragengine.options import GenerationOptions, checked_kind
 from ragengine.prompts import Prompts, build_prompts
+from ragengine.requests import (
+    checked_answers,
+    checked_flag,
+    checked_labels,
+    checked_question,
+    checked_questions,
+)
 from ragengine.results import Answer, Document
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.retriever import Retriever
@@ -107,10 +114,9 @@ class RagEngine(Resource):
         ``deadline`` and ``cancel`` as in :meth:`generate`.
         """
         stop = Stop.of(deadline, cancel)
-        tokens = self.retriever.tokenize(_questions([question]))
+        tokens = self.retriever.tokenize([checked_question(question)])
         with self.retriever.borrow_index() as index:
-            stop.check("before the question was encoded")
-            vectors = self.retriever.encode(tokens)
+            vectors = self.retriever.encode(tokens, stop)
             stop.check("before the search")
             n_docs = self.default_options.n_docs if n_docs is None else n_docs
             found = index.search_documents(vectors, n_docs)
@@ -162,11 +168,11 @@ class RagEngine(Resource):
         Raises :class:`OptionsError` and :class:`InputError` for what cannot be used.
         """
         stop = Stop.of(deadline, cancel)
-        questions = _questions(question)
+        questions, single = checked_questions(question), isinstance(question, str)
+        options = self._options(options, overrides)
+        own = given_documents(documents, len(questions), single=single)
         if not questions:
             return []
-        options = self._options(options, overrides)
-        own = [documents] if isinstance(question, str) and documents is not None else documents
         clock = _Clock()
         prompts = self._read(questions, options.n_docs, own, doc_pruning, clock, stop)
         hypotheses = self.generator.generate(
@@ -188,7 +194,7 @@ class RagEngine(Resource):
             )
             for number, asked in enumerate(questions)
         ]
-        return answers[0] if isinstance(question, str) else answers
+        return answers[0] if single else answers
 
     @while_open
     def stream(
@@ -211,8 +217,8 @@ class RagEngine(Resource):
         """
         stop = Stop.of(deadline, cancel)
         options = self._options(options, overrides)
-        own = None if documents is None else [documents]
-        prompts = self._read(_questions([question]), options.n_docs, own, doc_pruning, _Clock(), stop)
+        own = given_documents(documents, 1, single=True)
+        prompts = self._read([checked_question(question)], options.n_docs, own, doc_pruning, _Clock(), stop)
         tokens = self.generator.stream(*prompts.arrays, options, deadline=stop)
         return AnswerStream(
             question, prompts.documents[0], prompts.pruned[0], tokens, self._tokenizer, options
@@ -252,17 +258,13 @@ class RagEngine(Resource):
         token, and get_nll adds p(z | x) at the second.  ``deadline`` and ``cancel`` as in :meth:`generate`.
         """
         stop = Stop.of(deadline, cancel)
-        questions = _questions(question)
-        answers = [answer] if isinstance(question, str) else list(answer)
-        if len(answers) != len(questions):
-            raise InputError(
-                f"There are {len(answers)} answers for {len(questions)} questions; give one each."
-            )
+        questions, single = checked_questions(question), isinstance(question, str)
+        answers = checked_answers(answer, len(questions), single=single)
+        options = self._options(options, overrides)
+        own = given_documents(documents, len(questions), single=single)
         if not questions:
             return []
-        options = self._options(options, overrides)
-        labels = self._labels(answers, options, with_bos)  # type: ignore[arg-type]  # told apart by question
-        own = [documents] if isinstance(question, str) and documents is not None else documents
+        labels = self._labels(answers, options, with_bos)
         prompts = self._read(questions, options.n_docs, own, doc_pruning, _Clock(), stop)
         scores: list[float] = self.generator.score(
             *prompts.arrays,
@@ -271,7 +273,7 @@ class RagEngine(Resource):
             exclude_bos_score=exclude_bos_score,
             deadline=stop,
         ).tolist()
-        return scores[0] if isinstance(question, str) else scores
+        return scores[0] if single else scores
 
     @while_open
     def classify(
@@ -295,13 +297,11 @@ class RagEngine(Resource):
         was trained.  ``deadline`` and ``cancel`` as in :meth:`generate`.
         """
         stop = Stop.of(deadline, cancel)
-        chosen = list(labels) if not isinstance(labels, str) else []
-        if not chosen or len(set(chosen)) < len(chosen) or not all(isinstance(c, str) for c in chosen):
-            raise InputError(f"labels is {labels!r}; it must be a list of different strings, at least one.")
+        chosen = checked_labels(labels)
         options = self._options(options, overrides)
         targets = self._labels(chosen, options, with_bos)
-        own = None if documents is None else [documents]
-        prompts = self._read(_questions([question]), options.n_docs, own, doc_pruning, _Clock(), stop)
+        own = given_documents(documents, 1, single=True)
+        prompts = self._read([checked_question(question)], options.n_docs, own, doc_pruning, _Clock(), stop)
         log_probs = self.generator.score(
             *prompts.arrays, targets, marginalize=options.marginalize, deadline=stop
         )
@@ -333,7 +333,7 @@ class RagEngine(Resource):
         self,
         questions: list[str],
         n_docs: int,
-        documents: Any,
+        documents: Documents | None,
         doc_pruning: float | None,
         clock: "_Clock",
         stop: Stop,
@@ -342,20 +342,20 @@ class RagEngine(Resource):
         retriever = self.retriever
         with retriever.borrow_index() as index:
             tokens = retriever.tokenize(questions)
-            stop.check("before the question was encoded")
-            vectors = retriever.encode(tokens)
+            vectors = retriever.encode(tokens, stop)
             clock.stage("encode_question")
             stop.check("before the search")
             if documents is None:
                 found = index.search_documents(vectors, n_docs)
             else:
-                found = own_documents(documents, vectors, self._passage_encoder)
+                found = scored(documents, vectors, self._passage_encoder, stop)
         kept, pruned = prune(with_priors(found), doc_pruning)
         clock.stage("search")
         stop.check("after the search")
         texts = [retriever.question_text(encoded) for encoded in tokens]
+        truncated = [encoded.truncated for encoded in tokens]
         prompts = build_prompts(
-            self.bundle.manifest.rag, self._tokenizer, kept, pruned, texts, [t.truncated for t in tokens]
+            self.bundle.manifest.rag, self._tokenizer, kept, pruned, texts, truncated, stop
         )
         clock.stage("tokenize_documents")
         return prompts
@@ -363,6 +363,7 @@ class RagEngine(Resource):
     def _labels(
         self, answers: Sequence[Output], options: GenerationOptions, with_bos: bool | None
     ) -> NDArray[np.int64]:
+        checked_flag("with_bos", with_bos)
         spec = self.bundle.manifest.generator
         return build_labels(answers, options, tokenizer=self._tokenizer, spec=spec, with_bos=with_bos)
 
@@ -390,16 +391,3 @@ class _Clock:
         now = time.perf_counter()
         self.timings[name] = (now - self._last) * 1000
         self._last = now
-
-
-def _questions(question: str | Sequence[str]) -> list[str]:
-    if isinstance(question, str):
-        return [question]
-    # a mapping or set iterates, too, but not over what was meant or in an order that was
-    if not isinstance(question, Iterable) or isinstance(question, Mapping | Set | bytes):
-        raise InputError(f"A question is {type(question).__name__}; it must be a str, or a list of them.")
-    questions = list(question)
-    for number, one in enumerate(questions):
-        if not isinstance(one, str):
-            raise InputError(f"Question {number} is {type(one).__name__}; it must be a str.")
-    return questions

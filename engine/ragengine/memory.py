@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from ragengine.bundle import Bundle, GeneratorSpec
-from ragengine.errors import MemoryLimitError
+from ragengine.errors import InputError, MemoryLimitError
 from ragengine.generation.batching import ROWS
 from ragengine.retrieval.resources import available_memory
+from ragengine.wording import shown
 
 _FLOAT = 4  # bytes
 _ALWAYS_THERE = 1 << 30  # bytes; less is not looked for
@@ -42,6 +43,8 @@ def working_bytes(spec: GeneratorSpec, n_docs: int, source: int, beams: int, tar
 
 def check_weights_fit(bundle: Bundle, limit: int) -> None:
     """Refuse, before anything is loaded, a bundle whose weights alone are over ``limit`` bytes."""
+    if not isinstance(limit, int) or isinstance(limit, bool):
+        raise InputError(f"memory_limit is {shown(limit)}; it must be a whole number of bytes, or None.")
     listed = bundle.manifest.files
     folders = {bundle.manifest.question_encoder.path, bundle.manifest.generator.path}
     weights = sum(listed[f"{folder}/weights.bin"].size for folder in folders)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ragengine.errors import OptionsError
+from ragengine.wording import shown
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class GenerationOptions:
             for field in dataclasses.fields(self)
             if not _RULES[field.name][1](getattr(self, field.name))
         }
-        faults = [f"{name} is {getattr(self, name)!r:.80}, it must be {rule}" for name, rule in wrong.items()]
+        faults = [f"{n} is {shown(getattr(self, n))}, it must be {rule}" for n, rule in wrong.items()]
         if not _COMBINED & set(wrong):
             faults += self._combination_faults()
         if faults:
@@ -143,6 +144,8 @@ class GenerationOptions:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GenerationOptions":
         """Options by name, for instance a bundle's defaults."""
+        if not isinstance(values, Mapping):
+            raise OptionsError(f"options is {type(values).__name__}; it must be a dict of options by name.")
         check_names(values)
         return cls(**values)
 
@@ -170,15 +173,17 @@ def check_names(values: Mapping[str, Any]) -> None:
         if name not in OPTION_NAMES:
             near = difflib.get_close_matches(str(name), OPTION_NAMES, 1)
             faults.append(
-                f"{name!r:.80} is not a generation option" + (f"; did you mean {near[0]!r}?" if near else "")
+                f"{shown(name)} is not a generation option" + (f"; did you mean {near[0]!r}?" if near else "")
             )
     if faults:
         raise OptionsError(f"Wrong generation options: {'; '.join(faults)}.")
 
 
-def _frozen(value: Any) -> Any:
-    """Lists as tuples, so that options can be neither changed nor shared by accident."""
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+def _frozen(value: Any, depth: int = 2) -> Any:
+    """Lists, and lists in them, as tuples: so that options can be neither changed nor shared by accident."""
+    if not depth or not isinstance(value, list | tuple):
+        return value
+    return tuple(_frozen(inner, depth - 1) for inner in value)
 
 
 def _is_number(value: Any) -> bool:
@@ -227,7 +232,7 @@ _RULES: dict[str, tuple[str, Any]] = {
     "min_length": _whole(0),
     "max_new_tokens": _whole(1, optional=True),
     "min_new_tokens": _whole(0, optional=True),
-    "length_penalty": _number("from -100 to 100", lambda value: -100 <= value <= 100),
+    "length_penalty": _number("from -8 to 8", lambda value: -8 <= value <= 8),
     "early_stopping": (
         "True, False or 'never'",
         lambda value: type(value) is bool or (isinstance(value, str) and value == "never"),

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.bundle import RagSpec
+from ragengine.cancellation import NEVER, Stop
 from ragengine.documents import Documents, doc_scores
 from ragengine.text import Encoded, Tokenizer, format_prompt
 
@@ -45,18 +46,20 @@ def build_prompts(
     pruned: Documents,
     questions: list[str],
     questions_truncated: list[bool],
+    stop: Stop = NEVER,
 ) -> Prompts:
     """Join questions, as the generator is to read them, with the documents.
 
     Padding goes to the longest prompt, where transformers pads to ``max_combined_length``: the numbers
     are the same.  A question with fewer documents gets empty ones, of prior 0.  Truncation is on the
-    right, where the question is, so whatever is cut off is cut off the question.
+    right, where the question is, so whatever is cut off is cut off the question.  ``stop`` is asked before
+    each question.
     """
     width = max(map(len, documents))
-    prompts = [
-        tokenizer.encode([format_prompt(rag, d.title, d.text, question) for d in found])
-        for found, question in zip(documents, questions, strict=True)
-    ]
+    prompts = []
+    for number, (found, question) in enumerate(zip(documents, questions, strict=True)):
+        stop.check(f"after the documents of {number} of {len(questions)} questions were tokenized")
+        prompts.append(tokenizer.encode([format_prompt(rag, d.title, d.text, question) for d in found]))
     empty = [Encoded([tokenizer.spec.pad_token_id], False)]
     sequences = [prompt.ids for row in prompts for prompt in row + empty * (width - len(row))]
     ids, mask = tokenizer.pad(sequences)

@@ -10,6 +10,7 @@ from ragengine.bundle import GeneratorSpec
 from ragengine.errors import InputError, OptionsError
 from ragengine.options import GenerationOptions
 from ragengine.text import Tokenizer
+from ragengine.wording import shown
 
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
@@ -44,7 +45,7 @@ def build_labels(
     for output, row in zip(outputs, rows, strict=True):
         if spec.pad_token_id in row:
             raise InputError(
-                f"The answer {output!r} holds the pad token {spec.pad_token_id}, which is never scored; "
+                f"The answer {shown(output)} holds the pad token {spec.pad_token_id}, which is never scored; "
                 "leave it out."
             )
     labels = np.full((len(rows), 1 + longest), spec.pad_token_id, np.int64)
@@ -72,7 +73,10 @@ def _bos(options: GenerationOptions, spec: GeneratorSpec) -> int:
 
 
 def _token_ids(output: Sequence[int] | IntArray) -> list[int]:
-    tokens = np.asarray(output)
+    try:
+        tokens = np.asarray(output)
+    except (ValueError, OverflowError) as reason:
+        raise InputError(f"An answer's token ids are no array: {reason}.") from reason
     if tokens.ndim != 1 or not tokens.size or tokens.dtype.kind not in "iu":
         raise InputError(
             f"An answer's token ids are {tokens.dtype} {list(tokens.shape)}; int64 [T], T >= 1, is expected."

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ragengine.bundle import STEP_PRECISIONS, Bundle
 from ragengine.devices import check_cuda, why_no_cuda
-from ragengine.errors import BundleError, DependencyError, DeviceError, GraphOutputError
+from ragengine.errors import BundleError, DependencyError, DeviceError, GraphOutputError, InputError
 from ragengine.process import leak_in_forks
-from ragengine.wording import one_line
+from ragengine.wording import one_line, shown
 
 try:
     import onnxruntime as ort
@@ -32,6 +32,8 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 ResolvedDevice: TypeAlias = Literal["cpu", "cuda"]
 
 log = logging.getLogger("ragengine")
+
+MOST_THREADS = 1024
 
 ort.set_default_logger_severity(3)
 
@@ -97,6 +99,7 @@ def create_session(
     Threads spin inside a run and stop with it: between questions an engine embedded in an application costs
     nothing.  (Never spinning was slower, docs/design.md.)
     """
+    _check_threads(threads)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.inter_op_num_threads = 1
@@ -142,6 +145,14 @@ def create_session(
         )
     leak_in_forks(session)  # its destructor joins threads
     return session
+
+
+def _check_threads(threads: Any) -> None:
+    whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (whole and 1 <= threads <= MOST_THREADS):
+        raise InputError(
+            f"threads is {shown(threads)}; it must be a whole number from 1 to {MOST_THREADS}, or None."
+        )
 
 
 def run_options(graph: int) -> ort.RunOptions:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.ending import awaited_at_exit
-from ragengine.generation.generator import StreamedToken
+from ragengine.generation.outputs import StreamedToken
 from ragengine.options import GenerationOptions
 from ragengine.results import Document
 from ragengine.text import Tokenizer

@@ -1,8 +1,12 @@
-"""Words of others inside our messages."""
+"""Words and values of others inside our messages."""
 
-from typing import Final
+import reprlib
+from typing import Any, Final
 
 _LONGEST: Final = 400
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def one_line(reason: object) -> str:
@@ -13,3 +17,8 @@ def one_line(reason: object) -> str:
     text = "".join(character if character.isprintable() else " " for character in str(reason))
     line = " ".join(text.split()).rstrip(".")
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def shown(value: Any) -> str:
+    """A user's value as it is written in Python; of a long or deep one its beginning."""
+    return _SHORT.repr(value)

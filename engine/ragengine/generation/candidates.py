@@ -147,7 +147,8 @@ def _members(tokens: IntArray, sets: TokenSets) -> NDArray[np.bool_]:
     for question, beams in enumerate(tokens.tolist()):
         for beam, row in enumerate(beams):
             wanted = sets[question][beam]
+            first = {token: place for place, token in reversed(list(enumerate(row)))}
             member[question, beam] = [
-                token in wanted and token not in row[:place] for place, token in enumerate(row)
+                token in wanted and first[token] == place for place, token in enumerate(row)
             ]
     return member

@@ -1,11 +1,10 @@
 """`Generator`: token ids of documents in, hypotheses or log-probabilities out."""
 
-import operator
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,13 @@ from ragengine.ending import awaited_at_exit
 from ragengine.errors import InputError, OptionsError
 from ragengine.generation.beam_search import beam_search
 from ragengine.generation.decoding import Reading
+from ragengine.generation.inputs import (
+    checked_allowed,
+    checked_contexts,
+    checked_labels,
+    checked_marginalize,
+    numbered_from,
+)
 from ragengine.generation.likelihood import sequence_log_likelihood, token_log_likelihood
 from ragengine.generation.mixture import (
     Marginalize,
@@ -28,7 +34,7 @@ from ragengine.generation.mixture import (
     token_weights,
 )
 from ragengine.generation.model import GeneratorModel
-from ragengine.generation.outputs import Output, hypothesis
+from ragengine.generation.outputs import ForwardOutput, Output, StreamedToken, hypothesis, no_output
 from ragengine.generation.rules import AllowedTokens, Rules
 from ragengine.generation.sample import greedy_tokens, sample
 from ragengine.generation.sequence import fast, search_by_document, thorough
@@ -37,38 +43,12 @@ from ragengine.generation.trie import output_log_probs
 from ragengine.lifetime import Resource, while_open
 from ragengine.memory import check_weights_fit, questions_at_once, questions_that_fit
 from ragengine.options import GenerationOptions, checked_kind
+from ragengine.requests import checked_flag
 from ragengine.results import Hypothesis
 from ragengine.sessions import Device
 
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class ForwardOutput:
-    """Log-probabilities of given labels, what `RetrievAugLMMarginOutput` gives a researcher.
-
-    log_prior           float32 [Q, D]     log p(z | x)
-    document_log_probs  float32 [Q, D, T]  log p(y_t | x, z, y_<t)
-    log_probs           float32 [Q, T]     log p(y_t | x, y_<t) of the model that was asked for
-    posteriors          float32 [Q, T, D]
-
-    T counts the labels without the first, which the decoder only reads.
-    """
-
-    log_prior: FloatArray
-    document_log_probs: FloatArray
-    log_probs: FloatArray
-    posteriors: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class StreamedToken:
-    """One token of a running search: its id, log p(y_t | x, y_<t), and its posterior, float32 [D]."""
-
-    token_id: int
-    log_prob: float
-    posterior: FloatArray
 
 
 class Generator(Resource):
@@ -148,16 +128,13 @@ class Generator(Resource):
         :class:`CancelledError`, and nothing of it is left.
         """
         stop = Stop.of(deadline, cancel)
-        options = options or self.default_options
-        self.check_options(options)
-        ids, mask, scores = self._checked(context_input_ids, context_attention_mask, doc_scores)
-        allowed = prefix_allowed_tokens_fn and _checked_allowed(
-            prefix_allowed_tokens_fn, self._model.spec.vocab_size
-        )
+        options, spec = self._checked_options(options), self._model.spec
+        ids, mask, scores = checked_contexts(spec, context_input_ids, context_attention_mask, doc_scores)
+        allowed = checked_allowed(prefix_allowed_tokens_fn, spec.vocab_size)
         hypotheses: list[list[Hypothesis]] = []
         while (done := len(hypotheses)) < len(ids):
             part = slice(done, done + self._questions_at_once(ids.shape, options))
-            numbered = None if allowed is None else _numbered_from(done, allowed)
+            numbered = numbered_from(done, allowed)
             hypotheses += self._generated(ids[part], mask[part], scores[part], options, numbered, done, stop)
         return hypotheses
 
@@ -179,10 +156,7 @@ class Generator(Resource):
             outputs = self._over_the_marginal(reading, prior, rules)
         for question, found in enumerate(outputs):
             if not found:
-                raise OptionsError(
-                    f"The options leave no output for question {first + question}: at some step every token "
-                    "was banned; loosen suppress_tokens, bad_words_ids, the n-gram rules or allowed tokens."
-                )
+                raise no_output(first + question)
         hypotheses = [
             [hypothesis(output, prior[question], options.marginalize) for output in found]
             for question, found in enumerate(outputs)
@@ -208,7 +182,7 @@ class Generator(Resource):
         Raises :class:`OptionsError` for a search whose first token is not known before its last.
         """
         stop = Stop.of(deadline, cancel)
-        options = options or self.default_options
+        options = self._checked_options(options)
         if options.num_beams > 1 or options.do_sample:
             raise OptionsError(
                 f"A search with num_beams={options.num_beams}, do_sample={options.do_sample} cannot stream: "
@@ -219,8 +193,9 @@ class Generator(Resource):
                 f"RAG-Sequence with search={options.search!r} cannot stream: whole outputs are ranked at its "
                 "end; use search='joint'."
             )
-        self.check_options(options)
-        ids, mask, scores = self._checked(context_input_ids, context_attention_mask, doc_scores)
+        ids, mask, scores = checked_contexts(
+            self._model.spec, context_input_ids, context_attention_mask, doc_scores
+        )
         if len(ids) != 1:
             raise InputError(f"{len(ids)} questions cannot stream together; stream one at a time.")
         self._questions_at_once(ids.shape, options)
@@ -262,17 +237,14 @@ class Generator(Resource):
         ``deadline`` and ``cancel`` as in :meth:`generate`.
         """
         stop = Stop.of(deadline, cancel)
-        marginalize = marginalize or self.default_options.marginalize
-        ids, mask, scores = self._checked(context_input_ids, context_attention_mask, doc_scores)
-        labels = self._checked_labels(labels, len(ids))
-        prior, starts = log_prior(scores), labels[:, 0].tolist()
-        if len(ids) == 1 and len(labels) > 1:
-            targets, starts = [list(labels[:, 1:])], starts[:1]
+        marginalize = checked_marginalize(marginalize, self.default_options.marginalize)
+        spec = self._model.spec
+        ids, mask, scores = checked_contexts(spec, context_input_ids, context_attention_mask, doc_scores)
+        labels = checked_labels(spec, labels, len(ids))
+        prior = log_prior(scores)
+        if len(ids) == 1:
             prior = np.repeat(prior, len(labels), axis=0)
-        else:
-            targets = [[row] for row in labels[:, 1:]]
-        found = output_log_probs(self._model, self._model.read(ids, mask, stop), targets, starts)
-        per_document = np.stack([output for outputs in found for output in outputs])  # [Q, T, D]
+        per_document = self._under_each_document(ids, mask, labels, stop)  # [Q, T, D]
         weights = np.stack(
             [token_weights(p, given, marginalize)[:-1] for p, given in zip(prior, per_document, strict=True)]
         )
@@ -302,8 +274,9 @@ class Generator(Resource):
         the first label, so that one is read and not scored.  ``marginalize`` and ``exclude_bos_score``
         default to the model's; ``deadline`` and ``cancel`` as in :meth:`generate`.
         """
-        options, spec = self.default_options, self._model.spec
-        marginalize = marginalize or options.marginalize
+        spec = self._model.spec
+        marginalize = checked_marginalize(marginalize, self.default_options.marginalize)
+        checked_flag("exclude_bos_score", exclude_bos_score)
         output = self.forward(
             context_input_ids,
             context_attention_mask,
@@ -333,6 +306,32 @@ class Generator(Resource):
 
     def _release(self) -> None:
         del self._model
+
+    def _checked_options(self, options: GenerationOptions | None) -> GenerationOptions:
+        options = self.default_options if options is None else options
+        self.check_options(options)
+        return options
+
+    def _under_each_document(self, ids: IntArray, mask: IntArray, labels: IntArray, stop: Stop) -> FloatArray:
+        """log p(y_t | x, z, y_<t) of labels [Q, T + 1]: float32 [Q, T, D], as many at once as there is memory
+        for.
+
+        Several labels of one question are one trie over one reading.
+        """
+        shape = len(labels), *ids.shape[1:]
+        at_once = self._fitting(shape, beams=1, target=labels.shape[1])
+        reading = self._model.read(ids, mask, stop) if len(ids) == 1 else None
+        found: list[FloatArray] = []
+        for start in range(0, len(labels), at_once):
+            part = slice(start, start + at_once)
+            starts, targets = labels[part, 0].tolist(), labels[part, 1:]
+            if reading is not None:
+                (outputs,) = output_log_probs(self._model, reading, [list(targets)], starts[:1])
+                found += outputs
+                continue
+            own, rows = self._model.read(ids[part], mask[part], stop), [[row] for row in targets]
+            found += [output for (output,) in output_log_probs(self._model, own, rows, starts)]
+        return np.stack(found)
 
     def _by_document(self, reading: Reading, prior: FloatArray, rules: Rules) -> list[list[Output]]:
         found = search_by_document(self._model, reading, rules, prior.shape[1])
@@ -366,98 +365,18 @@ class Generator(Resource):
 
     def _questions_at_once(self, shape: tuple[int, ...], options: GenerationOptions) -> int:
         """How many of Q questions [Q, D, S] are searched together: all, if there is memory for them."""
+        beams = max(options.num_beams, options.num_return_sequences)
+        return self._fitting(shape, beams, options.longest)
+
+    def _fitting(self, shape: tuple[int, ...], beams: int, target: int) -> int:
+        """How many of Q questions [Q, D, S] there is memory for, with ``beams`` of ``target`` tokens each."""
         questions, n_docs, source = shape
-        sizes = n_docs, source, max(options.num_beams, options.num_return_sequences), options.longest
         if self.memory_limit is None:
-            return questions_that_fit(self._model.spec, questions, *sizes)
-        return questions_at_once(self._model.spec, self.memory_limit, *sizes)
-
-    def _checked(
-        self, ids: IntArray, mask: IntArray, doc_scores: FloatArray
-    ) -> tuple[IntArray, IntArray, FloatArray]:
-        ids, mask = _array("context_input_ids", ids), _array("context_attention_mask", mask)
-        doc_scores = _array("doc_scores", doc_scores)
-        if ids.ndim != 3 or 0 in ids.shape or ids.dtype.kind not in "iu":
-            raise _unfit("context_input_ids", ids, "int64 [Q, D, S]")
-        if mask.shape != ids.shape or mask.dtype.kind not in "iub":
-            raise _unfit("context_attention_mask", mask, f"int64 {list(ids.shape)}")
-        if doc_scores.shape != ids.shape[:2] or doc_scores.dtype.kind != "f":
-            raise _unfit("doc_scores", doc_scores, f"float32 {list(ids.shape[:2])}")
-        if ids.shape[2] > self._model.spec.max_positions:
-            longest = self._model.spec.max_positions
-            raise InputError(f"Documents have {ids.shape[2]} tokens; the generator reads at most {longest}.")
-        if not (mask != 0).any(axis=2).all():
-            raise InputError(
-                "A document is masked whole; give it at least one token, or a doc_score of -inf."
-            )
-        self._check_tokens("context_input_ids", ids)
-        return ids.astype(np.int64), (mask != 0).astype(np.int64), doc_scores.astype(np.float32)
-
-    def _checked_labels(self, labels: IntArray, questions: int) -> IntArray:
-        labels = _array("labels", labels)
-        fitting = labels.ndim == 2 and (len(labels) == questions or questions == 1)
-        if not fitting or labels.dtype.kind not in "iu" or not labels.size:
-            raise _unfit("labels", labels, f"int64 [{questions}, T], T >= 1,")
-        if questions == 1 and (labels[:, 0] != labels[0, 0]).any():
-            raise InputError("Several labels of one question start with different tokens; score them apart.")
-        if labels.shape[1] > self._model.spec.max_positions:
-            longest = self._model.spec.max_positions
-            raise InputError(f"labels have {labels.shape[1]} tokens; the generator writes at most {longest}.")
-        self._check_tokens("labels", labels)
-        return labels.astype(np.int64)
-
-    def _check_tokens(self, name: str, ids: IntArray) -> None:
-        if ids.min() < 0 or ids.max() >= self._model.spec.vocab_size:
-            raise InputError(
-                f"{name} hold token {ids.min() if ids.min() < 0 else ids.max()}; "
-                f"the vocabulary has tokens 0 to {self._model.spec.vocab_size - 1}."
-            )
+            return questions_that_fit(self._model.spec, questions, n_docs, source, beams, target)
+        return questions_at_once(self._model.spec, self.memory_limit, n_docs, source, beams, target)
 
 
 def _joint_ranking(hypotheses: list[Hypothesis], options: GenerationOptions) -> list[Hypothesis]:
     """The joint search ranks and scores what it found by log p(y | x), as the thorough one does."""
     ranked = sorted(hypotheses, key=lambda h: -h.log_prob)[: options.num_return_sequences]
     return [replace(h, score=h.log_prob) for h in ranked]
-
-
-def _checked_allowed(allowed_tokens: AllowedTokens, vocab_size: int) -> AllowedTokens:
-    """``allowed_tokens`` with what it returns checked; its own exceptions come out as they are."""
-    if not callable(allowed_tokens):
-        raise InputError(
-            f"prefix_allowed_tokens_fn is {type(allowed_tokens).__name__}; it must be a function."
-        )
-
-    def allowed(question: int, tokens: list[int]) -> list[int]:
-        found = allowed_tokens(question, tokens)
-        try:
-            ids = [operator.index(token) for token in found]
-        except TypeError as reason:
-            raise InputError(
-                f"prefix_allowed_tokens_fn returned {found!r:.80} for question {question}; it must return "
-                "token ids."
-            ) from reason
-        outside = [token for token in ids if not 0 <= token < vocab_size]
-        if outside:
-            raise InputError(
-                f"prefix_allowed_tokens_fn returned token {outside[0]} for question {question}; the "
-                f"vocabulary has tokens 0 to {vocab_size - 1}."
-            )
-        return ids
-
-    return allowed
-
-
-def _array(name: str, given: Any) -> NDArray[Any]:
-    try:
-        return np.asarray(given)
-    except (ValueError, TypeError, OverflowError) as reason:  # rows of different lengths
-        raise InputError(f"{name} is not an array: {reason}.") from reason
-
-
-def _numbered_from(first: int, allowed_tokens: AllowedTokens) -> AllowedTokens:
-    """``allowed_tokens`` for questions that are counted from ``first``."""
-    return lambda question, tokens: allowed_tokens(first + question, tokens)
-
-
-def _unfit(name: str, array: NDArray[Any], expected: str) -> InputError:
-    return InputError(f"{name} is {array.dtype} {list(array.shape)}; {expected} is expected.")

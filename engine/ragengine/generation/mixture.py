@@ -29,7 +29,9 @@ def log_prior(doc_scores: FloatArray) -> FloatArray:
         raise InputError(
             "Every doc_score of a question is -inf; at least one document must have a finite score."
         )
-    return doc_scores - logsumexp(doc_scores, axis=1)[:, None]
+    with np.errstate(over="ignore"):  # a difference beyond float32 is a prior of 0
+        log_priors: FloatArray = doc_scores - logsumexp(doc_scores, axis=1)[:, None]
+    return log_priors
 
 
 def token_weights(log_prior: FloatArray, log_probs: FloatArray, marginalize: Marginalize) -> FloatArray:
@@ -80,6 +82,6 @@ def logsumexp(values: FloatArray, axis: int) -> FloatArray:
     """log Σ exp along ``axis``; -inf where every value is."""
     largest = values.max(axis=axis, keepdims=True)
     finite = np.where(np.isfinite(largest), largest, np.float32(0))
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         total: FloatArray = np.log(np.exp(values - finite).sum(axis=axis)) + finite.squeeze(axis)
     return total

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.generation.beams import Beams
-from ragengine.generation.candidates import Candidates
+from ragengine.generation.candidates import DEAD, Candidates
 from ragengine.generation.mixture import token_log_probs, token_weights
-from ragengine.generation.outputs import Output
+from ragengine.generation.outputs import Output, no_output
 from ragengine.generation.sampling import Sampler
 from ragengine.generation.stepper import Stepper
 from ragengine.options import GenerationOptions
@@ -18,7 +18,8 @@ from ragengine.options import GenerationOptions
 def sample(stepper: Stepper) -> list[list[Output]]:
     """``num_return_sequences`` independent draws of y from p(y | x) for each of Q questions.
 
-    In the order drawn; the score is the model's log-probability over length ** length_penalty.
+    In the order drawn; the score is the model's log-probability over length ** length_penalty.  Fewer where
+    the rules left a draw no token.
     """
     options, (num_questions, n_docs) = stepper.options, stepper.log_prior.shape
     count = options.num_return_sequences
@@ -37,10 +38,11 @@ def sample(stepper: Stepper) -> list[list[Output]]:
         chosen = sampler.one_per_beam(candidates, np.zeros((num_questions, count), np.float32))
         continued = running.continued(chosen, length)
         continued.lengths[done] = running.lengths[done]
-        continued.scores = running.scores
+        stuck = ~done & (chosen.scores == DEAD)
+        continued.scores = np.where(stuck, DEAD, running.scores)
         running = continued
         parents = np.arange(count)[None].repeat(num_questions, axis=0)
-        done |= np.isin(chosen.tokens, options.eos_token_ids)
+        done |= stuck | np.isin(chosen.tokens, options.eos_token_ids)
         if done.all():
             break
     return [
@@ -56,7 +58,10 @@ def _scored(output: Output, log_prior: NDArray[np.float32], options: GenerationO
 
 
 def greedy_tokens(stepper: Stepper) -> Iterator[Candidates]:
-    """The tokens of a greedy search of one question, each as it is found."""
+    """The tokens of a greedy search of one question, each as it is found.
+
+    Raises :class:`OptionsError` where the rules leave no token.
+    """
     options, (num_questions, n_docs) = stepper.options, stepper.log_prior.shape
     running = Beams.started(num_questions, 1, n_docs, options)
     parents = np.zeros((num_questions, 1), np.int64)
@@ -65,6 +70,8 @@ def greedy_tokens(stepper: Stepper) -> Iterator[Candidates]:
             running.tokens[:, :, :length], running.log_probs[:, :, 1:length], parents, running.scores, 2
         )
         chosen = candidates.best(1)
+        if (chosen.scores == DEAD).any():
+            raise no_output(0)
         running = running.continued(chosen, length)
         yield chosen
         if np.isin(chosen.tokens, options.eos_token_ids).all():

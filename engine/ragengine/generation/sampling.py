@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ragengine.generation.candidates import Candidates
+from ragengine.generation.candidates import DEAD, Candidates
 from ragengine.generation.mixture import logsumexp
 from ragengine.options import GenerationOptions
 
@@ -72,10 +72,15 @@ class Sampler:
         return replace(taken, scores=np.take_along_axis(flat, chosen, axis=1))
 
     def one_per_beam(self, candidates: Candidates, beam_scores: FloatArray) -> Candidates:
-        """One continuation of every beam: C = B, in the order of the beams (multinomial sampling)."""
+        """One continuation of every beam: C = B, in the order of the beams (multinomial sampling).
+
+        It is dead where the rules left the beam nothing to draw.
+        """
         places, tokens, scores = self._warped_by_beam(candidates, beam_scores)
         chosen = draw(scores, self._noise(tokens), 1)  # [Q, B, 1]
-        return candidates.take(np.take_along_axis(places, chosen, axis=2)[..., 0])
+        taken = candidates.take(np.take_along_axis(places, chosen, axis=2)[..., 0])
+        nothing = np.take_along_axis(scores, chosen, axis=2)[..., 0] == OUT
+        return replace(taken, scores=np.where(nothing, DEAD, taken.scores))
 
     def _noise(self, tokens: IntArray) -> NDArray[np.float64]:
         """A Gumbel variable for each of ``tokens`` [Q, B, N], out of one for every token of every beam.

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.bundle import Bundle, EncoderSpec
+from ragengine.cancellation import NEVER, Stop
 from ragengine.errors import GraphOutputError
 from ragengine.sessions import Device, InferenceSession, create_session, graph_device, run_arrays
 from ragengine.text import Encoded, Tokenizer
@@ -46,12 +47,13 @@ class TextEncoder:
         return self.encode_tokens(self.tokenizer.encode(passages))
 
     def encode_by_length(
-        self, passages: Sequence[tuple[str, str]], batch_tokens: int = BATCH_TOKENS
+        self, passages: Sequence[tuple[str, str]], batch_tokens: int = BATCH_TOKENS, stop: Stop = NEVER
     ) -> FloatArray:
         """d(z) of (title, text) pairs, float32 [N, E], in batches of up to ``batch_tokens`` with their
         padding.
 
         Texts of similar length are read together, so that little is padded, and short ones in large batches.
+        ``stop`` is asked before each batch.
         """
         texts = self.tokenizer.encode(passages)
         by_length = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
@@ -59,6 +61,7 @@ class TextEncoder:
         batch: list[int] = []
         for row in by_length:
             if batch and (len(batch) + 1) * len(texts[row].ids) > batch_tokens:
+                stop.check("while the documents were scored")
                 vectors[batch] = self.encode_tokens([texts[other] for other in batch])
                 batch = []
             batch.append(row)

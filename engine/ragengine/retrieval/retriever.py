@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.bundle import Bundle
+from ragengine.cancellation import NEVER, Stop
 from ragengine.ending import awaited_at_exit
+from ragengine.errors import InputError
 from ragengine.lifetime import Resource, while_open
+from ragengine.requests import checked_questions
 from ragengine.results import Document
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
@@ -103,7 +106,7 @@ class Retriever(Resource):
     @while_open
     def tokenize(self, questions: Sequence[str]) -> list[Encoded]:
         """Question tokens x, ``[CLS] question [SEP]``, cut at the encoder's longest input."""
-        return self._encoder.tokenizer.encode(questions)
+        return self._encoder.tokenizer.encode(checked_questions(questions))
 
     @while_open
     def question_text(self, tokens: Encoded) -> str:
@@ -114,10 +117,14 @@ class Retriever(Resource):
         return self._encoder.tokenizer.decode(tokens.ids)
 
     @while_open
-    def encode(self, tokens: Sequence[Encoded]) -> FloatArray:
-        """q(x): float32 [Q, E]."""
-        parts = [tokens[i : i + _QUESTIONS_AT_ONCE] for i in range(0, len(tokens), _QUESTIONS_AT_ONCE)]
-        return np.concatenate([self._encoder.encode_tokens(part) for part in parts])
+    def encode(self, tokens: Sequence[Encoded], stop: Stop = NEVER) -> FloatArray:
+        """q(x): float32 [Q, E]; ``stop`` is asked before each batch."""
+        vectors = np.empty((len(tokens), self._encoder.dimension), np.float32)
+        for start in range(0, len(tokens), _QUESTIONS_AT_ONCE):
+            stop.check(f"after {start} of {len(tokens)} questions were encoded")
+            part = slice(start, start + _QUESTIONS_AT_ONCE)
+            vectors[part] = self._encoder.encode_tokens(tokens[part])
+        return vectors
 
     @while_open
     def search_vectors(
@@ -135,10 +142,12 @@ class Retriever(Resource):
         candidates re-ranked; where not given, as the index was tuned.  Raises :class:`InputError` for
         vectors or settings that this index does not take.
         """
+        try:
+            questions = np.asarray(vectors)
+        except (ValueError, TypeError, OverflowError, RuntimeError) as reason:  # rows of different lengths
+            raise InputError(f"Question vectors are no array: {reason}.") from reason
         with self._slot.borrow() as index:
-            return index.search_documents(
-                np.asarray(vectors), n_docs, nprobe=nprobe, rerank_width=rerank_width
-            )
+            return index.search_documents(questions, n_docs, nprobe=nprobe, rerank_width=rerank_width)
 
     def _release(self) -> None:
         self._slot.close()

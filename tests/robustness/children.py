@@ -218,7 +218,7 @@ def main(arguments: list[str]) -> None:
             print(run_cases(arguments[0], Path(folder), exhaustive="--exhaustive" in arguments))
         print(f"{time.perf_counter() - started:.1f} s")
         return
-    module: Cases = importlib.import_module(arguments[1])  # type: ignore[assignment]  # it has the functions
+    module: Cases = importlib.import_module(arguments[1])
     scratch = Path(arguments[2])
     if arguments[0] == "prepare":
         module.prepare(scratch / "base")

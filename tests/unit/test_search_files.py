@@ -4,13 +4,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import pytest
 
-from ragengine.errors import IndexFolderError
+from ragengine.errors import IndexFolderError, InputError
 from ragengine.retrieval.faiss_file import read_faiss
+from ragengine.retrieval.filling import empty_faiss_index
 from ragengine.retrieval.index import FAISS_FILE, PassageIndex
 from tests.unit.bundles import random_vectors, rewrite_manifest, write_bundle
 
@@ -143,3 +145,36 @@ def test_empty_faiss_file_is_refused(build: Callable[..., Path]) -> None:
     rewrite_manifest(path)
     with pytest.raises(IndexFolderError, match=r"index\.faiss cannot be read by faiss"):
         PassageIndex.open(path)
+
+
+@pytest.mark.parametrize(
+    ("factory", "kind"), [("RaBitQ", "IndexRaBitQ"), ("PCA8,IVF4,RQ2x4", "IndexIVFResidualQuantizer")]
+)
+def test_a_kind_that_is_not_searched_is_neither_read_nor_built(
+    tmp_path: Path, factory: str, kind: str
+) -> None:
+    """A forged IndexRaBitQ crashes FAISS; kinds that nobody has tried so are not let in."""
+    path = write(tmp_path / "index.faiss", factory)
+    for mapped in (True, False):
+        with pytest.raises(IndexFolderError, match=rf"index\.faiss holds an {kind}, .* use Flat, SQ"):
+            read_faiss(path, mapped=mapped)
+    with pytest.raises(InputError, match=f"makes an {kind}, which ragengine does not search"):
+        empty_faiss_index(factory, 16)
+
+
+def test_an_index_without_training_is_refused(tmp_path: Path) -> None:
+    made = faiss.index_factory(16, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT)
+    faiss.write_index(made, str(tmp_path / "index.faiss"))
+    with pytest.raises(IndexFolderError, match="has an IndexIVFFlat without training"):
+        read_faiss(tmp_path / "index.faiss", mapped=True)
+
+
+def test_an_index_in_an_index_has_as_many_vectors(tmp_path: Path) -> None:
+    """FAISS would look beyond the end of the shorter one."""
+    made: Any = faiss.index_factory(16, "PQ4x4,RFlat", faiss.METRIC_INNER_PRODUCT)
+    made.train(random_vectors(400, 16))
+    made.add(random_vectors(400, 16))
+    faiss.downcast_index(made.refine_index).add(random_vectors(1, 16))
+    faiss.write_index(made, str(tmp_path / "index.faiss"))
+    with pytest.raises(IndexFolderError, match="has an IndexRefineFlat of 400 parts over 401"):
+        read_faiss(tmp_path / "index.faiss", mapped=False)

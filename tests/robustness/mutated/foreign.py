@@ -39,6 +39,8 @@ IMPORTED = {
     "itq": "ITQ8,LSH",
     "pad": "Pad32,Flat",
 }
+# Kinds that are not searched; fast scan has lists of its own form, which no import goes through.
+_REFUSED = {"fast_scan", "lsh", "rq", "lsq", "prq", "ivf_rq", "rabitq", "ivf_rabitq", "itq"}
 _L2 = {"dpr", "lsh", "itq"}
 
 
@@ -53,8 +55,9 @@ def _made(name: str, factory: str) -> faiss.Index:
     data, sample = vectors(), vectors(seed=9, count=300)
     if name == "dpr":  # one norm for all, by a component more
         data, sample = (_augmented(array) for array in (data, sample))
+    sample = np.concatenate([data, sample])
     if name == "nsg":  # needs more than a hundred
-        data = np.concatenate([data, sample])
+        data = sample
     made = faiss.index_factory(data.shape[1], factory, metric)
     made.train(sample)
     made.add_with_ids(data, np.arange(len(data))) if "IDMap" in factory else made.add(data)
@@ -68,7 +71,11 @@ def _augmented(array: np.ndarray) -> np.ndarray:
 
 def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
     for path in sorted(base.glob("*.faiss")):
-        yield Case(f"{path.stem}: as it was written", partial(_import, path, bytes))
+        run = partial(_import, path, bytes)
+        if path.stem in _REFUSED:
+            yield Case(f"{path.stem}: as it was written", run, "refused", mentions=path.name)
+        else:
+            yield Case(f"{path.stem}: as it was written", run, "answered")
         damages = list(stream_damages(path.stat().st_size))
         most = min(_SAMPLED_MANY if exhaustive else _SAMPLED, len(damages))
         for what, damage in random.Random(path.stem).sample(damages, most):

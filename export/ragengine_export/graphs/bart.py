@@ -35,8 +35,8 @@ from ragengine_export.graphs.layers import (
     number,
     saturated,
 )
-from ragengine_export.graphs.layout import Layout
 from ragengine_export.graphs.mixture import Mixture
+from ragengine_export.graphs.step_inputs import StepInputs
 from ragengine_export.graphs.stored import cast
 
 POSITION_OFFSET = 2  # BartLearnedPositionalEmbedding: positions start at row 2
@@ -196,41 +196,6 @@ class _CrossKeyValue(nn.Module):
             return op.Transpose(op.Reshape(x, self._heads), perm=[0, 2, 1, 3])
 
         return split_heads(self.k_proj(op, states)), split_heads(self.v_proj(op, states))
-
-
-@dataclass(frozen=True)
-class StepInputs:
-    """The decoder step's inputs; shapes are in :class:`BartDecoder` and :class:`Mixture`.
-
-    ``fixed`` is None where the past grows, and ``context_attention_mask`` where it does not.
-    """
-
-    token_ids: ir.Value
-    own_past: ir.Value
-    position: ir.Value
-    context_attention_mask: ir.Value | None
-    log_weights: ir.Value
-    beam_scores: ir.Value
-    num_candidates: ir.Value
-    probe_ids: ir.Value
-    cross: list[tuple[ir.Value, ir.Value]]
-    past: list[tuple[ir.Value, ir.Value]]
-    layout: Layout
-    fixed: "FixedInputs | None" = None
-
-
-@dataclass(frozen=True)
-class FixedInputs:
-    """What the step of fixed capacity takes besides.
-
-    places        int64 [Q·D, H, B, K]  where along P this step's keys and values are written
-    context_bias  [Q·D, 1, B, S]        0 for a token of a document, very negative for padding
-    best_scores   float32 [Q, 1]        the best of ``beam_scores``
-    """
-
-    places: ir.Value
-    context_bias: ir.Value
-    best_scores: ir.Value
 
 
 class BartDecoder(nn.Module):

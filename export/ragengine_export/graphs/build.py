@@ -6,16 +6,10 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript import GraphBuilder
 
-from ragengine_export.graphs.bart import (
-    BartCrossProjections,
-    BartDecoder,
-    BartEncoder,
-    BartShape,
-    FixedInputs,
-    StepInputs,
-)
+from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder, BartShape
 from ragengine_export.graphs.bert import BertEncoder
 from ragengine_export.graphs.layout import Layout, computed_layout, given_layout
+from ragengine_export.graphs.step_inputs import FixedInputs, StepInputs
 
 OPSET = 20
 IR_VERSION = 10  # what onnx opset 20 came with; every onnxruntime since 1.18 reads it

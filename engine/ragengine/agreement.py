@@ -165,7 +165,7 @@ def _read_graphs(folder: Path, manifest: "BundleManifest", faults: list[str]) ->
 
 
 def _encoder_faults(folder: Path, field: str, spec: "EncoderSpec", graphs: Graphs) -> Iterator[str]:
-    name = f"{spec.path}/encoder.onnx"
+    name = f"{spec.path}/{spec.graph}"
     graph = graphs.get(name)
     if graph is None:
         return  # it has been said why

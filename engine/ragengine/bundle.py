@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from ragengine import folders
 from ragengine.agreement import bundle_faults
@@ -10,7 +10,9 @@ from ragengine.errors import BundleError
 from ragengine.schema import FileName, Hash, Line, Range, Size, TokenId, told
 
 FORMAT = "ragengine-bundle"
-FORMAT_VERSION = 3  # 3 has step.onnx, which CUDA needs
+FORMAT_VERSION = 4  # 3 has step.onnx, which CUDA needs; 4 has EncoderSpec.graph
+ENCODER_GRAPH: Final = "encoder.onnx"
+PASSAGES_GRAPH: Final = "passages.onnx"
 GENERATOR_GRAPHS = ("encoder.onnx", "cross.onnx", "decoder.onnx")
 STEP_GRAPH = "step.onnx"
 STEP_PRECISIONS = ("fp32", "fp16")  # whose operators CUDA has; the others are for the CPU
@@ -34,7 +36,9 @@ class TokenizerSpec:
 class EncoderSpec:
     """A BERT encoder of questions or passages.
 
-    ``path`` is its folder in the bundle; both sides share one where their weights are the same.
+    ``path`` is its folder in the bundle, ``graph`` the file in it.  Both sides share the graph where all
+    their weights are the same, and the folder where some are: ``passages.onnx`` then reads those from the
+    question encoder's weights.
     ``fingerprint`` identifies the weights, whatever the precision they are stored in: an index
     remembers the one that encoded its passages.
     """
@@ -44,6 +48,7 @@ class EncoderSpec:
     fingerprint: Hash
     dimension: Size
     tokenizer: TokenizerSpec
+    graph: Literal["encoder.onnx", "passages.onnx"] = ENCODER_GRAPH
 
 
 @dataclass(frozen=True)
@@ -135,11 +140,10 @@ class Bundle:
 
     def _needed(self) -> set[str]:
         """The files that will be opened; only listed files are checked, so they must be listed."""
-        question, generator = self.manifest.question_encoder.path, self.manifest.generator.path
-        passage = self.index_encoder.path
+        generator = self.manifest.generator.path
         needed = {
-            f"{folder}/{name}"
-            for folder in (question, passage)
-            for name in ("encoder.onnx", "tokenizer.json")
+            f"{encoder.path}/{name}"
+            for encoder in (self.manifest.question_encoder, self.index_encoder)
+            for name in (encoder.graph, "tokenizer.json")
         }
         return needed | {f"{generator}/{name}" for name in (*GENERATOR_GRAPHS, "tokenizer.json")}

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+import numpy as np
 import onnx_ir as ir
 import transformers
 
@@ -33,7 +34,15 @@ from ragengine_export.graphs.build import (
     generator_step_model,
     text_encoder_model,
 )
-from ragengine_export.weights import Precision, WeightWriter, bind, computes_in, fingerprint
+from ragengine_export.weights import (
+    PASSAGES_FILE,
+    Precision,
+    State,
+    WeightWriter,
+    bind,
+    computes_in,
+    fingerprint,
+)
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -88,19 +97,12 @@ def export_checkpoint(
 
 
 def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bool) -> ExportReport:
-    question = _write_encoder(checkpoint.question_encoder, folder, "question_encoder", precision)
-    done = (
-        [checks.check_encoder(folder / question.path / "encoder.onnx", checkpoint.question_encoder)]
-        if check
-        else []
-    )
-    passage = None
-    if checkpoint.context_encoder is not None:
-        passage = _write_passage_encoder(checkpoint.context_encoder, folder, question, precision)
-        if check and passage.path != question.path:
-            done.append(
-                checks.check_encoder(folder / passage.path / "encoder.onnx", checkpoint.context_encoder)
-            )
+    question, passage = _write_encoders(checkpoint, folder, precision)
+    # By graph: both sides may be one.
+    encoders = {(question.path, question.graph): checkpoint.question_encoder}
+    if passage is not None and checkpoint.context_encoder is not None:
+        encoders.setdefault((passage.path, passage.graph), checkpoint.context_encoder)
+    done = [checks.check_encoder(folder.joinpath(*g), e) for g, e in encoders.items()] if check else []
     reader = _write_generator(checkpoint, folder, precision)
     if check:
         done += checks.check_generator(folder / reader.path, checkpoint.generator)
@@ -139,46 +141,83 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
     return ExportReport(folder, tuple(done), tuple(warnings))
 
 
-def _write_passage_encoder(
-    checkpoint: EncoderCheckpoint, folder: Path, question: bundle.EncoderSpec, precision: Precision
-) -> bundle.EncoderSpec:
-    """Write the passage encoder; a model that shares one encoder for both sides stores it once."""
-    spec = _write_encoder(checkpoint, folder, "passage_encoder", precision)
-    if spec.dimension != question.dimension:
+def _write_encoders(
+    checkpoint: Checkpoint, folder: Path, precision: Precision
+) -> tuple[bundle.EncoderSpec, bundle.EncoderSpec | None]:
+    """Write the question encoder and, where the checkpoint has one, the passage encoder."""
+    target = folder / "question_encoder"
+    target.mkdir()
+    with WeightWriter(target) as weights:
+        question = _write_encoder(checkpoint.question_encoder, target, weights, precision)
+    if checkpoint.context_encoder is None:
+        return question, None
+    passage = checkpoint.context_encoder
+    if passage.shape.dimension != question.dimension:
         raise ExportError(
-            f"The passage encoder {spec.name} makes vectors of {spec.dimension} numbers, "
-            f"the question encoder {question.name} of {question.dimension}; they do not belong together."
+            f"The passage encoder {Path(passage.name).name} makes vectors of {passage.shape.dimension} "
+            f"numbers, the question encoder {question.name} of {question.dimension}; "
+            "they do not belong together."
         )
-    ours, theirs = folder / spec.path, folder / question.path
-    if any((ours / n).read_bytes() != (theirs / n).read_bytes() for n in ("tokenizer.json", "encoder.onnx")):
+    if _have_weights_in_common(checkpoint.question_encoder, passage):
+        return question, _write_beside(passage, target, weights, precision)
+    target = folder / "passage_encoder"
+    target.mkdir()
+    with WeightWriter(target) as weights:
+        return question, _write_encoder(passage, target, weights, precision)
+
+
+def _have_weights_in_common(question: EncoderCheckpoint, passage: EncoderCheckpoint) -> bool:
+    """Whether a tensor of one is a tensor of the other, as joint training leaves those that it freezes.
+
+    Never where their tokenizers differ: a folder has one.
+    """
+    ours, theirs = _weights_of(question), _weights_of(passage)
+    return _tokenizer_json(question.tokenizer) == _tokenizer_json(passage.tokenizer) and any(
+        np.array_equal(ours[name], theirs[name]) for name in ours.keys() & theirs.keys()
+    )
+
+
+def _write_beside(
+    passage: EncoderCheckpoint, target: Path, written: WeightWriter, precision: Precision
+) -> bundle.EncoderSpec:
+    """Write the passage encoder into the question encoder's folder: only the tensors that are not in
+    ``written``, and nothing where none is."""
+    with WeightWriter(target, PASSAGES_FILE, beside=written) as weights:
+        spec = _write_encoder(passage, target, weights, precision, bundle.PASSAGES_GRAPH)
+    own, ours, theirs = (target / name for name in (PASSAGES_FILE, spec.graph, bundle.ENCODER_GRAPH))
+    if own.stat().st_size == 0:
+        own.unlink()
+    if ours.read_bytes() != theirs.read_bytes():
         return spec
-    if folders.sha256_of(ours / "weights.bin") != folders.sha256_of(theirs / "weights.bin"):
-        return spec
-    for file in ours.iterdir():
-        file.unlink()
-    ours.rmdir()
-    return dataclasses.replace(spec, path=question.path)
+    ours.unlink()
+    return dataclasses.replace(spec, graph=bundle.ENCODER_GRAPH)
 
 
 def _write_encoder(
-    checkpoint: EncoderCheckpoint, folder: Path, name: str, precision: Precision
+    checkpoint: EncoderCheckpoint,
+    target: Path,
+    weights: WeightWriter,
+    precision: Precision,
+    graph: Literal["encoder.onnx", "passages.onnx"] = bundle.ENCODER_GRAPH,
 ) -> bundle.EncoderSpec:
-    target = folder / name
-    target.mkdir()
-    shape = dataclasses.replace(checkpoint.shape, dtype=computes_in(precision))
-    module = BertEncoder(shape)
-    used = {key: checkpoint.state[key] for key, _ in module.named_parameters() if key in checkpoint.state}
-    with WeightWriter(target) as writer:
-        bind(module, checkpoint.state, writer, name.replace("_", " "), precision)
-    ir.save(text_encoder_model(module, checkpoint.shape.dimension), target / "encoder.onnx")
+    module = BertEncoder(dataclasses.replace(checkpoint.shape, dtype=computes_in(precision)))
+    bind(module, checkpoint.state, weights, f"encoder {checkpoint.name}", precision)
+    ir.save(text_encoder_model(module, checkpoint.shape.dimension), target / graph)
     _write_tokenizer(checkpoint.tokenizer, target)
     return bundle.EncoderSpec(
-        path=name,
+        path=target.name,
         name=Path(checkpoint.name).name,
-        fingerprint=fingerprint(used),
+        fingerprint=fingerprint(_weights_of(checkpoint)),
         dimension=checkpoint.shape.dimension,
         tokenizer=tokenizer_spec(checkpoint.tokenizer, checkpoint.shape.max_positions),
+        graph=graph,
     )
+
+
+def _weights_of(checkpoint: EncoderCheckpoint) -> State:
+    """The tensors that the encoder's graph reads; a checkpoint may hold others."""
+    names = dict(BertEncoder(checkpoint.shape).named_parameters())
+    return {name: checkpoint.state[name] for name in names if name in checkpoint.state}
 
 
 def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision) -> bundle.GeneratorSpec:
@@ -215,12 +254,16 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
 
 
 def _write_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """`tokenizer.json` alone, without whatever padding and truncation the last call left in it."""
+    # Not the tokenizer's own save, which raises a bare Exception where it cannot write.
+    (folder / "tokenizer.json").write_text(_tokenizer_json(tokenizer), "utf-8")
+
+
+def _tokenizer_json(tokenizer: Any) -> str:
+    """`tokenizer.json` without whatever padding and truncation the last call left in the tokenizer."""
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
-    # Not backend.save, which raises a bare Exception where it cannot write.
-    (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), "utf-8")
+    return str(backend.to_str(pretty=True))
 
 
 def _generation_defaults(checkpoint: Checkpoint) -> tuple[GenerationOptions, list[str]]:

@@ -1,4 +1,4 @@
-"""Weights on disk: one external-data file a folder, every distinct tensor in it once."""
+"""Weights on disk: external data beside the graphs of a folder, every distinct tensor in it once."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from ragengine_export.graphs.stored import FloatWeight, Int4Weight, Int8Weight, 
 from ragengine_export.quantize import int4_blocks, int8_rows
 
 FILE = "weights.bin"
+PASSAGES_FILE = "passages.bin"  # what only the passage encoder has, beside the question encoder's
 ALIGNMENT = 64  # bytes; a cache line, and enough for every vector unit
 
 INT4_BLOCK_SIZE = 32  # numbers that share a scale (docs/operators.md)
@@ -26,16 +27,17 @@ State: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
 class WeightWriter:
-    """Appends tensors to ``weights.bin`` and remembers their content.
+    """Appends tensors to a file of ``folder`` and remembers their content.
 
     A tensor that was written before (a tied head, an embedding that two graphs read) is not written
-    again.
+    again; nor is one that ``beside`` has written, the writer of another file of the same folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, file: str = FILE, *, beside: "WeightWriter | None" = None) -> None:
         self._folder = folder
-        self._file = (folder / FILE).open("wb")
-        self._written: dict[str, int] = {}
+        self._name = file
+        self._file = (folder / file).open("wb")
+        self._written: dict[str, tuple[str, int]] = {} if beside is None else dict(beside._written)
 
     def __enter__(self) -> "WeightWriter":
         return self
@@ -51,12 +53,13 @@ class WeightWriter:
         key = f"{values.dtype}{hashlib.sha256(data).hexdigest()}"
         if key not in self._written:
             self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
-            self._written[key] = self._file.tell()
+            self._written[key] = self._name, self._file.tell()
             self._file.write(data)
             self._file.flush()
+        file, offset = self._written[key]
         return ir.ExternalTensor(
-            FILE,
-            self._written[key],
+            file,
+            offset,
             len(data),
             ir.DataType.from_numpy(values.dtype),
             shape=ir.Shape(values.shape),

@@ -24,4 +24,4 @@ def read(folder: Path, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    fuzz(read, [path.read_bytes() for path in sorted((GOLDEN / "bundle_v3").glob("*/*.onnx"))])
+    fuzz(read, [path.read_bytes() for path in sorted((GOLDEN / "bundle_v4").glob("*/*.onnx"))])

@@ -26,5 +26,5 @@ def read(folder: Path, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    kinds = {b"b": "bundle_v3", b"i": "index_v1"}
+    kinds = {b"b": "bundle_v4", b"i": "index_v1"}
     fuzz(read, [kind + (GOLDEN / name / folders.MANIFEST).read_bytes() for kind, name in kinds.items()])

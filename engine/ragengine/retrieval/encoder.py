@@ -33,7 +33,7 @@ class TextEncoder:
         """Load the encoder that ``spec`` (of this bundle's manifest) describes."""
         tokenizer = Tokenizer(bundle.file(spec.path, "tokenizer.json"), spec.tokenizer)
         session = create_session(
-            bundle.file(spec.path, "encoder.onnx"), device=graph_device(bundle, device), threads=threads
+            bundle.file(spec.path, spec.graph), device=graph_device(bundle, device), threads=threads
         )
         return cls(tokenizer, session, spec)
 

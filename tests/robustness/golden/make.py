@@ -4,7 +4,8 @@
 
 It is run by hand, once for each new format version, and never touches a folder that exists: what an old
 version wrote cannot be written again.  The checkpoint is a pure function of its spec, so bundles of all
-versions hold the same model, belong to the same indexes, and give the same answers.
+versions hold the same model, belong to the same indexes, and give the same answers.  From version 4 on they
+have a passage encoder too, of which the indexes, made from embeddings, know nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from transformers import DPRContextEncoder, RagTokenForGeneration, RagTokenizer
 
 from ragengine import RagEngine, bundle
 from ragengine.retrieval import index
@@ -70,7 +73,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_checkpoint(SPEC, Path(folder))
         if not (GOLDEN / bundle_name).exists():
-            export_checkpoint(checkpoint.source, Path(folder, "bundle"), precision="fp32", check=True)
+            passages = write_passage_encoder(checkpoint.source, Path(folder, "passage_encoder"))
+            export_checkpoint(checkpoint.source, Path(folder, "bundle"), context_encoder=passages)
             shutil.copytree(Path(folder, "bundle"), GOLDEN / bundle_name)
         if not (GOLDEN / index_name).exists():
             build_index(
@@ -83,6 +87,22 @@ def main() -> None:
     records = json.loads(ANSWERS.read_text("utf-8")) if ANSWERS.exists() else []
     records += answered(bundle_name, index_name)
     ANSWERS.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_passage_encoder(source: Path, folder: Path) -> Path:
+    """Write the checkpoint's question encoder, changed in a part: the rest is stored once (format 4)."""
+    trained = RagTokenForGeneration.from_pretrained(source).rag.question_encoder
+    model = DPRContextEncoder(trained.config)
+    names = {name: name.replace("question_encoder.", "ctx_encoder.") for name in trained.state_dict()}
+    model.load_state_dict({names[name]: values for name, values in trained.state_dict().items()})
+    rng = torch.Generator().manual_seed(SPEC.seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".output.dense." in name:
+                parameter.add_(torch.randn(parameter.shape, generator=rng) * 0.3)
+    model.save_pretrained(folder)
+    RagTokenizer.from_pretrained(str(source)).question_encoder.save_pretrained(str(folder))
+    return folder
 
 
 def answered(bundle_name: str, index_name: str) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ _FLIPS = 12
 
 
 def prepare(base: Path) -> None:
-    shutil.copytree(GOLDEN / "bundle_v3", base / "bundle")
+    shutil.copytree(GOLDEN / "bundle_v4", base / "bundle")
     write_index(base / "index", "IVF4,PQ4x4")
 
 

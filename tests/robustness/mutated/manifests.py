@@ -69,7 +69,7 @@ _SAMPLED = 350
 
 
 def prepare(base: Path) -> None:
-    shutil.copytree(GOLDEN / "bundle_v3", base / "bundle")
+    shutil.copytree(GOLDEN / "bundle_v4", base / "bundle")
     shutil.copytree(GOLDEN / "index_v1", base / "index")
 
 

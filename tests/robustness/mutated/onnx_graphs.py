@@ -44,7 +44,7 @@ _NODE_EDITS = 160
 
 
 def prepare(base: Path) -> None:
-    shutil.copytree(GOLDEN / "bundle_v3", base / "bundle")
+    shutil.copytree(GOLDEN / "bundle_v4", base / "bundle")
 
 
 def cases(base: Path, exhaustive: bool) -> Iterator[Case]:

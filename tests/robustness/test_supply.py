@@ -20,13 +20,15 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "ragengine": ROOT / "engine" / "ragengine",
     "ragengine_export": ROOT / "export" / "ragengine_export",
+    "ragengine_train": ROOT / "training" / "ragengine_train",
     "ragengine_bench": ROOT / "benchmarks" / "ragengine_bench",
 }
 # What each package may import: the extras that bring it.  `peers` and `optimum` are other engines, measured
 # where somebody has installed them (benchmarks/README.md).
 EXTRAS = {
-    "ragengine": {"cpu", "plot", "export"},
+    "ragengine": {"cpu", "plot", "export", "eval"},
     "ragengine_export": {"cpu", "export"},
+    "ragengine_train": {"cpu", "export", "plot", "train"},
     "ragengine_bench": {"cpu", "export", "plot", "peers"},
 }
 ONLY_INSIDE = {"ragengine": {"pyarrow"}}  # of the extra export: read where it is installed (datasets folders)
@@ -163,7 +165,7 @@ def show(command, arguments):
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
-            if arguments or name not in ("bench", "export"):  # those are other packages
+            if arguments or name not in ("bench", "export", "train"):  # those are other packages
                 show(command.get_command(context, name), [*arguments, name])
 
 show(cli, [])

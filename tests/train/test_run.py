@@ -1,0 +1,128 @@
+"""Whole runs: what is learned, what is written, and what a kill costs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig, RagTokenForGeneration, RagTokenizer
+
+from ragengine import RagEngine
+from ragengine.errors import OptionsError
+from ragengine_train import read_config, train
+from ragengine_train.report import losses, read_json
+from tests.train import toy
+from tests.train.conftest import COMMON, STAGES
+
+
+def curve(report: dict[str, Any], stage: str) -> list[float]:
+    """The losses of a stage."""
+    return losses(report["stages"][stage]["log_history"])[1]
+
+
+@pytest.mark.parametrize("stage", ["encoders", "generator", "joint"])
+def test_loss_falls(unbroken: dict[str, Any], stage: str) -> None:
+    values = curve(unbroken, stage)
+    assert values[-1] < 0.7 * values[0]
+
+
+def test_marginal_likelihood_alone_improves_retrieval(unbroken: dict[str, Any]) -> None:
+    """Joint tuning sees questions and answers, no passage; what it finds is more often the right one."""
+    before, after = (unbroken["dev"][name]["retrieval"] for name in ("index", "checkpoint"))
+    assert after["passage_recall@5"] > before["passage_recall@5"] + 0.1
+    before, after = (unbroken["dev"][name]["answers"] for name in ("index", "checkpoint"))
+    assert after["exact_match"] > before["exact_match"]
+
+
+def test_generator_reads_gold_passages(unbroken: dict[str, Any]) -> None:
+    assert unbroken["dev"]["generator"]["exact_match_gold_passage"] > 0.8
+
+
+def test_checkpoint_is_an_ordinary_one(world: Path, unbroken: dict[str, Any]) -> None:
+    folder = world / "run" / "checkpoint"
+    model, info = RagTokenForGeneration.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert model.generation_config.num_beams == 2
+    RagTokenizer.from_pretrained(folder)
+    assert AutoConfig.from_pretrained(folder / "context_encoder").architectures == ["DPRContextEncoder"]
+    assert str(world) not in (folder / "config.json").read_text()
+
+
+def test_run_leaves_a_report_and_curves(world: Path, unbroken: dict[str, Any]) -> None:
+    assert read_json(world / "run" / "report.json") == unbroken
+    assert (world / "run" / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    with RagEngine.load(world / "run/work/checkpoint/bundle", index=world / "run/index", threads=1) as engine:
+        assert engine.generate(f"Who is the mayor of {toy.names(1, 'ton', 1)[0]}?").documents
+
+
+def test_finished_run_is_not_run_again(world: Path, unbroken: dict[str, Any]) -> None:
+    started = time.perf_counter()
+    assert train(read_config(world / "run.toml")) == unbroken
+    assert time.perf_counter() - started < 5
+
+
+def test_other_settings_are_not_mixed_in(world: Path, unbroken: dict[str, Any]) -> None:
+    text = (world / "run.toml").read_text().replace("learning_rate = 2e-3", "learning_rate = 1e-3")
+    (world / "other.toml").write_text(text)
+    with pytest.raises(
+        OptionsError, match=r"encoders\.arguments\.learning_rate was 0\.002, is 0\.001.*--from"
+    ):
+        train(read_config(world / "other.toml"))
+
+
+def test_sequence_model_from_trained_parts(world: Path, unbroken: dict[str, Any]) -> None:
+    """Only [joint], on another objective, from parts that are there."""
+    joint = COMMON + "per_device_train_batch_size = 8\nmax_steps = 10\nfreeze = ['question_encoder.*']\n"
+    path = toy.write_config(world, kind="sequence", output="sequence", joint=joint)
+    parts = {"start/question_encoder": "run/encoders/question_encoder", "start/generator": "run/generator"}
+    text = path.read_text()
+    for old, new in parts.items():
+        text = text.replace(old, new)
+    path.write_text(text)
+    report = train(read_config(path))
+    assert len(curve(report, "joint")) == 2
+    assert AutoConfig.from_pretrained(world / "sequence/checkpoint").architectures == [
+        "RagSequenceForGeneration"
+    ]
+    before, after = (report["dev"][name]["retrieval"] for name in ("index", "checkpoint"))
+    assert before == after, "the question encoder was to stay as it is"
+
+
+def test_killed_run_goes_on_to_the_same_curves(world: Path, unbroken: dict[str, Any]) -> None:
+    """SIGKILL in two stages; every loss of the three runs together is that of the unbroken one."""
+    config, output = toy.write_config(world, output="killed", **STAGES), world / "killed"
+    killed_after(config, output / "work/encoders/checkpoint-20/trainer_state.json")
+    assert not (output / "encoders").exists()
+    killed_after(config, output / "work/joint/checkpoint-20/trainer_state.json")
+    assert not (output / "joint").exists()
+    report = train(read_config(config))
+    for stage in STAGES:
+        assert curve(report, stage) == curve(unbroken, stage), stage
+    for name, figures in unbroken["dev"].items():
+        assert report["dev"][name] == figures
+
+
+def killed_after(config: Path, path: Path) -> None:
+    """Run `ragengine train` in a process that is killed once ``path`` is there."""
+    command = [sys.executable, "-c", "from ragengine.cli.main import main; main()", "train", str(config)]
+    child = subprocess.Popen(
+        [*command, "--threads", "1"], stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert child.stderr is not None
+    try:
+        for _ in range(12_000):
+            if path.exists() or child.poll() is not None:
+                break
+            time.sleep(0.005)
+        assert child.poll() is None, child.stderr.read().decode()[-2000:]
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stderr.close()

@@ -1,0 +1,165 @@
+"""Encoders, generators and whole RAG models, as transformers reads and writes them."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BartForConditionalGeneration,
+    BertModel,
+    DPRConfig,
+    DPRContextEncoder,
+    DPRQuestionEncoder,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RagConfig,
+    RagSequenceForGeneration,
+    RagTokenForGeneration,
+    RagTokenizer,
+)
+
+from ragengine.errors import ExportError
+from ragengine_train.config import ModelConfig
+from ragengine_train.folders import replaced
+
+RAG_MODELS = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
+_INNER = {DPRQuestionEncoder: "question_encoder", DPRContextEncoder: "ctx_encoder"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the three networks of a RAG model are: folders with their tokenizers, or names on the hub."""
+
+    question_encoder: str
+    context_encoder: str
+    generator: str
+
+
+def load_encoder(source: str, cls: type[PreTrainedModel]) -> Any:
+    """A ``DPRQuestionEncoder`` or ``DPRContextEncoder`` with the weights of any DPR or BERT encoder."""
+    config = _loaded(source, AutoConfig.from_pretrained)
+    if config.model_type not in ("dpr", "bert"):
+        raise ExportError(f"{source} is a {config.model_type} model; an encoder must be dpr or bert.")
+    if config.model_type == "bert":
+        bert = _loaded(source, BertModel.from_pretrained, add_pooling_layer=False)
+        model = cls(DPRConfig(**_shared_fields(config)))
+        getattr(model, _INNER[cls]).bert_model.load_state_dict(bert.state_dict(), strict=False)
+        return model
+    architecture = (config.architectures or ["DPRQuestionEncoder"])[0]
+    stored = DPRContextEncoder if architecture == "DPRContextEncoder" else DPRQuestionEncoder
+    model = _loaded(source, stored.from_pretrained)
+    return model if cls is stored else as_encoder(model, cls)
+
+
+def as_encoder(model: Any, cls: type[PreTrainedModel]) -> Any:
+    """The same network as a question or as a context encoder; the weights are copied."""
+    result = cls(copy.deepcopy(model.config))
+    inner = getattr(model, _INNER[type(model)])
+    getattr(result, _INNER[cls]).load_state_dict(inner.state_dict())
+    return result
+
+
+def load_generator(source: str, model: ModelConfig) -> Any:
+    """A BART, with the prefix that its prompts begin with."""
+    generator = _loaded(source, BartForConditionalGeneration.from_pretrained)
+    if model.prefix is not None:
+        generator.config.prefix = model.prefix
+    return generator
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, of whatever class it is."""
+    tokenizer: PreTrainedTokenizerBase = _loaded(source, AutoTokenizer.from_pretrained)
+    return tokenizer
+
+
+def save_with_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write an ordinary checkpoint that names no path of this machine."""
+    model.config._name_or_path = ""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def rag_config(question_encoder: Any, generator: Any, model: ModelConfig) -> RagConfig:
+    """The ``RagConfig`` of a model with these two networks."""
+    reader = generator.config
+    special = {name: getattr(reader, name) for name in ("bos_token_id", "pad_token_id", "eos_token_id")}
+    return RagConfig.from_question_encoder_generator_configs(
+        question_encoder.config,
+        reader,
+        n_docs=model.n_docs,
+        max_combined_length=model.max_combined_length,
+        title_sep=model.title_sep,
+        doc_sep=model.doc_sep,
+        retrieval_vector_size=question_encoder.config.projection_dim or question_encoder.config.hidden_size,
+        index_name="custom",
+        decoder_start_token_id=reader.decoder_start_token_id,
+        **special,
+    )
+
+
+def load_rag(parts: Parts, model: ModelConfig) -> Any:
+    """A ``RagTokenForGeneration`` or ``RagSequenceForGeneration`` of two networks, without a retriever."""
+    question_encoder = load_encoder(parts.question_encoder, DPRQuestionEncoder)
+    generator = load_generator(parts.generator, model)
+    rag = RAG_MODELS[model.type](config=rag_config(question_encoder, generator, model))
+    # Weights, not modules: transformers 5 initialises anew the modules that are handed to a RAG model.
+    rag.question_encoder.load_state_dict(question_encoder.state_dict())
+    rag.generator.load_state_dict(generator.state_dict())
+    generation = generation_config(rag.config, model)
+    rag.generation_config, rag.generator.generation_config = generation, copy.deepcopy(generation)
+    return rag
+
+
+def generation_config(config: RagConfig, model: ModelConfig) -> GenerationConfig:
+    """`[model.generation]` over the special tokens of the generator."""
+    reader = config.generator
+    values = {
+        "bos_token_id": reader.bos_token_id,
+        "pad_token_id": reader.pad_token_id,
+        "eos_token_id": reader.eos_token_id,
+        "decoder_start_token_id": reader.decoder_start_token_id,
+        "max_length": model.max_answer_length,
+    }
+    return GenerationConfig(**(values | model.generation))
+
+
+def write_checkpoint(parts: Parts, model: ModelConfig, target: Path) -> None:
+    """Write a RAG checkpoint as transformers does, and beside it the context encoder in a folder.
+
+    ``target`` appears whole or not at all.
+    """
+    rag = load_rag(parts, model)
+    rag.config.question_encoder._name_or_path = rag.config.generator._name_or_path = ""
+    tokenizer = RagTokenizer(load_tokenizer(parts.question_encoder), load_tokenizer(parts.generator))
+    with replaced(target) as folder, torch.no_grad():
+        save_with_tokenizer(rag, tokenizer, folder)
+        context_encoder = load_encoder(parts.context_encoder, DPRContextEncoder)
+        save_with_tokenizer(
+            context_encoder, load_tokenizer(parts.context_encoder), folder / "context_encoder"
+        )
+
+
+def _shared_fields(config: Any) -> dict[str, Any]:
+    """The fields of a ``BertConfig`` that a ``DPRConfig`` has, too."""
+    ours = DPRConfig().to_dict()
+    skipped = {"model_type", "architectures", "transformers_version", "dtype", "torch_dtype"}
+    return {name: value for name, value in config.to_dict().items() if name in ours and name not in skipped}
+
+
+def _loaded(source: str, load: Any, **options: Any) -> Any:
+    """Call a transformers loader, in float32; its many exceptions become one sentence."""
+    if load not in (AutoConfig.from_pretrained, AutoTokenizer.from_pretrained):
+        options["dtype"] = torch.float32
+    try:
+        return load(source, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as reason:
+        said = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        raise ExportError(
+            f"{source} is not a folder or hub name that transformers can load: {said}"
+        ) from reason

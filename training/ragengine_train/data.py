@@ -1,0 +1,126 @@
+"""Training questions and the passages they are about."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ragengine.errors import PassagesError
+from ragengine.retrieval.passages import Passage, read_passages, utf8_lines
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a questions file; passages are rows of a :class:`Corpus`."""
+
+    question: str
+    answers: tuple[str, ...]
+    passage: int | None
+    hard_negatives: tuple[int, ...]
+    group: str
+
+
+@dataclass
+class Corpus:
+    """The passages of the file, rows 0 to ``indexed`` - 1, and after them those that lines bring along.
+
+    ``copy_of`` says which rows are one passage: equal text, or a changed copy that a line brings along under
+    the ``passage_id`` of the original.  Copies are never each other's negatives.
+    """
+
+    passages: list[Passage] = field(default_factory=list)
+    copy_of: list[int] = field(default_factory=list)
+    indexed: int = 0
+    _rows: dict[str, int] = field(default_factory=dict)
+    _contents: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Corpus":
+        """Read a passage file; raises :class:`PassagesError`."""
+        corpus = cls()
+        for passage in read_passages(path):
+            corpus._rows[passage.id] = corpus._append(passage, None)
+        corpus.indexed = len(corpus.passages)
+        if not corpus.indexed:
+            raise PassagesError(f"{path} holds no passages; training needs at least one.")
+        return corpus
+
+    def row(self, passage_id: str) -> int | None:
+        """The row of an id of the file."""
+        return self._rows.get(passage_id)
+
+    def add(self, title: str, text: str, original: int | None) -> int:
+        """The row of a passage that a line brings along; a text that is known is not added again."""
+        known = self._contents.get((title, text))
+        return (
+            self._append(Passage(f"line-{len(self.passages)}", title, text), original)
+            if known is None
+            else known
+        )
+
+    def _append(self, passage: Passage, original: int | None) -> int:
+        row = len(self.passages)
+        first = self._contents.setdefault((passage.title, passage.text), row)
+        original = first if original is None else original
+        self.passages.append(passage)
+        self.copy_of.append(row if original == row else self.copy_of[original])
+        return row
+
+
+def read_lines(paths: Sequence[str | Path], corpus: Corpus) -> list[Line]:
+    """Read JSONL files of questions; passages that lines bring along are added to ``corpus``.
+
+    Raises :class:`PassagesError` with file and line for the first that is not what it should be.
+    """
+    lines = []
+    for path in paths:
+        for number, text in enumerate(utf8_lines(Path(path)), 1):
+            if text.strip():
+                lines.append(_line(text, corpus, f"{path}, line {number}"))
+    if not lines:
+        raise PassagesError(
+            f"{', '.join(map(str, paths))}: no questions; one JSON object a line was expected."
+        )
+    return lines
+
+
+def _line(text: str, corpus: Corpus, where: str) -> Line:
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError) as reason:
+        raise PassagesError(f"{where}: not JSON ({reason}); write one object a line.") from reason
+    question, answers = (
+        (entry.get("question"), entry.get("answers")) if isinstance(entry, dict) else (None, None)
+    )
+    if (
+        not isinstance(question, str)
+        or not isinstance(answers, list)
+        or not all(isinstance(a, str) for a in answers)
+    ):
+        raise PassagesError(f'{where} is not {{"question": str, "answers": [str, ...]}}.')
+    return Line(
+        question,
+        tuple(answers),
+        _gold(entry, corpus, where),
+        tuple(_known(corpus, name, where) for name in entry.get("hard_negative_ids") or ()),
+        str(entry.get("group") or ""),
+    )
+
+
+def _gold(entry: dict[str, Any], corpus: Corpus, where: str) -> int | None:
+    name, inline = entry.get("passage_id"), entry.get("passage")
+    if inline is None:
+        return None if name is None else _known(corpus, name, where)
+    if not isinstance(inline, dict) or not all(isinstance(inline.get(key), str) for key in ("title", "text")):
+        raise PassagesError(f'{where}: "passage" is not {{"title": str, "text": str}}.')
+    return corpus.add(inline["title"], inline["text"], None if name is None else corpus.row(str(name)))
+
+
+def _known(corpus: Corpus, name: object, where: str) -> int:
+    row = corpus.row(str(name))
+    if row is None:
+        raise PassagesError(
+            f"{where}: the passage {str(name)!r:.100} is not in the passages file; correct its id."
+        )
+    return row

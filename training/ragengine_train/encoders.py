@@ -1,0 +1,184 @@
+"""DPR pre-training of the two encoders (Karpukhin et al. 2020, section 3.2): in-batch and hard negatives."""
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+
+from ragengine_train.batches import Tokens, by_length, encoder_inputs
+from ragengine_train.config import EncodersConfig
+from ragengine_train.data import Corpus, Line
+from ragengine_train.negatives import NegativeTables
+from ragengine_train.schedule import draw
+
+FloatArray = NDArray[np.float32]
+
+
+def dpr_loss(
+    questions: torch.Tensor, passages: torch.Tensor, labels: torch.Tensor, copies: torch.Tensor
+) -> torch.Tensor:
+    """Mean over Q of -log softmax(q·d)[positive] over the P passages of the batch (DPR, equation 2).
+
+    ``questions`` [Q, E], ``passages`` [P, E], ``labels`` int64 [Q] the positives' places, ``copies`` bool
+    [Q, P] passages that are right as well and therefore no negatives.  Computed in float32: the scores are
+    not normalised, and bfloat16 tells 40.0 from 40.1 no more.
+    """
+    with torch.autocast(questions.device.type, enabled=False):
+        scores = questions.float() @ passages.float().T
+        return cross_entropy(scores.masked_fill(copies, -torch.inf), labels)
+
+
+class BiEncoder(torch.nn.Module):
+    """The two encoders; without a ``context_encoder`` one network is both."""
+
+    def __init__(self, question_encoder: Any, context_encoder: Any | None) -> None:
+        super().__init__()
+        self.question_encoder = question_encoder
+        if context_encoder is not None:
+            self.context_encoder = context_encoder
+
+    @property
+    def passages(self) -> Any:
+        """The network that encodes passages."""
+        return getattr(self, "context_encoder", self.question_encoder)
+
+    def forward(
+        self,
+        questions: dict[str, torch.Tensor],
+        passages: list[dict[str, torch.Tensor]],
+        labels: torch.Tensor,
+        copies: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """The loss of a batch of :class:`PassageItems`; ``passages`` comes in parts of about one length."""
+        documents = torch.cat([self.passages(**part).pooler_output for part in passages])
+        return {"loss": dpr_loss(self.question_encoder(**questions).pooler_output, documents, labels, copies)}
+
+
+@torch.inference_mode()
+def encode(
+    encoder: Any, rows: Tokens, pad_token_id: int, *, bf16: bool = False, batch: int = 128
+) -> FloatArray:
+    """Vectors of token ids, float32 [N, E], with the encoder as it is now (its mode is kept)."""
+    was_training, device = encoder.training, next(encoder.parameters()).device
+    encoder.eval()
+    vectors = np.zeros((len(rows), encoder.config.projection_dim or encoder.config.hidden_size), np.float32)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        for chosen in by_length(rows, batch):
+            inputs = encoder_inputs([rows[index] for index in chosen], pad_token_id)
+            output = encoder(**{name: tensor.to(device) for name, tensor in inputs.items()})
+            vectors[chosen] = output.pooler_output.float().cpu().numpy()
+    encoder.train(was_training)
+    return vectors
+
+
+@dataclass(frozen=True)
+class Item:
+    """A positive passage with its hard negatives, and (question, passage) pairs that ask for them."""
+
+    passages: list[int]
+    questions: list[tuple[int, int]]
+
+
+class PassageItems(Dataset[Item]):
+    """Positive passages in the order of training, each with some of its questions.
+
+    An item depends on the seed, its number and the negatives that are current at its step, on nothing else.
+    """
+
+    def __init__(
+        self,
+        lines: Sequence[Line],
+        config: EncodersConfig,
+        tables: NegativeTables,
+        *,
+        total: int,
+        a_step: int,
+        seed: int,
+    ) -> None:
+        self.lines, self.config, self.tables, self.a_step, self.seed = lines, config, tables, a_step, seed
+        self.asking: dict[int, list[int]] = defaultdict(list)
+        self.given: dict[int, list[int]] = defaultdict(list)
+        for number, line in enumerate(lines):
+            if line.passage is not None:
+                self.asking[line.passage].append(number)
+                self.given[line.passage] += line.hard_negatives
+        self.positives = list(self.asking)
+        groups = [lines[self.asking[row][0]].group for row in self.positives]
+        self.order = draw(groups, total, seed, config.sample)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, number: int) -> Item:
+        positive = self.positives[self.order[number]]
+        rng = random.Random(f"item {self.seed} {number}")
+        negatives = self._negatives(positive, number // self.a_step, rng)
+        asked = [positive, *negatives] if self.config.question_negatives else [positive]
+        questions = [(question, row) for row in asked for question in self._questions(row, rng)]
+        return Item([positive, *negatives], questions)
+
+    def _questions(self, row: int, rng: random.Random) -> list[int]:
+        own = self.asking.get(row, [])
+        return rng.sample(own, min(self.config.questions_per_passage, len(own)))
+
+    def _negatives(self, positive: int, step: int, rng: random.Random) -> list[int]:
+        """Mined ones first; where they are too few, those that the lines name."""
+        count = self.config.hard_negatives
+        mined = self.tables.at(step).get(positive, [])
+        chosen = rng.sample(mined, min(count, len(mined)))
+        given = sorted(set(self.given[positive]) - {positive, *chosen})
+        return chosen + rng.sample(given, min(count - len(chosen), len(given)))
+
+
+class BatchMaker:
+    """Items to the inputs of :class:`BiEncoder`; a passage that several items bring is encoded once."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        lines: Sequence[Line],
+        questions: Tokens,
+        passages: Tokens,
+        pads: tuple[int, int],
+    ) -> None:
+        """``questions`` and ``passages`` are tokens by line and by row, ``pads`` their two pad tokens."""
+        self.copy_of, self.questions, self.passages, self.pads = corpus.copy_of, questions, passages, pads
+        self.lines = lines
+        self.right: dict[str, set[int]] = defaultdict(set)
+        for line in lines:
+            if line.passage is not None:
+                self.right[line.question].add(corpus.copy_of[line.passage])
+
+    def __call__(self, items: list[Item]) -> dict[str, Any]:
+        """Passages in order of length, in two halves: less padding."""
+        rows = sorted(
+            {row for item in items for row in item.passages}, key=lambda row: (len(self.passages[row]), row)
+        )
+        place = {row: number for number, row in enumerate(rows)}
+        asked = list(dict.fromkeys(pair for item in items for pair in item.questions))
+        middle = (len(rows) + 1) // 2
+        labels = torch.tensor([place[row] for _, row in asked])
+        return {
+            "questions": encoder_inputs([self.questions[question] for question, _ in asked], self.pads[0]),
+            "passages": [
+                encoder_inputs([self.passages[row] for row in part], self.pads[1])
+                for part in (rows[:middle], rows[middle:])
+                if part
+            ],
+            "labels": labels,
+            "copies": self._copies([question for question, _ in asked], rows, labels),
+        }
+
+    def _copies(self, asked: list[int], rows: list[int], labels: torch.Tensor) -> torch.Tensor:
+        """bool [Q, P]: the passages that answer a question as its positive does, without the positive."""
+        originals = [self.copy_of[row] for row in rows]
+        right = [self.right[self.lines[question].question] for question in asked]
+        copies = torch.tensor([[original in own for original in originals] for own in right])
+        return copies.scatter_(1, labels[:, None], False)

@@ -1,0 +1,115 @@
+"""Warm-up: the generator learns to answer from the gold passage, before it is met with retrieved ones."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ragengine.bundle import RagSpec
+from ragengine.evaluation import exact_match
+from ragengine.text import format_prompt
+from ragengine_train.batches import Tokens, by_length, padded, tokenized
+from ragengine_train.config import ModelConfig
+from ragengine_train.data import Corpus, Line
+
+IGNORED = -100
+_BATCH = 32
+
+
+class PromptItems(Dataset[tuple[Sequence[int], Sequence[int]]]):
+    """Prompts and answers, token ids, in the order of training."""
+
+    def __init__(self, prompts: Tokens, answers: Tokens, order: Sequence[int]) -> None:
+        self.prompts, self.answers, self.order = prompts, answers, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, number: int) -> tuple[Sequence[int], Sequence[int]]:
+        index = self.order[number]
+        return self.prompts[index], self.answers[index]
+
+
+def collate_prompts(pad_token_id: int) -> Any:
+    """A function from items to a BART's inputs: ids and mask [Q, S], labels [Q, T] padded with -100."""
+
+    def collate(items: list[tuple[Sequence[int], Sequence[int]]]) -> dict[str, torch.Tensor]:
+        prompts, answers = zip(*items, strict=True)
+        return {
+            "input_ids": padded(prompts, pad_token_id),
+            "attention_mask": padded([[1] * len(prompt) for prompt in prompts], 0),
+            "labels": padded(answers, IGNORED),
+        }
+
+    return collate
+
+
+def rag_spec(model: ModelConfig) -> RagSpec:
+    """The settings of `[model]` as the runtime has them."""
+    return RagSpec(
+        architecture="RagTokenForGeneration" if model.type == "token" else "RagSequenceForGeneration",
+        title_sep=model.title_sep,
+        doc_sep=model.doc_sep,
+        prefix=model.prefix or "",
+        n_docs=model.n_docs,
+        max_combined_length=model.max_combined_length,
+        do_deduplication=True,
+        exclude_bos_score=False,
+    )
+
+
+def gold_prompts(
+    lines: Sequence[Line],
+    corpus: Corpus,
+    question_tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase,
+    model: ModelConfig,
+) -> Tokens:
+    """What the generator reads of each line, which must have a passage.
+
+    The question is decoded from the question encoder's token ids, as ``RagRetriever`` decodes it.
+    """
+    ids = tokenized(question_tokenizer, model.max_question_length, [line.question for line in lines])
+    questions = [question_tokenizer.decode(list(one), skip_special_tokens=True) for one in ids]
+    spec, texts = rag_spec(model), []
+    for line, question in zip(lines, questions, strict=True):
+        passage = corpus.passages[line.passage or 0]
+        texts.append(format_prompt(spec, passage.title, passage.text, question))
+    return tokenized(tokenizer, model.max_combined_length, texts)
+
+
+def answer_tokens(answers: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> Tokens:
+    """``answer </s>``, and before it ``<s>`` with ``answer_bos``; the decoder's start token is not there."""
+    prefixed = [model.answer_prefix + answer for answer in answers]
+    ids = tokenized(tokenizer, model.max_answer_length, prefixed)
+    bos = tokenizer.bos_token_id
+    return ids if model.answer_bos else [one[1:] if one[0] == bos else one for one in ids]
+
+
+def drawn_answer(line: Line, seed: int, number: int, draw: bool) -> str:
+    """The answer to train on: the first, or one drawn with the seed."""
+    return random.Random(f"answer {seed} {number}").choice(line.answers) if draw else line.answers[0]
+
+
+@torch.inference_mode()
+def gold_exact_match(
+    generator: Any, tokenizer: PreTrainedTokenizerBase, prompts: Tokens, lines: Sequence[Line], longest: int
+) -> float:
+    """The share of greedy answers to prompts with the gold passage that match."""
+    generator.eval()
+    pad, hits = generator.config.pad_token_id, 0
+    for chosen in by_length(prompts, _BATCH):
+        rows = [prompts[index] for index in chosen]
+        output = generator.generate(
+            input_ids=padded(rows, pad).to(generator.device),
+            attention_mask=padded([[1] * len(row) for row in rows], 0).to(generator.device),
+            num_beams=1,
+            do_sample=False,
+            max_length=longest,
+        )
+        texts = tokenizer.batch_decode(output, skip_special_tokens=True)
+        hits += sum(exact_match(text, lines[i].answers) for i, text in zip(chosen, texts, strict=True))
+    return hits / len(lines)

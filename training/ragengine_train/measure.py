@@ -1,0 +1,58 @@
+"""What a model can do, measured on the dev questions with ragengine itself."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ragengine.engine import RagEngine
+from ragengine.evaluation import evaluate, has_answer, read_questions
+from ragengine.retrieval.retriever import Retriever
+from ragengine_export import export_checkpoint
+from ragengine_train.checkpoint import Parts, write_checkpoint
+from ragengine_train.config import TrainConfig
+
+RECALL_AT = 5
+_BATCH = 64
+
+
+def export_parts(parts: Parts, config: TrainConfig, checkpoint: Path, bundle: Path) -> None:
+    """Write the RAG checkpoint of ``parts`` and its fp32 bundle."""
+    write_checkpoint(parts, config.model, checkpoint)
+    export_checkpoint(checkpoint, bundle, context_encoder=checkpoint / "context_encoder", check=False)
+
+
+def measure_retrieval(bundle: Path, index: Path, dev: str | Path) -> dict[str, float]:
+    """Over all of ``dev``: the share with the right passage, and with an answer's words, among the first 5.
+
+    ``passage_recall@5`` is over the questions that name their passage, and there only where some do.
+    """
+    questions = read_questions(Path(dev))
+    named = found = answered = 0
+    with Retriever.load(bundle, index, verify="size") as retriever:
+        for start in range(0, len(questions), _BATCH):
+            batch = questions[start : start + _BATCH]
+            vectors = retriever.encode(retriever.tokenize([one.question for one in batch]))
+            for question, documents in zip(batch, retriever.search_vectors(vectors, RECALL_AT), strict=True):
+                answered += any(has_answer(document, question.answers) for document in documents)
+                named += question.passage_id is not None
+                found += any(document.id == question.passage_id for document in documents)
+    figures = {"n": float(len(questions)), f"recall@{RECALL_AT}": answered / len(questions)}
+    return figures | ({f"passage_recall@{RECALL_AT}": found / named} if named else {})
+
+
+def measure_answers(bundle: Path, index: Path, config: TrainConfig) -> dict[str, float]:
+    """`ragengine eval` of a sample of the dev questions, with the settings of `[model.generation]`."""
+    assert config.data.dev is not None
+    questions = sampled(read_questions(Path(config.data.dev)), config)
+    options: dict[str, Any] = {"max_length": config.model.max_answer_length, **config.model.generation}
+    with RagEngine.load(bundle, index=index, verify="size") as engine:
+        figures = evaluate(engine, questions, **options)
+    return {name: value for name, value in figures.items() if isinstance(value, float)}
+
+
+def sampled(questions: Sequence[Any], config: TrainConfig) -> list[Any]:
+    """``data.dev_questions`` of them, drawn with the seed, in their order."""
+    count = min(config.data.dev_questions, len(questions))
+    chosen = random.Random(f"dev {config.seed}").sample(range(len(questions)), count)
+    return [questions[index] for index in sorted(chosen)]

@@ -1,0 +1,126 @@
+"""One stage under transformers' ``Trainer``: it resumes where it was killed, and prints its progress."""
+
+import fnmatch
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from ragengine.errors import OptionsError
+from ragengine_train.config import DEFAULTS, StageConfig
+
+LogHistory = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage leaves beside its weights: the Trainer's log, and seconds, all runs together."""
+
+    log_history: LogHistory
+    seconds: float
+
+
+class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
+    """``Trainer`` over an order that is drawn ahead, with the seconds so far in every log entry."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Our losses are means of a batch: the Trainer divides them by the number of accumulated batches.
+        self.model_accepts_loss_kwargs = False
+        self._started = time.perf_counter()
+        self.remove_callback(PrinterCallback)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add ``seconds`` of training, those before a resume too, and print the entry."""
+        before = [entry["seconds"] for entry in self.state.log_history if "seconds" in entry]
+        now = time.perf_counter()
+        logs["seconds"] = round((before[-1] if before else 0.0) + now - self._started, 1)
+        self._started = now
+        super().log(logs, start_time)
+        if "loss" in logs:
+            rate = f"rate {float(logs.get('learning_rate', 0)):.1e}"
+            step = f"{self.state.global_step}/{self.state.max_steps}"
+            click.echo(f"  {step} loss {float(logs['loss']):.4f} {rate} {logs['seconds']:.0f} s", err=True)
+
+
+def training_arguments(stage: StageConfig, output: Path, seed: int, examples: int) -> TrainingArguments:
+    """The stage's ``TrainingArguments``; epochs over ``examples`` are turned into steps."""
+    ours: dict[str, Any] = {
+        "output_dir": str(output),
+        "seed": seed,
+        "remove_unused_columns": False,
+        "train_sampling_strategy": "sequential",
+        "disable_tqdm": True,
+    }
+    arguments = TrainingArguments(**(DEFAULTS | stage.arguments | ours))
+    if arguments.max_steps < 1:
+        arguments.max_steps = max(
+            1, round(arguments.num_train_epochs * examples / examples_a_step(arguments))
+        )
+    return arguments
+
+
+def examples_a_step(arguments: TrainingArguments) -> int:
+    """Examples that one step of the optimizer has seen."""
+    return int(arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps)
+
+
+def freeze(model: torch.nn.Module, patterns: Iterable[str]) -> None:
+    """Keep the parameters whose name matches a pattern as they are.
+
+    A leading ``rag.`` of a RAG model's names is left out.  Raises :class:`OptionsError` for a pattern that
+    matches nothing, and where nothing is left to train.
+    """
+    names = {name.removeprefix("rag."): parameter for name, parameter in model.named_parameters()}
+    for pattern in patterns:
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            shown = ", ".join(list(names)[:3])
+            raise OptionsError(f"freeze has {pattern!r}, which matches no parameter; names are as {shown}.")
+        for name in matched:
+            names[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in names.values()):
+        raise OptionsError(f"freeze leaves none of {len(names)} parameters to train; remove a pattern.")
+
+
+def train_stage(
+    model: torch.nn.Module,
+    dataset: "Dataset[Any]",
+    collate: Callable[[list[Any]], dict[str, Any]],
+    arguments: TrainingArguments,
+    *,
+    trainer: type[StageTrainer] = StageTrainer,
+    callbacks: list[TrainerCallback] | None = None,
+) -> Trained:
+    """Train ``model`` in place, from the last whole checkpoint of the output folder if there is one."""
+    model.train()
+    loop = trainer(
+        model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks
+    )
+    loop.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
+    model.eval()
+    history: LogHistory = loop.state.log_history
+    return Trained(history, max(entry.get("seconds", 0.0) for entry in history))
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint; halves of one, which a killed run left, are removed."""
+    while folder.is_dir() and (path := get_last_checkpoint(str(folder))) is not None:
+        if _is_whole(Path(path)):
+            return str(path)
+        shutil.rmtree(path)
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the file that the Trainer writes last is there to its end."""
+    state = checkpoint / "trainer_state.json"
+    return state.exists() and state.read_text("utf-8").rstrip().endswith("}")

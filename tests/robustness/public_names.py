@@ -167,10 +167,10 @@ def _json() -> Iterator[str]:
     with RagEngine.load(WORLDFACTS / "bundle", WORLDFACTS / "index", device="cpu", threads=1) as engine:
         answer = engine.generate(_QUESTION, doc_pruning=0.01)
         asked = [evaluation.Question(_QUESTION, ("Reykjavik",), "1")]
-        measured = evaluation.evaluate(engine, asked, n_docs=5)
+        measured = evaluation.report(evaluation.measure(engine, asked, n_docs=5))
         record = replay.Record.of(engine, answer).to_dict()
     yield from (f"ask --json: {path}" for path in _paths(answer.to_dict()))
-    yield from (f"eval --json: {path}" for path in _paths(dict(measured)))
+    yield from (f"eval --json: {path}" for path in _paths(measured))
     yield from (f"ask --record: {path}" for path in _paths(record) if not path.startswith("options."))
 
 

@@ -44,7 +44,7 @@ def generation_options(command: F) -> F:
             "others",
             multiple=True,
             metavar="NAME=VALUE",
-            callback=_pairs,
+            callback=name_value_pairs,
             help="Any other generation option by name, its value as JSON (min_length=3); may be repeated.",
         ),
         click.option("--search", type=searches, help="How RAG-Sequence is decoded [default: the model's]."),
@@ -62,7 +62,9 @@ def given(*, others: dict[str, Any], **settings: Any) -> dict[str, Any]:
     return others | {name: value for name, value in settings.items() if value is not None}
 
 
-def _pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+def name_value_pairs(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Any]:
     """``NAME=VALUE`` pairs; a value that is not JSON is a string."""
     pairs = {}
     for pair in values:

@@ -1,0 +1,47 @@
+"""Measures of one answer's text against its references."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, without punctuation, articles and extra white space (SQuAD's `normalize_answer`)."""
+    text = text.lower().translate(_PUNCTUATION)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def exact_match(answer: str, references: Sequence[str]) -> bool:
+    """Whether the normalised answer equals a normalised reference (SQuAD's `exact_match_score`)."""
+    return normalize_answer(answer) in map(normalize_answer, references)
+
+
+def f1(answer: str, references: Sequence[str]) -> float:
+    """The best harmonic mean of word precision and recall over the references (SQuAD's `f1_score`)."""
+    words = normalize_answer(answer).split()
+    return max((_f1(words, normalize_answer(reference).split()) for reference in references), default=0.0)
+
+
+def regex_match(answer: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern matches from the start of the answer (DrQA's `regex_match_score`)."""
+    return any(answer_pattern(pattern).match(answer.strip()) for pattern in patterns)
+
+
+@lru_cache(maxsize=4096)
+def answer_pattern(pattern: str) -> re.Pattern[str]:
+    """An answer's pattern, compiled as DrQA and DPR do.  Raises :class:`re.error` for what is none."""
+    return re.compile(pattern, re.IGNORECASE | re.UNICODE | re.MULTILINE)
+
+
+def label_match(label: str, references: Sequence[str]) -> bool:
+    """Whether a class label is a reference, up to white space around it: FEVER's label accuracy."""
+    return label.strip() in {reference.strip() for reference in references}
+
+
+def _f1(words: list[str], reference: list[str]) -> float:
+    common = sum((Counter(words) & Counter(reference)).values())
+    return 2 * common / (len(words) + len(reference)) if common else 0.0

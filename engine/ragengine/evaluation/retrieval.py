@@ -1,0 +1,80 @@
+"""Measures of the documents of one question: by answer string, by passage id and by title.
+
+Recall@k asks for one right document among the first k (of several known passages: for their share), as DPR's
+top-k accuracy; precision@k is the share of the k places that hold a right one.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from ragengine.evaluation.metrics import answer_pattern
+from ragengine.evaluation.questions import Question
+from ragengine.results import Document
+
+_WORD = re.compile(r"[^\W_]+|[^\w\s]|_")  # DPR's SimpleTokenizer: runs of letters and digits, single signs
+
+
+def has_answer(document: Document, references: Sequence[str]) -> bool:
+    """Whether a reference's words occur in the document's text, in order and uncased (DPR's `has_answer`)."""
+    return _holds(document, [_words(reference) for reference in references])
+
+
+def retrieval_values(
+    question: Question, documents: Sequence[Document], ks: Sequence[int], n_docs: int
+) -> dict[str, float]:
+    """The retrieval figures of one question: ``recall@k`` and the like, those by id and title where known.
+
+    ``documents`` are those read, best first, at most ``n_docs``; there is no precision for k over ``n_docs``.
+    """
+    hits = _hits(question, documents)
+    places = [k for k in ks if k <= n_docs]
+    values = {f"recall@{k}": float(any(hits[:k])) for k in ks}
+    values |= {f"precision@{k}": sum(hits[:k]) / k for k in places}
+    if gold := question.gold_ids:
+        found = {k: len(gold.intersection(document.id for document in documents[:k])) for k in ks}
+        values |= {f"passage_recall@{k}": found[k] / len(gold) for k in ks}
+        values |= {f"passage_precision@{k}": found[k] / k for k in places}
+    if question.titles:
+        titles = [document.title for document in documents]
+        values |= {f"title_precision@{k}": title_precision(titles, question.titles, k) for k in places}
+    return values
+
+
+def title_precision(titles: Sequence[str], gold: Sequence[str], k: int) -> float:
+    """Different right titles among the first k, over k: precision@k of Hugging Face's `eval_rag`."""
+    return len({_stripped(title) for title in titles[:k]} & set(gold)) / k
+
+
+def _hits(question: Question, documents: Sequence[Document]) -> list[bool]:
+    """Whether each document holds an answer."""
+    if question.regex:
+        patterns = [answer_pattern(answer) for answer in question.answers]
+        return [any(pattern.search(document.text) for pattern in patterns) for document in documents]
+    targets = [_words(reference) for reference in question.answers]
+    return [_holds(document, targets) for document in documents]
+
+
+def _holds(document: Document, targets: Sequence[list[str]]) -> bool:
+    words = _words(document.text)
+    return any(
+        words[start : start + len(target)] == target
+        for target in targets
+        if target
+        for start in _places(words, target[0])
+    )
+
+
+def _places(words: list[str], first: str) -> list[int]:
+    return [place for place, word in enumerate(words) if word == first]
+
+
+def _words(text: str) -> list[str]:
+    # composed, so that a letter and its accent are one word character (DPR decomposes both and has a class
+    # for accents, which Python's regular expressions have not)
+    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
+
+
+def _stripped(title: str) -> str:
+    """A title without the quotation marks that a TSV put around it (`eval_rag`'s `strip_title`)."""
+    return title.removeprefix('"').removesuffix('"')

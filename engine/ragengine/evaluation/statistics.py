@@ -1,0 +1,103 @@
+"""Intervals, paired tests and calibration: numpy alone, every draw from a seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+N_BINS = 10
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals and permutation tests draw: ``resamples`` times from ``seed``; 0: not at all."""
+
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+    @property
+    def percentiles(self) -> tuple[float, float]:
+        """The ends of the interval, in percent."""
+        outside = 50 * (1 - self.confidence)
+        return outside, 100 - outside
+
+
+def bootstrap_intervals(values: FloatArray, resampling: Resampling) -> FloatArray:
+    """Percentile bootstrap intervals of column means: [N, M] -> [M, 2] (Efron 1979).
+
+    Rows (questions) are drawn with replacement.  NaN is a figure that a question has not: a mean is over the
+    others.
+    """
+    known = ~np.isnan(values)
+    filled = np.where(known, values, 0.0)
+    generator = np.random.default_rng(resampling.seed)
+    means = np.empty((resampling.resamples, values.shape[1]))
+    for row in means:
+        drawn = generator.integers(len(values), size=len(values))
+        weights = np.bincount(drawn, minlength=len(values)).astype(np.float64)
+        counts = weights @ known
+        row[:] = np.divide(weights @ filled, counts, out=np.full(len(row), np.nan), where=counts > 0)
+    ends: FloatArray = np.nanpercentile(means, resampling.percentiles, axis=0).T
+    return ends
+
+
+def mcnemar(first: FloatArray, second: FloatArray) -> float:
+    """The exact two-sided p of McNemar's test that two systems are right equally often: [N] of 0 and 1.
+
+    Under the null hypothesis, a question that one alone has right is either's with probability 1/2.
+    """
+    only_first, only_second = int(np.sum(first > second)), int(np.sum(first < second))
+    discordant = only_first + only_second
+    tail = term = 1  # binomial coefficients, in whole numbers
+    for k in range(min(only_first, only_second)):
+        term = term * (discordant - k) // (k + 1)
+        tail += term
+    return min(1.0, float(2 * tail / 2**discordant))
+
+
+def permutation_test(differences: FloatArray, resampling: Resampling) -> float:
+    """The two-sided p that paired differences [N] have mean 0, by random changes of their signs.
+
+    Fisher's randomisation test; (1 + as extreme draws) / (1 + draws), so it is never 0.
+    """
+    generator = np.random.default_rng(resampling.seed)
+    observed, extreme = abs(differences.sum()), 0
+    for _ in range(resampling.resamples):
+        signs = generator.integers(2, size=len(differences)) * 2 - 1
+        extreme += abs(signs @ differences) >= observed - 1e-9
+    return (1 + extreme) / (1 + resampling.resamples)
+
+
+def calibration(probabilities: Sequence[float], right: Sequence[float]) -> dict[str, Any]:
+    """How far probabilities of answers are the rate at which those answers are right.
+
+    ``ece``, the expected calibration error over 10 bins of equal width (Guo et al. 2017): the mean distance
+    of a bin's mean probability from its accuracy, bins weighing what they hold.  ``brier``, the mean squared
+    difference (Brier 1950).  ``bins`` has those that hold anything.
+    """
+    p, y = np.asarray(probabilities, np.float64), np.asarray(right, np.float64)
+    places = np.minimum((p * N_BINS).astype(np.int64), N_BINS - 1)
+    bins = [
+        {
+            "from": place / N_BINS,
+            "to": (place + 1) / N_BINS,
+            "n": int(inside.sum()),
+            "probability": float(p[inside].mean()),
+            "accuracy": float(y[inside].mean()),
+        }
+        for place in range(N_BINS)
+        if (inside := places == place).any()
+    ]
+    distances = [b["n"] * abs(b["probability"] - b["accuracy"]) for b in bins]
+    return {"ece": sum(distances) / len(p), "brier": float(np.mean((p - y) ** 2)), "bins": bins}
+
+
+def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """The chance that a number of ``positive`` is over one of ``negative``, ties counting half."""
+    ordered = np.sort(np.asarray(negative, np.float64))
+    under = np.searchsorted(ordered, positive, side="left") + np.searchsorted(ordered, positive, side="right")
+    return float(under.mean() / (2 * len(ordered)))

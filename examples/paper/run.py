@@ -1,0 +1,97 @@
+"""A task of the paper: convert its data, run `ragengine eval`, show the paper's figures beside the measured.
+
+python examples/paper/run.py nq nq-test.qa.csv --bundle rag-token-nq --index wikipedia --model token
+"""
+
+import itertools
+import json
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+from formats import FORMATS, convert
+
+from ragengine.durable import output_file
+from ragengine.errors import PassagesError, RagEngineError
+
+CONFIG: dict[str, Any] = tomllib.loads((Path(__file__).parent / "tasks.toml").read_text("utf-8"))
+_EVAL = "from ragengine.cli.main import main; main()"
+_OF_EVAL = {"ignore_unknown_options": True}
+
+
+@click.command(context_settings=_OF_EVAL)
+@click.argument("task", type=click.Choice(list(CONFIG["tasks"])))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--bundle", type=click.Path(path_type=Path), required=True)
+@click.option("--index", type=click.Path(path_type=Path), required=True)
+@click.option("--model", type=click.Choice(["token", "sequence"]), required=True, help="How it is decoded.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("paper-results"), show_default=True)
+@click.option("--format", "format_", type=click.Choice(list(FORMATS)), help="Of DATA [default: the task's].")
+@click.option("--limit", type=click.IntRange(1), help="Only the first questions, to try it out.")
+@click.argument("further", nargs=-1, type=click.UNPROCESSED)
+def main(
+    task: str,
+    data: Path,
+    bundle: Path,
+    index: Path,
+    model: str,
+    output: Path,
+    format_: str | None,
+    limit: int | None,
+    further: tuple[str, ...],
+) -> None:
+    """Evaluate BUNDLE on DATA, the file of a TASK; FURTHER options go to `ragengine eval`.
+
+    Writes the questions and the figures to the folder --output.
+    """
+    settings = CONFIG["tasks"][task]
+    questions = output / f"{task}.questions.jsonl"
+    try:
+        write_questions(data, format_ or settings["format"], settings.get("labels"), limit, questions)
+    except RagEngineError as reason:
+        raise click.ClickException(str(reason)) from reason
+    arguments = ["eval", *map(str, (bundle, index, questions)), *eval_options(settings, model), *further]
+    click.echo(shlex.join(["ragengine", *arguments]), err=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _EVAL, *arguments, "--json"], stdout=subprocess.PIPE, check=False
+    )
+    if done.returncode:
+        sys.exit(done.returncode)
+    with output_file(output / f"{task}-{model}.json", parents=True) as file:
+        file.write(done.stdout)
+    show(settings, model, json.loads(done.stdout))
+
+
+def write_questions(
+    data: Path, format_: str, labels: dict[str, str] | None, limit: int | None, target: Path
+) -> None:
+    """Convert ``data`` to a file for `ragengine eval`, all of it or nothing."""
+    lines = [json.dumps(line) + "\n" for line in itertools.islice(convert(data, format_, labels), limit)]
+    if not lines:
+        raise PassagesError(f"{data} holds no question of this task.")
+    with output_file(target, parents=True) as file:
+        file.write("".join(lines).encode("utf-8"))
+
+
+def eval_options(settings: dict[str, Any], model: str) -> list[str]:
+    """The options of `ragengine eval` for a task of tasks.toml, decoded as RAG-Token or RAG-Sequence."""
+    kind = settings["decoding"]
+    decoding = {"task": kind, "marginalize": model, **CONFIG["decoding"][kind][model]}
+    labels = [("label", label) for label in settings.get("labels", {}).values()]
+    pairs = [*decoding.items(), *labels]
+    return [text for name, value in pairs for text in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def show(settings: dict[str, Any], model: str, result: dict[str, Any]) -> None:
+    """Print the paper's figures beside the measured ones, in percent."""
+    click.echo(f"{settings['title']}, RAG-{model.capitalize()}, {result['n']} questions")
+    for name, reported in settings["paper"][model].items():
+        click.echo(f"  {name:15} paper {reported:5.1f}   here {100 * result[name]:5.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,5 @@
 """Warm-up: the generator learns to answer from the gold passage, before it is met with retrieved ones."""
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,11 +86,6 @@ def answer_tokens(answers: Sequence[str], tokenizer: PreTrainedTokenizerBase, mo
     ids = tokenized(tokenizer, model.max_answer_length, prefixed)
     bos = tokenizer.bos_token_id
     return ids if model.answer_bos else [one[1:] if one[0] == bos else one for one in ids]
-
-
-def drawn_answer(line: Line, seed: int, number: int, draw: bool) -> str:
-    """The answer to train on: the first, or one drawn with the seed."""
-    return random.Random(f"answer {seed} {number}").choice(line.answers) if draw else line.answers[0]
 
 
 @torch.inference_mode()

@@ -34,7 +34,12 @@ seed = 4
 hard_negatives = -1
 [joint]
 lr_scheduler_type = "zigzag"
-sample = {a = 0.0}
+sample = {a = 0.0, b = nan}
+max_steps = "many"
+label_smoothing_factor = 0.1
+gradient_accumulation_steps = 0
+[generator]
+bf16 = "yes"
 """
     )
     with pytest.raises(OptionsError) as caught:
@@ -51,6 +56,11 @@ sample = {a = 0.0}
         "encoders.hard_negatives: -1",
         "zigzag",
         "joint.sample.a: 0.0",
+        "joint.sample.b: nan",
+        "joint.max_steps: expected int, found str",
+        "joint.label_smoothing_factor: cannot be set",
+        "joint.gradient_accumulation_steps: 0 is less than 1",
+        "generator.bf16: expected bool, found str",
         "nowhere.tsv does not exist",
         "nothing.jsonl does not exist",
     ):
@@ -62,6 +72,29 @@ def test_generation_settings(tmp_path: Path) -> None:
     path = toy.write_config(tmp_path, joint="max_steps = 1")
     path.write_text(path.read_text().replace("num_beams = 2", "num_beem = 2"))
     with pytest.raises(OptionsError, match=r"model\.generation\.num_beem: no field of GenerationConfig"):
+        read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('output = "run"', 'output = "."', "output: '.' is the folder of this file or above it"),
+        ("seed = 5", "seed = 4294967296", "seed: 4294967296 is not a whole number from 0 to 4294967295"),
+        ("num_beams = 2", "use_cache = false", r"model\.generation\.use_cache: no option of ragengine"),
+        ("num_beams = 2", "min_length = 30", "min_length is 30, it must be at most"),
+        (
+            "share_encoders",
+            'context_encoder = "c"\nshare_encoders',
+            r"context_encoder: with share_encoders",
+        ),
+        ("max_steps = 1", "refresh_negatives = [3]", r"encoders\.refresh_negatives: hard_negatives is 0"),
+    ],
+)
+def test_settings_that_do_not_go_together(tmp_path: Path, old: str, new: str, said: str) -> None:
+    toy.write_data(tmp_path / "data")
+    path = toy.write_config(tmp_path, encoders="max_steps = 1")
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(OptionsError, match=said):
         read_config(path)
 
 

@@ -14,7 +14,7 @@ import pytest
 from transformers import AutoConfig, RagTokenForGeneration, RagTokenizer
 
 from ragengine import RagEngine
-from ragengine.errors import OptionsError
+from ragengine.errors import OptionsError, RagEngineError
 from ragengine_train import read_config, train
 from ragengine_train.report import losses, read_json
 from tests.train import toy
@@ -63,9 +63,21 @@ def test_run_leaves_a_report_and_curves(world: Path, unbroken: dict[str, Any]) -
 
 
 def test_finished_run_is_not_run_again(world: Path, unbroken: dict[str, Any]) -> None:
-    started = time.perf_counter()
+    results = [world / "run" / name for name in ("encoders", "generator", "index", "joint", "checkpoint")]
+    made = [result.stat().st_mtime_ns for result in results]
     assert train(read_config(world / "run.toml")) == unbroken
-    assert time.perf_counter() - started < 5
+    assert [result.stat().st_mtime_ns for result in results] == made
+
+
+def test_other_generation_settings_change_the_checkpoint_alone(world: Path, unbroken: dict[str, Any]) -> None:
+    made = (world / "run/joint").stat().st_mtime_ns
+    text = (world / "run.toml").read_text()
+    (world / "other.toml").write_text(text.replace("num_beams = 2", "num_beams = 3"))
+    train(read_config(world / "other.toml"))
+    config = read_json(world / "run/checkpoint/generation_config.json")
+    assert config["num_beams"] == 3
+    assert (world / "run/joint").stat().st_mtime_ns == made
+    assert train(read_config(world / "run.toml")) == unbroken
 
 
 def test_other_settings_are_not_mixed_in(world: Path, unbroken: dict[str, Any]) -> None:
@@ -75,6 +87,34 @@ def test_other_settings_are_not_mixed_in(world: Path, unbroken: dict[str, Any]) 
         OptionsError, match=r"encoders\.arguments\.learning_rate was 0\.002, is 0\.001.*--from"
     ):
         train(read_config(world / "other.toml"))
+    with pytest.raises(OptionsError, match=r"learning_rate was 0\.002"):
+        train(read_config(world / "other.toml"), start="joint")
+    assert (world / "run/joint").exists(), "what is refused removes nothing"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("start/generator", "nowhere/generator", "nowhere/generator is not a folder or hub name"),
+        ("start/generator", "start/question_encoder", "is a dpr model; a generator must be bart"),
+        (
+            "max_passage_length = 32",
+            "max_passage_length = 41",
+            "max_passage_length is 41, .* has 40 positions",
+        ),
+        ("n_docs = 5", "n_docs = 121", "n_docs is 121, and there are 120 passages"),
+        ("dev.jsonl", "wrong.jsonl", r"wrong\.jsonl line 1 is not"),
+        ("odd = 0.1", "blue = 0.1", "sample names the groups blue"),
+    ],
+)
+def test_faults_are_found_before_the_first_stage(world: Path, old: str, new: str, said: str) -> None:
+    (world / "data/wrong.jsonl").write_text("nonsense\n")
+    config = toy.write_config(world, output="faulty", **STAGES)
+    text = config.read_text().replace('type = "token"', 'type = "token"\nn_docs = 5')
+    config.write_text(text.replace(old, new))
+    with pytest.raises(RagEngineError, match=said):
+        train(read_config(config))
+    assert not (world / "faulty").exists(), "an empty folder was to go"
 
 
 def test_sequence_model_from_trained_parts(world: Path, unbroken: dict[str, Any]) -> None:

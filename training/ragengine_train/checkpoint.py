@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from ragengine.errors import ExportError
+from ragengine_export.checkpoint import load_model, loaded
 from ragengine_train.config import ModelConfig
 from ragengine_train.folders import replaced
 
@@ -40,19 +41,33 @@ class Parts:
     generator: str
 
 
-def load_encoder(source: str, cls: type[PreTrainedModel]) -> Any:
-    """A ``DPRQuestionEncoder`` or ``DPRContextEncoder`` with the weights of any DPR or BERT encoder."""
-    config = _loaded(source, AutoConfig.from_pretrained)
+def encoder_config(source: str) -> Any:
+    """The config of a DPR or BERT encoder; raises :class:`ExportError` for other models."""
+    config = loaded(source, AutoConfig.from_pretrained)
     if config.model_type not in ("dpr", "bert"):
         raise ExportError(f"{source} is a {config.model_type} model; an encoder must be dpr or bert.")
+    return config
+
+
+def generator_config(source: str) -> Any:
+    """The config of a BART; raises :class:`ExportError` for other models."""
+    config = loaded(source, AutoConfig.from_pretrained)
+    if config.model_type != "bart":
+        raise ExportError(f"{source} is a {config.model_type} model; a generator must be bart.")
+    return config
+
+
+def load_encoder(source: str, cls: type[PreTrainedModel]) -> Any:
+    """A ``DPRQuestionEncoder`` or ``DPRContextEncoder`` with the weights of any DPR or BERT encoder."""
+    config = encoder_config(source)
     if config.model_type == "bert":
-        bert = _loaded(source, BertModel.from_pretrained, add_pooling_layer=False)
+        bert = load_model(BertModel, source)
         model = cls(DPRConfig(**_shared_fields(config)))
         getattr(model, _INNER[cls]).bert_model.load_state_dict(bert.state_dict(), strict=False)
         return model
     architecture = (config.architectures or ["DPRQuestionEncoder"])[0]
     stored = DPRContextEncoder if architecture == "DPRContextEncoder" else DPRQuestionEncoder
-    model = _loaded(source, stored.from_pretrained)
+    model = load_model(stored, source)
     return model if cls is stored else as_encoder(model, cls)
 
 
@@ -66,7 +81,8 @@ def as_encoder(model: Any, cls: type[PreTrainedModel]) -> Any:
 
 def load_generator(source: str, model: ModelConfig) -> Any:
     """A BART, with the prefix that its prompts begin with."""
-    generator = _loaded(source, BartForConditionalGeneration.from_pretrained)
+    generator_config(source)
+    generator = load_model(BartForConditionalGeneration, source)
     if model.prefix is not None:
         generator.config.prefix = model.prefix
     return generator
@@ -74,7 +90,7 @@ def load_generator(source: str, model: ModelConfig) -> Any:
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint, of whatever class it is."""
-    tokenizer: PreTrainedTokenizerBase = _loaded(source, AutoTokenizer.from_pretrained)
+    tokenizer: PreTrainedTokenizerBase = loaded(source, AutoTokenizer.from_pretrained)
     return tokenizer
 
 
@@ -150,16 +166,3 @@ def _shared_fields(config: Any) -> dict[str, Any]:
     ours = DPRConfig().to_dict()
     skipped = {"model_type", "architectures", "transformers_version", "dtype", "torch_dtype"}
     return {name: value for name, value in config.to_dict().items() if name in ours and name not in skipped}
-
-
-def _loaded(source: str, load: Any, **options: Any) -> Any:
-    """Call a transformers loader, in float32; its many exceptions become one sentence."""
-    if load not in (AutoConfig.from_pretrained, AutoTokenizer.from_pretrained):
-        options["dtype"] = torch.float32
-    try:
-        return load(source, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as reason:
-        said = (str(reason).strip() or type(reason).__name__).splitlines()[0]
-        raise ExportError(
-            f"{source} is not a folder or hub name that transformers can load: {said}"
-        ) from reason

@@ -28,9 +28,7 @@ def train(config: Path, fresh: bool, start: str | None, threads: int | None) -> 
     settings = read_config(config)
     if threads is not None:
         torch.set_num_threads(threads)
-    if fresh:
-        pipeline.remove_run(settings.output)
-    report = pipeline.train(settings, start=start)
+    report = pipeline.train(settings, start=start, fresh=fresh)
     click.echo(
         f"{settings.output / 'checkpoint'} after {report['seconds']:.0f} s; {settings.output / 'report.json'}"
     )

@@ -1,6 +1,7 @@
 """The TOML file of `ragengine train`, checked whole before anything is computed."""
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from transformers import GenerationConfig, TrainingArguments
 
 from ragengine.errors import OptionsError
+from ragengine.options import OPTION_NAMES, GenerationOptions
 from ragengine.schema import Range, parse, told
 
 T = TypeVar("T")
@@ -25,12 +27,28 @@ _OURS = {
     "remove_unused_columns": "the batches are made of columns no model has",
     "train_sampling_strategy": "the order is drawn ahead, so that a resumed run sees the same",
     "resume_from_checkpoint": "a run resumes by itself",
+    "save_only_model": "a run resumes by itself",
+    "auto_find_batch_size": "the order is drawn ahead for one batch size",
     "ignore_data_skip": "a resumed run must see the batches that it has not seen",
     "dataloader_num_workers": "the batches are tokens already",
     "eval_strategy": "the dev questions are measured after each stage",
     "load_best_model_at_end": "the dev questions are measured after each stage",
     "disable_tqdm": "progress is printed line by line",
 }
+# What transformers' Trainer or its models cannot do with the networks and the objective of a stage.
+_NOT_OF: dict[str, dict[str, str]] = {
+    "encoders": {
+        "label_smoothing_factor": "DPR's loss has none",
+        "gradient_checkpointing": "transformers' DPR encoders have none",
+    },
+    "generator": {},
+    "joint": {
+        "label_smoothing_factor": "the marginal likelihood has none here",
+        "gradient_checkpointing": "transformers' RAG models have none",
+    },
+}
+_NUMBERS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
+_AT_LEAST_1 = ("per_device_train_batch_size", "gradient_accumulation_steps")
 # Where ours are not those of transformers.
 DEFAULTS: dict[str, Any] = {
     "report_to": "none",
@@ -38,7 +56,8 @@ DEFAULTS: dict[str, Any] = {
     "logging_steps": 20,
     "use_cpu": not torch.cuda.is_available(),  # else bf16 is refused on a CPU, which has it
 }
-_ARGUMENTS = {f.name for f in dataclasses.fields(TrainingArguments) if f.init} - set(_OURS)
+_ARGUMENTS = {f.name: f.type for f in dataclasses.fields(TrainingArguments) if f.init and f.name not in _OURS}
+_LARGEST_SEED = (1 << 32) - 1  # numpy's
 
 
 @dataclass(frozen=True)
@@ -143,8 +162,10 @@ def _config(content: dict[str, Any], base: Path, faults: list[str]) -> TrainConf
     output, seed = content.get("output"), content.get("seed", 0)
     if not isinstance(output, str):
         faults.append("output: missing; name the folder to write")
-    if type(seed) is not int or seed < 0:
-        faults.append(f"seed: {seed!r} is not a whole number of at least 0")
+    elif base.resolve().is_relative_to((base / output).resolve()):  # --fresh removes what it holds
+        faults.append(f"output: {output!r} is the folder of this file or above it; name one of its own")
+    if type(seed) is not int or not 0 <= seed <= _LARGEST_SEED:
+        faults.append(f"seed: {seed!r} is not a whole number from 0 to {_LARGEST_SEED}")
     data = _table(DataConfig, content.get("data"), "data", faults)
     model = _table(ModelConfig, content.get("model"), "model", faults)
     stages = {
@@ -158,6 +179,10 @@ def _config(content: dict[str, Any], base: Path, faults: list[str]) -> TrainConf
         data = _resolved_data(data, base, faults)
     if model is not None:
         model = _resolved_model(model, base)
+        if model.share_encoders and model.context_encoder != model.question_encoder:
+            faults.append(
+                "model.context_encoder: with share_encoders it is the question encoder; leave it out"
+            )
         faults += _generation_faults(model.generation)
     if data is None or model is None or faults:
         return None
@@ -184,29 +209,42 @@ def _stage(cls: type[T], content: Any, name: str, base: Path, faults: list[str])
         return None
     own = {f.name for f in dataclasses.fields(cls)} - {"arguments"}  # type: ignore[arg-type]
     arguments = {key: value for key, value in content.items() if key not in own}
-    for key in arguments:
-        if key in _OURS:
-            faults.append(f"{name}.{key}: cannot be set, {_OURS[key]}")
-        elif key not in _ARGUMENTS:
-            faults.append(f"{name}.{key}: neither a setting of this stage nor of TrainingArguments")
-    arguments = {key: value for key, value in arguments.items() if key in _ARGUMENTS}
+    found = {key: _fault(name, key, value) for key, value in arguments.items()}
+    faults += [f"{name}.{key}: {fault}" for key, fault in found.items() if fault is not None]
+    arguments = {key: value for key, value in arguments.items() if found[key] is None}
     try:
         TrainingArguments(output_dir=str(base), **(DEFAULTS | arguments))
-    except (ValueError, TypeError, ImportError) as reason:
+    except (ValueError, TypeError, ImportError, OSError) as reason:
         faults.append(f"{name}: {str(reason).strip().splitlines()[0]}")
     stage = parse(
         cls, {**{k: v for k, v in content.items() if k in own}, "arguments": arguments}, faults, name
     )
     if isinstance(stage, StageConfig):
         faults += [
-            f"{name}.sample.{group}: {share} is not above 0"
+            f"{name}.sample.{group}: {share} is not a finite number above 0"
             for group, share in stage.sample.items()
-            if share <= 0
+            if not 0 < share < math.inf
         ]
+        if isinstance(stage, EncodersConfig) and stage.refresh_negatives and not stage.hard_negatives:
+            faults.append(f"{name}.refresh_negatives: hard_negatives is 0, so that none is used")
         if stage.train is not None:
             train = [str(_existing(base, file, f"{name}.train", faults)) for file in listed(stage.train)]
             stage = dataclasses.replace(stage, train=train)
     return stage
+
+
+def _fault(stage: str, key: str, value: Any) -> str | None:
+    """What is wrong with a field of TrainingArguments, which checks no types itself; None if nothing is."""
+    if reason := (_OURS | _NOT_OF[stage]).get(key):
+        return f"cannot be set, {reason}"
+    if key not in _ARGUMENTS:
+        return "neither a setting of this stage nor of TrainingArguments"
+    kind = _ARGUMENTS[key]
+    if kind in _NUMBERS and type(value) not in _NUMBERS[kind]:
+        return f"expected {_NUMBERS[kind][-1].__name__}, found {type(value).__name__}"
+    if key in _AT_LEAST_1 and value < 1:
+        return f"{value} is less than 1"
+    return None
 
 
 def listed(value: str | list[str]) -> list[str]:
@@ -255,4 +293,18 @@ def _generation_faults(generation: dict[str, Any]) -> list[str]:
             GenerationConfig(**generation).validate(strict=True)
         except (ValueError, TypeError) as reason:
             faults.append(f"model.generation: {str(reason).strip().splitlines()[0]}")
+    if not faults:
+        faults += _engine_faults(generation)
     return faults
+
+
+def _engine_faults(generation: dict[str, Any]) -> list[str]:
+    """What ragengine, which measures the model, says to the settings."""
+    unknown = sorted(generation.keys() - OPTION_NAMES)
+    if unknown:
+        return [f"model.generation.{key}: no option of ragengine" for key in unknown]
+    try:
+        GenerationOptions(**generation)
+    except OptionsError as reason:
+        return [f"model.generation: {str(reason).rstrip('.')}"]
+    return []

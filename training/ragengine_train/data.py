@@ -1,13 +1,13 @@
 """Training questions and the passages they are about."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ragengine.errors import PassagesError
-from ragengine.retrieval.passages import Passage, read_passages, utf8_lines
+from ragengine.evaluation.questions import question_entry, text_of, texts_of
+from ragengine.retrieval.passages import Passage, checked_passage, read_passages, utf8_lines
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Corpus:
         if not corpus.indexed:
             raise PassagesError(f"{path} holds no passages; training needs at least one.")
         return corpus
+
+    def scratch(self) -> "Corpus":
+        """A copy that lines can be read with and that is then thrown away."""
+        return Corpus(list(self.passages), list(self.copy_of), self.indexed, self._rows)
 
     def row(self, passage_id: str) -> int | None:
         """The row of an id of the file."""
@@ -86,41 +90,30 @@ def read_lines(paths: Sequence[str | Path], corpus: Corpus) -> list[Line]:
 
 
 def _line(text: str, corpus: Corpus, where: str) -> Line:
-    try:
-        entry = json.loads(text)
-    except (ValueError, RecursionError) as reason:
-        raise PassagesError(f"{where}: not JSON ({reason}); write one object a line.") from reason
-    question, answers = (
-        (entry.get("question"), entry.get("answers")) if isinstance(entry, dict) else (None, None)
-    )
-    if (
-        not isinstance(question, str)
-        or not isinstance(answers, list)
-        or not all(isinstance(a, str) for a in answers)
-    ):
-        raise PassagesError(f'{where} is not {{"question": str, "answers": [str, ...]}}.')
+    entry = question_entry(text, where)
     return Line(
-        question,
-        tuple(answers),
+        entry["question"],
+        tuple(entry["answers"]),
         _gold(entry, corpus, where),
-        tuple(_known(corpus, name, where) for name in entry.get("hard_negative_ids") or ()),
-        str(entry.get("group") or ""),
+        tuple(_known(corpus, name, where) for name in texts_of(entry, "hard_negative_ids", where)),
+        text_of(entry, "group", where) or "",
     )
 
 
 def _gold(entry: dict[str, Any], corpus: Corpus, where: str) -> int | None:
-    name, inline = entry.get("passage_id"), entry.get("passage")
+    name, inline = text_of(entry, "passage_id", where), entry.get("passage")
     if inline is None:
         return None if name is None else _known(corpus, name, where)
-    if not isinstance(inline, dict) or not all(isinstance(inline.get(key), str) for key in ("title", "text")):
+    if not isinstance(inline, dict):
         raise PassagesError(f'{where}: "passage" is not {{"title": str, "text": str}}.')
-    return corpus.add(inline["title"], inline["text"], None if name is None else corpus.row(str(name)))
+    passage = checked_passage({**inline, "id": ""}, f'{where}, "passage"')
+    return corpus.add(passage.title, passage.text, None if name is None else _known(corpus, name, where))
 
 
-def _known(corpus: Corpus, name: object, where: str) -> int:
-    row = corpus.row(str(name))
+def _known(corpus: Corpus, name: str, where: str) -> int:
+    row = corpus.row(name)
     if row is None:
         raise PassagesError(
-            f"{where}: the passage {str(name)!r:.100} is not in the passages file; correct its id."
+            f"{where}: the passage {name!r:.100} is not in the passages file; correct its id."
         )
     return row

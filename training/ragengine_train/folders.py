@@ -9,13 +9,28 @@ from ragengine.durable import explained, put_in_place
 from ragengine.errors import InputError
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder if there is one, in one step: half of it would pass for a finished one.
+
+    Raises :class:`InputError` where it cannot be removed.
+    """
+    workspace = _workspace(folder)
+    try:
+        shutil.rmtree(workspace, ignore_errors=True)
+        if folder.is_dir():
+            folder.rename(workspace)
+            shutil.rmtree(workspace)
+    except OSError as reason:
+        raise InputError(f"{folder} cannot be removed: {explained(reason)}.") from reason
+
+
 @contextlib.contextmanager
 def replaced(target: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``target`` when the block ends well.
 
     Raises :class:`InputError` where it cannot be written.
     """
-    workspace = target.with_name(f".{target.name}.writing")
+    workspace = _workspace(target)
     try:
         shutil.rmtree(workspace, ignore_errors=True)
         workspace.mkdir(parents=True)
@@ -25,3 +40,7 @@ def replaced(target: Path) -> Iterator[Path]:
         raise InputError(f"{target} cannot be written: {explained(reason)}.") from reason
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _workspace(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.writing")

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ragengine.bundle import RagSpec
 from ragengine.evaluation import exact_match
@@ -46,13 +46,13 @@ def collate_prompts(pad_token_id: int) -> Any:
     return collate
 
 
-def rag_spec(model: ModelConfig) -> RagSpec:
-    """The settings of `[model]` as the runtime has them."""
+def rag_spec(model: ModelConfig, prefix: str | None) -> RagSpec:
+    """The settings of `[model]` as the runtime has them, with the ``prefix`` of the generator's config."""
     return RagSpec(
         architecture="RagTokenForGeneration" if model.type == "token" else "RagSequenceForGeneration",
         title_sep=model.title_sep,
         doc_sep=model.doc_sep,
-        prefix=model.prefix or "",
+        prefix=prefix or "",
         n_docs=model.n_docs,
         max_combined_length=model.max_combined_length,
         do_deduplication=True,
@@ -66,6 +66,7 @@ def gold_prompts(
     question_tokenizer: PreTrainedTokenizerBase,
     tokenizer: PreTrainedTokenizerBase,
     model: ModelConfig,
+    prefix: str | None,
 ) -> Tokens:
     """What the generator reads of each line, which must have a passage.
 
@@ -73,7 +74,7 @@ def gold_prompts(
     """
     ids = tokenized(question_tokenizer, model.max_question_length, [line.question for line in lines])
     questions = [question_tokenizer.decode(list(one), skip_special_tokens=True) for one in ids]
-    spec, texts = rag_spec(model), []
+    spec, texts = rag_spec(model, prefix), []
     for line, question in zip(lines, questions, strict=True):
         passage = corpus.passages[line.passage or 0]
         texts.append(format_prompt(spec, passage.title, passage.text, question))
@@ -95,14 +96,17 @@ def gold_exact_match(
     """The share of greedy answers to prompts with the gold passage that match."""
     generator.eval()
     pad, hits = generator.config.pad_token_id, 0
+    special = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+    # Not the generator's own, which may force tokens or forbid repetitions, as facebook/bart-large's does.
+    greedy = GenerationConfig(
+        **{name: getattr(generator.config, name) for name in special}, max_length=longest
+    )
     for chosen in by_length(prompts, _BATCH):
         rows = [prompts[index] for index in chosen]
         output = generator.generate(
             input_ids=padded(rows, pad).to(generator.device),
             attention_mask=padded([[1] * len(row) for row in rows], 0).to(generator.device),
-            num_beams=1,
-            do_sample=False,
-            max_length=longest,
+            generation_config=greedy,
         )
         texts = tokenizer.batch_decode(output, skip_special_tokens=True)
         hits += sum(exact_match(text, lines[i].answers) for i, text in zip(chosen, texts, strict=True))

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ragengine.engine import RagEngine
-from ragengine.evaluation import evaluate, has_answer, read_questions
+from ragengine.evaluation import evaluate, read_questions
+from ragengine.evaluation.retrieval import retrieval_values
+from ragengine.evaluation.run import means
 from ragengine.retrieval.retriever import Retriever
 from ragengine_export import export_checkpoint
 from ragengine_train.checkpoint import Parts, write_checkpoint
@@ -23,22 +25,19 @@ def export_parts(parts: Parts, config: TrainConfig, checkpoint: Path, bundle: Pa
 
 
 def measure_retrieval(bundle: Path, index: Path, dev: str | Path) -> dict[str, float]:
-    """Over all of ``dev``: the share with the right passage, and with an answer's words, among the first 5.
-
-    ``passage_recall@5`` is over the questions that name their passage, and there only where some do.
-    """
-    questions = read_questions(Path(dev))
-    named = found = answered = 0
+    """The retrieval figures of `ragengine eval` at 5, over all of ``dev`` that can be answered: ``n``."""
+    questions = [question for question in read_questions(Path(dev)) if question.answerable]
+    values: list[dict[str, float]] = []
     with Retriever.load(bundle, index, verify="size") as retriever:
         for start in range(0, len(questions), _BATCH):
             batch = questions[start : start + _BATCH]
             vectors = retriever.encode(retriever.tokenize([one.question for one in batch]))
-            for question, documents in zip(batch, retriever.search_vectors(vectors, RECALL_AT), strict=True):
-                answered += any(has_answer(document, question.answers) for document in documents)
-                named += question.passage_id is not None
-                found += any(document.id == question.passage_id for document in documents)
-    figures = {"n": float(len(questions)), f"recall@{RECALL_AT}": answered / len(questions)}
-    return figures | ({f"passage_recall@{RECALL_AT}": found / named} if named else {})
+            found = retriever.search_vectors(vectors, RECALL_AT)
+            values += [
+                retrieval_values(question, documents, [RECALL_AT], RECALL_AT)
+                for question, documents in zip(batch, found, strict=True)
+            ]
+    return {"n": float(len(questions))} | means(values)
 
 
 def measure_answers(bundle: Path, index: Path, config: TrainConfig) -> dict[str, float]:

@@ -18,7 +18,7 @@ from ragengine.retrieval.vectors import VectorIndex
 FloatArray = NDArray[np.float32]
 Negatives = dict[int, list[int]]
 _PROBED = 64  # inverted lists, where the passages are so many that there are some
-_MINED = 8
+_MINED = 8  # kept for every positive, or as many as an item takes
 
 
 def nearest(passages: FloatArray, questions: FloatArray, count: int, seed: int = 0) -> NDArray[np.int64]:
@@ -85,7 +85,10 @@ class Mining(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         positives: Sequence[int],
         copy_of: Sequence[int],
         right: Sequence[set[int]],
+        a_positive: int,
     ) -> None:
+        """``right``: the originals that answer a positive's questions; ``a_positive`` negatives are used."""
+        self.kept = max(_MINED, a_positive)
         self.tables, self.encode, self.positives = tables, encode, positives
         self.copy_of, self.right = copy_of, right
 
@@ -104,16 +107,16 @@ class Mining(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         if step not in self.tables.steps:
             return
         passages, questions = self.encode(kwargs["model"], step)
-        found = nearest(passages, questions, min(len(passages), 2 * _MINED))
+        found = nearest(passages, questions, min(len(passages), 2 * self.kept))
         self.tables.write(step, self._negatives(found))
         click.echo(f"  {step}: hard negatives mined from {len(passages):,} passages", err=True)
 
     def _negatives(self, found: NDArray[np.int64]) -> Negatives:
-        """What was found without what is right, at most :data:`_MINED` a positive."""
+        """What was found without what is right, at most ``kept`` a positive."""
         negatives: Negatives = {}
         for positive, right, rows in zip(self.positives, self.right, found.tolist(), strict=True):
             wrong = [row for row in rows if row >= 0 and self.copy_of[row] not in right]
-            negatives[positive] = wrong[:_MINED]
+            negatives[positive] = wrong[: self.kept]
         return negatives
 
 

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,17 +13,21 @@ from typing import Any
 import click
 import transformers
 
-from ragengine.errors import OptionsError
+from ragengine.durable import explained, held_folder
+from ragengine.errors import InputError, OptionsError
 from ragengine.retrieval.build import build_index
+from ragengine_train import preflight
 from ragengine_train.checkpoint import Parts, write_checkpoint
 from ragengine_train.config import STAGES, TrainConfig
 from ragengine_train.data import Corpus
+from ragengine_train.folders import remove
 from ragengine_train.measure import export_parts, measure_answers, measure_retrieval
 from ragengine_train.report import CURVES, REPORT, read_json, write_curves, write_json
 from ragengine_train.stages import Report, train_encoders, train_generator, train_joint
 
 # The results of a run in the order in which they are made; an index is made of what the encoders are.
 _RESULTS = ("encoders", "generator", "index", "joint", "checkpoint")
+_SETTINGS = "settings.json"
 _PACKAGES = ("ragengine", "torch", "transformers", "accelerate", "tokenizers")
 # Where a stage's result holds which network.
 _PLACES = {
@@ -33,15 +37,38 @@ _PLACES = {
 }
 
 
-def train(config: TrainConfig, *, start: str | None = None) -> dict[str, Any]:
+# Which fields of `[model]` a result depends on; joint and checkpoint: on all.
+_ENCODERS = {
+    "question_encoder",
+    "context_encoder",
+    "share_encoders",
+    "max_question_length",
+    "max_passage_length",
+}
+_READING = {"title_sep", "doc_sep", "prefix", "max_combined_length", "answer_bos", "answer_prefix"}
+_OF_MODEL = {
+    "encoders": _ENCODERS,
+    "generator": {"question_encoder", "generator", "max_question_length", "max_answer_length"} | _READING,
+    "index": _ENCODERS - {"max_question_length"},
+}
+
+
+def train(config: TrainConfig, *, start: str | None = None, fresh: bool = False) -> dict[str, Any]:
     """Run the stages of ``config`` and return what ``report.json`` says.
 
-    What an earlier run finished stays, from the stage ``start`` on it is made again.  Raises
-    :class:`ragengine.errors.RagEngineError` for whatever is wrong; then the finished stages are kept.
+    What an earlier run finished stays; from ``start`` on it is made again, with ``fresh`` all of it.
+    Raises :class:`ragengine.errors.RagEngineError` for whatever is wrong; then the finished stages are kept.
     """
-    run = _Run(config, Corpus.read(config.data.passages))
-    run.forget(start)
-    with _quiet():
+    with _held(config.output), _quiet():
+        run = _Run(config, Corpus.read(config.data.passages))
+        kept = () if fresh else _RESULTS[: _RESULTS.index(start or "checkpoint")]
+        run.check_settings(kept)
+        if fresh or start or not (config.output / "checkpoint").exists():
+            preflight.check(config, run.corpus, run.parts_of(kept))
+        if fresh:
+            remove_run(config.output)
+        elif start is not None:
+            run.remove_from(start)
         run.encoders()
         run.generator()
         run.index()
@@ -66,23 +93,29 @@ class _Run:
 
     @property
     def parts(self) -> Parts:
-        """The networks as they are now: of the last finished stage that trained each, else the start."""
+        """The networks as they are now."""
+        return self.parts_of(_RESULTS)
+
+    def parts_of(self, results: Sequence[str]) -> Parts:
+        """The networks of the last finished stage of ``results`` that trained each, else the start."""
         model = self.config.model
         parts = Parts(model.question_encoder, str(model.context_encoder), model.generator)
         for stage, places in _PLACES.items():
-            if getattr(self.config, stage) is not None and (self.output / stage).exists():
+            asked = stage in results and getattr(self.config, stage) is not None
+            if asked and (self.output / stage).exists():
                 folders = {name: str(self.output / stage / place) for name, place in places.items()}
                 parts = dataclasses.replace(parts, **folders)
         return parts
 
-    def forget(self, start: str | None) -> None:
-        """Remove the results from ``start`` on, and refuse those that other settings made."""
-        if start is not None:
-            for name in _RESULTS[_RESULTS.index(start) :]:
-                shutil.rmtree(self.output / name, ignore_errors=True)
-                shutil.rmtree(self.work / name, ignore_errors=True)
-        for stage in STAGES:
-            self._check_settings(stage)
+    def check_settings(self, results: Sequence[str]) -> None:
+        """Refuse results that other settings made."""
+        for name in results:
+            self._check_settings(name)
+
+    def remove_from(self, start: str) -> None:
+        """Remove the results from ``start`` on."""
+        for name in _RESULTS[_RESULTS.index(start) :]:
+            self._remove(name)
 
     def encoders(self) -> None:
         """DPR pre-training."""
@@ -105,6 +138,8 @@ class _Run:
         bundle = self.work / "index" / "bundle"
         if report.exists() and (self.output / "index").exists():
             return
+        self._remove_after("index")
+        write_json(self.work / "index" / _SETTINGS, self._settings("index"))
         click.echo("index", err=True)
         started = time.perf_counter()
         export_parts(self.parts, self.config, self.work / "index" / "checkpoint", bundle)
@@ -124,7 +159,10 @@ class _Run:
     def finish(self) -> dict[str, Any]:
         """The checkpoint, what it can do, the report and the curves."""
         checkpoint, report = self.output / "checkpoint", self.work / "checkpoint" / REPORT
-        if not (checkpoint.exists() and report.exists()):
+        settings = self.work / "checkpoint" / _SETTINGS
+        as_asked = settings.exists() and not self._changed("checkpoint")
+        if not (checkpoint.exists() and report.exists() and as_asked):  # it is cheap to make
+            write_json(settings, self._settings("checkpoint"))
             if self.config.joint is None:  # measured already
                 write_checkpoint(self.parts, self.config.model, checkpoint)
                 dev = read_json(self.work / "index" / REPORT)["dev"]
@@ -154,35 +192,56 @@ class _Run:
         if (self.output / name).exists():
             click.echo(f"{name}: finished before", err=True)
             return
+        self._remove_after(name)
         click.echo(name, err=True)
         work = self.work / name
-        write_json(work / "settings.json", self._settings(name))
+        write_json(work / _SETTINGS, self._settings(name))
         report = run(work)
         click.echo(f"{name}: {report['seconds']:.0f} s {report.get('dev') or ''}", err=True)
         for checkpoint in work.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
 
-    def _settings(self, stage: str) -> dict[str, Any]:
-        """What a stage's result depends on, besides the stages before it."""
+    def _remove(self, name: str) -> None:
+        """Remove a result and what was needed for it."""
+        remove(self.output / name)
+        remove(self.work / name)
+
+    def _remove_after(self, name: str) -> None:
+        """Remove the results that were made of another ``name`` than the one that is made now."""
+        for later in _RESULTS[_RESULTS.index(name) + 1 :]:
+            if later != "generator":  # it is made of no encoder's weights
+                self._remove(later)
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """What a result depends on, besides the results before it."""
         config = dataclasses.asdict(self.config)
-        model = {key: value for key, value in config["model"].items() if key != "generation"}
-        return {
+        data, model = config["data"], config["model"]
+        if name == "checkpoint":
+            return {"data": {key: data[key] for key in ("dev", "dev_questions")}, "model": model}
+        fields = _OF_MODEL.get(name, model.keys() - {"generation"})
+        used = {"model": {key: value for key, value in model.items() if key in fields}}
+        if name == "index":
+            return used | {"data": {"passages": data["passages"]}}
+        return used | {
             "seed": config["seed"],
-            "data": config["data"] | {"dev": None, "dev_questions": 0},
-            "model": model,
-            stage: config[stage],
+            "data": data | {"dev": None, "dev_questions": 0},
+            name: config[name],
         }
 
-    def _check_settings(self, stage: str) -> None:
-        path = self.work / stage / "settings.json"
-        if getattr(self.config, stage) is None or not path.exists():
+    def _changed(self, name: str) -> dict[str, tuple[Any, Any]]:
+        """Settings that a result was made with and is not asked for with, as (was, is)."""
+        was, now = _flat(read_json(self.work / name / _SETTINGS)), _flat(self._settings(name))
+        keys = {key for key in was if not key.startswith("model.") or key in now} | now.keys()
+        return {key: (was.get(key), now.get(key)) for key in sorted(keys) if was.get(key) != now.get(key)}
+
+    def _check_settings(self, name: str) -> None:
+        if name in STAGES and getattr(self.config, name) is None:
             return
-        was, now = _flat(read_json(path)), _flat(self._settings(stage))
-        if changed := sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key)):
-            first = changed[0]
+        if (self.work / name / _SETTINGS).exists() and (changed := self._changed(name)):
+            first, (was, now) = next(iter(changed.items()))
             raise OptionsError(
-                f"{self.output / stage} was trained with other settings ({', '.join(changed)}: {first} was "
-                f"{was.get(first)!r}, is {now.get(first)!r}); make it again with --from {stage}, or --fresh."
+                f"{self.output / name} was made with other settings ({', '.join(changed)}: {first} was "
+                f"{was!r}, is {now!r}); make it again with --from {name}, or --fresh."
             )
 
     def _report(self) -> dict[str, Any]:
@@ -217,9 +276,23 @@ def _flat(content: dict[str, Any], path: str = "") -> dict[str, Any]:
 def remove_run(output: Path) -> None:
     """Remove a run's results, and nothing else that may be in the folder."""
     for name in (*_RESULTS, "work"):
-        shutil.rmtree(output / name, ignore_errors=True)
+        remove(output / name)
     for name in (REPORT, CURVES):
         (output / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _held(output: Path) -> Iterator[None]:
+    """Make the folder of a run and keep other processes out of it.
+
+    Raises :class:`InputError` where that fails, and where the Trainer cannot write.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with held_folder(output):
+            yield
+    except OSError as reason:
+        raise InputError(f"{output} cannot be written: {explained(reason)}.") from reason
 
 
 @contextlib.contextmanager

@@ -5,16 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ragengine.durable import replaced_file
+from ragengine.durable import output_file
 
 REPORT = "report.json"
 CURVES = "loss.png"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write indented JSON; the file is whole or as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_file(path) as file:
+    """Write indented JSON; the file is whole or as it was.  Raises :class:`ragengine.errors.InputError`."""
+    with output_file(path, parents=True) as file:
         file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
@@ -47,6 +46,6 @@ def write_curves(stages: Mapping[str, Mapping[str, Any]], path: Path) -> bool:
         axes.plot(steps, values)
         axes.set(title=name, xlabel="step", ylabel="loss")
         axes.grid(alpha=0.3)
-    with replaced_file(path) as file:
+    with output_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
     return True

@@ -52,7 +52,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
 
 def training_arguments(stage: StageConfig, output: Path, seed: int, examples: int) -> TrainingArguments:
-    """The stage's ``TrainingArguments``; epochs over ``examples`` are turned into steps."""
+    """The stage's ``TrainingArguments``; epochs over ``examples`` are turned into steps.
+
+    Raises :class:`OptionsError` where it would run on several GPUs or in several processes.
+    """
     ours: dict[str, Any] = {
         "output_dir": str(output),
         "seed": seed,
@@ -61,6 +64,12 @@ def training_arguments(stage: StageConfig, output: Path, seed: int, examples: in
         "disable_tqdm": True,
     }
     arguments = TrainingArguments(**(DEFAULTS | stage.arguments | ours))
+    if (devices := arguments.n_gpu * arguments.world_size) > 1:
+        # The Trainer would split every batch, whose labels are places among the passages of the whole.
+        raise OptionsError(
+            f"Training runs on one GPU, and {devices} are used here; "
+            "show it one with CUDA_VISIBLE_DEVICES=0, and start one process."
+        )
     if arguments.max_steps < 1:
         arguments.max_steps = max(
             1, round(arguments.num_train_epochs * examples / examples_a_step(arguments))

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from transformers import DPRContextEncoder, DPRQuestionEncoder
 
-from ragengine.errors import PassagesError
+from ragengine.errors import OptionsError, PassagesError
 from ragengine_train.batches import Tokens, tokenized
 from ragengine_train.checkpoint import (
     Parts,
@@ -43,7 +43,13 @@ def train_encoders(config: TrainConfig, corpus: Corpus, work: Path, target: Path
     """DPR pre-training; ``target`` gets ``question_encoder`` and ``context_encoder``."""
     stage, model = config.encoders, config.model
     assert stage is not None
-    lines = _lines(config, stage, corpus, needs_passage=True)
+    lines = training_lines(config, stage, corpus, needs_passage=True)
+    given = any(line.hard_negatives for line in lines)
+    if stage.hard_negatives and not stage.refresh_negatives and not given:
+        raise OptionsError(
+            f"encoders.hard_negatives is {stage.hard_negatives} and there are none: give refresh_negatives, "
+            "or hard_negative_ids in the questions."
+        )
     question_encoder = load_encoder(model.question_encoder, DPRQuestionEncoder)
     context_encoder = (
         None if model.share_encoders else load_encoder(str(model.context_encoder), DPRContextEncoder)
@@ -74,7 +80,7 @@ def train_encoders(config: TrainConfig, corpus: Corpus, work: Path, target: Path
         set[int]().union(*(collate.right[lines[number].question] for number in items.asking[row]))
         for row in items.positives
     ]
-    mining = Mining(tables, vectors, items.positives, corpus.copy_of, right)
+    mining = Mining(tables, vectors, items.positives, corpus.copy_of, right, stage.hard_negatives)
     trained = train_stage(encoders, items, collate, arguments, callbacks=[mining])
     context_encoder = context_encoder or as_encoder(question_encoder, DPRContextEncoder)
     with replaced(target) as folder:
@@ -87,10 +93,11 @@ def train_generator(config: TrainConfig, corpus: Corpus, parts: Parts, work: Pat
     """Warm-up on gold passages; ``target`` gets the generator."""
     stage, model = config.generator, config.model
     assert stage is not None
-    lines = _lines(config, stage, corpus, needs_passage=True)
+    lines = training_lines(config, stage, corpus, needs_passage=True)
     question_tokenizer, tokenizer = load_tokenizer(parts.question_encoder), load_tokenizer(parts.generator)
     generator = load_generator(parts.generator, model)
-    prompts = gold_prompts(lines, corpus, question_tokenizer, tokenizer, model)
+    prefix = getattr(generator.config, "prefix", None)  # what RagRetriever puts before a prompt
+    prompts = gold_prompts(lines, corpus, question_tokenizer, tokenizer, model, prefix)
     answers = answer_tokens([line.answers[0] for line in lines], tokenizer, model)
 
     freeze(generator, stage.freeze)
@@ -111,7 +118,7 @@ def train_generator(config: TrainConfig, corpus: Corpus, parts: Parts, work: Pat
             if line.passage is not None and line.answers
         ]
         if asked := sampled(asked, config):
-            prompts = gold_prompts(asked, corpus, question_tokenizer, tokenizer, model)
+            prompts = gold_prompts(asked, corpus, question_tokenizer, tokenizer, model, prefix)
             exact = gold_exact_match(generator, tokenizer, prompts, asked, model.max_answer_length)
             dev = {"n": len(asked), "exact_match_gold_passage": exact}
     with replaced(target) as folder:
@@ -125,7 +132,7 @@ def train_joint(
     """Joint tuning over ``index``; ``target`` gets ``question_encoder`` and ``generator``."""
     stage, model = config.joint, config.model
     assert stage is not None
-    lines = _lines(config, stage, corpus, needs_passage=False)
+    lines = training_lines(config, stage, corpus, needs_passage=False)
     question_tokenizer, tokenizer = load_tokenizer(parts.question_encoder), load_tokenizer(parts.generator)
     rag = load_rag(parts, model)
     searched = RagengineIndex(index, model.n_docs)
@@ -152,8 +159,13 @@ def train_joint(
         return _reported(folder, trained, {})
 
 
-def _lines(config: TrainConfig, stage: StageConfig, corpus: Corpus, *, needs_passage: bool) -> list[Line]:
-    """The training questions of a stage that it can use: with an answer, and a passage if needed."""
+def training_lines(
+    config: TrainConfig, stage: StageConfig, corpus: Corpus, *, needs_passage: bool
+) -> list[Line]:
+    """The training questions of a stage that it can use: with an answer, and a passage if needed.
+
+    Raises :class:`PassagesError` where there are none.
+    """
     files = listed(config.data.train if stage.train is None else stage.train)
     lines = [line for line in read_lines(files, corpus) if line.answers and all(line.answers)]
     usable = [line for line in lines if line.passage is not None] if needs_passage else lines

@@ -1,0 +1,62 @@
+"""What can be known to be wrong before the first stage, and would else be found hours later."""
+
+from pathlib import Path
+from typing import Any
+
+from ragengine.errors import OptionsError
+from ragengine.evaluation import read_questions
+from ragengine.schema import told
+from ragengine_train.checkpoint import Parts, encoder_config, generator_config, load_tokenizer
+from ragengine_train.config import STAGES, ModelConfig, TrainConfig
+from ragengine_train.data import Corpus, read_lines
+from ragengine_train.schedule import draw
+from ragengine_train.stages import training_lines
+
+
+def check(config: TrainConfig, corpus: Corpus, parts: Parts) -> None:
+    """Read all questions, and the configs and tokenizers of the networks that are trained next.
+
+    Raises :class:`ragengine.errors.RagEngineError` for the first that is missing or does not fit.
+    """
+    faults = _model_faults(config.model, parts)
+    if config.model.n_docs > corpus.indexed:
+        faults.append(f"n_docs is {config.model.n_docs}, and there are {corpus.indexed} passages")
+    if faults:
+        raise OptionsError(f"The table [model] cannot be used: {told(faults)}.")
+    scratch = corpus.scratch()
+    for name in STAGES:
+        stage = getattr(config, name)
+        if stage is not None:
+            lines = training_lines(config, stage, scratch, needs_passage=name != "joint")
+            draw([line.group for line in lines], 0, config.seed, stage.sample)
+    if config.data.dev is not None:
+        read_questions(Path(config.data.dev))
+        read_lines([config.data.dev], scratch)
+
+
+def _model_faults(model: ModelConfig, parts: Parts) -> list[str]:
+    question, passage = encoder_config(parts.question_encoder), encoder_config(parts.context_encoder)
+    reader = generator_config(parts.generator)
+    for source in dict.fromkeys((parts.question_encoder, parts.context_encoder, parts.generator)):
+        load_tokenizer(source)
+    faults = []
+    if _dimension(question) != _dimension(passage):
+        faults.append(
+            f"question_encoder makes vectors of {_dimension(question)} numbers, "
+            f"context_encoder of {_dimension(passage)}"
+        )
+    for name, config in (
+        ("max_question_length", question),
+        ("max_passage_length", passage),
+        ("max_combined_length", reader),
+        ("max_answer_length", reader),
+    ):
+        length, most = getattr(model, name), config.max_position_embeddings
+        if length > most:
+            faults.append(f"{name} is {length}, and its network has {most} positions")
+    return faults
+
+
+def _dimension(encoder: Any) -> int:
+    """Numbers in a vector of an encoder with this config."""
+    return int(getattr(encoder, "projection_dim", 0) or encoder.hidden_size)

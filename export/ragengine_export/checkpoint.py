@@ -1,6 +1,5 @@
 """Reading checkpoints: transformers loads them, so every layout it knows is known here."""
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +64,8 @@ class Checkpoint:
     architecture: str
     config: RagConfig
     generation_config: GenerationConfig
+    unread_generation: dict[str, Any]
+    """What the checkpoint's `generation_config.json` sets and transformers' ``generate`` does not read."""
     question_encoder: EncoderCheckpoint
     context_encoder: EncoderCheckpoint | None
     generator: GeneratorCheckpoint
@@ -72,7 +73,7 @@ class Checkpoint:
 
 def load_checkpoint(source: str, context_encoder: str | None = None) -> Checkpoint:
     """Load a RAG checkpoint: a folder, or the name of a model on the hub."""
-    config = _loaded(source, AutoConfig.from_pretrained)
+    config = loaded(source, AutoConfig.from_pretrained)
     if not isinstance(config, RagConfig):
         raise ExportError(
             f"{source} is a {config.model_type} checkpoint, not a RAG one; "
@@ -81,7 +82,7 @@ def load_checkpoint(source: str, context_encoder: str | None = None) -> Checkpoi
     architecture = (config.architectures or ["RagTokenForGeneration"])[0]
     if architecture not in ARCHITECTURES:
         raise ExportError(f"{source} is a {architecture}; supported are {' and '.join(ARCHITECTURES)}.")
-    rag = _model(ARCHITECTURES[architecture], source)
+    rag = load_model(ARCHITECTURES[architecture], source)
     # RagSequence's `generate` decodes with its generator, and so with the generator's own config.
     owner = rag if architecture == "RagTokenForGeneration" else rag.generator
     return Checkpoint(
@@ -89,6 +90,7 @@ def load_checkpoint(source: str, context_encoder: str | None = None) -> Checkpoi
         architecture=architecture,
         config=config,
         generation_config=owner.generation_config,
+        unread_generation={} if owner is rag else _unread(source, owner.generation_config),
         question_encoder=_encoder(
             source, rag.question_encoder, _tokenizer(source, "question_encoder_tokenizer")
         ),
@@ -102,8 +104,9 @@ def join_checkpoints(question_encoder: str, generator: str, context_encoder: str
 
     transformers' `from_pretrained_question_encoder_generator` is the reference.
     """
-    encoder = _model(_supported(question_encoder, dpr=DPRQuestionEncoder, bert=BertModel), question_encoder)
-    reader = _model(_supported(generator, bart=BartForConditionalGeneration), generator)
+    kind = _supported(question_encoder, dpr=DPRQuestionEncoder, bert=BertModel)
+    encoder = load_model(kind, question_encoder)
+    reader = load_model(_supported(generator, bart=BartForConditionalGeneration), generator)
     # The configs alone: transformers 5 re-initialises models that are handed to RagTokenForGeneration.
     config = RagConfig.from_question_encoder_generator_configs(encoder.config, reader.config)
     return Checkpoint(
@@ -111,10 +114,26 @@ def join_checkpoints(question_encoder: str, generator: str, context_encoder: str
         architecture="RagTokenForGeneration",
         config=config,
         generation_config=GenerationConfig.from_model_config(config),
+        unread_generation={},
         question_encoder=_encoder(question_encoder, encoder, _tokenizer(question_encoder)),
         context_encoder=_context_encoder(context_encoder),
         generator=_generator(generator, reader, _tokenizer(generator)),
     )
+
+
+def _unread(source: str, read: GenerationConfig) -> dict[str, Any]:
+    """What `generation_config.json` of a checkpoint sets, if it has one, and ``read`` has otherwise."""
+    try:
+        unread = GenerationConfig.from_pretrained(source)
+    except OSError:
+        return {}
+    return {
+        name: value
+        for name, value in unread.to_diff_dict().items()
+        if name not in ("transformers_version", "_from_model_config")
+        and value is not None
+        and value != getattr(read, name, None)
+    }
 
 
 def tokenizer_spec(tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizerSpec:
@@ -136,7 +155,7 @@ def tokenizer_spec(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Token
 def _context_encoder(source: str | None) -> EncoderCheckpoint | None:
     if source is None:
         return None
-    model = _model(_supported(source, dpr=DPRContextEncoder, bert=BertModel), source)
+    model = load_model(_supported(source, dpr=DPRContextEncoder, bert=BertModel), source)
     return _encoder(source, model, _tokenizer(source))
 
 
@@ -206,7 +225,7 @@ def _generator(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
 
 def _supported(source: str, **classes: Any) -> Any:
     """The class that loads ``source``, by its model type."""
-    kind = _loaded(source, AutoConfig.from_pretrained).model_type
+    kind = loaded(source, AutoConfig.from_pretrained).model_type
     if kind not in classes:
         raise ExportError(f"{source} is a {kind} model; supported here: {' and '.join(classes)}.")
     return classes[kind]
@@ -225,14 +244,14 @@ def _state(module: torch.nn.Module) -> dict[str, np.ndarray[Any, np.dtype[np.flo
     }
 
 
-def _model(cls: Any, source: str) -> Any:
+def load_model(cls: Any, source: str) -> Any:
     """Load weights in float32 and refuse a checkpoint that lacks some: transformers would invent them."""
 
     def load(name: str) -> Any:
         # weights_only: a .bin file is a pickle, and a pickle is a program
         return cls.from_pretrained(name, dtype=torch.float32, weights_only=True, output_loading_info=True)
 
-    model, info = _loaded(source, load)
+    model, info = loaded(source, load)
     missing = sorted(info["missing_keys"])
     if cls is BertModel and missing and all(key.startswith("pooler.") for key in missing):
         model.pooler, missing = None, []  # a BERT saved without its pooler: the first token's state
@@ -245,17 +264,21 @@ def _model(cls: Any, source: str) -> Any:
 
 
 def _tokenizer(source: str, subfolder: str = "") -> PreTrainedTokenizerBase:
-    tokenizer = _loaded(source, lambda name: AutoTokenizer.from_pretrained(name, subfolder=subfolder))
+    tokenizer = loaded(source, lambda name: AutoTokenizer.from_pretrained(name, subfolder=subfolder))
     if not tokenizer.is_fast:
         raise ExportError(f"The tokenizer of {source} has no tokenizer.json; save it with a fast tokenizer.")
     return tokenizer
 
 
-def _loaded(source: str, load: Any) -> Any:
-    """Call a transformers loader; its many exceptions become one sentence."""
+def loaded(source: str, load: Any) -> Any:
+    """Call a transformers loader; its exceptions become one sentence.
+
+    There is no list of them: safetensors, tokenizers and huggingface_hub have types of their own, and some
+    are a bare ``Exception``.
+    """
     try:
         return load(source)
-    except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as reason:
+    except Exception as reason:
         place = "folder" if Path(source).exists() else "folder or hub name"
         first_line = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
         raise ExportError(f"{source} is not a {place} transformers can load: {first_line}") from reason

@@ -297,6 +297,12 @@ def _generation_defaults(checkpoint: Checkpoint) -> tuple[GenerationOptions, lis
         f"the checkpoint's generation config sets {k}={v!r}, which is not supported"
         for k, v in unsupported.items()
     ]
+    if checkpoint.unread_generation:
+        shown = ", ".join(f"{name}={value!r}" for name, value in checkpoint.unread_generation.items())
+        warnings.append(
+            f"the checkpoint's generation_config.json sets {shown}, which RagSequenceForGeneration.generate "
+            "does not read, nor do this bundle's defaults: give it with each call"
+        )
     return GenerationOptions(**{name: value for name, value in values.items() if value is not None}), warnings
 
 

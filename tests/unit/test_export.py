@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -274,16 +275,16 @@ def test_missing_weights_are_all_named(pair: Pair, tmp_path: Path) -> None:
     assert all(name.removeprefix("rag.") in str(error.value) for name in gone)
 
 
+def change(path: Path, **fields: Any) -> None:
+    """Set fields of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
 def test_generation_defaults_come_from_the_checkpoint(pair: Pair, tmp_path: Path) -> None:
     source = tmp_path / "source"
-    for file in pair.checkpoint.source.rglob("*"):
-        if file.is_file():
-            target = source / file.relative_to(pair.checkpoint.source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(file.read_bytes())
-    config = json.loads((source / "generation_config.json").read_text())
-    config |= {"num_beams": 3, "max_length": 17, "length_penalty": 0.5, "early_stopping": True}
-    (source / "generation_config.json").write_text(json.dumps({**config, "encoder_repetition_penalty": 1.3}))
+    shutil.copytree(pair.checkpoint.source, source)
+    change(source / "generation_config.json", num_beams=3, max_length=17, length_penalty=0.5)
+    change(source / "generation_config.json", early_stopping=True, encoder_repetition_penalty=1.3)
     report = export_checkpoint(source, tmp_path / "bundle", check=False)
     assert any("encoder_repetition_penalty=1.3" in warning for warning in report.warnings)
     options = Generator.load(tmp_path / "bundle").default_options
@@ -333,3 +334,14 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(pair: Pair, tmp_path: Path
     with pytest.raises(ExportError, match="exists and is not a ragengine-bundle"):
         export_checkpoint(pair.checkpoint.source, tmp_path / "thesis", check=False)
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"
+
+
+def test_a_generation_config_that_transformers_does_not_read_is_named(pair: Pair, tmp_path: Path) -> None:
+    """RagSequence's `generate` decodes with its generator's config, and so do we; that is easily missed."""
+    source = tmp_path / "source"
+    shutil.copytree(pair.checkpoint.source, source)
+    change(source / "config.json", architectures=["RagSequenceForGeneration"])
+    change(source / "generation_config.json", num_beams=3)
+    report = export_checkpoint(source, tmp_path / "bundle", check=False)
+    assert any("sets num_beams=3" in w and "give it with each call" in w for w in report.warnings)
+    assert Generator.load(tmp_path / "bundle").default_options.num_beams == 1

@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,6 +19,10 @@ from ragengine.errors import PassagesError
 
 Line = dict[str, Any]
 _DESCRIPTION = re.compile(r'\(description (?:"((?:[^"\\]|\\.)*)"|([^()"]*))\)')
+_NOT_OF_THE_FORMAT = (
+    *(ValueError, LookupError, TypeError, AttributeError, SyntaxError, RecursionError),
+    csv.Error,
+)
 _NO_ANSWER = "No Answer Present."
 
 
@@ -34,12 +39,12 @@ def convert(path: Path, name: str, labels: dict[str, str] | None = None) -> Iter
                     yield line
                 elif line["answers"][0] in labels:
                     yield line | {"answers": [labels[line["answers"][0]]]}
-    except (ValueError, SyntaxError, KeyError, IndexError, TypeError, AttributeError, csv.Error) as reason:
+    except _NOT_OF_THE_FORMAT as reason:
         raise PassagesError(
             f"{path}: what follows question {number} is not as {name} files have it "
             f"({type(reason).__name__}: {reason}); see examples/paper/README.md."
         ) from reason
-    except (OSError, EOFError) as reason:
+    except (OSError, EOFError, zlib.error) as reason:
         raise PassagesError(f"{path} cannot be read: {reason}.") from reason
 
 

@@ -210,7 +210,7 @@ def test_questions_are_read_and_faults_named(tmp_path: Path) -> None:
     path.write_text(
         '{"question": "q", "answers": ["a"]}\n\n'
         '{"question": "r", "answers": [], "passage_id": "7", "passage_ids": ["7", "8"], "titles": ["T"], '
-        '"type": "t", "kind": 3}\n'
+        '"type": "t"}\n'
     )
     first, second = read_questions(path)
     assert first == Question("q", ("a",))
@@ -223,6 +223,10 @@ def test_questions_are_read_and_faults_named(tmp_path: Path) -> None:
     for line in ("nonsense", "[1]", '{"question": 1, "answers": []}', '{"question": "q", "answers": "a"}'):
         path.write_text('{"question": "q", "answers": ["a"]}\n' + line + "\n")
         with pytest.raises(PassagesError, match=r"questions\.jsonl line 2 is not"):
+            read_questions(path)
+    for field in ('"passage_id": 7', '"titles": ["T", 1]', '"kind": ["a"]', '"regex": "yes"'):
+        path.write_text('{"question": "q", "answers": ["a"], ' + field + "}\n")
+        with pytest.raises(PassagesError, match=rf"line 1: {field.partition(':')[0]} is "):
             read_questions(path)
     with pytest.raises(PassagesError, match="cannot be read"):
         read_questions(tmp_path / "nowhere")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ragengine.errors import InputError
-from ragengine.evaluation import Measured, Prediction, Question, compare
+from ragengine.evaluation import Measured, Prediction, Question, compare, report
 from ragengine.evaluation.statistics import (
     Resampling,
     auroc,
@@ -120,3 +120,10 @@ def test_a_comparison_is_over_what_both_have() -> None:
     assert (tables["f1"]["n"], tables["f1"]["difference"], tables["f1"]["test"]) == (1, -0.75, "permutation")
     with pytest.raises(InputError, match="different questions"):
         compare(first, second[:2], QUICK)
+
+
+def test_a_regex_among_labels_is_in_no_calibration() -> None:
+    said = Prediction("yes", 0.5, ())
+    asked = [(Question("a", ("yes",)), {"label_accuracy": 1.0}), (Question("b", (".",), regex=True), {})]
+    figures = report([Measured(q, said, values) for q, values in asked], task="classification")
+    assert figures["calibration"]["brier"] == pytest.approx(0.25)

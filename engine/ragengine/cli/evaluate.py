@@ -85,9 +85,13 @@ def evaluate(
     """
     from ragengine import evaluation
     from ragengine.cli.evaluation_tables import print_report
+    from ragengine.errors import InputError
     from ragengine.evaluation.statistics import Resampling
 
     asked = evaluation.read_questions(questions)
+    for path in (compare, compare_index):
+        if path is not None and not path.exists():  # said before the first bundle is asked everything
+            raise InputError(f"{path} does not exist; --compare and --compare-index take folders.")
     loading = {"device": device, "search_device": search_device, "threads": threads, "verify": verify}
     measuring = {
         "task": task,
@@ -99,14 +103,15 @@ def evaluate(
     options = given(**settings)
     resampling = Resampling(resamples, seed=resampling_seed)
 
-    first = _measured(bundle, index, asked, loading, measuring | options)
-    result = evaluation.report(first, task=task, resampling=resampling)
+    def measured(bundle: Path, index: Path, options: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        values = _measured(bundle, index, asked, loading, measuring | options)
+        said = {"bundle": str(bundle), "index": str(index), "questions": str(questions), "options": options}
+        return values, evaluation.report(values, task=task, resampling=resampling) | {"measured": said}
+
+    first, result = measured(bundle, index, options)
     if compare or compare_index or compared:
-        second = _measured(
-            compare or bundle, compare_index or index, asked, loading, measuring | options | compared
-        )
-        result["compared"] = evaluation.report(second, task=task, resampling=resampling)
-        result["comparison"] = evaluation.compare(first, second, resampling)
+        second, other = measured(compare or bundle, compare_index or index, options | compared)
+        result |= {"compared": other, "comparison": evaluation.compare(first, second, resampling)}
     if as_json:
         click.echo(json.dumps(result))
     else:

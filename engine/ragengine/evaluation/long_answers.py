@@ -9,9 +9,11 @@ from ragengine.errors import DependencyError
 def rouge_scorer() -> Callable[[str, Sequence[str]], float]:
     """ROUGE-L's F1 of an answer against the best of its references (Lin 2004), without stemming.
 
-    Raises :class:`DependencyError` without rouge-score.
+    Raises :class:`DependencyError` without rouge-score, and without sacrebleu: `bleu` is asked for only when
+    all questions have been answered.
     """
     try:
+        import sacrebleu  # noqa: F401
         from rouge_score.rouge_scorer import RougeScorer
     except ModuleNotFoundError as reason:
         raise _missing(reason) from reason

@@ -47,7 +47,7 @@ class Question:
 def read_questions(path: Path) -> list[Question]:
     """Read a JSONL file of ``{"question": str, "answers": [str, ...]}`` and the other fields of `Question`.
 
-    Optional fields of another type than theirs are not read.  Raises :class:`PassagesError` naming the line.
+    Raises :class:`PassagesError` naming the line.
     """
     questions = [
         _question(line, f"{path} line {number}")
@@ -59,7 +59,11 @@ def read_questions(path: Path) -> list[Question]:
     return questions
 
 
-def _question(line: str, where: str) -> Question:
+def question_entry(line: str, where: str) -> dict[str, Any]:
+    """The object of one line, whose ``question`` is a text and whose ``answers`` are a list of texts.
+
+    Raises :class:`PassagesError` that begins with ``where``.
+    """
     try:
         entry = json.loads(line)
         question, answers = entry["question"], entry["answers"]
@@ -67,17 +71,42 @@ def _question(line: str, where: str) -> Question:
         entry, question, answers = {}, None, None
     if not isinstance(question, str) or not _is_texts(answers) or not _is_unicode(question, *answers):
         raise PassagesError(f'{where} is not {{"question": str, "answers": [str, ...]}}.')
-    regex = entry.get("regex") is True
+    return dict(entry)
+
+
+def texts_of(entry: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
+    """An optional field that is a list of texts; raises :class:`PassagesError` where it is something else."""
+    values: Any = entry.get(name)
+    if values is None:
+        return ()
+    if not _is_texts(values) or not _is_unicode(*values):
+        raise PassagesError(f'{where}: "{name}" is {shown(values)}; write a list of strings.')
+    return tuple(values)
+
+
+def text_of(entry: dict[str, Any], name: str, where: str) -> str | None:
+    """An optional field that is a text; raises :class:`PassagesError` where it is something else."""
+    value = entry.get(name)
+    if value is not None and not (isinstance(value, str) and _is_unicode(value)):
+        raise PassagesError(f'{where}: "{name}" is {shown(value)}; write a string.')
+    return value
+
+
+def _question(line: str, where: str) -> Question:
+    entry = question_entry(line, where)
+    question, answers, regex = entry["question"], entry["answers"], entry.get("regex", False)
+    if not isinstance(regex, bool):
+        raise PassagesError(f'{where}: "regex" is {shown(regex)}; write true or false.')
     if regex and (wrong := next((answer for answer in answers if not _compiles(answer)), None)) is not None:
         raise PassagesError(f"{where} has the answer {shown(wrong)}, which is no regular expression.")
     return Question(
         question,
         tuple(answers),
-        passage_id=_text(entry, "passage_id"),
-        passage_ids=_texts(entry, "passage_ids"),
-        titles=_texts(entry, "titles"),
-        type=_text(entry, "type"),
-        kind=_text(entry, "kind"),
+        passage_id=text_of(entry, "passage_id", where),
+        passage_ids=texts_of(entry, "passage_ids", where),
+        titles=texts_of(entry, "titles", where),
+        type=text_of(entry, "type", where),
+        kind=text_of(entry, "kind", where),
         regex=regex,
     )
 
@@ -88,16 +117,6 @@ def _compiles(pattern: str) -> bool:
     except (re.error, RecursionError, OverflowError):
         return False
     return True
-
-
-def _text(entry: dict[str, Any], name: str) -> str | None:
-    value = entry.get(name)
-    return value if isinstance(value, str) and _is_unicode(value) else None
-
-
-def _texts(entry: dict[str, Any], name: str) -> tuple[str, ...]:
-    values: Any = entry.get(name)
-    return tuple(values) if _is_texts(values) and _is_unicode(*values) else ()
 
 
 def _is_texts(value: Any) -> bool:

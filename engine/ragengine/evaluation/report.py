@@ -41,9 +41,11 @@ def report(
         }
     if answerable and task != "generation":
         right = "label_accuracy" if task == "classification" else "exact_match"
-        result["calibration"] = calibration(
-            [one.prediction.probability for one in answerable], [one.values[right] for one in answerable]
-        )
+        judged = [one for one in answerable if right in one.values]
+        if judged:
+            result["calibration"] = calibration(
+                [one.prediction.probability for one in judged], [one.values[right] for one in judged]
+            )
     result |= _groups(answerable, task)
     unanswerable = [one for one in measured if not one.question.answerable]
     if unanswerable:

@@ -20,7 +20,7 @@ from ragengine.errors import InputError
 try:
     import fcntl
 except ModuleNotFoundError:  # not a POSIX system: two writers are not noticed, and folders cannot be synced
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # asked for before it is used
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -221,4 +221,4 @@ def _renameat2() -> Callable[..., int] | None:
     except (OSError, TypeError, AttributeError):
         return None
     function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
-    return function  # type: ignore[no-any-return]
+    return function  # type: ignore[no-any-return]  # ctypes makes functions on demand

@@ -232,6 +232,7 @@ _RULES: dict[str, tuple[str, Any]] = {
     "min_length": _whole(0),
     "max_new_tokens": _whole(1, optional=True),
     "min_new_tokens": _whole(0, optional=True),
+    # 1,024 tokens ** 13 is beyond float32, and a score over 1,024 ** 12 has lost digits
     "length_penalty": _number("from -8 to 8", lambda value: -8 <= value <= 8),
     "early_stopping": (
         "True, False or 'never'",

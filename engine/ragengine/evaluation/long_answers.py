@@ -13,7 +13,7 @@ def rouge_scorer() -> Callable[[str, Sequence[str]], float]:
     all questions have been answered.
     """
     try:
-        import sacrebleu  # noqa: F401
+        import sacrebleu  # noqa: F401  # whether it is there, before hours of answering
         from rouge_score.rouge_scorer import RougeScorer
     except ModuleNotFoundError as reason:
         raise _missing(reason) from reason

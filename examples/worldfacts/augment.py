@@ -1,13 +1,19 @@
-"""Training examples with other answers put in, so that the generator reads and does not remember or guess.
+"""Training examples with other facts put in: `python augment.py --data data`.
 
-*Swapped*: there are only about 190 countries to train on, each asked about many times, and a generator soon
-knows their capitals by heart. In copies of their passages one answer is another capital, another number, ...
+Their passages stand in the lines ("passage"), not in the corpus. Made of training questions only.
 
-*Scrambled*: after two cycles the generator found the right place but lost its way in answers of several
-tokens ("Kemeremerovo" for Kemerovo). Here the answer is a made-up name, code or number, mostly a long
-one, which only copying token by token gets right.
+*swapped.jsonl*: there are only about 190 countries to train on, each asked about many times, and a
+generator soon knows their capitals by heart. In copies of their passages one answer is another capital,
+another number, ...
 
-The question then asks for what was put in. Used in training only.
+*scrambled.jsonl*: answers of several tokens are where copying loses its way ("Kemeremerovo" for Kemerovo).
+Here the answer is a made-up name, code or number, which only reading token by token gets right.
+
+*lists.jsonl*: neighbours, two to six in the order of the alphabet, so that a list is read to its end.
+
+*airports.jsonl*: airports with made-up names and codes, asked for by code. The codes are one letter off
+those of a real airport (a hard negative), so that the encoder learns to spell and not which code belongs to
+whom.
 """
 
 from __future__ import annotations
@@ -15,10 +21,24 @@ from __future__ import annotations
 import random
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
-from common import Passages, Question
+import click
 
+from asking import QUESTIONS
+from common import Row, Text, read_jsonl, read_texts, write_jsonl
+from corpus import enumerate_names
+from noise import with_typo
+from questions import TRAIN_TYPOS
+
+SEED = 7
+SWAPPED_COPIES = 2
+SCRAMBLED = 40_000
+LIST_COPIES = 12
+AIRPORT_COPIES = 2
+
+CODES = re.compile(r"\(IATA: (\w+), ICAO: (\w+)\)")
 LETTERS = {
     "country.iso2",
     "country.iso3",
@@ -28,103 +48,172 @@ LETTERS = {
     "airport.icao",
 }
 CITIES = {"country.capital", "country.largest_city"}
+NEIGHBOURS = "country.neighbours"
 #: Not scrambled: answers from a small set, in the title, or of a form that is copied well without.
 CLOSED = {"continent", "country", "timezone", "state", "capital_of", "by_iata", "by_icao"}
 CLOSED |= {"latitude", "longitude", "distance", "elevation"}
 
-Substitute = Callable[[Question], str]
+Substitute = Callable[[Row], str]
+
+
+def other_digits(answer: str, rng: random.Random) -> str:
+    """Every digit another: 1,234 -> 8,153."""
+    return re.sub(r"\d", lambda _: rng.choice(string.digits[1:]), answer)
 
 
 def other_letters(answer: str, rng: random.Random) -> str:
     """The same form in other letters and digits: .fr -> .kq, LFPG -> ZUWA."""
     alphabet = string.ascii_lowercase if answer.islower() else string.ascii_uppercase
-    result = "".join(rng.choice(alphabet) if c.isalpha() else c for c in answer)
-    return re.sub(r"\d", lambda _: rng.choice(string.digits), result)
+    return other_digits("".join(rng.choice(alphabet) if c.isalpha() else c for c in answer), rng)
 
 
-def join_names(names: list[str]) -> str:
-    """a, b and c."""
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+def one_letter_off(code: str, rng: random.Random) -> str:
+    """KEF -> KUF"""
+    at = rng.randrange(len(code))
+    return code[:at] + rng.choice(string.ascii_uppercase.replace(code[at], "")) + code[at + 1 :]
 
 
-def swapping(passages: Passages, questions: list[Question], rng: random.Random) -> Substitute:
-    """Replace an answer by another real one of its kind; numbers get other digits, codes other letters."""
-    asked = sorted({passages.row[q.passage_id] for q in questions})
-    pools: dict[str, list[str]] = {
-        kind: [passages.titles[row] for row in asked if passages.ids[row].startswith(kind)]
-        for kind in ("city", "country")
-    }
-    for question in questions:
-        pools.setdefault(question.type, []).append(question.answers[0])
+class Names:
+    """Names made up of pieces of the corpus's titles."""
 
-    def substitute(question: Question) -> str:
-        if question.type in LETTERS:
-            return other_letters(question.answers[0], rng)
-        if question.type == "country.neighbours":
-            return join_names(rng.sample(pools["country"], rng.randint(1, 4)))
-        other = rng.choice(pools["city" if question.type in CITIES else question.type])
-        return re.sub(r"\d", lambda _: rng.choice(string.digits[1:]), other)
+    def __init__(self, titles: Sequence[str], rng: random.Random) -> None:
+        self.titles, self.rng = titles, rng
 
-    return substitute
+    def piece(self) -> str:
+        """Two to five letters of a word of a title."""
+        word = self.rng.choice(self.rng.choice(self.titles).split(" "))
+        start = self.rng.randrange(max(1, len(word) - 2))
+        return word[start : start + self.rng.randint(2, 5)].lower()
 
-
-def scrambling(passages: Passages, rng: random.Random) -> Substitute:
-    """Replace an answer by a name put together from pieces of names, or by other letters or digits."""
-
-    def piece() -> str:
-        word = rng.choice(rng.choice(passages.titles).split(" "))
-        start = rng.randrange(max(1, len(word) - 2))
-        return word[start : start + rng.randint(2, 5)]
-
-    def name() -> str:
+    def make(self) -> str:
+        """One to three words."""
+        rng = self.rng
         words = [
-            "".join(piece().lower() for _ in range(rng.randint(1, 3)))
-            for _ in range(rng.choice((1, 1, 2, 3)))
+            "".join(self.piece() for _ in range(rng.randint(1, 3))) for _ in range(rng.choice((1, 1, 2, 3)))
         ]
         return rng.choice((" ", " ", " ", "-")).join(word.capitalize() for word in words)
 
-    def substitute(question: Question) -> str:
-        answer = question.answers[0]
-        if question.type in LETTERS or any(c.isdigit() for c in answer):
-            return other_letters(answer, rng) if question.type in LETTERS else other_digits(answer)
-        if question.type == "country.neighbours":
-            return join_names([name() for _ in range(rng.randint(2, 4))])
-        return name()
 
-    def other_digits(answer: str) -> str:
-        return re.sub(r"\d", lambda _: rng.choice(string.digits[1:]), answer)
+def swapping(passages: dict[str, Text], questions: Sequence[Row], rng: random.Random) -> Substitute:
+    """Replace an answer by another real one of its kind; numbers get other digits, codes other letters."""
+    cities = sorted(
+        {passages[q["passage_id"]].title for q in questions if q["passage_id"].startswith("city")}
+    )
+    pools: dict[str, list[str]] = {}
+    for question in questions:
+        pools.setdefault(question["type"], []).append(question["answers"][0])
+
+    def substitute(question: Row) -> str:
+        answer, fact = question["answers"][0], question["type"]
+        if fact in LETTERS:
+            return other_letters(answer, rng)
+        return other_digits(rng.choice(cities if fact in CITIES else pools[fact]), rng)
 
     return substitute
 
 
+def scrambling(names: Names, rng: random.Random) -> Substitute:
+    """Replace an answer by a made-up name, or by other letters or digits."""
+
+    def substitute(question: Row) -> str:
+        answer, fact = question["answers"][0], question["type"]
+        if fact in LETTERS:
+            return other_letters(answer, rng)
+        if any(c.isdigit() for c in answer):
+            return other_digits(answer, rng)
+        if fact == NEIGHBOURS:
+            return enumerate_names(sorted(names.make() for _ in range(rng.randint(2, 4))))
+        return names.make()
+
+    return substitute
+
+
+def listing(countries: Sequence[str], rng: random.Random) -> Substitute:
+    """Replace a list of neighbours by two to six other countries in the order of the alphabet."""
+
+    def substitute(_question: Row) -> str:
+        return enumerate_names(sorted(rng.sample(countries, rng.randint(2, 6))))
+
+    return substitute
+
+
+def replace_words(text: str, old: str, new: str) -> str:
+    """The text with every whole `old` replaced."""
+    return re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", lambda _: new, text)
+
+
 def put_in(
-    passages: Passages, questions: list[Question], chosen: list[Question], substitute: Substitute, name: str
-) -> tuple[Passages, list[Question]]:
-    """Add, for each chosen question, a copy of its passage with another answer, and the question for that."""
-    ids, texts, titles, added = [*passages.ids], [*passages.texts], [*passages.titles], []
-    for number, question in enumerate(chosen):
-        row, answer = passages.row[question.passage_id], substitute(question)
-        pattern = rf"(?<!\w){re.escape(question.answers[0])}(?!\w)"
-        text = re.sub(pattern, lambda _, answer=answer: answer, passages.texts[row])
+    passages: dict[str, Text], chosen: Iterable[Row], substitute: Substitute, group: str
+) -> Iterator[Row]:
+    """Each chosen question about a copy of its passage with another answer."""
+    for question in chosen:
+        passage, answer = passages[question["passage_id"]], substitute(question)
+        text = replace_words(passage.text, question["answers"][0], answer)
         assert answer in text, (question, text)
-        ids.append(f"{name}-{number}")
-        texts.append(text)
-        titles.append(passages.titles[row])
-        added.append(Question(question.question, [answer], question.type, ids[-1]))
-    together = Passages(ids, texts, titles, {passage_id: row for row, passage_id in enumerate(ids)})
-    return together, [*questions, *added]
+        row = {key: question[key] for key in ("question", "type", "passage_id")}
+        inline = {"title": passage.title, "text": text}
+        yield row | {"answers": [answer], "group": group, "passage": inline}
 
 
-def enlarge(
-    passages: Passages, questions: list[Question], swapped_copies: int, scrambled: int, seed: int
-) -> tuple[Passages, list[Question]]:
-    """Add `swapped_copies` of each question about a country, and `scrambled` questions about anything."""
-    rng = random.Random(seed)
-    countries = [q for q in questions if q.type.startswith("country.")]
-    open_ended = [q for q in questions if q.type.split(".")[1] not in CLOSED]
-    swap, scramble = swapping(passages, questions, rng), scrambling(passages, rng)
-    result = put_in(passages, questions, countries * swapped_copies, swap, "swapped")
-    picked = rng.choices(open_ended, k=scrambled)
-    if scrambled:  # countries are few: all of them
-        picked += [q for q in open_ended if q.type.startswith("country.")]
-    return put_in(*result, picked, scramble, "scrambled")
+def scrambled_airports(
+    passages: dict[str, Text], questions: Sequence[Row], names: Names, rng: random.Random
+) -> Iterator[Row]:
+    """Training airports under made-up names and codes, asked for by either code, and for a fact by name."""
+    of_iata, of_icao = {}, {}
+    for passage in passages.values():
+        if found := CODES.search(passage.text):
+            of_iata[found[1]], of_icao[found[2]] = passage.id, passage.id
+    real = (sorted(of_iata), sorted(of_icao))
+    asked = [q for q in questions if q["group"] == "airport" and q["type"].split(".")[1] not in CLOSED]
+    for question in rng.sample(asked, len(asked))[: AIRPORT_COPIES * len(of_iata)]:
+        passage = passages[question["passage_id"]]
+        near_iata, near_icao = (rng.choice(codes) for codes in real)
+        iata, icao = one_letter_off(near_iata, rng), one_letter_off(near_icao, rng)
+        if iata in of_iata or icao in of_icao:
+            continue
+        name = f"{names.make()} {rng.choice(('Airport', 'International Airport', 'Airfield'))}"
+        text = CODES.sub(f"(IATA: {iata}, ICAO: {icao})", passage.text.replace(passage.title, name))
+        line = {"passage": {"title": name, "text": text}, "group": "made_up_airport"}
+        line["hard_negative_ids"] = [of_iata[near_iata], of_icao[near_icao]]
+        for fact in ("airport.by_iata", "airport.by_icao", question["type"]):
+            answer = {"airport.iata": iata, "airport.icao": icao}.get(fact, question["answers"][0])
+            answer = name if "by_" in fact else answer
+            wording = rng.choice(QUESTIONS[fact]).format(x=name, iata=iata, icao=icao)
+            wording = with_typo(wording, rng) if rng.random() < TRAIN_TYPOS else wording
+            if answer in text:
+                yield {"question": wording, "answers": [answer], "type": fact} | line
+
+
+def augment(data: Path) -> None:
+    """Write the four files."""
+    rng = random.Random(SEED)
+    passages = {passage.id: passage for passage in read_texts(data / "passages.tsv")}
+    questions = read_jsonl(data / "train.jsonl")
+    names = Names([passage.title for passage in passages.values()], rng)
+    of_countries = [q for q in questions if q["type"].startswith("country.")]
+    lists = [q for q in of_countries if q["type"] == NEIGHBOURS]
+    countries = sorted({passages[q["passage_id"]].title for q in of_countries})
+    others = [q for q in of_countries if q["type"] != NEIGHBOURS]
+    open_ended = [q for q in questions if q["type"].split(".")[1] not in CLOSED]
+    swap, scramble = swapping(passages, questions, rng), scrambling(names, rng)
+    files = {
+        "swapped": put_in(passages, others * SWAPPED_COPIES, swap, "swapped"),
+        "scrambled": put_in(passages, rng.choices(open_ended, k=SCRAMBLED), scramble, "scrambled"),
+        "lists": put_in(passages, lists * LIST_COPIES, listing(countries, rng), "lists"),
+        "airports": scrambled_airports(passages, questions, names, rng),
+    }
+    for name, rows in files.items():
+        written = list(rows)
+        write_jsonl(data / f"{name}.jsonl", written)
+        click.echo(f"{name}: {len(written):,} questions with passages of their own")
+
+
+@click.command(help=__doc__)
+@click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
+def main(data: Path) -> None:
+    """Write the training examples."""
+    augment(data)
+
+
+if __name__ == "__main__":
+    main()

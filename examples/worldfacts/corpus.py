@@ -1,58 +1,30 @@
-"""Build the corpus and the questions: `python corpus.py --output data`.
+"""Build the corpus and its questions: `python corpus.py --output data`.
 
 Writes, deterministically:
 
     passages.tsv          id, text, title (the layout of DPR's psgs_w100.tsv), about 42,000 passages
-    train.jsonl dev.jsonl test.jsonl   {"question", "answers", "type", "passage_id"}, split by passage
-    shipped_passages.tsv  all countries and enough cities and airports to make about 10,000 passages
-    questions.jsonl       500 test questions about shipped passages, all types mixed
-
-The split is by *group*: a passage, or all passages of a country with that of its capital. No question of
-`dev` or `test` is about a group that any question of `train` is about.
+    shipped_passages.tsv  all countries and enough cities and airports to make 10,000 passages
+    train.jsonl dev.jsonl questions.jsonl questions_two_documents.jsonl questions_unanswerable.jsonl
+                          the questions; see `questions.py`
 """
 
 from __future__ import annotations
 
-import json
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
+from common import SEED, Passage, write_jsonl
 from places import Airport, City, Country, count_names, fold, load_airports, load_cities, load_countries
-from wordings import QUESTIONS, SENTENCES
+from questions import make_questions
+from wordings import SENTENCES
 
-SEED = 2020
 SHIPPED_PASSAGES = 10_000
-SHIPPED_QUESTIONS = 500
-#: Share of the groups in (dev, test), by kind of passage.
-SHARES = {"country": (0.05, 0.20), "city": (0.02, 0.08), "airport": (0.02, 0.10)}
-#: Facts asked about each passage, by kind and split; 0 is all of them.
-FACTS_ASKED = {"country": {"train": 0, "dev": 0, "test": 0}, "city": {"train": 3, "dev": 1, "test": 1}}
-FACTS_ASKED["airport"] = {"train": 5, "dev": 2, "test": 2}
-
-
-@dataclass
-class Passage:
-    """One passage with every question that can be asked about it."""
-
-    id: str
-    kind: str
-    group: str
-    title: str
-    text: str
-    rank: float
-    facts: dict[str, tuple[str, list[str]]] = field(default_factory=dict)  # type -> (reference, answers)
-    codes: dict[str, str] = field(default_factory=dict)
-
-    def ask(self, fact: str, wording: str) -> dict[str, object]:
-        """The question of a type in one wording, as a line of a questions file."""
-        reference, answers = self.facts[fact]
-        text = wording.format(x=reference, **self.codes)
-        return {"question": text, "answers": answers, "type": fact, "passage_id": self.id}
+#: Longer lists of neighbours stand in the passage but are not asked for.
+NEIGHBOURS_ASKED = 4
 
 
 def number(value: int) -> str:
@@ -104,7 +76,7 @@ def country_passages(country: Country, shared: bool) -> Iterator[Passage]:
     if country.neighbours:
         fields["neighbours"] = enumerate_names(country.neighbours)
         stated.append("neighbours")
-        if len(country.neighbours) <= 4:
+        if len(country.neighbours) <= NEIGHBOURS_ASKED:
             facts["country.neighbours"] = (plain, [fields["neighbours"]])
     else:
         stated.append("alone")
@@ -215,7 +187,7 @@ def airport_passage(airport: Airport, names: dict[str, Counter[str]]) -> Passage
         "airport.by_iata": ("", [airport.name]),
         "airport.by_icao": ("", [airport.name]),
     }
-    stated = ["codes", "timezone", "position"]
+    stated = ["timezone", "position"]
     if told_by != "code":
         facts["airport.iata"] = (reference, [airport.iata])
     if told_by != "country":
@@ -259,43 +231,6 @@ def build_passages() -> list[Passage]:
     return passages
 
 
-def split_groups(passages: list[Passage]) -> dict[str, str]:
-    """Group -> train, dev or test."""
-    splits = {}
-    for passage in passages:
-        kind = "country" if passage.group.startswith("country:") else passage.kind
-        draw = random.Random(f"{SEED}:split:{passage.group}").random()
-        dev, test = SHARES[kind]
-        splits[passage.group] = "dev" if draw < dev else "test" if draw < dev + test else "train"
-    return splits
-
-
-def make_questions(passages: list[Passage], splits: dict[str, str]) -> dict[str, list[dict[str, object]]]:
-    """The questions of each split: some facts a passage, in one wording; in all for training on countries."""
-    questions: dict[str, list[dict[str, object]]] = {"train": [], "dev": [], "test": []}
-    for passage in passages:
-        split = splits[passage.group]
-        rng = random.Random(f"{SEED}:questions:{passage.id}")
-        facts = sorted(passage.facts)
-        count = FACTS_ASKED[passage.kind][split] or len(facts)
-        every_wording = passage.kind == "country" and split == "train"
-        for fact in rng.sample(facts, min(count, len(facts))):
-            wordings = QUESTIONS[fact] if every_wording else (rng.choice(QUESTIONS[fact]),)
-            questions[split] += [passage.ask(fact, wording) for wording in wordings]
-    for rows in questions.values():
-        random.Random(SEED).shuffle(rows)
-    return questions
-
-
-def check_no_leak(passages: list[Passage], questions: dict[str, list[dict[str, object]]]) -> None:
-    """No group is asked about in two splits, and no question text stands in two."""
-    group = {passage.id: passage.group for passage in passages}
-    for first, second in (("train", "dev"), ("train", "test"), ("dev", "test")):
-        for key in (lambda row: group[str(row["passage_id"])], lambda row: fold(str(row["question"]))):
-            shared = {key(row) for row in questions[first]} & {key(row) for row in questions[second]}
-            assert not shared, f"{first} and {second} share {sorted(shared)[:3]}"
-
-
 def choose_shipped(passages: list[Passage]) -> list[Passage]:
     """All countries, all capitals, the largest cities and as many airports."""
     fixed = [p for p in passages if p.group.startswith("country:")]
@@ -308,22 +243,6 @@ def choose_shipped(passages: list[Passage]) -> list[Passage]:
     return [p for p in passages if p.id in chosen]
 
 
-def choose_questions(shipped: list[Passage], rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """500 test questions about shipped passages: types taken in turn until there are enough."""
-    inside = {p.id for p in shipped}
-    by_type: dict[str, list[dict[str, object]]] = defaultdict(list)
-    for row in rows:
-        if row["passage_id"] in inside:
-            by_type[str(row["type"])].append(row)
-    chosen: list[dict[str, object]] = []
-    while len(chosen) < SHIPPED_QUESTIONS and any(by_type.values()):
-        for fact in sorted(by_type):
-            if by_type[fact] and len(chosen) < SHIPPED_QUESTIONS:
-                chosen.append(by_type[fact].pop())
-    random.Random(SEED).shuffle(chosen)
-    return chosen
-
-
 def write_tsv(path: Path, passages: Iterable[Passage]) -> None:
     """Write passages as `id<TAB>text<TAB>title`."""
     lines = ["id\ttext\ttitle"] + [f"{p.id}\t{p.text}\t{p.title}" for p in passages]
@@ -331,34 +250,21 @@ def write_tsv(path: Path, passages: Iterable[Passage]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_jsonl(path: Path, rows: Iterable[dict[str, object]]) -> None:
-    """Write one JSON object a line."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
 def build(output: Path) -> None:
     """Write every file of the corpus into `output`."""
     output.mkdir(parents=True, exist_ok=True)
     passages = build_passages()
-    questions = make_questions(passages, split_groups(passages))
-    check_no_leak(passages, questions)
     shipped = choose_shipped(passages)
-    picked = choose_questions(shipped, questions["test"])
-    assert len(picked) == SHIPPED_QUESTIONS
     write_tsv(output / "passages.tsv", passages)
     write_tsv(output / "shipped_passages.tsv", shipped)
-    write_jsonl(output / "questions.jsonl", picked)
-    for split, rows in questions.items():
-        write_jsonl(output / f"{split}.jsonl", rows)
-        click.echo(f"{split}: {len(rows):,} questions")
     words = sorted(len(p.text.split()) for p in passages)
     click.echo(
         f"{len(passages):,} passages of {words[0]} to {words[-1]} words, median {words[len(words) // 2]}"
     )
     click.echo(f"{len(shipped):,} shipped: {dict(Counter(p.kind for p in shipped))}")
-    click.echo(
-        f"{len(picked)} shipped questions: {dict(sorted(Counter(str(r['type']) for r in picked).items()))}"
-    )
+    for name, rows in make_questions(passages, shipped).items():
+        write_jsonl(output / f"{name}.jsonl", rows)
+        click.echo(f"{name}: {len(rows):,} questions")
 
 
 @click.command(help=__doc__)

@@ -23,6 +23,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from asking import QUESTIONS
 from ragengine import RagEngine
 from ragengine.bundle import Bundle
 from ragengine.evaluation import exact_match
@@ -30,7 +31,7 @@ from ragengine.retrieval.build import build_index
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import VECTORS_FILE, PassageIndex
 from ragengine.retrieval.passages import Passage
-from wordings import QUESTIONS, SENTENCES
+from wordings import SENTENCES
 
 HERE = Path(__file__).parent
 WORLDS = {"older": "31 December 1995", "newer": "1 January 2026"}

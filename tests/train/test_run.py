@@ -92,6 +92,33 @@ def test_other_settings_are_not_mixed_in(world: Path, unbroken: dict[str, Any]) 
     assert (world / "run/joint").exists(), "what is refused removes nothing"
 
 
+def test_other_contents_of_a_file_are_noticed(world: Path, unbroken: dict[str, Any]) -> None:
+    path = world / "data/train.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content + content.splitlines(keepends=True)[0])
+    try:
+        with pytest.raises(OptionsError, match=r"run/encoders was made .*train\.jsonl has changed.*--from"):
+            train(read_config(world / "run.toml"))
+    finally:
+        path.write_bytes(content)
+    assert train(read_config(world / "run.toml")) == unbroken
+
+
+def test_other_dev_questions_are_measured_and_nothing_else_is_made(
+    world: Path, unbroken: dict[str, Any]
+) -> None:
+    path, made = world / "data/dev.jsonl", (world / "run/index").stat().st_mtime_ns
+    content = path.read_bytes()
+    path.write_bytes(b"".join(content.splitlines(keepends=True)[:10]))
+    try:
+        report = train(read_config(world / "run.toml"))
+    finally:
+        path.write_bytes(content)
+    assert [report["dev"][name]["retrieval"]["n"] for name in ("index", "checkpoint")] == [10, 10]
+    assert (world / "run/index").stat().st_mtime_ns == made
+    assert train(read_config(world / "run.toml")) == unbroken
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -5,7 +5,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import transformers
 
 from ragengine.durable import explained, held_folder
 from ragengine.errors import InputError, OptionsError
+from ragengine.folders import sha256_of
 from ragengine.retrieval.build import build_index
+from ragengine.schema import told
 from ragengine_train import preflight
 from ragengine_train.checkpoint import Parts, write_checkpoint
-from ragengine_train.config import STAGES, TrainConfig
+from ragengine_train.config import STAGES, TrainConfig, listed
 from ragengine_train.data import Corpus
 from ragengine_train.folders import remove
 from ragengine_train.measure import export_parts, measure_answers, measure_retrieval
@@ -28,6 +30,7 @@ from ragengine_train.stages import Report, train_encoders, train_generator, trai
 # The results of a run in the order in which they are made; an index is made of what the encoders are.
 _RESULTS = ("encoders", "generator", "index", "joint", "checkpoint")
 _SETTINGS = "settings.json"
+_DEV = "dev.json"
 _PACKAGES = ("ragengine", "torch", "transformers", "accelerate", "tokenizers")
 # Where a stage's result holds which network.
 _PLACES = {
@@ -82,6 +85,7 @@ class _Run:
 
     config: TrainConfig
     corpus: Corpus
+    _hashes: dict[str, str] = field(default_factory=dict)
 
     @property
     def output(self) -> Path:
@@ -137,6 +141,7 @@ class _Run:
         report = self.work / "index" / REPORT
         bundle = self.work / "index" / "bundle"
         if report.exists() and (self.output / "index").exists():
+            self._measured("index")
             return
         self._remove_after("index")
         write_json(self.work / "index" / _SETTINGS, self._settings("index"))
@@ -144,8 +149,8 @@ class _Run:
         started = time.perf_counter()
         export_parts(self.parts, self.config, self.work / "index" / "checkpoint", bundle)
         build_index(self.config.data.passages, self.output / "index", bundle=bundle)
-        seconds = time.perf_counter() - started
-        write_json(report, {"seconds": round(seconds, 1), "dev": self._measured(bundle)})
+        write_json(report, {"seconds": round(time.perf_counter() - started, 1)})
+        self._measured("index")
 
     def joint(self) -> None:
         """Joint tuning on the marginal likelihood."""
@@ -158,31 +163,42 @@ class _Run:
 
     def finish(self) -> dict[str, Any]:
         """The checkpoint, what it can do, the report and the curves."""
-        checkpoint, report = self.output / "checkpoint", self.work / "checkpoint" / REPORT
-        settings = self.work / "checkpoint" / _SETTINGS
-        as_asked = settings.exists() and not self._changed("checkpoint")
-        if not (checkpoint.exists() and report.exists() and as_asked):  # it is cheap to make
-            write_json(settings, self._settings("checkpoint"))
+        checkpoint, settings = self.output / "checkpoint", self.work / "checkpoint" / _SETTINGS
+        as_asked = checkpoint.exists() and settings.exists() and not self._changed("checkpoint")
+        if not as_asked:  # it is cheap to make
+            self._remove("checkpoint")
             if self.config.joint is None:  # measured already
                 write_checkpoint(self.parts, self.config.model, checkpoint)
-                dev = read_json(self.work / "index" / REPORT)["dev"]
             else:
-                bundle = self.work / "checkpoint" / "bundle"
-                export_parts(self.parts, self.config, checkpoint, bundle)
-                dev = self._measured(bundle)
-            write_json(report, {"dev": dev})
+                export_parts(self.parts, self.config, checkpoint, self.work / "checkpoint" / "bundle")
+            write_json(settings, self._settings("checkpoint"))
         return self._report()
 
-    def _measured(self, bundle: Path) -> dict[str, Any]:
-        """``retrieval`` over all dev questions, ``answers`` end to end over a sample."""
-        if self.config.data.dev is None:
+    def _measured(self, name: str) -> dict[str, Any]:
+        """What the networks of a result can do on the dev questions.
+
+        ``retrieval`` over all of them, ``answers`` end to end over a sample; measured once, and again when
+        the questions or the settings of the answers are others.
+        """
+        data, model = self.config.data, self.config.model
+        if data.dev is None:
             return {}
+        path, bundle = self.work / name / _DEV, self.work / name / "bundle"
+        settings = {
+            "files": self._contents([data.dev]),
+            "dev_questions": data.dev_questions,
+            "max_answer_length": model.max_answer_length,
+            "generation": model.generation,
+        }
+        if path.exists() and (known := read_json(path))["settings"] == settings:
+            return dict(known["figures"])
         figures = {
-            "retrieval": measure_retrieval(bundle, self.output / "index", self.config.data.dev),
+            "retrieval": measure_retrieval(bundle, self.output / "index", data.dev),
             "answers": measure_answers(bundle, self.output / "index", self.config),
         }
-        for name, measured in figures.items():
-            click.echo(f"  dev {name}: " + ", ".join(f"{k} {v:.4g}" for k, v in measured.items()), err=True)
+        for part, measured in figures.items():
+            click.echo(f"  dev {part}: " + ", ".join(f"{k} {v:.4g}" for k, v in measured.items()), err=True)
+        write_json(path, {"settings": settings, "figures": figures})
         return figures
 
     def _stage(self, name: str, run: Callable[[Path], Report]) -> None:
@@ -217,16 +233,25 @@ class _Run:
         config = dataclasses.asdict(self.config)
         data, model = config["data"], config["model"]
         if name == "checkpoint":
-            return {"data": {key: data[key] for key in ("dev", "dev_questions")}, "model": model}
+            return {"model": model}
         fields = _OF_MODEL.get(name, model.keys() - {"generation"})
         used = {"model": {key: value for key, value in model.items() if key in fields}}
         if name == "index":
-            return used | {"data": {"passages": data["passages"]}}
+            return used | {"files": self._contents([data["passages"]])}
+        stage = config[name]
+        trained_on = listed(data["train"] if stage["train"] is None else stage["train"])
         return used | {
             "seed": config["seed"],
-            "data": data | {"dev": None, "dev_questions": 0},
-            name: config[name],
+            "files": self._contents([data["passages"], *trained_on]),
+            name: stage,
         }
+
+    def _contents(self, paths: Sequence[str]) -> dict[str, str]:
+        """The sha256 of files, so that other data under the same name are noticed."""
+        for path in paths:
+            if path not in self._hashes:
+                self._hashes[path] = sha256_of(Path(path))
+        return {path: self._hashes[path] for path in paths}
 
     def _changed(self, name: str) -> dict[str, tuple[Any, Any]]:
         """Settings that a result was made with and is not asked for with, as (was, is)."""
@@ -238,10 +263,10 @@ class _Run:
         if name in STAGES and getattr(self.config, name) is None:
             return
         if (self.work / name / _SETTINGS).exists() and (changed := self._changed(name)):
-            first, (was, now) = next(iter(changed.items()))
+            said = [_told_change(key, *values) for key, values in changed.items()]
             raise OptionsError(
-                f"{self.output / name} was made with other settings ({', '.join(changed)}: {first} was "
-                f"{was!r}, is {now!r}); make it again with --from {name}, or --fresh."
+                f"{self.output / name} was made with others ({told(said)}); "
+                f"make it again with --from {name}, or --fresh."
             )
 
     def _report(self) -> dict[str, Any]:
@@ -251,8 +276,9 @@ class _Run:
             for stage in STAGES
             if getattr(self.config, stage) is not None
         }
-        stages["index"] = read_json(self.work / "index" / REPORT)
-        stages["checkpoint"] = read_json(self.work / "checkpoint" / REPORT)
+        stages["index"] = read_json(self.work / "index" / REPORT) | {"dev": self._measured("index")}
+        last = "index" if self.config.joint is None else "checkpoint"
+        stages["checkpoint"] = {"dev": self._measured(last)}
         content = {
             "seed": self.config.seed,
             "packages": {name: version(name) for name in _PACKAGES},
@@ -263,6 +289,16 @@ class _Run:
         write_json(self.output / REPORT, content)
         write_curves(stages, self.output / CURVES)
         return content
+
+
+def _told_change(key: str, was: Any, now: Any) -> str:
+    """One changed setting; of a file, that it changed."""
+    file = key.removeprefix("files.")
+    if file == key:
+        return f"{key} was {was!r}, is {now!r}"
+    if was is None or now is None:
+        return f"{file} was {'not ' if was is None else ''}used"
+    return f"{file} has changed"
 
 
 def _flat(content: dict[str, Any], path: str = "") -> dict[str, Any]:

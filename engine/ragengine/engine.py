@@ -47,7 +47,10 @@ class RagEngine(Resource):
     is a :class:`ClosedError`.
     """
 
-    def __init__(self, bundle: Bundle, retriever: Retriever, generator: Generator) -> None:
+    def __init__(
+        self, bundle: Bundle, retriever: Retriever, generator: Generator, *, threads: int | None = None
+    ) -> None:
+        """``threads`` are for what is loaded later: the passage encoder, when documents come unscored."""
         super().__init__()
         self.bundle = bundle
         self.retriever = retriever
@@ -55,6 +58,7 @@ class RagEngine(Resource):
         spec = bundle.manifest.generator
         self._tokenizer = Tokenizer(bundle.file(spec.path, "tokenizer.json"), spec.tokenizer)
         self._passages: TextEncoder | None = None
+        self._threads = threads
         self._loading = threading.Lock()
 
     @classmethod
@@ -85,7 +89,7 @@ class RagEngine(Resource):
         )
         try:
             generator = Generator(opened, device=device, threads=threads, memory_limit=memory_limit)
-            return cls(opened, retriever, generator)
+            return cls(opened, retriever, generator, threads=threads)
         except BaseException:
             retriever.close()
             raise
@@ -376,7 +380,7 @@ class RagEngine(Resource):
             )
         with self._loading:
             if self._passages is None:
-                self._passages = TextEncoder.load(self.bundle, spec, device="cpu")
+                self._passages = TextEncoder.load(self.bundle, spec, device="cpu", threads=self._threads)
             return self._passages
 
 

@@ -144,6 +144,16 @@ def test_faults_are_found_before_the_first_stage(world: Path, old: str, new: str
     assert not (world / "faulty").exists(), "an empty folder was to go"
 
 
+def test_a_loss_that_is_no_number_ends_the_run(world: Path, one_thread: None) -> None:
+    """transformers' Trainer would log the mean of the losses before it and go on."""
+    stage = STAGES["generator"].replace("learning_rate = 3e-3", "learning_rate = 1e30\nmax_grad_norm = 0.0")
+    with pytest.raises(
+        OptionsError, match=r"The loss is (nan|inf) at step \d+; lower learning_rate, now 1e\+30"
+    ):
+        train(read_config(toy.write_config(world, output="diverged", generator=stage)))
+    assert not (world / "diverged/generator").exists()
+
+
 def test_sequence_model_from_trained_parts(world: Path, unbroken: dict[str, Any]) -> None:
     """Only [joint], on another objective, from parts that are there."""
     joint = COMMON + "per_device_train_batch_size = 8\nmax_steps = 10\nfreeze = ['question_encoder.*']\n"

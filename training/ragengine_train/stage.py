@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from ragengine.errors import OptionsError
+from ragengine.errors import MemoryLimitError, OptionsError
+from ragengine.wording import one_line
 from ragengine_train.config import DEFAULTS, StageConfig
 
 LogHistory = list[dict[str, float]]
@@ -37,6 +38,20 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         self.model_accepts_loss_kwargs = False
         self._started = time.perf_counter()
         self.remove_callback(PrinterCallback)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One batch forward and backward.
+
+        Raises :class:`OptionsError` when the loss is no number: the Trainer would leave it out of the log and
+        go on with weights that are none either.
+        """
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss).all():
+            raise OptionsError(
+                f"The loss is {float(loss)} at step {self.state.global_step + 1}; lower learning_rate, now "
+                f"{self.args.learning_rate:g}, or take bf16 where it is fp16."
+            )
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add ``seconds`` of training, those before a resume too, and print the entry."""
@@ -114,7 +129,13 @@ def train_stage(
     loop = trainer(
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks
     )
-    loop.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
+    try:
+        loop.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
+    except torch.OutOfMemoryError as reason:
+        raise MemoryLimitError(
+            f"{one_line(reason)}; lower per_device_train_batch_size, now "
+            f"{arguments.per_device_train_batch_size}, and raise gradient_accumulation_steps as much."
+        ) from reason
     model.eval()
     history: LogHistory = loop.state.log_history
     return Trained(history, max(entry.get("seconds", 0.0) for entry in history))

@@ -16,7 +16,7 @@ class Shape:
 
 
 SHAPES = {
-    "worldfacts": Shape(256, 3, 4, 1024, 8000, 320),
+    "worldfacts": Shape(256, 3, 4, 1024, 6000, 320),
     "bart-base": Shape(768, 6, 12, 3072, 50265, 1024),
     "bart-large": Shape(1024, 12, 16, 4096, 50265, 1024),
     # to try the command out, and for its tests: no size could be mistaken for another

@@ -211,27 +211,27 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-_HELD_POPULATION = ("What number of people live in {x}?", "How populous is {x}?")
-_HELD_TIMEZONE = ("What is {x}'s time zone?", "Which time zone applies in {x}?")
+_HELD_POPULATION = ("How many residents does {x} have?", "How populous is {x}?")
+_HELD_TIMEZONE = ("Give the time zone of {x}.", "Which time zone applies in {x}?")
 _HELD_CONTINENT = ("{x} is on which continent?", "Name the continent that {x} is in.")
 _HELD_COUNTRY = ("Name the country that {x} is in.", "To which country does {x} belong?")
-_HELD_LATITUDE = ("What is {x}'s latitude?",)
-_HELD_LONGITUDE = ("What is {x}'s longitude?",)
+_HELD_LATITUDE = ("Give the latitude of {x}.",)
+_HELD_LONGITUDE = ("Give the longitude of {x}.",)
 
 HELD_OUT: dict[str, tuple[str, ...]] = {
     "country.continent": _HELD_CONTINENT,
-    "country.capital": ("Name the capital of {x}.", "What is {x}'s capital city?"),
-    "country.largest_city": ("Name the largest city in {x}.", "What is {x}'s most populous city?"),
+    "country.capital": ("Name the capital of {x}.", "Which city serves as the capital of {x}?"),
+    "country.largest_city": ("Name the largest city in {x}.", "Which is the most populous city of {x}?"),
     "country.population": _HELD_POPULATION,
-    "country.area": ("How big is the area of {x}?", "What is {x}'s area in square kilometres?"),
+    "country.area": ("How big is the area of {x}?", "Give the area of {x} in square kilometres."),
     "country.neighbours": ("What countries lie next to {x} on land?", "Name the countries that border {x}."),
     "country.currency": ("Name the currency of {x}.", "What money do people in {x} use?"),
     "country.currency_code": ("What is the currency code of {x}?",),
-    "country.language": ("What is {x}'s main language?", "Name the most spoken language of {x}."),
+    "country.language": ("Give the main language of {x}.", "Name the most spoken language of {x}."),
     "country.phone": ("What is the dialling code for {x}?", "Which calling code do I need to phone {x}?"),
-    "country.domain": ("Which internet domain belongs to {x}?", "What is {x}'s top-level domain?"),
-    "country.iso2": ("What is {x}'s two-letter ISO code?",),
-    "country.iso3": ("What is {x}'s three-letter ISO code?",),
+    "country.domain": ("Which internet domain belongs to {x}?", "Give the top-level domain of {x}."),
+    "country.iso2": ("Give the two-letter ISO code of {x}.",),
+    "country.iso3": ("Give the three-letter ISO code of {x}.",),
     "city.country": _HELD_COUNTRY,
     "city.state": ("To which US state does {x} belong?",),
     "city.continent": _HELD_CONTINENT,
@@ -247,7 +247,7 @@ HELD_OUT: dict[str, tuple[str, ...]] = {
     "airport.region": ("To which state, province or region does {x} belong?",),
     "airport.iata": ("Name the IATA code of {x}.",),
     "airport.icao": ("Name the ICAO code of {x}.",),
-    "airport.elevation": ("How many feet high does {x} lie?", "What is {x}'s elevation?"),
+    "airport.elevation": ("At how many feet does {x} lie?", "Give the elevation of {x}."),
     "airport.timezone": _HELD_TIMEZONE,
     "airport.latitude": _HELD_LATITUDE,
     "airport.longitude": _HELD_LONGITUDE,
@@ -261,22 +261,20 @@ HELD_OUT: dict[str, tuple[str, ...]] = {
     ),
 }
 
-#: Questions whose answer is in another passage than the one that the place asked about leads to: type ->
-#: wordings, of the country whose capital is `{x}` (its fact is the second part of the type) ...
+#: Questions whose answer is in another passage than the one that the place asked about leads to: of the
+#: country whose capital is `{x}`. Its passage about life (currency, language, codes) does not name the
+#: capital, and the capital's passage names the country and none of these.
 OF_THE_COUNTRY: dict[str, tuple[str, ...]] = {
     "two_documents.currency": (
         "What is the currency of the country whose capital is {x}?",
         "Which currency is used in the country that has {x} as its capital?",
     ),
+    "two_documents.currency_code": ("What is the currency code of the country whose capital is {x}?",),
     "two_documents.language": ("Which language is most spoken in the country whose capital is {x}?",),
     "two_documents.phone": ("What is the calling code of the country whose capital is {x}?",),
     "two_documents.domain": ("What is the internet domain of the country whose capital is {x}?",),
-}
-#: ... and of the capital of the country `{x}`.
-OF_THE_CAPITAL: dict[str, tuple[str, ...]] = {
-    "two_documents.population": ("What is the population of the capital of {x}?",),
-    "two_documents.timezone": ("What time zone is the capital of {x} in?",),
-    "two_documents.longitude": ("At what longitude is the capital of {x}?",),
+    "two_documents.iso2": ("What is the two-letter ISO code of the country whose capital is {x}?",),
+    "two_documents.iso3": ("What is the three-letter ISO code of the country whose capital is {x}?",),
 }
 
 #: Facts that no passage states, by kind of the passage about the place.

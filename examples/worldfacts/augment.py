@@ -1,6 +1,7 @@
 """Training examples with other facts put in: `python augment.py --data data`.
 
-Their passages stand in the lines ("passage"), not in the corpus. Made of training questions only.
+Their passages stand in the lines ("passage"), not in the corpus. Made of training questions only; of the
+test's passages nothing but their codes is read, so that none is given again.
 
 *swapped.jsonl*: there are only about 190 countries to train on, each asked about many times, and a
 generator soon knows their capitals by heart. In copies of their passages one answer is another capital,
@@ -11,9 +12,9 @@ Here the answer is a made-up name, code or number, which only reading token by t
 
 *lists.jsonl*: neighbours, two to six in the order of the alphabet, so that a list is read to its end.
 
-*airports.jsonl*: airports with made-up names and codes, asked for by code. The codes are one letter off
-those of a real airport (a hard negative), so that the encoder learns to spell and not which code belongs to
-whom.
+*airports.jsonl*: airports with made-up names and codes, asked for by either code and by name. The codes are
+one letter off those of a real airport (a hard negative), so that the encoder learns to spell and not which
+code belongs to whom.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ SEED = 7
 SWAPPED_COPIES = 2
 SCRAMBLED = 40_000
 LIST_COPIES = 12
-AIRPORT_COPIES = 2
 
 CODES = re.compile(r"\(IATA: (\w+), ICAO: (\w+)\)")
 LETTERS = {
@@ -57,8 +57,9 @@ Substitute = Callable[[Row], str]
 
 
 def other_digits(answer: str, rng: random.Random) -> str:
-    """Every digit another: 1,234 -> 8,153."""
-    return re.sub(r"\d", lambda _: rng.choice(string.digits[1:]), answer)
+    """Digits drawn anew, the first not 0: 1,234 -> 8,053."""
+    digits = iter([rng.choice(string.digits[1:]), *rng.choices(string.digits, k=len(answer))])
+    return re.sub(r"\d", lambda _: next(digits), answer)
 
 
 def other_letters(answer: str, rng: random.Random) -> str:
@@ -142,12 +143,21 @@ def replace_words(text: str, old: str, new: str) -> str:
     return re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", lambda _: new, text)
 
 
+def stands_in_a_name(text: str, answer: str) -> bool:
+    """Whether the answer is somewhere part of a longer name: Africa, where the text has South Africa."""
+    before, after = r"[A-Z]\w*[ -]", r"[ -][A-Z]"
+    word = rf"(?<!\w){re.escape(answer)}(?!\w)"
+    return answer[0].isalpha() and bool(re.search(rf"{before}{word}|{word}{after}", text))
+
+
 def put_in(
     passages: dict[str, Text], chosen: Iterable[Row], substitute: Substitute, group: str
 ) -> Iterator[Row]:
     """Each chosen question about a copy of its passage with another answer."""
     for question in chosen:
         passage, answer = passages[question["passage_id"]], substitute(question)
+        if stands_in_a_name(f"{passage.title}. {passage.text}", question["answers"][0]):
+            continue
         text = replace_words(passage.text, question["answers"][0], answer)
         assert answer in text, (question, text)
         row = {key: question[key] for key in ("question", "type", "passage_id")}
@@ -155,24 +165,34 @@ def put_in(
         yield row | {"answers": [answer], "group": group, "passage": inline}
 
 
+def codes_of(passage: Text) -> tuple[str, ...]:
+    """The IATA and the ICAO code of an airport; of other passages none."""
+    found = CODES.search(passage.text)
+    return found.groups() if found else ()
+
+
 def scrambled_airports(
-    passages: dict[str, Text], questions: Sequence[Row], names: Names, rng: random.Random
+    passages: dict[str, Text], questions: Sequence[Row], names: Names, taken: set[str], rng: random.Random
 ) -> Iterator[Row]:
-    """Training airports under made-up names and codes, asked for by either code, and for a fact by name."""
+    """Training airports under made-up names and codes, asked for by either code, and for a fact by name.
+
+    A code of ``taken`` is not given, nor one twice.
+    """
     of_iata, of_icao = {}, {}
     for passage in passages.values():
-        if found := CODES.search(passage.text):
-            of_iata[found[1]], of_icao[found[2]] = passage.id, passage.id
+        for code, known in zip(codes_of(passage), (of_iata, of_icao), strict=False):
+            known[code] = passage.id
     real = (sorted(of_iata), sorted(of_icao))
     asked = [q for q in questions if q["group"] == "airport" and q["type"].split(".")[1] not in CLOSED]
-    for question in rng.sample(asked, len(asked))[: AIRPORT_COPIES * len(of_iata)]:
+    for question in rng.sample(asked, len(asked)):
         passage = passages[question["passage_id"]]
         near_iata, near_icao = (rng.choice(codes) for codes in real)
         iata, icao = one_letter_off(near_iata, rng), one_letter_off(near_icao, rng)
-        if iata in of_iata or icao in of_icao:
+        if iata in taken or icao in taken:
             continue
+        taken |= {iata, icao}
         name = f"{names.make()} {rng.choice(('Airport', 'International Airport', 'Airfield'))}"
-        text = CODES.sub(f"(IATA: {iata}, ICAO: {icao})", passage.text.replace(passage.title, name))
+        text = CODES.sub(f"(IATA: {iata}, ICAO: {icao})", replace_words(passage.text, passage.title, name))
         line = {"passage": {"title": name, "text": text}, "group": "made_up_airport"}
         line["hard_negative_ids"] = [of_iata[near_iata], of_icao[near_icao]]
         for fact in ("airport.by_iata", "airport.by_icao", question["type"]):
@@ -187,7 +207,8 @@ def scrambled_airports(
 def augment(data: Path) -> None:
     """Write the four files."""
     rng = random.Random(SEED)
-    passages = {passage.id: passage for passage in read_texts(data / "passages.tsv")}
+    passages = {passage.id: passage for passage in read_texts(data / "training_passages.tsv")}
+    taken = {code for passage in read_texts(data / "passages.tsv") for code in codes_of(passage)}
     questions = read_jsonl(data / "train.jsonl")
     names = Names([passage.title for passage in passages.values()], rng)
     of_countries = [q for q in questions if q["type"].startswith("country.")]
@@ -200,7 +221,7 @@ def augment(data: Path) -> None:
         "swapped": put_in(passages, others * SWAPPED_COPIES, swap, "swapped"),
         "scrambled": put_in(passages, rng.choices(open_ended, k=SCRAMBLED), scramble, "scrambled"),
         "lists": put_in(passages, lists * LIST_COPIES, listing(countries, rng), "lists"),
-        "airports": scrambled_airports(passages, questions, names, rng),
+        "airports": scrambled_airports(passages, questions, names, taken, rng),
     }
     for name, rows in files.items():
         written = list(rows)

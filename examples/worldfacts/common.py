@@ -31,6 +31,7 @@ class Passage:
         """The question of a type in one wording, as a line of a questions file."""
         reference, answers = self.facts[fact]
         text = wording.format(x=reference, **self.codes)
+        text = text[0].upper() + text[1:]
         return {"question": text, "answers": answers, "type": fact, "passage_id": self.id, "group": self.kind}
 
 

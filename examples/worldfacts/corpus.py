@@ -3,6 +3,7 @@
 Writes, deterministically:
 
     passages.tsv          id, text, title (the layout of DPR's psgs_w100.tsv), about 42,000 passages
+    training_passages.tsv those that take part in training: all but the test's groups
     shipped_passages.tsv  all countries and enough cities and airports to make 10,000 passages
     train.jsonl dev.jsonl questions.jsonl questions_two_documents.jsonl questions_unanswerable.jsonl
                           the questions; see `questions.py`
@@ -18,8 +19,18 @@ from pathlib import Path
 import click
 
 from common import SEED, Passage, write_jsonl
-from places import Airport, City, Country, count_names, fold, load_airports, load_cities, load_countries
-from questions import make_questions
+from places import (
+    Airport,
+    City,
+    Country,
+    count_names,
+    fold,
+    load_airports,
+    load_cities,
+    load_countries,
+    with_article,
+)
+from questions import make_questions, split_groups
 from wordings import SENTENCES
 
 SHIPPED_PASSAGES = 10_000
@@ -74,8 +85,8 @@ def country_passages(country: Country, shared: bool) -> Iterator[Passage]:
             facts[f"country.{fact}"] = (reference, answers)
             stated.append(fact)
     if country.neighbours:
-        fields["neighbours"] = enumerate_names(country.neighbours)
-        stated.append("neighbours")
+        fields["neighbours"] = enumerate_names(map(with_article, country.neighbours))
+        stated.append("neighbours" if len(country.neighbours) > 1 else "neighbour")
         if len(country.neighbours) <= NEIGHBOURS_ASKED:
             facts["country.neighbours"] = (plain, [fields["neighbours"]])
     else:
@@ -254,15 +265,18 @@ def build(output: Path) -> None:
     """Write every file of the corpus into `output`."""
     output.mkdir(parents=True, exist_ok=True)
     passages = build_passages()
-    shipped = choose_shipped(passages)
+    shipped, splits = choose_shipped(passages), split_groups(passages)
+    training = [p for p in passages if splits[p.group] != "test"]
     write_tsv(output / "passages.tsv", passages)
+    write_tsv(output / "training_passages.tsv", training)
     write_tsv(output / "shipped_passages.tsv", shipped)
     words = sorted(len(p.text.split()) for p in passages)
     click.echo(
         f"{len(passages):,} passages of {words[0]} to {words[-1]} words, median {words[len(words) // 2]}"
     )
+    click.echo(f"{len(training):,} take part in training")
     click.echo(f"{len(shipped):,} shipped: {dict(Counter(p.kind for p in shipped))}")
-    for name, rows in make_questions(passages, shipped).items():
+    for name, rows in make_questions(passages, shipped, splits).items():
         write_jsonl(output / f"{name}.jsonl", rows)
         click.echo(f"{name}: {len(rows):,} questions")
 

@@ -1,4 +1,4 @@
-"""Questions as people type them: one slip in a word, or everything in lower case."""
+"""Questions as people type them: with one slip in a word."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ def with_typo(question: str, rng: random.Random) -> str:
     Codes (words in capitals) are spared, and so is a word's first letter; without such a word it stays.
     """
     words = question.split(" ")
+    bare = [word.rstrip("?.,") for word in words]
     places = [
-        n for n, word in enumerate(words) if len(word) >= SHORTEST and word.isalpha() and not word.isupper()
+        n for n, word in enumerate(bare) if len(word) >= SHORTEST and word.isalpha() and not word.isupper()
     ]
     if not places:
         return question
     place = rng.choice(places)
-    words[place] = _slip(words[place], rng)
+    words[place] = _slip(bare[place], rng) + words[place][len(bare[place]) :]
     return " ".join(words)
 
 

@@ -27,7 +27,7 @@ WITH_ARTICLE = {
     "Isle of Man", "Maldives", "Marshall Islands", "Netherlands", "Northern Mariana Islands", "Philippines",
     "Republic of the Congo", "Seychelles", "Solomon Islands", "Turks and Caicos Islands",
     "U.S. Virgin Islands", "United Arab Emirates", "United Kingdom", "United States",
-    "United States Minor Outlying Islands", "Aland Islands", "Palestinian Territory",
+    "United States Minor Outlying Islands", "Aland Islands", "Palestinian Territory", "Vatican",
 }  # fmt: skip
 
 _LANGUAGE_TABLE = """
@@ -57,6 +57,11 @@ LANGUAGES = dict(pair.split("=") for pair in _LANGUAGE_TABLE.split())
 COMPASS = ("north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west")
 
 
+def with_article(name: str) -> str:
+    """A country's name as it stands inside a sentence."""
+    return f"the {name}" if name in WITH_ARTICLE else name
+
+
 @dataclass(frozen=True)
 class Country:
     """A country or territory of ISO 3166."""
@@ -79,7 +84,7 @@ class Country:
     @property
     def the_name(self) -> str:
         """The name as it stands inside a sentence."""
-        return f"the {self.name}" if self.name in WITH_ARTICLE else self.name
+        return with_article(self.name)
 
 
 @dataclass(frozen=True)

@@ -102,9 +102,12 @@ def initialise_copying(model: BartForConditionalGeneration) -> None:
 
 
 def prepare(data: Path, output: Path) -> None:
-    """Build and save both models with their tokenizers. Sees no dev or test question."""
+    """Build and save both models with their tokenizers.
+
+    Sees no dev or test question and no passage of the test.
+    """
     torch.manual_seed(SEED)
-    passages, questions = read_texts(data / "passages.tsv"), read_jsonl(data / "train.jsonl")
+    passages, questions = read_texts(data / "training_passages.tsv"), read_jsonl(data / "train.jsonl")
     lines = [*(p.title for p in passages), *(p.text for p in passages), *(q["question"] for q in questions)]
     vocabulary = cut_wordpieces(lines, POSITIONS)
     with tempfile.TemporaryDirectory() as scratch:

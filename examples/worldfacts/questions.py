@@ -7,7 +7,8 @@
     questions_unanswerable   about facts that no passage states and places that are not shipped; no answers
 
 A *group* is a passage, or all passages of a country with that of its capital. No question of dev or test is
-about a group that any question of train is about.
+about a group that any question of train is about, and the passages of test groups take no part in training:
+not as negatives, not as documents that are found, not in the texts that tokenizers are made from.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from asking import HELD_OUT, OF_THE_CAPITAL, OF_THE_COUNTRY, QUESTIONS, UNSTATED
+from asking import HELD_OUT, OF_THE_COUNTRY, QUESTIONS, UNSTATED
 from common import SEED, Passage, Row
 from noise import with_typo
 from places import fold
@@ -52,24 +53,25 @@ def split_groups(passages: Iterable[Passage]) -> dict[str, str]:
     return splits
 
 
-def make_questions(passages: Sequence[Passage], shipped: Sequence[Passage]) -> dict[str, list[Row]]:
-    """Every questions file by its name."""
-    splits = split_groups(passages)
+def make_questions(
+    passages: Sequence[Passage], shipped: Sequence[Passage], splits: dict[str, str]
+) -> dict[str, list[Row]]:
+    """Every questions file by its name; ``splits`` is of :func:`split_groups`."""
     of_split: dict[str, list[Passage]] = defaultdict(list)
     for passage in passages:
         of_split[splits[passage.group]].append(passage)
     test = [passage for passage in shipped if splits[passage.group] == "test"]
-    negatives = Confusable(passages)
+    negatives = Confusable([*of_split["train"], *of_split["dev"]])
     files = {
         "train": [row for passage in of_split["train"] for row in training_questions(passage, negatives)],
         "dev": [row for passage in of_split["dev"] for row in development_questions(passage)],
         "questions": [row for passage in test for row in test_questions(passage)],
         "questions_two_documents": two_document_questions(test),
-        "questions_unanswerable": unanswerable_questions(passages, shipped, test),
+        "questions_unanswerable": unanswerable_questions(of_split["test"], shipped, test),
     }
     for rows in files.values():
         random.Random(SEED).shuffle(rows)
-    _check_no_leak(passages, files)
+    _check_no_leak(passages, files, splits)
     return files
 
 
@@ -143,7 +145,8 @@ def test_questions(passage: Passage) -> list[Row]:
         (kind,) = rng.choices(list(KINDS), list(KINDS.values()))
         row = passage.ask(fact, rng.choice((HELD_OUT if kind == "held_out_wording" else QUESTIONS)[fact]))
         if kind == "typo":
-            row["question"] = with_typo(row["question"], rng)
+            plain, row["question"] = row["question"], with_typo(row["question"], rng)
+            kind = "plain" if row["question"] == plain else kind
         if kind == "lower_case":
             row["question"] = row["question"].lower()
         rows.append(row | {"kind": kind})
@@ -151,7 +154,7 @@ def test_questions(passage: Passage) -> list[Row]:
 
 
 def two_document_questions(test: Sequence[Passage]) -> list[Row]:
-    """By the capital about its country, and by the country about its capital."""
+    """By the capital about its country."""
     by_group: dict[str, list[Passage]] = defaultdict(list)
     for passage in test:
         if passage.group.startswith("country:"):
@@ -160,16 +163,13 @@ def two_document_questions(test: Sequence[Passage]) -> list[Row]:
     for passages in by_group.values():
         facts = {fact: (passage, passage.facts[fact]) for passage in passages for fact in passage.facts}
         capital = facts.get("city.capital_of")  # its reference names the capital without doubt
-        if capital is None or "country.capital" not in facts:
+        if capital is None:
             continue
-        city, land = capital[0], facts["country.capital"][0]
+        city = capital[0]
         for fact, wordings in OF_THE_COUNTRY.items():
             found = facts.get(fact.replace("two_documents", "country"))
             if found:
                 rows += _follow(fact, wordings, capital[1][0], found[1][1], (city, found[0]))
-        for fact, wordings in OF_THE_CAPITAL.items():
-            answers = city.facts[fact.replace("two_documents", "city")][1]
-            rows += _follow(fact, wordings, facts["country.capital"][1][0], answers, (land, city))
     return rows
 
 
@@ -185,17 +185,17 @@ def _follow(
 
 
 def unanswerable_questions(
-    passages: Sequence[Passage], shipped: Sequence[Passage], test: Sequence[Passage]
+    unseen: Sequence[Passage], shipped: Sequence[Passage], test: Sequence[Passage]
 ) -> list[Row]:
-    """Facts that no passage states about places that are shipped, and stated facts of places that are not."""
+    """Facts that no passage states about shipped places, and facts of ``unseen`` places that none names."""
     rng = random.Random(f"{SEED}:unanswerable")
-    inside, titles = {p.id for p in shipped}, {fold(p.title) for p in shipped}
+    inside, said = {p.id for p in shipped}, fold(" ".join(f"{p.title} {p.text}" for p in shipped))
     rows: list[Row] = []
     for passage in rng.sample(test, UNANSWERABLE):
         fact = next(fact for fact in passage.facts if fact not in BY_CODE)
         question = rng.choice(UNSTATED[passage.kind]).format(x=passage.facts[fact][0])
         rows.append({"question": question, "answers": [], "type": "unanswerable.fact", "group": passage.kind})
-    absent = [p for p in passages if p.id not in inside and fold(p.title) not in titles]
+    absent = [p for p in unseen if p.id not in inside and fold(p.title) not in said]
     for passage in rng.sample(absent, UNANSWERABLE):
         fact = rng.choice(sorted(passage.facts))
         row = passage.ask(fact, rng.choice(QUESTIONS[fact])) | {"answers": [], "type": "unanswerable.place"}
@@ -204,8 +204,10 @@ def unanswerable_questions(
     return rows
 
 
-def _check_no_leak(passages: Iterable[Passage], files: dict[str, list[Row]]) -> None:
-    """No group is asked about in two splits, and no question text stands in two or twice in the test."""
+def _check_no_leak(passages: Iterable[Passage], files: dict[str, list[Row]], splits: dict[str, str]) -> None:
+    """No group is asked about in two splits, no question text stands in two or twice in the test, and no
+    passage of the test is a negative.
+    """
     group = {passage.id: passage.group for passage in passages}
     for first, second in (("train", "dev"), ("train", "questions"), ("dev", "questions")):
         groups, texts = (
@@ -214,5 +216,12 @@ def _check_no_leak(passages: Iterable[Passage], files: dict[str, list[Row]]) -> 
         )
         shared = (groups[0] & groups[1]) | (texts[0] & texts[1])
         assert not shared, f"{first} and {second} share {sorted(shared)[:3]}"
+    asked = {fold(row["question"]) for name in ("train", "dev") for row in files[name]}
+    for name in ("questions_two_documents", "questions_unanswerable"):
+        shared = asked & {fold(row["question"]) for row in files[name]}
+        assert not shared, f"{name} and train or dev share {sorted(shared)[:3]}"
+    seen = {passage.id for passage in passages if splits[passage.group] != "test"}
+    negatives = {id for row in files["train"] for id in row["hard_negative_ids"]}
+    assert negatives <= seen, f"passages of the test are negatives: {sorted(negatives - seen)[:3]}"
     text, times = Counter(fold(row["question"]) for row in files["questions"]).most_common(1)[0]
     assert times == 1, f"{text!r} stands {times} times in the test"

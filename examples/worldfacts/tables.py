@@ -1,4 +1,4 @@
-"""The tables of README.md from what train.py left: `python tables.py`."""
+"""The tables of README.md from what train.py left: `python tables.py` writes release/tables.md."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stages(report: Figures) -> str:
     return table(
         [
             "after",
-            "dev recall@5, all passages",
+            "dev recall@5, all training passages",
             "dev exact match given the right passage",
             "dev exact match end to end",
         ],
@@ -67,11 +67,12 @@ def stages(report: Figures) -> str:
     )
 
 
-def seconds(report: Figures) -> str:
-    """How long each stage trained."""
-    return ", ".join(
-        f"{name} {of['seconds']:.0f} s" for name, of in report["stages"].items() if "seconds" in of
-    )
+def seconds(report: Figures, steps: dict[str, float]) -> str:
+    """How long each step took, and of the training each stage."""
+    stages = {name: of["seconds"] for name, of in report["stages"].items() if "seconds" in of}
+    told = ", ".join(f"{name} {taken:.0f} s" for name, taken in steps.items())
+    inside = ", ".join(f"{name} {taken:.0f} s" for name, taken in stages.items())
+    return f"{told}; all {sum(steps.values()) / 60:.0f} minutes. Of the training: {inside}."
 
 
 def sizes(release: Path) -> str:
@@ -110,7 +111,12 @@ def weak_types(figures: Figures) -> str:
     )
 
 
-def precisions(figures: dict[str, Figures]) -> str:
+def folder_mb(folder: Path) -> str:
+    """Megabytes of a folder's files."""
+    return f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:.1f} MB"
+
+
+def precisions(figures: dict[str, Figures], bundles: dict[str, Path]) -> str:
     """Weights as trained, rounded, and int8."""
     names = {
         "unrounded": "fp32, weights as trained",
@@ -118,32 +124,56 @@ def precisions(figures: dict[str, Figures]) -> str:
         "int8": "int8",
     }
     columns = ("exact_match", "f1", "passage_recall@5")
-    rows = [[label, *(percent(figures[name], column) for column in columns)] for name, label in names.items()]
-    return table(["", "exact match", "F1", "passage recall@5"], rows)
+    rows = [
+        [
+            label,
+            *(percent(figures[name], column, interval=True) for column in columns),
+            folder_mb(bundles[name]),
+        ]
+        for name, label in names.items()
+    ]
+    return table(["", "exact match", "F1", "passage recall@5", "bundle"], rows)
 
 
-def print_tables(run: Path, release: Path) -> None:
-    """Print all of them."""
-    report, figures = read_json(run / "report.json"), read_json(release / "figures.json")
-    two, none = figures["questions_two_documents"], figures["questions_unanswerable"]["unanswerable"]
-    for text in (
+def apart(figures: dict[str, Figures]) -> str:
+    """The questions that are reported apart."""
+    two = [figures[f"two_documents_{way}"] for way in ("token", "sequence")]
+    none = figures["token"]["unanswerable"]
+    types = {name: percent(of, "exact_match") for name, of in two[0]["types"].items()}
+    return (
+        f"two documents: {two[0]['n']} questions, exact match RAG-Token "
+        f"{percent(two[0], 'exact_match', interval=True)}, RAG-Sequence "
+        f"{percent(two[1], 'exact_match', interval=True)}; RAG-Token by type: {types}\n\nunanswerable: {none}"
+    )
+
+
+def all_tables(run: Path, release: Path) -> str:
+    """All of them, and the sentences with figures."""
+    report, figures, steps = (
+        read_json(path) for path in (run / "report.json", release / "figures.json", release / "seconds.json")
+    )
+    bundles = {
+        "unrounded": run / "bundle_unrounded",
+        "token": release / "bundle",
+        "int8": run / "bundle_int8",
+    }
+    texts = (
         stages(report),
-        seconds(report),
+        seconds(report, steps),
         sizes(release),
         quality(figures),
         f"below {WEAK:.0%}: {weak_types(figures['token'])}",
-        f"two documents: exact match {percent(two, 'exact_match', interval=True)} of {two['n']}",
-        f"unanswerable: {none}",
-        precisions(figures),
-    ):
-        click.echo(f"{text}\n")
+        apart(figures),
+        precisions(figures, bundles),
+    )
+    return "\n\n".join(texts) + "\n"
 
 
 @click.command(help=__doc__)
 def main() -> None:
-    """Print the tables."""
+    """Write the tables."""
     here = Path(__file__).parent
-    print_tables(here / "run", here / "release")
+    (here / "release" / "tables.md").write_text(all_tables(here / "run", here / "release"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,11 @@
     release.py   -> checkpoint/           the same with rounded weights
     ragengine export, index build -> release/bundle, release/index
     ragengine eval -> release/eval/*.json
+    tables.py    -> release/tables.md     the tables of README.md
 
-A step whose result is there is not run again unless `--fresh` is given; a stopped training goes on.
+A stopped run goes on: a finished step is not run again. After a change, `--from STEP` runs that step and all
+after it (`ragengine train` keeps the stages that the change does not touch, or says what must go), `--fresh`
+everything. `release/seconds.json` has the seconds of every step, of a stopped one those since it went on.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -33,10 +36,9 @@ from common import read_json, write_json
 HERE = Path(__file__).parent
 DATA, START, RUN, CHECKPOINT = HERE / "data", HERE / "start", HERE / "run", HERE / "checkpoint"
 RELEASE = HERE / "release"
-BUNDLE, INDEX, FIGURES = RELEASE / "bundle", RELEASE / "index", RELEASE / "eval"
+BUNDLE, INDEX, FIGURES, SECONDS = (RELEASE / name for name in ("bundle", "index", "eval", "seconds.json"))
 #: FAISS's flat index of float16 vectors: exact for vectors that are stored as float16, at half the size.
 FACTORY = "SQfp16"
-QUESTION_FILES = ("questions", "questions_two_documents", "questions_unanswerable")
 
 
 def ragengine(*arguments: object) -> str:
@@ -45,14 +47,27 @@ def ragengine(*arguments: object) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def step(name: str, result: Path, run: Callable[[], object]) -> None:
-    """Run a step unless its result is there."""
-    if result.exists():
-        click.echo(f"{name}: {result.relative_to(HERE)} is there")
-        return
-    started = time.perf_counter()
-    run()
-    click.echo(f"{name}: {time.perf_counter() - started:.0f} s")
+@dataclass
+class Steps:
+    """Runs the steps that are not finished: those after the last that was."""
+
+    finished: dict[str, float] = field(default_factory=dict)
+
+    def run(self, name: str, job: Callable[[], object]) -> None:
+        """One step."""
+        if name in self.finished:
+            click.echo(f"{name}: finished before")
+            return
+        started = time.perf_counter()
+        job()
+        self.finished[name] = round(time.perf_counter() - started, 1)
+        write_json(SECONDS, self.finished)
+        click.echo(f"{name}: {self.finished[name]:.0f} s")
+
+
+def train() -> None:
+    """`ragengine train`, which goes on with what an earlier run left and refuses what other data made."""
+    ragengine("train", HERE / "recipe.toml")
 
 
 def export(checkpoint: Path, bundle: Path, index: Path, precision: str = "fp32") -> None:
@@ -64,52 +79,61 @@ def export(checkpoint: Path, bundle: Path, index: Path, precision: str = "fp32")
     )
 
 
-def evaluate(name: str, bundle: Path, index: Path, questions: str, options: Sequence[object] = ()) -> None:
-    """Write `ragengine eval`'s figures to release/eval/NAME.json."""
-    arguments = (bundle, index, DATA / f"{questions}.jsonl", "--json", *options)
-    step(f"eval {name}", FIGURES / f"{name}.json", lambda: _keep(FIGURES / f"{name}.json", arguments))
-
-
-def _keep(path: Path, arguments: Sequence[object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = ragengine("eval", *arguments)
-    path.write_text(text, encoding="utf-8")
+def evaluate(name: str, questions: Sequence[str], *options: object, bundle: str = "") -> None:
+    """Write `ragengine eval`'s figures to release/eval/NAME.json; ``bundle`` is one of run/."""
+    folders = (RUN / f"bundle_{bundle}", RUN / f"index_{bundle}") if bundle else (BUNDLE, INDEX)
+    asked = FIGURES / f"{name}.jsonl"
+    asked.parent.mkdir(parents=True, exist_ok=True)
+    asked.write_text("".join((DATA / f"{file}.jsonl").read_text("utf-8") for file in questions), "utf-8")
+    (FIGURES / f"{name}.json").write_text(ragengine("eval", *folders, asked, "--json", *options), "utf-8")
+    asked.unlink()
 
 
 def measure() -> None:
-    """RAG-Token and RAG-Sequence, unrounded weights, int8, and the questions that are reported apart."""
+    """RAG-Token and RAG-Sequence, the questions that are reported apart, unrounded weights, int8."""
+    evaluate("token", ("questions", "questions_unanswerable"))
+    evaluate("sequence", ("questions",), "--marginalize", "sequence")
     for way in ("token", "sequence"):
-        evaluate(way, BUNDLE, INDEX, "questions", ("--marginalize", way))
-    for questions in QUESTION_FILES[1:]:
-        evaluate(questions, BUNDLE, INDEX, questions)
+        evaluate(f"two_documents_{way}", ("questions_two_documents",), "--marginalize", way)
     for name, source, precision in (("unrounded", RUN / "checkpoint", "fp32"), ("int8", CHECKPOINT, "int8")):
-        bundle, index = RUN / f"bundle_{name}", RUN / f"index_{name}"
-        step(f"export {name}", index / "manifest.json", partial(export, source, bundle, index, precision))
-        evaluate(name, bundle, index, "questions")
+        export(source, RUN / f"bundle_{name}", RUN / f"index_{name}", precision)
+        evaluate(name, ("questions",), bundle=name)
 
 
 def gather() -> None:
-    """All figures in one file, and the tables of README.md."""
+    """All figures in one file, the tables of README.md, the loss curves."""
     figures = {path.stem: read_json(path) for path in sorted(FIGURES.glob("*.json"))}
     write_json(RELEASE / "figures.json", figures)
-    tables.print_tables(RUN, RELEASE)
+    shutil.copy(RUN / "loss.png", RELEASE / "loss.png")
+    (RELEASE / "tables.md").write_text(tables.all_tables(RUN, RELEASE), encoding="utf-8")
+
+
+JOBS: dict[str, Callable[[], object]] = {
+    "corpus": lambda: corpus.build(DATA),
+    "prepare": lambda: prepare.prepare(DATA, START),
+    "augment": lambda: augment.augment(DATA),
+    "train": train,
+    "release": lambda: release.release(RUN / "checkpoint", CHECKPOINT),
+    "export": lambda: export(CHECKPOINT, BUNDLE, INDEX),
+    "measure": measure,
+}
 
 
 @click.command(help=__doc__)
 @click.option("--fresh", is_flag=True, help="Throw away what an earlier run left.")
-def main(fresh: bool) -> None:
+@click.option("--from", "start", type=click.Choice(list(JOBS)), help="Run this step and all after it again.")
+def main(fresh: bool, start: str | None) -> None:
     """Run every step."""
     if fresh:
         for folder in (DATA, START, RUN, CHECKPOINT, RELEASE):
             shutil.rmtree(folder, ignore_errors=True)
-    step("corpus", DATA / "questions_unanswerable.jsonl", lambda: corpus.build(DATA))
-    step("prepare", START / "generator" / "tokenizer.json", lambda: prepare.prepare(DATA, START))
-    step("augment", DATA / "airports.jsonl", lambda: augment.augment(DATA))
-    step("train", RUN / "checkpoint" / "config.json", lambda: ragengine("train", HERE / "recipe.toml"))
-    step("release", CHECKPOINT / "config.json", lambda: release.release(RUN / "checkpoint", CHECKPOINT))
-    step("export", INDEX / "manifest.json", lambda: export(CHECKPOINT, BUNDLE, INDEX))
-    measure()
+    finished = read_json(SECONDS) if SECONDS.exists() else {}
+    kept = list(JOBS)[: list(JOBS).index(start) if start else None]
+    steps = Steps({name: finished[name] for name in kept if name in finished})
+    for name, job in JOBS.items():
+        steps.run(name, job)
     gather()
+    click.echo((RELEASE / "tables.md").read_text("utf-8"))
 
 
 if __name__ == "__main__":

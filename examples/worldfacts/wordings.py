@@ -35,6 +35,11 @@ SENTENCES: dict[str, dict[str, tuple[str, ...]]] = {
             "It borders {neighbours}.",
             "Its neighbours on land are {neighbours}.",
         ),
+        "neighbour": (
+            "It shares a land border with {neighbours} alone.",
+            "It borders {neighbours}.",
+            "Its only neighbour on land is {neighbours}.",
+        ),
         "alone": ("It has no land borders.", "It borders no other country on land."),
     },
     "country_life": {

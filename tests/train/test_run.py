@@ -50,6 +50,8 @@ def test_checkpoint_is_an_ordinary_one(world: Path, unbroken: dict[str, Any]) ->
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert model.generation_config.num_beams == 2
+    assert model.config.use_cache
+    assert model.config.generator.use_cache
     RagTokenizer.from_pretrained(folder)
     assert AutoConfig.from_pretrained(folder / "context_encoder").architectures == ["DPRContextEncoder"]
     assert str(world) not in (folder / "config.json").read_text()

@@ -126,6 +126,8 @@ def train_stage(
 ) -> Trained:
     """Train ``model`` in place, from the last whole checkpoint of the output folder if there is one."""
     model.train()
+    config: Any = getattr(model, "config", None)
+    use_cache = getattr(config, "use_cache", None)  # the Trainer sets it to False, and it would be saved so
     loop = trainer(
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks
     )
@@ -136,6 +138,8 @@ def train_stage(
             f"{one_line(reason)}; lower per_device_train_batch_size, now "
             f"{arguments.per_device_train_batch_size}, and raise gradient_accumulation_steps as much."
         ) from reason
+    if use_cache is not None:
+        config.use_cache = use_cache
     model.eval()
     history: LogHistory = loop.state.log_history
     return Trained(history, max(entry.get("seconds", 0.0) for entry in history))

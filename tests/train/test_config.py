@@ -88,6 +88,14 @@ def test_generation_settings(tmp_path: Path) -> None:
             r"context_encoder: with share_encoders",
         ),
         ("max_steps = 1", "refresh_negatives = [3]", r"encoders\.refresh_negatives: hard_negatives is 0"),
+        (
+            "max_steps = 1",
+            "max_steps = 3\nhard_negatives = 1\nrefresh_negatives = [0, 3]",
+            r"encoders\.refresh_negatives: 3 is not before the last step, 3",
+        ),
+        ("max_steps = 1", "max_steps = 0", r"encoders\.max_steps: 0 is less than 1"),
+        ("max_steps = 1", "eval_on_start = true", r"encoders\.eval_on_start: cannot be set"),
+        ("max_steps = 1", 'report_to = "nobody"', r"encoders: nobody is not supported"),
     ],
 )
 def test_settings_that_do_not_go_together(tmp_path: Path, old: str, new: str, said: str) -> None:

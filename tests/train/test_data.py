@@ -15,7 +15,7 @@ from ragengine_train.config import EncodersConfig
 from ragengine_train.data import Corpus, Line, read_lines
 from ragengine_train.encoders import BatchMaker, Item, PassageItems
 from ragengine_train.negatives import NegativeTables, nearest
-from ragengine_train.schedule import draw, group_by_length
+from ragengine_train.schedule import check_groups, draw, group_by_length
 
 
 @pytest.fixture
@@ -121,6 +121,21 @@ def test_items_follow_the_mined_negatives(tmp_path: Path, corpus: Corpus) -> Non
     item = next(items[number] for number in range(4) if items[number].passages == [0, 1])
     assert item.questions == [(0, 0), (1, 1)]
     assert NegativeTables(tmp_path / "tables", [0, 2]).at(3) == {0: [3]}
+
+
+def test_groups_that_are_not_named_are_not_asked(tmp_path: Path, corpus: Corpus) -> None:
+    """A passage whose lines are of several groups is drawn for a group, and asked its questions."""
+    groups = ("left out", "one", "two")
+    lines = lines_of(tmp_path, corpus, *({"passage_id": "a", "group": group} for group in groups))
+    named = [line for line in lines if line.group in ("one", "two")]
+    tables = NegativeTables(tmp_path / "tables", [])
+    config = EncodersConfig(sample={"one": 0.9, "two": 0.1}, questions_per_passage=2)
+    items = PassageItems(named, config, tables, total=200, a_step=1, seed=3)
+    assert all(item.passages == [0] and len(item.questions) == 1 for item in items)
+    asked = Counter(named[item.questions[0][0]].group for item in items)
+    assert 160 < asked["one"] < 195
+    with pytest.raises(OptionsError, match="sample names the groups three, which no line has"):
+        check_groups([line.group for line in lines], {"three": 1.0})
 
 
 def test_nearest() -> None:

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import BartConfig, BartForConditionalGeneration
+from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from ragengine_train import read_config
 from ragengine_train.checkpoint import Parts, load_rag, load_tokenizer
+from ragengine_train.config import GeneratorConfig
 from ragengine_train.encoders import dpr_loss
-from ragengine_train.generator import answer_tokens
+from ragengine_train.generator import PromptItems, WarmUpTrainer, answer_tokens, collate_prompts
 from ragengine_train.joint import collate_questions, marginal_nll
 from ragengine_train.retriever import LiveRetriever, RagengineIndex
+from ragengine_train.stage import train_stage, training_arguments
 from tests.train import toy
 
 
@@ -38,6 +42,37 @@ def test_dpr_loss_is_float32_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = dpr_loss(questions, passages, labels, copies)
     assert loss.item() == pytest.approx(math.log(1 + math.exp(0.03)), rel=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_accumulated_batches_are_one(tmp_path: Path, smoothing: float) -> None:
+    """Four batches of two and one of eight are the same step, also where answers differ in length."""
+    rng = np.random.default_rng(0)
+    answers = [[*rng.integers(3, 20, length).tolist(), 2] for length in (1, 2, 2, 9, 3, 1, 12, 5)]
+    prompts = [rng.integers(3, 20, 6).tolist() for _ in answers]
+    weights = []
+    for size, batches in ((8, 1), (2, 4)):
+        settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": batches}
+        settings |= {
+            "max_steps": 2,
+            "learning_rate": 1e-2,
+            "label_smoothing_factor": smoothing,
+            "optim": "sgd",
+        }
+        stage = GeneratorConfig(arguments=settings)
+        torch.manual_seed(0)
+        sizes = {"d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "vocab_size": 20}
+        heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "dropout": 0.0}
+        model = BartForConditionalGeneration(BartConfig(**sizes, **heads, encoder_layers=1, decoder_layers=1))
+        items = PromptItems(prompts, answers, [*range(8), *range(8)])
+        arguments = training_arguments(stage, tmp_path / f"{size}", 0, 8)
+        train_stage(model, items, collate_prompts(1, 2), arguments, trainer=WarmUpTrainer)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+        if not smoothing and size == 8:
+            batch = collate_prompts(1, 2)([items[number] for number in range(8)])
+            made = batch.pop("decoder_input_ids")
+            torch.testing.assert_close(made, shift_tokens_right(batch["labels"], 1, 2))
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["token", "sequence"])

@@ -11,12 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoConfig, RagTokenForGeneration, RagTokenizer
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoTokenizer, RagTokenForGeneration, RagTokenizer
 
 from ragengine import RagEngine
 from ragengine.errors import OptionsError, RagEngineError
 from ragengine_train import read_config, train
+from ragengine_train.checkpoint import load_generator, load_tokenizer
+from ragengine_train.data import Corpus, read_lines
+from ragengine_train.generator import gold_exact_match, gold_prompts
+from ragengine_train.measure import sampled
 from ragengine_train.report import losses, read_json
+from ragengine_train.settings import Settings
 from tests.train import toy
 from tests.train.conftest import COMMON, STAGES
 
@@ -52,7 +58,9 @@ def test_checkpoint_is_an_ordinary_one(world: Path, unbroken: dict[str, Any]) ->
     assert model.generation_config.num_beams == 2
     assert model.config.use_cache
     assert model.config.generator.use_cache
-    RagTokenizer.from_pretrained(folder)
+    tokenizer = RagTokenizer.from_pretrained(folder)
+    assert tokenizer.question_encoder.model_max_length == 32, "where the training cuts"
+    assert AutoTokenizer.from_pretrained(folder / "context_encoder").model_max_length == 32
     assert AutoConfig.from_pretrained(folder / "context_encoder").architectures == ["DPRContextEncoder"]
     assert str(world) not in (folder / "config.json").read_text()
 
@@ -106,6 +114,52 @@ def test_other_contents_of_a_file_are_noticed(world: Path, unbroken: dict[str, A
     assert train(read_config(world / "run.toml")) == unbroken
 
 
+def test_a_stage_that_is_taken_away_is_no_part_of_the_checkpoint(
+    world: Path, unbroken: dict[str, Any]
+) -> None:
+    without = {name: body for name, body in STAGES.items() if name != "joint"}
+    path = toy.write_config(world, output="run", **without).rename(world / "less.toml")
+    toy.write_config(world, output="run", **STAGES)
+    report = train(read_config(path))
+    assert report["dev"]["checkpoint"] == report["dev"]["index"] == unbroken["dev"]["index"]
+    weights = [load_file(world / "run" / name / "model.safetensors") for name in ("checkpoint", "generator")]
+    name = "model.decoder.layers.0.fc1.weight"
+    assert (weights[0][f"rag.generator.{name}"] == weights[1][name]).all()
+    assert train(read_config(world / "run.toml")) == unbroken
+
+
+def test_results_of_other_stages_are_not_mixed_in(world: Path, unbroken: dict[str, Any]) -> None:
+    without = {name: body for name, body in STAGES.items() if name != "encoders"}
+    path = toy.write_config(world, output="run", **without).rename(world / "less.toml")
+    toy.write_config(world, output="run", **STAGES)
+    with pytest.raises(OptionsError, match=r"made_of\.context_encoder was 'encoders', is 'start'"):
+        train(read_config(path))
+    assert (world / "run/joint").exists()
+
+
+def test_what_the_generator_does_by_itself_is_not_measured(world: Path, unbroken: dict[str, Any]) -> None:
+    """facebook/bart-large's own settings force `<s>` and search with beams, which warm-up does not train."""
+    config = read_config(world / "run.toml")
+    generator = load_generator(str(world / "run/generator"), config.model)
+    generator.generation_config.update(forced_bos_token_id=3, num_beams=4, no_repeat_ngram_size=1)
+    asked = sampled(read_lines([str(config.data.dev)], Corpus.read(config.data.passages)), config)
+    tokenizers = load_tokenizer(config.model.question_encoder), load_tokenizer(config.model.generator)
+    prompts = gold_prompts(asked, Corpus.read(config.data.passages), *tokenizers, config.model, None)
+    exact = gold_exact_match(generator, tokenizers[1], prompts, asked, config.model.max_answer_length)
+    assert exact == unbroken["dev"]["generator"]["exact_match_gold_passage"]
+    assert generator.generation_config.num_beams == 4
+
+
+def test_folders_are_hashed_by_their_files(world: Path, tmp_path: Path) -> None:
+    settings = [Settings(read_config(world / "run.toml")) for _ in range(3)]
+    (tmp_path / "texts/deep").mkdir(parents=True)
+    (tmp_path / "texts/deep/one.txt").write_text("one")
+    first = settings[0].contents([str(tmp_path / "texts")])
+    assert settings[1].contents([str(tmp_path / "texts")]) == first
+    (tmp_path / "texts/deep/one.txt").write_text("two")
+    assert settings[2].contents([str(tmp_path / "texts")]) != first
+
+
 def test_other_dev_questions_are_measured_and_nothing_else_is_made(
     world: Path, unbroken: dict[str, Any]
 ) -> None:
@@ -134,6 +188,7 @@ def test_other_dev_questions_are_measured_and_nothing_else_is_made(
         ("n_docs = 5", "n_docs = 121", "n_docs is 121, and there are 120 passages"),
         ("dev.jsonl", "wrong.jsonl", r"wrong\.jsonl line 1 is not"),
         ("odd = 0.1", "blue = 0.1", "sample names the groups blue"),
+        ("max_steps = 60\n", "max_steps = 60\nfreeze = ['nothing.*']\n", r"freeze has 'nothing\.\*'"),
     ],
 )
 def test_faults_are_found_before_the_first_stage(world: Path, old: str, new: str, said: str) -> None:

@@ -152,13 +152,17 @@ def write_checkpoint(parts: Parts, model: ModelConfig, target: Path) -> None:
     """
     rag = load_rag(parts, model)
     rag.config.question_encoder._name_or_path = rag.config.generator._name_or_path = ""
-    tokenizer = RagTokenizer(load_tokenizer(parts.question_encoder), load_tokenizer(parts.generator))
+    question_tokenizer, passage_tokenizer = map(
+        load_tokenizer, (parts.question_encoder, parts.context_encoder)
+    )
+    # Whoever encodes with this checkpoint cuts where the training did.
+    question_tokenizer.model_max_length = model.max_question_length
+    passage_tokenizer.model_max_length = model.max_passage_length
+    tokenizer = RagTokenizer(question_tokenizer, load_tokenizer(parts.generator))
     with replaced(target) as folder, torch.no_grad():
         save_with_tokenizer(rag, tokenizer, folder)
         context_encoder = load_encoder(parts.context_encoder, DPRContextEncoder)
-        save_with_tokenizer(
-            context_encoder, load_tokenizer(parts.context_encoder), folder / "context_encoder"
-        )
+        save_with_tokenizer(context_encoder, passage_tokenizer, folder / "context_encoder")
 
 
 def _shared_fields(config: Any) -> dict[str, Any]:

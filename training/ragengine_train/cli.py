@@ -25,6 +25,10 @@ def train(config: Path, fresh: bool, start: str | None, threads: int | None) -> 
     from ragengine_train import pipeline
     from ragengine_train.config import read_config
 
+    if fresh and start is not None:
+        raise click.UsageError(
+            f"--fresh makes everything again and --from {start} does not; give one of them."
+        )
     settings = read_config(config)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from transformers import GenerationConfig, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from ragengine.errors import OptionsError
 from ragengine.options import OPTION_NAMES, GenerationOptions
@@ -32,6 +33,8 @@ _OURS = {
     "ignore_data_skip": "a resumed run must see the batches that it has not seen",
     "dataloader_num_workers": "the batches are tokens already",
     "eval_strategy": "the dev questions are measured after each stage",
+    "do_eval": "the dev questions are measured after each stage",
+    "eval_on_start": "the dev questions are measured after each stage",
     "load_best_model_at_end": "the dev questions are measured after each stage",
     "disable_tqdm": "progress is printed line by line",
 }
@@ -48,7 +51,7 @@ _NOT_OF: dict[str, dict[str, str]] = {
     },
 }
 _NUMBERS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
-_AT_LEAST_1 = ("per_device_train_batch_size", "gradient_accumulation_steps")
+_AT_LEAST_1 = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
 # Where ours are not those of transformers.
 DEFAULTS: dict[str, Any] = {
     "report_to": "none",
@@ -213,8 +216,10 @@ def _stage(cls: type[T], content: Any, name: str, base: Path, faults: list[str])
     faults += [f"{name}.{key}: {fault}" for key, fault in found.items() if fault is not None]
     arguments = {key: value for key, value in arguments.items() if found[key] is None}
     try:
-        TrainingArguments(output_dir=str(base), **(DEFAULTS | arguments))
-    except (ValueError, TypeError, ImportError, OSError) as reason:
+        made = TrainingArguments(output_dir=str(base), **(DEFAULTS | arguments))
+        for report in get_reporting_integration_callbacks(made.report_to):
+            report()  # it may need a package
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as reason:
         faults.append(f"{name}: {str(reason).strip().splitlines()[0]}")
     stage = parse(
         cls, {**{k: v for k, v in content.items() if k in own}, "arguments": arguments}, faults, name
@@ -227,6 +232,13 @@ def _stage(cls: type[T], content: Any, name: str, base: Path, faults: list[str])
         ]
         if isinstance(stage, EncodersConfig) and stage.refresh_negatives and not stage.hard_negatives:
             faults.append(f"{name}.refresh_negatives: hard_negatives is 0, so that none is used")
+        steps = arguments.get("max_steps")
+        if isinstance(stage, EncodersConfig) and steps is not None:
+            faults += [
+                f"{name}.refresh_negatives: {step} is not before the last step, {steps}"
+                for step in stage.refresh_negatives
+                if step >= steps
+            ]
         if stage.train is not None:
             train = [str(_existing(base, file, f"{name}.train", faults)) for file in listed(stage.train)]
             stage = dataclasses.replace(stage, train=train)

@@ -105,28 +105,33 @@ class PassageItems(Dataset[Item]):
         self.lines, self.config, self.tables, self.a_step, self.seed = lines, config, tables, a_step, seed
         self.asking: dict[int, list[int]] = defaultdict(list)
         self.given: dict[int, list[int]] = defaultdict(list)
+        asking: dict[tuple[int, str], list[int]] = defaultdict(list)  # where groups are drawn, by group, too
         for number, line in enumerate(lines):
             if line.passage is not None:
                 self.asking[line.passage].append(number)
                 self.given[line.passage] += line.hard_negatives
+                asking[line.passage, line.group if config.sample else ""].append(number)
         self.positives = list(self.asking)
-        groups = [lines[self.asking[row][0]].group for row in self.positives]
-        self.order = draw(groups, total, seed, config.sample)
+        self._examples = [(row, numbers) for (row, _), numbers in asking.items()]
+        self.order = draw([group for _, group in asking], total, seed, config.sample)
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, number: int) -> Item:
-        positive = self.positives[self.order[number]]
+        positive, own = self._examples[self.order[number]]
         rng = random.Random(f"item {self.seed} {number}")
         negatives = self._negatives(positive, number // self.a_step, rng)
-        asked = [positive, *negatives] if self.config.question_negatives else [positive]
-        questions = [(question, row) for row in asked for question in self._questions(row, rng)]
+        asking = [(positive, own)]
+        if self.config.question_negatives:
+            asking += [(row, self.asking.get(row, [])) for row in negatives]
+        most = self.config.questions_per_passage
+        questions = [
+            (question, row)
+            for row, numbers in asking
+            for question in rng.sample(numbers, min(most, len(numbers)))
+        ]
         return Item([positive, *negatives], questions)
-
-    def _questions(self, row: int, rng: random.Random) -> list[int]:
-        own = self.asking.get(row, [])
-        return rng.sample(own, min(self.config.questions_per_passage, len(own)))
 
     def _negatives(self, positive: int, step: int, rng: random.Random) -> list[int]:
         """Mined ones first; where they are too few, those that the lines name."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
@@ -13,6 +14,7 @@ from ragengine.text import format_prompt
 from ragengine_train.batches import Tokens, by_length, padded, tokenized
 from ragengine_train.config import ModelConfig
 from ragengine_train.data import Corpus, Line
+from ragengine_train.stage import StageTrainer
 
 IGNORED = -100
 _BATCH = 32
@@ -32,18 +34,45 @@ class PromptItems(Dataset[tuple[Sequence[int], Sequence[int]]]):
         return self.prompts[index], self.answers[index]
 
 
-def collate_prompts(pad_token_id: int) -> Any:
-    """A function from items to a BART's inputs: ids and mask [Q, S], labels [Q, T] padded with -100."""
+def collate_prompts(pad_token_id: int, decoder_start: int) -> Any:
+    """A function from items to a BART's inputs: ids and mask [Q, S], the decoder's ids and labels [Q, T].
+
+    Labels are padded with -100.  The decoder's ids are those that BART makes of labels; the Trainer takes
+    these out before the model sees them.
+    """
 
     def collate(items: list[tuple[Sequence[int], Sequence[int]]]) -> dict[str, torch.Tensor]:
         prompts, answers = zip(*items, strict=True)
         return {
             "input_ids": padded(prompts, pad_token_id),
             "attention_mask": padded([[1] * len(prompt) for prompt in prompts], 0),
+            "decoder_input_ids": padded([[decoder_start, *one] for one in answers], pad_token_id)[:, :-1],
             "labels": padded(answers, IGNORED),
         }
 
     return collate
+
+
+class WarmUpTrainer(StageTrainer):
+    """The Trainer on -log p(y | x, z), the mean over all tokens of a step's answers.
+
+    Of all of the step, however many batches it is accumulated from: BART's own loss is a mean in a batch.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, compute_loss_func=self._token_nll, **kwargs)
+
+    def _token_nll(
+        self, output: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int
+    ) -> torch.Tensor:
+        nll = cross_entropy(
+            output.logits.flatten(0, 1),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.args.label_smoothing_factor,
+        )
+        return nll / num_items_in_batch
 
 
 def rag_spec(model: ModelConfig, prefix: str | None) -> RagSpec:
@@ -101,13 +130,15 @@ def gold_exact_match(
     greedy = GenerationConfig(
         **{name: getattr(generator.config, name) for name in special}, max_length=longest
     )
+    # `generate` fills what a config leaves open from the model's own.
+    own, generator.generation_config = generator.generation_config, greedy
     for chosen in by_length(prompts, _BATCH):
         rows = [prompts[index] for index in chosen]
         output = generator.generate(
             input_ids=padded(rows, pad).to(generator.device),
             attention_mask=padded([[1] * len(row) for row in rows], 0).to(generator.device),
-            generation_config=greedy,
         )
         texts = tokenizer.batch_decode(output, skip_special_tokens=True)
         hits += sum(exact_match(text, lines[i].answers) for i, text in zip(chosen, texts, strict=True))
+    generator.generation_config = own
     return hits / len(lines)

@@ -5,55 +5,33 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 import transformers
 
 from ragengine.durable import explained, held_folder
-from ragengine.errors import InputError, OptionsError
-from ragengine.folders import sha256_of
+from ragengine.errors import InputError, MemoryLimitError, OptionsError
 from ragengine.retrieval.build import build_index
 from ragengine.schema import told
+from ragengine.wording import one_line
 from ragengine_train import preflight
 from ragengine_train.checkpoint import Parts, write_checkpoint
-from ragengine_train.config import STAGES, TrainConfig, listed
+from ragengine_train.config import STAGES, TrainConfig
 from ragengine_train.data import Corpus
 from ragengine_train.folders import remove
 from ragengine_train.measure import export_parts, measure_answers, measure_retrieval
 from ragengine_train.report import CURVES, REPORT, read_json, write_curves, write_json
+from ragengine_train.settings import PLACES, RESULTS, Settings, changes
 from ragengine_train.stages import Report, train_encoders, train_generator, train_joint
 
-# The results of a run in the order in which they are made; an index is made of what the encoders are.
-_RESULTS = ("encoders", "generator", "index", "joint", "checkpoint")
 _SETTINGS = "settings.json"
 _DEV = "dev.json"
 _PACKAGES = ("ragengine", "torch", "transformers", "accelerate", "tokenizers")
-# Where a stage's result holds which network.
-_PLACES = {
-    "encoders": {"question_encoder": "question_encoder", "context_encoder": "context_encoder"},
-    "generator": {"generator": "."},
-    "joint": {"question_encoder": "question_encoder", "generator": "generator"},
-}
-
-
-# Which fields of `[model]` a result depends on; joint and checkpoint: on all.
-_ENCODERS = {
-    "question_encoder",
-    "context_encoder",
-    "share_encoders",
-    "max_question_length",
-    "max_passage_length",
-}
-_READING = {"title_sep", "doc_sep", "prefix", "max_combined_length", "answer_bos", "answer_prefix"}
-_OF_MODEL = {
-    "encoders": _ENCODERS,
-    "generator": {"question_encoder", "generator", "max_question_length", "max_answer_length"} | _READING,
-    "index": _ENCODERS - {"max_question_length"},
-}
 
 
 def train(config: TrainConfig, *, start: str | None = None, fresh: bool = False) -> dict[str, Any]:
@@ -64,7 +42,7 @@ def train(config: TrainConfig, *, start: str | None = None, fresh: bool = False)
     """
     with _held(config.output), _quiet():
         run = _Run(config, Corpus.read(config.data.passages))
-        kept = () if fresh else _RESULTS[: _RESULTS.index(start or "checkpoint")]
+        kept = () if fresh else RESULTS[: RESULTS.index(start or "checkpoint")]
         run.check_settings(kept)
         if fresh or start or not (config.output / "checkpoint").exists():
             preflight.check(config, run.corpus, run.parts_of(kept))
@@ -85,7 +63,9 @@ class _Run:
 
     config: TrainConfig
     corpus: Corpus
-    _hashes: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.settings = Settings(self.config)
 
     @property
     def output(self) -> Path:
@@ -98,13 +78,13 @@ class _Run:
     @property
     def parts(self) -> Parts:
         """The networks as they are now."""
-        return self.parts_of(_RESULTS)
+        return self.parts_of(RESULTS)
 
     def parts_of(self, results: Sequence[str]) -> Parts:
         """The networks of the last finished stage of ``results`` that trained each, else the start."""
         model = self.config.model
         parts = Parts(model.question_encoder, str(model.context_encoder), model.generator)
-        for stage, places in _PLACES.items():
+        for stage, places in PLACES.items():
             asked = stage in results and getattr(self.config, stage) is not None
             if asked and (self.output / stage).exists():
                 folders = {name: str(self.output / stage / place) for name, place in places.items()}
@@ -118,7 +98,7 @@ class _Run:
 
     def remove_from(self, start: str) -> None:
         """Remove the results from ``start`` on."""
-        for name in _RESULTS[_RESULTS.index(start) :]:
+        for name in RESULTS[RESULTS.index(start) :]:
             self._remove(name)
 
     def encoders(self) -> None:
@@ -144,7 +124,7 @@ class _Run:
             self._measured("index")
             return
         self._remove_after("index")
-        write_json(self.work / "index" / _SETTINGS, self._settings("index"))
+        write_json(self.work / "index" / _SETTINGS, self.settings.of("index"))
         click.echo("index", err=True)
         started = time.perf_counter()
         export_parts(self.parts, self.config, self.work / "index" / "checkpoint", bundle)
@@ -164,14 +144,14 @@ class _Run:
     def finish(self) -> dict[str, Any]:
         """The checkpoint, what it can do, the report and the curves."""
         checkpoint, settings = self.output / "checkpoint", self.work / "checkpoint" / _SETTINGS
-        as_asked = checkpoint.exists() and settings.exists() and not self._changed("checkpoint")
+        as_asked = checkpoint.exists() and settings.exists() and not self._changes("checkpoint")
         if not as_asked:  # it is cheap to make
             self._remove("checkpoint")
             if self.config.joint is None:  # measured already
                 write_checkpoint(self.parts, self.config.model, checkpoint)
             else:
                 export_parts(self.parts, self.config, checkpoint, self.work / "checkpoint" / "bundle")
-            write_json(settings, self._settings("checkpoint"))
+            write_json(settings, self.settings.of("checkpoint"))
         return self._report()
 
     def _measured(self, name: str) -> dict[str, Any]:
@@ -185,7 +165,7 @@ class _Run:
             return {}
         path, bundle = self.work / name / _DEV, self.work / name / "bundle"
         settings = {
-            "files": self._contents([data.dev]),
+            "files": self.settings.contents([data.dev]),
             "dev_questions": data.dev_questions,
             "max_answer_length": model.max_answer_length,
             "generation": model.generation,
@@ -211,8 +191,14 @@ class _Run:
         self._remove_after(name)
         click.echo(name, err=True)
         work = self.work / name
-        write_json(work / _SETTINGS, self._settings(name))
-        report = run(work)
+        write_json(work / _SETTINGS, self.settings.of(name))
+        try:
+            report = run(work)
+        except torch.OutOfMemoryError as reason:
+            raise MemoryLimitError(
+                f"{name}: {one_line(reason)}; lower per_device_train_batch_size, raise "
+                f"gradient_accumulation_steps as much, and begin again with --from {name}."
+            ) from reason
         click.echo(f"{name}: {report['seconds']:.0f} s {report.get('dev') or ''}", err=True)
         for checkpoint in work.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
@@ -224,50 +210,23 @@ class _Run:
 
     def _remove_after(self, name: str) -> None:
         """Remove the results that were made of another ``name`` than the one that is made now."""
-        for later in _RESULTS[_RESULTS.index(name) + 1 :]:
+        for later in RESULTS[RESULTS.index(name) + 1 :]:
             if later != "generator":  # it is made of no encoder's weights
                 self._remove(later)
-
-    def _settings(self, name: str) -> dict[str, Any]:
-        """What a result depends on, besides the results before it."""
-        config = dataclasses.asdict(self.config)
-        data, model = config["data"], config["model"]
-        if name == "checkpoint":
-            return {"model": model}
-        fields = _OF_MODEL.get(name, model.keys() - {"generation"})
-        used = {"model": {key: value for key, value in model.items() if key in fields}}
-        if name == "index":
-            return used | {"files": self._contents([data["passages"]])}
-        stage = config[name]
-        trained_on = listed(data["train"] if stage["train"] is None else stage["train"])
-        return used | {
-            "seed": config["seed"],
-            "files": self._contents([data["passages"], *trained_on]),
-            name: stage,
-        }
-
-    def _contents(self, paths: Sequence[str]) -> dict[str, str]:
-        """The sha256 of files, so that other data under the same name are noticed."""
-        for path in paths:
-            if path not in self._hashes:
-                self._hashes[path] = sha256_of(Path(path))
-        return {path: self._hashes[path] for path in paths}
-
-    def _changed(self, name: str) -> dict[str, tuple[Any, Any]]:
-        """Settings that a result was made with and is not asked for with, as (was, is)."""
-        was, now = _flat(read_json(self.work / name / _SETTINGS)), _flat(self._settings(name))
-        keys = {key for key in was if not key.startswith("model.") or key in now} | now.keys()
-        return {key: (was.get(key), now.get(key)) for key in sorted(keys) if was.get(key) != now.get(key)}
 
     def _check_settings(self, name: str) -> None:
         if name in STAGES and getattr(self.config, name) is None:
             return
-        if (self.work / name / _SETTINGS).exists() and (changed := self._changed(name)):
-            said = [_told_change(key, *values) for key, values in changed.items()]
+        if changes := self._changes(name):
             raise OptionsError(
-                f"{self.output / name} was made with others ({told(said)}); "
+                f"{self.output / name} was made with others ({told(changes)}); "
                 f"make it again with --from {name}, or --fresh."
             )
+
+    def _changes(self, name: str) -> list[str]:
+        """What is not as it was when a result was made, in words."""
+        path = self.work / name / _SETTINGS
+        return changes(read_json(path), self.settings.of(name)) if path.exists() else []
 
     def _report(self) -> dict[str, Any]:
         """`report.json`: each stage's log, seconds and figures, and the dev figures after each in a row."""
@@ -291,27 +250,9 @@ class _Run:
         return content
 
 
-def _told_change(key: str, was: Any, now: Any) -> str:
-    """One changed setting; of a file, that it changed."""
-    file = key.removeprefix("files.")
-    if file == key:
-        return f"{key} was {was!r}, is {now!r}"
-    if was is None or now is None:
-        return f"{file} was {'not ' if was is None else ''}used"
-    return f"{file} has changed"
-
-
-def _flat(content: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names; JSON's lists and tuples are the same."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
-    return flat
-
-
 def remove_run(output: Path) -> None:
     """Remove a run's results, and nothing else that may be in the folder."""
-    for name in (*_RESULTS, "work"):
+    for name in (*RESULTS, "work"):
         remove(output / name)
     for name in (REPORT, CURVES):
         (output / name).unlink(missing_ok=True)

@@ -3,18 +3,30 @@
 from pathlib import Path
 from typing import Any
 
+from transformers import DPRContextEncoder, DPRQuestionEncoder
+
 from ragengine.errors import OptionsError
 from ragengine.evaluation import read_questions
 from ragengine.schema import told
-from ragengine_train.checkpoint import Parts, encoder_config, generator_config, load_tokenizer
+from ragengine_train.checkpoint import (
+    Parts,
+    encoder_config,
+    generator_config,
+    load_encoder,
+    load_generator,
+    load_rag,
+    load_tokenizer,
+)
 from ragengine_train.config import STAGES, ModelConfig, TrainConfig
 from ragengine_train.data import Corpus, read_lines
+from ragengine_train.encoders import BiEncoder
 from ragengine_train.schedule import draw
+from ragengine_train.stage import freeze
 from ragengine_train.stages import training_lines
 
 
 def check(config: TrainConfig, corpus: Corpus, parts: Parts) -> None:
-    """Read all questions, and the configs and tokenizers of the networks that are trained next.
+    """Read all questions, and the networks that are trained next with their tokenizers.
 
     Raises :class:`ragengine.errors.RagEngineError` for the first that is missing or does not fit.
     """
@@ -32,6 +44,23 @@ def check(config: TrainConfig, corpus: Corpus, parts: Parts) -> None:
     if config.data.dev is not None:
         read_questions(Path(config.data.dev))
         read_lines([config.data.dev], scratch)
+
+    _freeze(config, parts)
+
+
+def _freeze(config: TrainConfig, parts: Parts) -> None:
+    """Load the networks of every stage, and freeze in them what the stage says."""
+    model = config.model
+    if config.encoders is not None:
+        question_encoder = load_encoder(parts.question_encoder, DPRQuestionEncoder)
+        context_encoder = (
+            None if model.share_encoders else load_encoder(parts.context_encoder, DPRContextEncoder)
+        )
+        freeze(BiEncoder(question_encoder, context_encoder), config.encoders.freeze)
+    if config.generator is not None:
+        freeze(load_generator(parts.generator, model), config.generator.freeze)
+    if config.joint is not None:
+        freeze(load_rag(parts, model), config.joint.freeze)
 
 
 def _model_faults(model: ModelConfig, parts: Parts) -> list[str]:

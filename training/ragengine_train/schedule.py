@@ -17,16 +17,12 @@ def draw(
     With ``shares``, each draw first chooses a group with that probability; examples of groups that are not
     named are left out.  Raises :class:`OptionsError` where a named group has no examples.
     """
+    check_groups(groups, shares or {})
     rng = random.Random(f"draw {seed}")
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group if shares else ""].append(index)
     names = sorted(shares) if shares else [""]
-    if missing := [name for name in names if not members[name]]:
-        there = ", ".join(sorted(set(groups))[:10])
-        raise OptionsError(
-            f"sample names the groups {', '.join(missing)}, which no line has; there are {there}."
-        )
     weights = [shares[name] for name in names] if shares else None
     queues: dict[str, list[int]] = {name: [] for name in names}
     order = []
@@ -35,6 +31,16 @@ def draw(
             queues[name] = rng.sample(members[name], len(members[name]))
         order.append(queues[name].pop())
     return order
+
+
+def check_groups(groups: Sequence[str], shares: Mapping[str, float]) -> None:
+    """Raise :class:`OptionsError` where ``shares`` names a group that is not among ``groups``."""
+    there = set(groups)
+    if missing := sorted(shares.keys() - there):
+        raise OptionsError(
+            f"sample names the groups {', '.join(missing)}, which no line has; "
+            f"there are {', '.join(sorted(there)[:10])}."
+        )
 
 
 def group_by_length(order: Sequence[int], lengths: Sequence[int], batch: int, seed: int) -> list[int]:

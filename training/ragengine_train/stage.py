@@ -14,8 +14,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from ragengine.errors import MemoryLimitError, OptionsError
-from ragengine.wording import one_line
+from ragengine.errors import OptionsError
 from ragengine_train.config import DEFAULTS, StageConfig
 
 LogHistory = list[dict[str, float]]
@@ -49,7 +48,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         if not torch.isfinite(loss).all():
             raise OptionsError(
                 f"The loss is {float(loss)} at step {self.state.global_step + 1}; lower learning_rate, now "
-                f"{self.args.learning_rate:g}, or take bf16 where it is fp16."
+                f"{self.args.learning_rate:g}, or take bf16 where it is fp16; begin again with --from."
             )
         return loss
 
@@ -131,13 +130,7 @@ def train_stage(
     loop = trainer(
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks
     )
-    try:
-        loop.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
-    except torch.OutOfMemoryError as reason:
-        raise MemoryLimitError(
-            f"{one_line(reason)}; lower per_device_train_batch_size, now "
-            f"{arguments.per_device_train_batch_size}, and raise gradient_accumulation_steps as much."
-        ) from reason
+    loop.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
     if use_cache is not None:
         config.use_cache = use_cache
     model.eval()

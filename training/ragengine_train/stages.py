@@ -1,5 +1,6 @@
 """The three trainings: from texts to a folder with weights, tokenizers and a report."""
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +24,7 @@ from ragengine_train.encoders import BatchMaker, BiEncoder, FloatArray, PassageI
 from ragengine_train.folders import replaced
 from ragengine_train.generator import (
     PromptItems,
+    WarmUpTrainer,
     answer_tokens,
     collate_prompts,
     gold_exact_match,
@@ -33,7 +35,7 @@ from ragengine_train.measure import sampled
 from ragengine_train.negatives import Mining, NegativeTables, one_question_each
 from ragengine_train.report import REPORT, write_json
 from ragengine_train.retriever import LiveRetriever, RagengineIndex
-from ragengine_train.schedule import draw, group_by_length
+from ragengine_train.schedule import check_groups, draw, group_by_length
 from ragengine_train.stage import Trained, examples_a_step, freeze, train_stage, training_arguments
 
 Report: TypeAlias = dict[str, Any]
@@ -107,8 +109,10 @@ def train_generator(config: TrainConfig, corpus: Corpus, parts: Parts, work: Pat
     order = group_by_length(
         order, list(map(len, prompts)), arguments.per_device_train_batch_size, config.seed
     )
-    collate = collate_prompts(generator.config.pad_token_id)
-    trained = train_stage(generator, PromptItems(prompts, answers, order), collate, arguments)
+    reader = generator.config
+    collate = collate_prompts(reader.pad_token_id, reader.decoder_start_token_id)
+    items = PromptItems(prompts, answers, order)
+    trained = train_stage(generator, items, collate, arguments, trainer=WarmUpTrainer)
 
     dev = {}
     if config.data.dev is not None:
@@ -162,13 +166,19 @@ def train_joint(
 def training_lines(
     config: TrainConfig, stage: StageConfig, corpus: Corpus, *, needs_passage: bool
 ) -> list[Line]:
-    """The training questions of a stage that it can use: with an answer, and a passage if needed.
+    """The training questions a stage can use: of its groups, with an answer, with a passage if needed.
 
-    Raises :class:`PassagesError` where there are none.
+    Answers without a character are left out.  Raises :class:`PassagesError` where there are no lines.
     """
     files = listed(config.data.train if stage.train is None else stage.train)
-    lines = [line for line in read_lines(files, corpus) if line.answers and all(line.answers)]
-    usable = [line for line in lines if line.passage is not None] if needs_passage else lines
+    lines = [
+        dataclasses.replace(line, answers=tuple(filter(None, line.answers)))
+        for line in read_lines(files, corpus)
+    ]
+    usable = [line for line in lines if line.answers and (line.passage is not None or not needs_passage)]
+    if usable and stage.sample:
+        check_groups([line.group for line in usable], stage.sample)
+        usable = [line for line in usable if line.group in stage.sample]
     if not usable:
         raise PassagesError(
             f"{', '.join(files)}: no line has an answer" + (" and a passage_id." if needs_passage else ".")

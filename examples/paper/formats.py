@@ -83,7 +83,7 @@ def read_webquestions(file: TextIO) -> Iterator[Line]:
     for entry in json.load(file):
         found = _DESCRIPTION.findall(entry["targetValue"])
         answers = [re.sub(r"\\(.)", r"\1", quoted) or bare.strip() for quoted, bare in found]
-        yield {"question": entry["utterance"], "answers": answers}
+        yield {"question": entry["utterance"], "answers": _texts(answers)}
 
 
 def read_msmarco(file: TextIO) -> Iterator[Line]:

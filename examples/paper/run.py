@@ -49,7 +49,8 @@ def main(
     Writes the questions and the figures to the folder --output.
     """
     settings = CONFIG["tasks"][task]
-    questions = output / f"{task}.questions.jsonl"
+    first = f"-first-{limit}" if limit else ""  # a trial leaves the figures of all questions alone
+    questions = output / f"{task}{first}.questions.jsonl"
     try:
         write_questions(data, format_ or settings["format"], settings.get("labels"), limit, questions)
     except RagEngineError as reason:
@@ -61,7 +62,7 @@ def main(
     )
     if done.returncode:
         sys.exit(done.returncode)
-    with output_file(output / f"{task}-{model}.json", parents=True) as file:
+    with output_file(output / f"{task}-{model}{first}.json", parents=True) as file:
         file.write(done.stdout)
     show(settings, model, json.loads(done.stdout))
 
@@ -90,7 +91,9 @@ def show(settings: dict[str, Any], model: str, result: dict[str, Any]) -> None:
     """Print the paper's figures beside the measured ones, in percent."""
     click.echo(f"{settings['title']}, RAG-{model.capitalize()}, {result['n']} questions")
     for name, reported in settings["paper"][model].items():
-        click.echo(f"  {name:15} paper {reported:5.1f}   here {100 * result[name]:5.1f}")
+        value = result.get(name)
+        here = "no answerable question" if value is None else f"{100 * value:5.1f}"
+        click.echo(f"  {name:15} paper {reported:5.1f}   here {here}")
 
 
 if __name__ == "__main__":

@@ -230,10 +230,12 @@ def test_sequence_model_from_trained_parts(world: Path, unbroken: dict[str, Any]
 
 
 def test_killed_run_goes_on_to_the_same_curves(world: Path, unbroken: dict[str, Any]) -> None:
-    """SIGKILL in two stages; every loss of the three runs together is that of the unbroken one."""
+    """SIGKILL in each stage; every loss of the four runs together is that of the unbroken one."""
     config, output = toy.write_config(world, output="killed", **STAGES), world / "killed"
     killed_after(config, output / "work/encoders/checkpoint-20/trainer_state.json")
     assert not (output / "encoders").exists()
+    killed_after(config, output / "work/generator/checkpoint-20/trainer_state.json")
+    assert not (output / "generator").exists()
     killed_after(config, output / "work/joint/checkpoint-20/trainer_state.json")
     assert not (output / "joint").exists()
     report = train(read_config(config))

@@ -10,6 +10,7 @@ import pytest
 import regex
 from hypothesis import given
 from hypothesis import strategies as st
+from sacrebleu.metrics.bleu import BLEU
 
 from ragengine import Document
 from ragengine.errors import PassagesError
@@ -23,7 +24,7 @@ from ragengine.evaluation import (
     read_questions,
     title_precision,
 )
-from ragengine.evaluation.long_answers import bleu, rouge_scorer
+from ragengine.evaluation.long_answers import bleu, bleu_statistics, rouge_scorer
 from ragengine.evaluation.metrics import regex_match
 from ragengine.evaluation.retrieval import retrieval_values
 
@@ -125,23 +126,41 @@ def test_laws_of_the_measures(answer: str, references: list[str]) -> None:
 
 
 # DPR, dpr/data/qa_validation.py `has_answer` and dpr/utils/tokenizers.py `SimpleTokenizer`, restated
+DPR_TOKEN = regex.compile(r"([\p{L}\p{N}\p{M}]+)|([^\p{Z}\p{C}])", regex.I | regex.U | regex.M)
+
+
+def dpr_words(text: str) -> list[str]:
+    return [match.group().lower() for match in DPR_TOKEN.finditer(unicodedata.normalize("NFD", text))]
+
+
 def dpr_has_answer(answers: list[str], text: str) -> bool:
-    pattern = regex.compile(r"([\p{L}\p{N}\p{M}]+)|([^\p{Z}\p{C}])", regex.IGNORECASE | regex.UNICODE)
-
-    def words(text: str) -> list[str]:
-        return [match.group().lower() for match in pattern.finditer(unicodedata.normalize("NFD", text))]
-
-    tokens = words(text)
-    for answer in map(words, answers):
+    tokens = dpr_words(text)
+    for answer in map(dpr_words, answers):
         for start in range(len(tokens) - len(answer) + 1):
             if answer == tokens[start : start + len(answer)]:
                 return True
     return False
 
 
-@given(st.lists(WORDS.filter(str.strip), min_size=1, max_size=3), st.lists(WORDS, max_size=4).map(" ".join))
-def test_documents_hold_answers_as_dpr_has_it(references: list[str], text: str) -> None:
+# few characters, so that answers occur: soft hyphen, zero-width space, accents alone and composed, sigmas
+SIGNS = st.text(st.sampled_from("aé1_.-½ΑΣσς \n\u00a0\u00ad\u200b\u0301\u0308"), max_size=8)
+
+
+@given(
+    st.lists((WORDS | SIGNS).filter(dpr_words), min_size=1, max_size=3), st.lists(WORDS | SIGNS, max_size=4)
+)
+def test_documents_hold_answers_as_dpr_has_it(references: list[str], parts: list[str]) -> None:
+    text = " ".join(parts)
     assert has_answer(Document(title="", text=text), references) == dpr_has_answer(references, text)
+
+
+def test_what_is_not_seen_is_no_part_of_an_answer() -> None:
+    document = Document(title="", text="\u200bNew\u00adYork\u200b, and re\u0301sume\u0301s of Œdipus")
+    assert has_answer(document, ["new york"])
+    assert has_answer(document, ["New\u200bYork,"])
+    assert has_answer(document, ["résumés"])
+    assert not has_answer(document, ["NewYork"])
+    assert not has_answer(document, ["resumes"])
 
 
 def test_has_answer_matches_whole_words_in_order() -> None:
@@ -152,7 +171,7 @@ def test_has_answer_matches_whole_words_in_order() -> None:
     assert not has_answer(document, ["reykjavik"])
     assert not has_answer(document, ["cap"])
     assert not has_answer(document, ["Iceland of capital"])
-    assert not has_answer(document, [""])
+    assert not has_answer(document, ["", "\u200b"])  # DPR finds these everywhere
 
 
 def test_retrieval_by_answer_passage_and_title() -> None:
@@ -187,6 +206,11 @@ def test_regular_expressions_match_as_drqa_and_dpr_have_it() -> None:
     assert retrieval_values(question, documents, (1, 2), 2) == {
         "recall@1": 1, "recall@2": 1, "precision@1": 1, "precision@2": 0.5,
     }  # fmt: skip
+    composed, single = "Reykjav\u00edk", "Reykjavi\u0301k"
+    for pattern, text in ((composed, single), (single, composed), ("Reykjavi.k", composed)):
+        assert regex_match(text, [pattern])
+        asked = Question("?", (pattern,), regex=True)
+        assert retrieval_values(asked, [Document(title="", text=text)], (1,), 1)["recall@1"] == 1
 
 
 def test_rouge_l_is_the_longest_common_subsequence() -> None:
@@ -196,13 +220,25 @@ def test_rouge_l_is_the_longest_common_subsequence() -> None:
     assert rouge_l("nothing", ["else"]) == 0
 
 
+def corpus_bleu(answers: list[str], references: list[list[str]], order: int = 4) -> float:
+    return bleu(bleu_statistics(answers, references).sum(axis=0), order)
+
+
 def test_bleu_is_of_the_corpus_with_any_number_of_references() -> None:
     same = "the capital of Iceland is Reykjavik"
-    assert bleu([same, same], [[same], ["other words", same]]) == pytest.approx(1)
+    assert corpus_bleu([same, same], [[same], ["other words", same]]) == pytest.approx(1)
     # clipped unigrams 2 of 4 and 4 of 4, no brevity penalty: 6/8
-    assert bleu(["a b x y", "c d e f"], [["a b c d"], ["c d e f"]], order=1) == pytest.approx(0.75)
+    assert corpus_bleu(["a b x y", "c d e f"], [["a b c d"], ["c d e f"]], order=1) == pytest.approx(0.75)
     # brevity: 2 words for 4, all right: exp(1 - 4/2)
-    assert bleu(["a b"], [["a b c d"]], order=1) == pytest.approx(0.36788, abs=1e-4)
+    assert corpus_bleu(["a b"], [["a b c d"]], order=1) == pytest.approx(0.36788, abs=1e-4)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=5))
+def test_bleu_is_that_of_sacrebleu(rows: list[tuple[str, str, str]]) -> None:
+    answers, *columns = (list(column) for column in zip(*rows, strict=True))
+    for order in (1, 4):
+        expected = BLEU(max_ngram_order=order).corpus_score(answers, columns).score / 100
+        assert corpus_bleu(answers, [list(row[1:]) for row in rows], order) == pytest.approx(expected)
 
 
 def test_questions_are_read_and_faults_named(tmp_path: Path) -> None:

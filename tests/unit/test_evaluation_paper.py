@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,12 @@ def test_every_command_of_the_paper_runs(task: str, model: str, tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def formats() -> Any:
-    from importlib.util import module_from_spec, spec_from_file_location
+    return loaded("formats")
 
-    spec = spec_from_file_location("paper_formats", PAPER / "formats.py")
+
+def loaded(name: str) -> Any:
+    """A module of examples/paper, which is no package."""
+    spec = spec_from_file_location(f"paper_{name}", PAPER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
@@ -186,6 +190,36 @@ def test_a_file_of_another_format_is_refused(name: str, content: str, formats: A
     data.write_text(content, "utf-8")
     with pytest.raises(PassagesError, match=rf"data: what follows question 0 is not as {name} files have it"):
         list(formats.convert(data, name))
+
+
+def test_a_question_without_an_answer_is_no_unanswerable_one(formats: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    entry = {"utterance": JAPAN, "targetValue": "(list (value 1))"}
+    data.write_text(json.dumps([*json.loads(WEB)[:1], entry]), "utf-8")
+    with pytest.raises(PassagesError, match=r"what follows question 1 is not .*\[\] is not a list of texts"):
+        list(formats.convert(data, "webquestions"))
+
+
+def test_a_figure_of_no_question_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(PAPER)
+    loaded("run").show(CONFIG["tasks"]["msmarco"], "token", {"n": 0, "exact_match": None})
+    assert "rouge_l         paper  40.1   here no answerable question" in capsys.readouterr().out
+
+
+def test_a_trial_leaves_the_figures_of_all_questions_alone(tmp_path: Path) -> None:
+    data, results = tmp_path / "data", tmp_path / "results"
+    data.write_text(FILES["qas"], "utf-8")
+    results.mkdir()
+    whole = [results / "nq-token.json", results / "nq.questions.jsonl"]
+    for path in whole:
+        path.write_text("of all questions")
+    done = run("nq", data, results, "--model", "token", "--limit", "1")
+    assert done.returncode == 0, done.stderr
+    assert [path.read_text() for path in whole] == ["of all questions"] * 2
+    assert json.loads((results / "nq-token-first-1.json").read_text("utf-8"))["n"] == 1
+    assert len(read_questions(results / "nq-first-1.questions.jsonl")) == 1
 
 
 def test_what_cannot_be_used_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:

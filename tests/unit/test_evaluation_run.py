@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from ragengine.errors import InputError
+from ragengine import GenerationOptions
+from ragengine.cli.main import cli
+from ragengine.errors import InputError, OptionsError, RagEngineError
 from ragengine.evaluation import Question, evaluate, measure, normalize_answer, report
 from ragengine.evaluation.statistics import Resampling
 from tests.parity.pairs import Pair
@@ -148,6 +151,53 @@ def test_the_command_compares_two_sets_of_options(pair: Pair, questions_file: Pa
     assert "exact_match" in shown.stdout
     assert "mcnemar" in shown.stdout
     assert "1 questions without an answer" in shown.stdout
+
+
+def test_options_are_checked_before_the_first_question(pair: Pair, asked: list[Question]) -> None:
+    progress: list[int] = []
+    for options in ({"n_docs": "five"}, {"n_docs": 0}, {"num_beams": 0}):
+        with pytest.raises(OptionsError, match=rf"{next(iter(options))} is "):
+            measure(pair.engine, asked, progress=progress.append, **options)
+    with pytest.raises(InputError, match="labels is"):
+        measure(pair.engine, asked, task="classification", labels=["a", "a"], progress=progress.append)
+    assert progress == []
+    options = GenerationOptions.from_dict(pair.engine.default_options.to_dict() | {"n_docs": 2})
+    assert "precision@2" in measure(pair.engine, asked[:1], options=options)[0].values
+
+
+WORLDFACTS = Path(__file__).parents[2] / "examples" / "worldfacts"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--set n_docs=five", "n_docs is 'five', it must be a whole number"),
+        ("--set batch_size=0 --set progress=1 --set ks=3 --set task=qa", "'ks' is not a generation option"),
+        ("--compare-set batch_size=0", "'batch_size' is not a generation option"),
+        ("--n-docs 3 --compare-set n_docs=2 --k 3", "k is 3 and must be 1 to n_docs, which is 2"),
+        ("--compare-set max_length=9999", "max_length is 9999, the model has"),
+        ("--compare nowhere", "nowhere is not a folder"),
+        (f"--compare-index {WORLDFACTS / 'index'}", "was built with the encoder"),
+        (f"--compare {WORLDFACTS / 'bundle'}", "was built with the encoder"),
+    ],
+)
+def test_what_a_system_cannot_do_is_said_before_any_is_loaded(
+    pair: Pair, questions_file: Path, options: str, message: str
+) -> None:
+    """Without a GPU no system can be loaded for one, which would be said first if it was tried."""
+    files = [str(path) for path in (pair.bundle, pair.bundle.parent / "index", questions_file)]
+    common = ["eval", *files, "--device", "cuda"]
+    with pytest.raises(RagEngineError, match=message):
+        CliRunner().invoke(cli, [*common, *options.split()], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("option", "needed"), [("--label", "--task classification"), ("--answer-prefix", "--likelihood")]
+)
+def test_an_option_that_would_be_ignored_is_an_error(option: str, needed: str) -> None:
+    done = run("eval", "bundle", "index", "questions", option, "yes")
+    assert done.returncode == 2
+    assert f"Error: {option} is for {needed} alone." in done.stderr
 
 
 @pytest.mark.parametrize("package", ["sacrebleu", "rouge_score"])

@@ -9,11 +9,13 @@ from scipy import stats
 from ragengine.errors import InputError
 from ragengine.evaluation import Measured, Prediction, Question, compare, report
 from ragengine.evaluation.statistics import (
+    FloatArray,
     Resampling,
     auroc,
     bootstrap_intervals,
     calibration,
     mcnemar,
+    paired_bootstrap,
     permutation_test,
 )
 
@@ -80,6 +82,24 @@ def test_the_permutation_test_is_that_of_scipy() -> None:
     assert permutation_test(np.zeros(5), QUICK) == 1
 
 
+def mean_of(sums: FloatArray) -> float:
+    return float(sums[0] / sums[1])
+
+
+def test_the_paired_bootstrap_of_a_mean_is_that_of_the_differences() -> None:
+    generator = np.random.default_rng(6)
+    ones = np.ones(100)
+    first = np.stack([generator.random(100), ones], axis=1)
+    second = np.stack([first[:, 0] + generator.normal(0, 0.3, 100), ones], axis=1)
+    interval, p = paired_bootstrap(first, second, mean_of, Resampling(resamples=4000))
+    expected = bootstrap_intervals((second - first)[:, :1], Resampling(resamples=4000))[0]
+    np.testing.assert_allclose(interval, expected)
+    assert p == pytest.approx(stats.ttest_rel(first[:, 0], second[:, 0]).pvalue, abs=0.02)
+    assert 0.02 < p < 0.5
+    assert paired_bootstrap(first, first, mean_of, QUICK) == ([0, 0], 1)
+    assert paired_bootstrap(first, first + np.array([1, 0]), mean_of, QUICK)[1] == 1 / 201
+
+
 def test_calibration_by_hand() -> None:
     # bin 0.9-1: probability 0.95, accuracy 1/2; bin 0.2-0.3: probability 0.25, accuracy 0; 1.0 is in the last
     figures = calibration([0.9, 1.0, 0.25, 0.25], [1, 0, 0, 0])
@@ -120,6 +140,30 @@ def test_a_comparison_is_over_what_both_have() -> None:
     assert (tables["f1"]["n"], tables["f1"]["difference"], tables["f1"]["test"]) == (1, -0.75, "permutation")
     with pytest.raises(InputError, match="different questions"):
         compare(first, second[:2], QUICK)
+
+
+def test_bleu_of_two_systems_is_compared_as_the_reports_have_it() -> None:
+    right = [f"the capital of country {number} is city {number}" for number in range(20)]
+    asked = [Question(str(number), (text,)) for number, text in enumerate(right)]
+    asked += [Question("pattern", (".",), regex=True), Question("unanswerable", ())]
+
+    def system(texts: list[str]) -> list[Measured]:
+        said = [Prediction(text, 0.5, ()) for text in (*texts, "x", "y")]
+        return [Measured(question, one, {}) for question, one in zip(asked, said, strict=True)]
+
+    good, bad = system(right), system([text.replace("the capital of", "in") for text in right])
+    tables = compare(bad, good, QUICK, task="generation")
+    assert list(tables) == ["bleu", "bleu-1"]
+    for name, table in tables.items():
+        first, second = (report(one, task="generation")[name] for one in (bad, good))
+        assert (table["n"], table["first"], table["second"]) == (20, first, second)
+        assert table["difference"] == second - first > 0
+        assert (table["test"], table["p"]) == ("bootstrap", 1 / 201)
+        assert 0 < table["interval"][0] <= table["difference"] <= table["interval"][1]
+    for table in compare(good, good, QUICK, task="generation").values():
+        assert (table["difference"], table["p"], table["interval"]) == (0, 1, [0, 0])
+    assert "p" not in compare(bad, good, Resampling(0), task="generation")["bleu"]
+    assert compare(bad, good, QUICK) == {}
 
 
 def test_a_regex_among_labels_is_in_no_calibration() -> None:

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ragengine.cli.common import device_options, generation_options, given, name_value_pairs, verify_option
+
+if TYPE_CHECKING:
+    from ragengine.evaluation.systems import System
 
 _PATH = click.Path(path_type=Path)
 
@@ -83,16 +86,24 @@ def evaluate(
 
     docs/evaluation.md defines every figure.
     """
+    if labels and task != "classification":
+        raise click.UsageError("--label is for --task classification alone.")
+    if answer_prefix is not None and not likelihood:
+        raise click.UsageError("--answer-prefix is for --likelihood alone.")
     from ragengine import evaluation
     from ragengine.cli.evaluation_tables import print_report
-    from ragengine.errors import InputError
     from ragengine.evaluation.statistics import Resampling
+    from ragengine.evaluation.systems import System, check_systems
 
     asked = evaluation.read_questions(questions)
-    for path in (compare, compare_index):
-        if path is not None and not path.exists():  # said before the first bundle is asked everything
-            raise InputError(f"{path} does not exist; --compare and --compare-index take folders.")
-    loading = {"device": device, "search_device": search_device, "threads": threads, "verify": verify}
+    options = given(**settings)
+    systems = [System(bundle, index, options)]
+    if compare or compare_index or compared:
+        systems.append(System(compare or bundle, compare_index or index, options | compared))
+    # one is in memory at a time: what is wrong with the second must not wait for the answers of the first
+    check_systems(systems, ks=ks, verify=verify)
+    # so every byte that --verify asks for has been read
+    loading = {"device": device, "search_device": search_device, "threads": threads, "verify": "size"}
     measuring = {
         "task": task,
         "labels": labels,
@@ -100,18 +111,18 @@ def evaluate(
         "likelihood": likelihood,
         "answer_prefix": answer_prefix,
     }
-    options = given(**settings)
     resampling = Resampling(resamples, seed=resampling_seed)
-
-    def measured(bundle: Path, index: Path, options: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        values = _measured(bundle, index, asked, loading, measuring | options)
-        said = {"bundle": str(bundle), "index": str(index), "questions": str(questions), "options": options}
-        return values, evaluation.report(values, task=task, resampling=resampling) | {"measured": said}
-
-    first, result = measured(bundle, index, options)
-    if compare or compare_index or compared:
-        second, other = measured(compare or bundle, compare_index or index, options | compared)
-        result |= {"compared": other, "comparison": evaluation.compare(first, second, resampling)}
+    values: list[list[Any]] = []
+    reports: list[dict[str, Any]] = []
+    for system in systems:
+        values.append(_measured(system, asked, loading, measuring))
+        said = {"bundle": str(system.bundle), "index": str(system.index), "questions": str(questions)}
+        report = evaluation.report(values[-1], task=task, resampling=resampling)
+        reports.append(report | {"measured": said | {"options": system.options}})
+    result = reports[0]
+    if len(systems) == 2:
+        result["compared"] = reports[1]
+        result["comparison"] = evaluation.compare(values[0], values[1], resampling, task=task)
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -119,16 +130,16 @@ def evaluate(
 
 
 def _measured(
-    bundle: Path, index: Path, asked: list[Any], loading: dict[str, Any], settings: dict[str, Any]
+    system: "System", asked: list[Any], loading: dict[str, Any], measuring: dict[str, Any]
 ) -> list[Any]:
-    """Load a bundle, ask it everything under a progress bar, and close it."""
+    """Load a system, ask it everything under a progress bar, and close it."""
     from rich.console import Console
     from rich.progress import Progress
 
     from ragengine.engine import RagEngine
     from ragengine.evaluation import measure
 
-    engine = RagEngine.load(bundle, index=index, **loading)
+    engine = RagEngine.load(system.bundle, index=system.index, **loading)
     with engine, Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("answering", total=len(asked))
-        return measure(engine, asked, progress=lambda n: bar.advance(task, n), **settings)
+        return measure(engine, asked, progress=lambda n: bar.advance(task, n), **measuring, **system.options)

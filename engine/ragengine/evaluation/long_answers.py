@@ -3,7 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ragengine.errors import DependencyError
+from ragengine.evaluation.statistics import FloatArray
+
+BLEU_ORDERS = {"bleu": 4, "bleu-1": 1}  # the longest n-grams of each figure
+_LONGEST = max(BLEU_ORDERS.values())
 
 
 def rouge_scorer() -> Callable[[str, Sequence[str]], float]:
@@ -25,21 +31,37 @@ def rouge_scorer() -> Callable[[str, Sequence[str]], float]:
     return rouge_l
 
 
-def bleu(answers: Sequence[str], references: Sequence[Sequence[str]], order: int = 4) -> float:
-    """Corpus BLEU up to n-grams of ``order`` (sacrebleu: 13a tokens, exponential smoothing), 0 to 1.
+def bleu_statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> FloatArray:
+    """What sacrebleu counts in each answer, [N, 10] with 13a tokens: BLEU is a function of the sums.
 
+    Length of the answer, length of its nearest reference, n-grams that a reference has, n-grams; n is 1 to 4.
     An answer may have any number of references, at least one.  Raises :class:`DependencyError` without
     sacrebleu.
     """
+    # effective_order is for the score of one sentence, which nobody reads; without it sacrebleu warns
+    metric = _sacrebleu()(max_ngram_order=_LONGEST, effective_order=True)
+    scores = [metric.sentence_score(*pair) for pair in zip(answers, references, strict=True)]
+    return np.array([[one.sys_len, one.ref_len, *one.counts, *one.totals] for one in scores], np.float64)
+
+
+def bleu(sums: FloatArray, order: int) -> float:
+    """Corpus BLEU up to n-grams of ``order``, exponentially smoothed, 0 to 1.
+
+    ``sums``, [10], are those of `bleu_statistics` over the answers.
+    """
+    lengths, right, all_ = (part.tolist() for part in np.split(sums, [2, 2 + _LONGEST]))
+    score = _sacrebleu().compute_bleu(
+        right[:order], all_[:order], *map(int, lengths), smooth_method="exp", max_ngram_order=order
+    )
+    return float(score.score) / 100
+
+
+def _sacrebleu() -> Any:
     try:
         from sacrebleu.metrics.bleu import BLEU
     except ModuleNotFoundError as reason:
         raise _missing(reason) from reason
-    most = max(map(len, references))
-    # sacrebleu takes the references by column, None where an answer has fewer
-    columns: list[Any] = [[row[n] if n < len(row) else None for row in references] for n in range(most)]
-    score: float = BLEU(max_ngram_order=order).corpus_score(list(answers), columns).score
-    return score / 100
+    return BLEU
 
 
 def _missing(reason: ModuleNotFoundError) -> DependencyError:

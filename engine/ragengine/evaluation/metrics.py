@@ -2,6 +2,7 @@
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -28,13 +29,22 @@ def f1(answer: str, references: Sequence[str]) -> float:
 
 def regex_match(answer: str, patterns: Sequence[str]) -> bool:
     """Whether a pattern matches from the start of the answer (DrQA's `regex_match_score`)."""
-    return any(answer_pattern(pattern).match(answer.strip()) for pattern in patterns)
+    answer = decomposed(answer.strip())
+    return any(answer_pattern(pattern).match(answer) for pattern in patterns)
 
 
 @lru_cache(maxsize=4096)
 def answer_pattern(pattern: str) -> re.Pattern[str]:
-    """An answer's pattern, compiled as DrQA and DPR do.  Raises :class:`re.error` for what is none."""
-    return re.compile(pattern, re.IGNORECASE | re.UNICODE | re.MULTILINE)
+    """An answer's pattern, compiled as DrQA and DPR do, for texts that are `decomposed`, too.
+
+    Raises :class:`re.error` for what is none.
+    """
+    return re.compile(decomposed(pattern), re.IGNORECASE | re.UNICODE | re.MULTILINE)
+
+
+def decomposed(text: str) -> str:
+    """Letters and their accents as characters of their own (NFD), as DrQA and DPR compare texts."""
+    return unicodedata.normalize("NFD", text)
 
 
 def label_match(label: str, references: Sequence[str]) -> bool:

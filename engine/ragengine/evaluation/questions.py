@@ -38,6 +38,11 @@ class Question:
         return bool(self.answers)
 
     @property
+    def worded(self) -> bool:
+        """Whether its answers are texts with words that can be counted."""
+        return self.answerable and not self.regex
+
+    @property
     def gold_ids(self) -> frozenset[str]:
         """The ids of all passages that are known to be right."""
         single = () if self.passage_id is None else (self.passage_id,)
@@ -98,7 +103,9 @@ def _question(line: str, where: str) -> Question:
     if not isinstance(regex, bool):
         raise PassagesError(f'{where}: "regex" is {shown(regex)}; write true or false.')
     if regex and (wrong := next((answer for answer in answers if not _compiles(answer)), None)) is not None:
-        raise PassagesError(f"{where} has the answer {shown(wrong)}, which is no regular expression.")
+        raise PassagesError(
+            f"{where} has the answer {shown(wrong)}, which is no regular expression (in NFD)."
+        )
     return Question(
         question,
         tuple(answers),

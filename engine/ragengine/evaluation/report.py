@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ragengine.evaluation.long_answers import bleu
+from ragengine.evaluation.long_answers import BLEU_ORDERS, bleu, bleu_statistics
 from ragengine.evaluation.metrics import normalize_answer
 from ragengine.evaluation.questions import Question
 from ragengine.evaluation.run import Measured, Task, means
@@ -59,6 +59,12 @@ def value_table(measured: Sequence[Measured], names: Sequence[str]) -> FloatArra
     return np.array([[one.values.get(name, np.nan) for name in names] for one in measured], np.float64)
 
 
+def bleu_table(measured: Sequence[Measured]) -> FloatArray:
+    """What BLEU adds up, [N, 10] (`bleu_statistics`), of questions whose answers are `Question.worded`."""
+    answers = [one.prediction.text.strip() for one in measured]
+    return bleu_statistics(answers, [one.question.answers for one in measured])
+
+
 def json_values(value: Any) -> Any:
     """``value`` with None for the numbers that JSON has not: NaN and the infinite ones."""
     if isinstance(value, dict):
@@ -70,11 +76,10 @@ def json_values(value: Any) -> Any:
 
 def _figures(measured: Sequence[Measured], task: Task) -> dict[str, float]:
     figures = means([one.values for one in measured])
-    worded = [one for one in measured if not one.question.regex]
+    worded = [one for one in measured if one.question.worded]
     if task == "generation" and worded:
-        answers = [one.prediction.text.strip() for one in worded]
-        references = [one.question.answers for one in worded]
-        figures |= {"bleu": bleu(answers, references), "bleu-1": bleu(answers, references, order=1)}
+        sums = bleu_table(worded).sum(axis=0)
+        figures |= {name: bleu(sums, order) for name, order in BLEU_ORDERS.items()}
     return figures
 
 

@@ -4,15 +4,12 @@ Recall@k asks for one right document among the first k (of several known passage
 top-k accuracy; precision@k is the share of the k places that hold a right one.
 """
 
-import re
 import unicodedata
 from collections.abc import Sequence
 
-from ragengine.evaluation.metrics import answer_pattern
+from ragengine.evaluation.metrics import answer_pattern, decomposed
 from ragengine.evaluation.questions import Question
 from ragengine.results import Document
-
-_WORD = re.compile(r"[^\W_]+|[^\w\s]|_")  # DPR's SimpleTokenizer: runs of letters and digits, single signs
 
 
 def has_answer(document: Document, references: Sequence[str]) -> bool:
@@ -50,7 +47,8 @@ def _hits(question: Question, documents: Sequence[Document]) -> list[bool]:
     """Whether each document holds an answer."""
     if question.regex:
         patterns = [answer_pattern(answer) for answer in question.answers]
-        return [any(pattern.search(document.text) for pattern in patterns) for document in documents]
+        texts = [decomposed(document.text) for document in documents]
+        return [any(pattern.search(text) for pattern in patterns) for text in texts]
     targets = [_words(reference) for reference in question.answers]
     return [_holds(document, targets) for document in documents]
 
@@ -70,9 +68,28 @@ def _places(words: list[str], first: str) -> list[int]:
 
 
 def _words(text: str) -> list[str]:
-    # composed, so that a letter and its accent are one word character (DPR decomposes both and has a class
-    # for accents, which Python's regular expressions have not)
-    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
+    """The uncased tokens of DPR's `SimpleTokenizer`: runs of letters, numbers and accents, single signs."""
+    return [word.lower() for word in decomposed(text).translate(_SPACED).split()]
+
+
+class _Spaced(dict[int, str]):
+    """A table for `str.translate` that puts spaces between tokens, filled as characters occur.
+
+    It goes by Unicode categories, for which Python's own regular expressions have no classes.
+    """
+
+    def __missing__(self, code: int) -> str:
+        sign = chr(code)
+        kind = unicodedata.category(sign)[0]
+        if kind in "ZC":  # separators, and what is not seen: controls, soft hyphens, zero-width spaces
+            sign = " "
+        elif kind not in "LNM":
+            sign = f" {sign} "
+        self[code] = sign
+        return sign
+
+
+_SPACED = _Spaced()
 
 
 def _stripped(title: str) -> str:

@@ -12,6 +12,8 @@ from ragengine.evaluation.long_answers import rouge_scorer
 from ragengine.evaluation.metrics import exact_match, f1, label_match, regex_match
 from ragengine.evaluation.questions import Question
 from ragengine.evaluation.retrieval import retrieval_values
+from ragengine.options import OPTION_NAMES, checked_kind
+from ragengine.requests import checked_labels
 from ragengine.results import Answer, Document
 
 Task: TypeAlias = Literal["qa", "generation", "classification"]
@@ -83,14 +85,17 @@ def measure(
     answer for it (default: a space if most of the model's own answers begin with one).  ``options`` are
     those of `RagEngine.generate`.
 
-    Raises :class:`InputError` for a k over n_docs, and what the engine raises.
+    Raises :class:`InputError` for a k over n_docs, :class:`OptionsError` for wrong options, both before the
+    first question, and what the engine raises.
     """
-    n_docs = int(options.get("n_docs", engine.default_options.n_docs))
-    ks = _checked_ks(ks, n_docs)
+    chosen = checked_kind(options.get("options") or engine.default_options)
+    n_docs = chosen.replace(**{name: options[name] for name in OPTION_NAMES if name in options}).n_docs
+    ks = checked_ks(ks, n_docs)
     score = _answer_measures(task)
     predictions: Iterator[Prediction]
     if task == "classification":
-        predictions = _classified(engine, questions, labels or first_answers(questions), n_docs, options)
+        labels = checked_labels(labels or first_answers(questions))
+        predictions = _classified(engine, questions, labels, n_docs, options)
     else:
         predictions = _answered(engine, questions, batch_size, options)
     measured = []
@@ -168,7 +173,7 @@ def _add_likelihood(
     if prefix is None:
         spaced = sum(one.prediction.text.startswith(" ") for one in measured)
         prefix = " " if 2 * spaced > len(measured) else ""
-    rows = [one for one in measured if one.question.answerable and not one.question.regex]
+    rows = [one for one in measured if one.question.worded]
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         scores = engine.score(
@@ -181,7 +186,8 @@ def _add_likelihood(
             one.values["log_likelihood"] = score
 
 
-def _checked_ks(ks: Sequence[int], n_docs: int) -> list[int]:
+def checked_ks(ks: Sequence[int], n_docs: int) -> list[int]:
+    """The k of recall, by default 1 and n_docs, and 5.  Raises :class:`InputError` for one over n_docs."""
     if wrong := [k for k in ks if not 1 <= k <= n_docs]:
         raise InputError(f"k is {wrong[0]} and must be 1 to n_docs, which is {n_docs}; raise n_docs.")
     return sorted({*(ks or (1, n_docs)), _ALWAYS_AT})

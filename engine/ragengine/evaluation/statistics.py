@@ -1,6 +1,6 @@
 """Intervals, paired tests and calibration: numpy alone, every draw from a seed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -34,15 +34,37 @@ def bootstrap_intervals(values: FloatArray, resampling: Resampling) -> FloatArra
     """
     known = ~np.isnan(values)
     filled = np.where(known, values, 0.0)
-    generator = np.random.default_rng(resampling.seed)
     means = np.empty((resampling.resamples, values.shape[1]))
-    for row in means:
-        drawn = generator.integers(len(values), size=len(values))
-        weights = np.bincount(drawn, minlength=len(values)).astype(np.float64)
+    for row, weights in zip(means, _draws(len(values), resampling), strict=True):
         counts = weights @ known
         row[:] = np.divide(weights @ filled, counts, out=np.full(len(row), np.nan), where=counts > 0)
     ends: FloatArray = np.nanpercentile(means, resampling.percentiles, axis=0).T
     return ends
+
+
+def paired_bootstrap(
+    first: FloatArray, second: FloatArray, figure: Callable[[FloatArray], float], resampling: Resampling
+) -> tuple[list[float], float]:
+    """The percentile interval and the two-sided p of the difference of a figure of all questions together.
+
+    ``figure`` takes the sums of columns of ``first`` or ``second`` [N, M], whose rows (questions) are drawn
+    for both at once.  p is (1 + draws as far from their mean as the difference is from 0) / (1 + draws):
+    the draws, shifted to a difference of 0, are the null hypothesis (Riezler and Maxwell 2005).
+    """
+    observed = figure(second.sum(axis=0)) - figure(first.sum(axis=0))
+    drawn = np.array(
+        [figure(weights @ second) - figure(weights @ first) for weights in _draws(len(first), resampling)]
+    )
+    extreme = int(np.sum(np.abs(drawn - drawn.mean()) >= abs(observed) - 1e-9))
+    return np.percentile(drawn, resampling.percentiles).tolist(), (1 + extreme) / (1 + len(drawn))
+
+
+def _draws(count: int, resampling: Resampling) -> Iterator[FloatArray]:
+    """How often each of ``count`` questions is in a sample of as many, drawn with replacement."""
+    generator = np.random.default_rng(resampling.seed)
+    for _ in range(resampling.resamples):
+        drawn = generator.integers(count, size=count)
+        yield np.bincount(drawn, minlength=count).astype(np.float64)
 
 
 def mcnemar(first: FloatArray, second: FloatArray) -> float:

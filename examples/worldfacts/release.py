@@ -33,16 +33,8 @@ def round_file(path: Path) -> None:
 
 
 def set_dtype(path: Path) -> None:
-    """Let a config.json say float16, in nested configs too."""
-
-    def changed(value: object) -> object:
-        if isinstance(value, dict):
-            return {k: "float16" if k in ("dtype", "torch_dtype") else changed(v) for k, v in value.items()}
-        return value
-
-    config = changed(read_json(path))
-    assert isinstance(config, dict)
-    write_json(path, config | {"dtype": "float16"})
+    """Let a config.json say float16 of the whole model, as transformers does; nested configs stay."""
+    write_json(path, read_json(path) | {"dtype": "float16"})
 
 
 def release(source: Path, output: Path) -> None:

@@ -248,8 +248,14 @@ def load_model(cls: Any, source: str) -> Any:
     """Load weights in float32 and refuse a checkpoint that lacks some: transformers would invent them."""
 
     def load(name: str) -> Any:
+        config = cls.config_class.from_pretrained(name)
+        for part in ("question_encoder", "generator"):  # a RAG model makes its parts in what they name
+            if hasattr(config, part):
+                getattr(config, part).dtype = torch.float32
         # weights_only: a .bin file is a pickle, and a pickle is a program
-        return cls.from_pretrained(name, dtype=torch.float32, weights_only=True, output_loading_info=True)
+        return cls.from_pretrained(
+            name, config=config, dtype=torch.float32, weights_only=True, output_loading_info=True
+        )
 
     model, info = loaded(source, load)
     missing = sorted(info["missing_keys"])

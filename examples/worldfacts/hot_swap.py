@@ -1,4 +1,4 @@
-"""The paper's index hot-swapping (section 5) on worldfacts: `python hot_swap.py`.
+"""The paper's index hot-swapping (section 4.5) on worldfacts: `python hot_swap.py`.
 
 Lewis et al. answer questions about world leaders with an index of Wikipedia from 2016 and one from 2018; the
 answers follow the index, and the model is not trained again.  Here two indexes hold the world at the end of

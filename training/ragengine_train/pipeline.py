@@ -217,9 +217,9 @@ class _Run:
     def _check_settings(self, name: str) -> None:
         if name in STAGES and getattr(self.config, name) is None:
             return
-        if changes := self._changes(name):
+        if found := self._changes(name):
             raise OptionsError(
-                f"{self.output / name} was made with others ({told(changes)}); "
+                f"{self.output / name} was made with others ({told(found)}); "
                 f"make it again with --from {name}, or --fresh."
             )
 

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test test-slow fuzz test-oldest audit lint bench clean
+.PHONY: install demo test test-slow fuzz test-oldest audit lint docs bench clean
 
 install: $(VENV)/.test  ## everything: runtime, export, bench, test tools
 
@@ -42,6 +42,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.test  ## the documentation site, in build/site: no network, and a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.test  ## this machine: stages, floors, and the other engines that are installed; minutes
 	$(BIN)/ragengine bench --shape worldfacts --precision fp32 --precision int8 --batch \

@@ -1,8 +1,9 @@
 """What the site needs beside the Markdown files in `docs/`.
 
-Some pages of the site lie outside `docs/`, where a reader of the repository looks for them (SECURITY.md, the examples'
-READMEs).  They become pages here without a second copy, and links between the two kinds are rewritten.  A link to any
-other file of the repository, a test for instance, becomes its name alone: the site does not hold that file.
+Some pages of the site lie outside `docs/`, where a reader of the repository looks for them (SECURITY.md, the
+READMEs of the examples).  They become pages here without a second copy, and links between the two kinds are
+rewritten.  A link to any other file of the repository, a test for instance, becomes its name alone: the site
+does not hold that file.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import posixpath
 import re
 from pathlib import Path
 
+import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+from ragengine.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,6 +37,23 @@ FIGURES = {"examples/worldfacts/loss.png": "project/worldfacts-loss.png"}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 _FENCE = re.compile(r"^(```.*?^```|~~~.*?^~~~)\s*$", re.MULTILINE | re.DOTALL)
 _ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|exc):(?=<code>)")
+_NO_DEFAULT = "<code>Sentinel.UNSET</code>"  # how mkdocs-click 0.9 shows that an option of click 8.5 has none
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Load every command: mkdocs-click does not find those that a group imports when they are called."""
+    _load(cli)
+    return config
+
+
+def _load(group: click.Group) -> None:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        group.add_command(command, name)
+        if isinstance(command, click.Group):
+            _load(command)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -69,5 +90,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Drop the roles of Sphinx that docstrings carry: Markdown shows them as text."""
-    return _ROLE.sub("", html)
+    """Drop Sphinx's roles in docstrings, which Markdown shows as text, and defaults that are none."""
+    return _ROLE.sub("", html).replace(_NO_DEFAULT, "")

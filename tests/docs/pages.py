@@ -1,10 +1,11 @@
-"""The Markdown pages of the repository, and their fenced blocks: read, run, and compared with the output they show."""
+"""The Markdown pages of the repository and their fenced blocks: read, run, compared with the output shown."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 LANGUAGES = {"bash", "python", "text", "toml", "markdown", "json"}
-"""What a fence of a page whose blocks are run may say.  `bash` and `python` run, unless a title names the file to save
-it in; `text` is output; the others are files."""
+"""What a fence of a page whose blocks are run may say.  `bash` and `python` run, unless a title names the
+file to save it in; `text` is output; the others are files."""
 
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=fence)[ \t]*$", re.M | re.S)
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]\d+)?)")
@@ -25,6 +26,11 @@ def all_pages() -> list[Path]:
     folders = [ROOT, *(ROOT / name for name in ("docs", "examples", "benchmarks"))]
     pages = [*ROOT.glob("*.md"), *(page for folder in folders[1:] for page in folder.rglob("*.md"))]
     return sorted(pages)
+
+
+def name_of(page: Path) -> str:
+    """A page's path in the repository."""
+    return page.relative_to(ROOT).as_posix()
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ def blocks(page: Path) -> list[Block]:
 def run_page(page: Path, folder: Path) -> int:
     """Run a page's blocks in order in ``folder`` as its reader would; the number of outputs compared.
 
-    `examples/` is there as in a clone.  `pip install` only checks that the extras exist, `make` that the targets do:
-    what they would install is installed already.
+    `examples/` is there as in a clone.  `pip install` only checks that the extras exist, `make` that the
+    targets do: what they would install is installed already.
     """
     (folder / "examples").symlink_to(ROOT / "examples")
     environment = {
@@ -76,7 +82,13 @@ def run_page(page: Path, folder: Path) -> int:
         elif block.language in ("bash", "python"):
             command = ["bash", "-euo", "pipefail"] if block.language == "bash" else [sys.executable, "-"]
             done = subprocess.run(
-                command, input=block.code, cwd=folder, env=environment, capture_output=True, text=True, check=False
+                command,
+                input=block.code,
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert done.returncode == 0, f"{where}: exit code {done.returncode}\n{done.stderr}"
             output = done.stdout
@@ -88,8 +100,9 @@ def run_page(page: Path, folder: Path) -> int:
 def difference(expected: str, found: str, *, any_numbers: bool = False) -> str | None:
     """What differs between a shown output and a printed one, or None.
 
-    White space counts once.  A line ``...`` stands for any lines.  Times may be any; a number with a point may differ
-    by 0.01 and a percentage by 1 (other processors round otherwise); with ``any_numbers`` every number may be any.
+    White space counts once.  A line ``...`` stands for any lines.  Times may be any.  A number with a point
+    may differ by 0.01 and a percentage by 1, since other processors round otherwise; with ``any_numbers``
+    every number may be any.
     """
     shown, printed = _lines(expected), _lines(found)
     while shown:
@@ -141,12 +154,13 @@ def _tools(folder: Path) -> Path:
     """A folder with the commands that a page may call."""
     folder.mkdir()
     python = shlex.quote(sys.executable)
+    make = shlex.quote(shutil.which("make") or "make")
     extras = shlex.quote(str(Path(__file__).with_name("extras.py")))
     scripts = {
         "python": f'exec {python} "$@"',
         "ragengine": f'exec {python} -c "from ragengine.cli.main import main; main()" "$@"',
         "pip": f'exec {python} {extras} "$@"',
-        "make": f'exec /usr/bin/env -i PATH=/usr/bin:/bin make --dry-run --directory {shlex.quote(str(ROOT))} "$@"',
+        "make": f'exec {make} --dry-run --directory {shlex.quote(str(ROOT))} "$@"',
     }
     for name, script in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ragengine.errors import OptionsError
-from ragengine.wording import shown
+from ragengine.messages import shown
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,22 @@ import numpy as np
 import pytest
 
 from ragengine import Generator
-from ragengine.bundle import Bundle
+from ragengine.bundle.bundle import Bundle
 from ragengine.errors import DeviceError
-from ragengine.generation.buckets import NOT_CAPTURED, Bucket, GraphNumbers, padded_source, power_of_two
-from ragengine.generation.fixed import FixedDecoder, Workspace
+from ragengine.generation.decoders.buckets import (
+    NOT_CAPTURED,
+    Bucket,
+    GraphNumbers,
+    padded_source,
+    power_of_two,
+)
+from ragengine.generation.decoders.static import FixedDecoder, Workspace
 from ragengine.generation.model import GeneratorModel
 from ragengine.results import Hypothesis
+from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
+from ragengine_bench.parity.pairs import full_options
 from ragengine_export import export_checkpoint
-
-from .checkpoints import random_spec, write_checkpoint
-from .pairs import full_options
-from .test_traffic import FULL, OPTIONS
+from tests.parity.test_traffic import FULL, OPTIONS
 
 V, LENGTH = 700, 12
 SIZES = [(1, 1, 7), (1, 5, 33), (3, 2, 20)]

@@ -12,9 +12,9 @@ import pytest
 
 from ragengine import RagEngine, Stop
 from ragengine.errors import CancelledError, DeadlineError, InputError
-from ragengine.generation.decoding import Reading
+from ragengine.generation.decoders.base import Reading
 from ragengine.generation.model import GeneratorModel
-from tests.parity.pairs import Pair
+from ragengine_bench.parity.pairs import Pair
 
 LONG: dict[str, Any] = {"max_length": 60, "min_length": 59, "num_beams": 3}
 Call = Callable[..., Any]

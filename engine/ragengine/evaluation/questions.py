@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ragengine.corpus.passage import utf8_lines
 from ragengine.errors import PassagesError
 from ragengine.evaluation.metrics import answer_pattern
-from ragengine.retrieval.passages import utf8_lines
-from ragengine.wording import shown
+from ragengine.messages import shown
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragengine.agreement import option_faults
-from ragengine.bundle import Bundle
+from ragengine.bundle.bundle import Bundle
+from ragengine.bundle.checks import option_faults
 from ragengine.errors import OptionsError
 from ragengine.evaluation.run import checked_ks
-from ragengine.folders import Verify
 from ragengine.options import GenerationOptions, check_names
 from ragengine.retrieval.index import PassageIndex
+from ragengine.storage.folders import Verify
 
 
 @dataclass(frozen=True)

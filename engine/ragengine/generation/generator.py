@@ -4,27 +4,15 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ragengine.agreement import option_faults
-from ragengine.bundle import Bundle
-from ragengine.cancellation import Stop
-from ragengine.ending import awaited_at_exit
+from ragengine.arrays import FloatArray, IntArray
+from ragengine.bundle.bundle import Bundle
+from ragengine.bundle.checks import option_faults
 from ragengine.errors import InputError, OptionsError
-from ragengine.generation.beam_search import beam_search
-from ragengine.generation.decoding import Reading
-from ragengine.generation.inputs import (
-    checked_allowed,
-    checked_contexts,
-    checked_labels,
-    checked_marginalize,
-    numbered_from,
-)
-from ragengine.generation.likelihood import sequence_log_likelihood, token_log_likelihood
-from ragengine.generation.mixture import (
+from ragengine.generation.decoders.base import Reading
+from ragengine.generation.marginalization import (
     Marginalize,
     beam_weights,
     log_prior,
@@ -33,22 +21,29 @@ from ragengine.generation.mixture import (
     token_posteriors,
     token_weights,
 )
+from ragengine.generation.memory import check_weights_fit, questions_at_once, questions_that_fit
 from ragengine.generation.model import GeneratorModel
-from ragengine.generation.outputs import ForwardOutput, Output, StreamedToken, hypothesis, no_output
-from ragengine.generation.rules import AllowedTokens, Rules
-from ragengine.generation.sample import greedy_tokens, sample
-from ragengine.generation.sequence import fast, search_by_document, thorough
-from ragengine.generation.stepper import Stepper
-from ragengine.generation.trie import output_log_probs
-from ragengine.lifetime import Resource, while_open
-from ragengine.memory import check_weights_fit, questions_at_once, questions_that_fit
+from ragengine.generation.search.beam_search import beam_search
+from ragengine.generation.search.likelihood import sequence_log_likelihood, token_log_likelihood
+from ragengine.generation.search.outputs import ForwardOutput, Output, StreamedToken, hypothesis, no_output
+from ragengine.generation.search.prefix_trie import output_log_probs
+from ragengine.generation.search.rag_sequence import fast, search_by_document, thorough
+from ragengine.generation.search.rules import AllowedTokens, Rules
+from ragengine.generation.search.sampling import greedy_tokens, sample
+from ragengine.generation.search.step import Stepper
+from ragengine.generation.validation import (
+    checked_allowed,
+    checked_contexts,
+    checked_labels,
+    checked_marginalize,
+    numbered_from,
+)
 from ragengine.options import GenerationOptions, checked_kind
-from ragengine.requests import checked_flag
 from ragengine.results import Hypothesis
-from ragengine.sessions import Device
-
-IntArray: TypeAlias = NDArray[np.int64]
-FloatArray: TypeAlias = NDArray[np.float32]
+from ragengine.runtime.cancellation import Stop
+from ragengine.runtime.devices import Device
+from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
+from ragengine.validation import checked_flag
 
 
 class Generator(Resource):

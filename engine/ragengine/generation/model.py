@@ -8,22 +8,23 @@ from typing import Literal
 
 import numpy as np
 
-from ragengine.bundle import STEP_GRAPH, Bundle
-from ragengine.cancellation import NEVER, Stop
-from ragengine.ending import awaited_at_exit
+from ragengine.arrays import FloatArray, IntArray
+from ragengine.bundle.bundle import Bundle
+from ragengine.bundle.device import graph_device
+from ragengine.bundle.manifest import STEP_GRAPH
 from ragengine.errors import DeviceError, GraphOutputError
 from ragengine.generation.batching import batches_by_length
-from ragengine.generation.buckets import GraphNumbers, padded_source
-from ragengine.generation.decoding import Decoding, FloatArray, IntArray, Reading, Step, StepInputs
-from ragengine.generation.fixed import FixedDecoder
-from ragengine.generation.growing import GrowingDecoder
-from ragengine.sessions import (
-    Device,
+from ragengine.generation.decoders.base import Decoding, Reading, Step, StepInputs
+from ragengine.generation.decoders.buckets import GraphNumbers, padded_source
+from ragengine.generation.decoders.dynamic import GrowingDecoder
+from ragengine.generation.decoders.static import FixedDecoder
+from ragengine.runtime.cancellation import NEVER, Stop
+from ragengine.runtime.devices import Device, ResolvedDevice
+from ragengine.runtime.lifecycle import awaited_at_exit
+from ragengine.runtime.sessions import (
     InferenceSession,
     OrtValue,
-    ResolvedDevice,
     create_session,
-    graph_device,
     run_arrays,
     run_bound,
     to_device,

@@ -19,6 +19,6 @@ def one_line(reason: object) -> str:
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A user's value as it is written in Python; of a long or deep one its beginning."""
     return _SHORT.repr(value)

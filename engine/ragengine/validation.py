@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from ragengine.errors import InputError
-from ragengine.messages import shown
 
 LONGEST_TEXT = 1_000_000
 """Characters of a question, an answer, or a document that the caller brings.
@@ -18,7 +17,7 @@ def checked_questions(question: Any) -> list[str]:
     """One question or several, as a list.  Raises :class:`InputError` naming the first that is none."""
     if isinstance(question, str):
         return [checked_text("The question", question)]
-    questions = listed(question, "A question", "a str, or a list of them")
+    questions = as_list(question, "A question", "a str, or a list of them")
     return [checked_text(f"Question {number}", one) for number, one in enumerate(questions)]
 
 
@@ -47,7 +46,7 @@ def checked_text(what: str, text: Any) -> str:
 
 def checked_answers(answer: Any, questions: int, *, single: bool) -> list[Any]:
     """Answers to be scored, a str or token ids for each of ``questions``; ``single`` is one for one."""
-    answers = [answer] if single else listed(answer, "answer", "a list, one for each question")
+    answers = [answer] if single else as_list(answer, "answer", "a list, one for each question")
     if len(answers) != questions:
         raise InputError(f"There are {len(answers)} answers for {questions} questions; give one each.")
     for number, one in enumerate(answers):
@@ -58,9 +57,11 @@ def checked_answers(answer: Any, questions: int, *, single: bool) -> list[Any]:
 
 def checked_labels(labels: Any) -> list[str]:
     """The labels of a classification: different texts, at least one."""
-    chosen = listed(labels, "labels", "a list of different strings")
+    chosen = as_list(labels, "labels", "a list of different strings")
     if not chosen or not all(isinstance(label, str) for label in chosen) or len(set(chosen)) < len(chosen):
-        raise InputError(f"labels is {shown(labels)}; it must be a list of different strings, at least one.")
+        raise InputError(
+            f"labels is {short_repr(labels)}; it must be a list of different strings, at least one."
+        )
     return [checked_text(f"Label {number}", label) for number, label in enumerate(chosen)]
 
 
@@ -71,7 +72,7 @@ def checked_flag(name: str, value: Any) -> bool | None:
     return value
 
 
-def listed(values: Any, what: str, expected: str) -> list[Any]:
+def as_list(values: Any, what: str, expected: str) -> list[Any]:
     """The values of a list or of another iterable that has an order and is no text."""
     # a mapping or set iterates, too, but not over what was meant or in an order that was
     if not isinstance(values, Iterable) or isinstance(values, str | bytes | bytearray | Mapping | Set):

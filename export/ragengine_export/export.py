@@ -12,11 +12,10 @@ import onnx_ir as ir
 import transformers
 
 from ragengine.bundle import manifest
-from ragengine.bundle.checks import bundle_faults
+from ragengine.bundle.checks import bundle_errors
 from ragengine.errors import ExportError
 from ragengine.options import OPTION_NAMES, GenerationOptions
 from ragengine.storage import folders
-from ragengine.storage.schema import told
 from ragengine_export import verification as checks
 from ragengine_export.checkpoint import (
     Checkpoint,
@@ -316,7 +315,7 @@ def _require_agreement(folder: Path, checkpoint: Checkpoint) -> None:
     written = folders.read_manifest(
         folder, manifest.BundleManifest, manifest.FORMAT, manifest.FORMAT_VERSION, ExportError
     )
-    if faults := bundle_faults(folder, written):
+    if faults := bundle_errors(folder, written):
         raise ExportError(
-            f"The checkpoint {checkpoint.source} does not fit together: {told(faults)}; repair it first."
+            f"The checkpoint {checkpoint.source} does not fit together: {join_errors(faults)}; repair it first."
         )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from ragengine.bundle import onnx_reader, protobuf
-from ragengine.bundle.onnx_reader import ExternalData, Graph, Value, external_faults, read_graph
+from ragengine.bundle.onnx_reader import ExternalData, Graph, Value, external_data_errors, read_graph
 from ragengine.bundle.onnx_schema import SCHEMA
 from tests.robustness.golden import GOLDEN
 from tests.support.paths import WORLDFACTS
@@ -91,7 +91,7 @@ def test_real_graphs_are_read_as_onnx_reads_them(path: Path) -> None:
     assert graph == by_onnx(path)
     assert graph is not None
     sizes = {file.name: file.stat().st_size for file in path.parent.iterdir()}
-    assert external_faults(graph, sizes) == []
+    assert external_data_errors(graph, sizes) == []
 
 
 def test_the_schema_is_that_of_onnx() -> None:
@@ -216,7 +216,7 @@ def test_external_data_is_found_wherever_it_is(tmp_path: Path, where: str) -> No
     assert faults == []
     assert graph is not None
     assert {data.location for data in graph.external} == {"../../etc/passwd"}
-    for fault in external_faults(graph, {"weights.bin": 24, "a.onnx": 100}):
+    for fault in external_data_errors(graph, {"weights.bin": 24, "a.onnx": 100}):
         assert fault == (
             "tensor 'secret' is in '../../etc/passwd', which the manifest does not list in this folder"
         )
@@ -233,7 +233,7 @@ def test_only_a_listed_file_beside_the_graph_may_be_named(tmp_path: Path, locati
     graph, faults = read(tmp_path / "a.onnx")
     assert faults == []
     assert graph is not None
-    (fault,) = external_faults(graph, {"weights.bin": 24, "a.onnx": 100})
+    (fault,) = external_data_errors(graph, {"weights.bin": 24, "a.onnx": 100})
     assert "does not list" in fault
     assert len(fault) < 300
 
@@ -243,7 +243,7 @@ def test_data_beyond_the_file_is_a_fault(tmp_path: Path, offset: int, size: int)
     (tmp_path / "a.onnx").write_bytes(model(tensor(offset=offset)).SerializeToString())
     graph, _ = read(tmp_path / "a.onnx")
     assert graph is not None
-    (fault,) = external_faults(graph, {"weights.bin": size})
+    (fault,) = external_data_errors(graph, {"weights.bin": size})
     assert fault == f"tensor 'w' is in 'weights.bin' at {offset} to {offset + 24}, which has {size} bytes"
 
 

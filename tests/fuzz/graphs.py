@@ -5,7 +5,7 @@ import atheris
 from tests.support.paths import GOLDEN
 
 with atheris.instrument_imports(include=["ragengine"]):
-    from ragengine.bundle.onnx_reader import external_faults, read_graph
+    from ragengine.bundle.onnx_reader import external_data_errors, read_graph
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def read(folder: Path, data: bytes) -> None:
     graph = read_graph(path, faults, "graph.onnx")
     assert (graph is None) == bool(faults)
     if graph is not None:
-        external_faults(graph, {"weights.bin": 100_000})
+        external_data_errors(graph, {"weights.bin": 100_000})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ragengine import Generator
 from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.manifest import STEP_GRAPH
 from ragengine.errors import DeviceError
-from ragengine.generation.decoders.static import FixedDecoder
+from ragengine.generation.decoders.static import StaticDecoder
 from ragengine.indexing import training
 from ragengine.retrieval.gpu.searcher import faiss_build, place
 from ragengine.retrieval.vector_index import VectorIndex
@@ -65,9 +65,9 @@ def tokens(generator: Generator, arrays: Any, **options: Any) -> list[list[list[
     return [[hypothesis.token_ids.tolist() for hypothesis in hypotheses] for hypotheses in found]
 
 
-def fixed_decoder(generator: Generator) -> FixedDecoder:
+def fixed_decoder(generator: Generator) -> StaticDecoder:
     decoder = generator._model._decoder
-    assert isinstance(decoder, FixedDecoder)
+    assert isinstance(decoder, StaticDecoder)
     return decoder
 
 

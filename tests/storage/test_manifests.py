@@ -23,7 +23,7 @@ from ragengine.errors import BundleError, IndexFolderError, RagEngineError
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.storage import folders, strict_json
-from ragengine.storage.schema import Pattern, Range, parse, told
+from ragengine.storage.schema import Pattern, Range, join_errors, parse
 from ragengine.storage.strict_json import parse_json, read_json
 from tests.robustness.golden import GOLDEN
 
@@ -239,8 +239,8 @@ def test_all_faults_of_a_manifest_are_told_and_no_number_is_allocated(tmp_path: 
 
 
 def test_very_many_faults_are_counted() -> None:
-    assert told(["a", "b"]) == "a; b"
-    many = told([str(n) for n in range(1000)])
+    assert join_errors(["a", "b"]) == "a; b"
+    many = join_errors([str(n) for n in range(1000)])
     assert many.startswith("0; 1; ")
     assert many.endswith("; 19; and 980 more faults")
 

@@ -18,7 +18,6 @@ from ragengine.errors import InputError, MemoryLimitError, OptionsError
 from ragengine.indexing.build import build_index
 from ragengine.messages import one_line
 from ragengine.storage.atomic import explained, held_folder
-from ragengine.storage.schema import told
 from ragengine_train import preflight
 from ragengine_train.checkpoint import Parts, write_checkpoint
 from ragengine_train.config import STAGES, TrainConfig
@@ -221,7 +220,7 @@ class _Run:
             return
         if found := self._changes(name):
             raise OptionsError(
-                f"{self.output / name} was made with others ({told(found)}); "
+                f"{self.output / name} was made with others ({join_errors(found)}); "
                 f"make it again with --from {name}, or --fresh."
             )
 

@@ -7,7 +7,6 @@ from transformers import DPRContextEncoder, DPRQuestionEncoder
 
 from ragengine.errors import OptionsError
 from ragengine.evaluation import read_questions
-from ragengine.storage.schema import told
 from ragengine_train.checkpoint import (
     Parts,
     encoder_config,
@@ -33,7 +32,7 @@ def check(config: TrainConfig, corpus: Corpus, parts: Parts) -> None:
     if config.model.n_docs > corpus.indexed:
         faults.append(f"n_docs is {config.model.n_docs}, and there are {corpus.indexed} passages")
     if faults:
-        raise OptionsError(f"The table [model] cannot be used: {told(faults)}.")
+        raise OptionsError(f"The table [model] cannot be used: {join_errors(faults)}.")
     scratch = corpus.scratch()
     for name in STAGES:
         stage = getattr(config, name)

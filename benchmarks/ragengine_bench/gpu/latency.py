@@ -124,7 +124,7 @@ def theirs(models: Models, name: str, dtype: str, marginalize: str) -> Contender
 
 def _settings(models: Models, precision: Any) -> dict[str, Any]:
     bundle = str(models.bundle(precision))
-    return {"bundle": bundle, "threads": models.plan.threads, "device": models.plan.device, "fixed": True}
+    return {"bundle": bundle, "threads": models.plan.threads, "device": models.plan.device, "static": True}
 
 
 def _by_turns(

@@ -98,7 +98,7 @@ def load_generator(
     """A generator; ``fixed`` takes the decoder that a GPU has on a CPU too."""
     generator = Generator.load(bundle, device, threads, cuda_graphs=cuda_graphs)
     if fixed and device == "cpu":
-        generator._model = GeneratorModel(generator.bundle, device="cpu", threads=threads, decoder="fixed")
+        generator._model = GeneratorModel(generator.bundle, device="cpu", threads=threads, decoder="static")
     return generator
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ragengine.bundle.checks import bundle_faults
+from ragengine.bundle.checks import bundle_errors
 from ragengine.bundle.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -14,7 +14,6 @@ from ragengine.bundle.manifest import (
 )
 from ragengine.errors import BundleError
 from ragengine.storage import folders
-from ragengine.storage.schema import told
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Bundle:
         )
         bundle = cls(folder, manifest)
         folders.check_files(folder, manifest.files, BundleError, needed=bundle._needed(), verify=verify)
-        if faults := bundle_faults(folder, manifest):
-            raise BundleError(f"{folder} does not fit together: {told(faults)}; export it again.")
+        if faults := bundle_errors(folder, manifest):
+            raise BundleError(f"{folder} does not fit together: {join_errors(faults)}; export it again.")
         return bundle
 
     def file(self, *parts: str) -> Path:

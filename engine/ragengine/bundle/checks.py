@@ -16,7 +16,7 @@ from ragengine.bundle.onnx_reader import (
     TYPE_NAMES,
     Graph,
     Value,
-    external_faults,
+    external_data_errors,
     read_graph,
 )
 from ragengine.bundle.signatures import Signature, generator_signatures, text_encoder_signature
@@ -34,7 +34,7 @@ Graphs: TypeAlias = Mapping[str, Graph]
 """Readable graphs of a bundle by their names in it."""
 
 
-def bundle_faults(folder: Path, manifest: "BundleManifest") -> list[str]:
+def bundle_errors(folder: Path, manifest: "BundleManifest") -> list[str]:
     """Everything in which the files of a bundle differ from its manifest or from each other.
 
     The files are there, as :func:`ragengine.storage.folders.check_files` has found.
@@ -50,7 +50,7 @@ def bundle_faults(folder: Path, manifest: "BundleManifest") -> list[str]:
     return list(dict.fromkeys(faults))  # two encoders may share their files, and the faults of these
 
 
-def option_faults(options: GenerationOptions, spec: "GeneratorSpec") -> list[str]:
+def option_errors(options: GenerationOptions, spec: "GeneratorSpec") -> list[str]:
     """What a generator cannot follow of options that are right by themselves; each with its limit."""
     faults = []
     if options.longest > spec.max_positions:
@@ -74,7 +74,7 @@ def _read_graphs(folder: Path, manifest: "BundleManifest", faults: list[str]) ->
         graph = read_graph(folder / name, faults, name) if name.endswith(".onnx") else None
         if graph is not None:
             beside = sizes[name.rpartition("/")[0]]
-            faults += [f"{name}: {fault}" for fault in external_faults(graph, beside)]
+            faults += [f"{name}: {fault}" for fault in external_data_errors(graph, beside)]
             graphs[name] = graph
     return graphs
 
@@ -221,4 +221,4 @@ def _default_option_faults(manifest: "BundleManifest") -> Iterator[str]:
     except OptionsError as reason:
         yield f"generation: {str(reason).rstrip('.')}"
         return
-    yield from (f"generation.{fault}" for fault in option_faults(options, manifest.generator))
+    yield from (f"generation.{fault}" for fault in option_errors(options, manifest.generator))

@@ -2,7 +2,7 @@
 
 An ONNX graph can name other files: every tensor, wherever it is, may say that its numbers are "external", in
 a file at a path, at an offset (or, to onnxruntime, at an address of memory).  :func:`read_graph` finds them
-all; :func:`external_faults` says which of them are not simply a part of a listed file beside the graph.
+all; :func:`external_data_errors` says which of them are not simply a part of a listed file beside the graph.
 
 The graphs that ragengine writes need no functions, no training info and no operators but ONNX's and
 onnxruntime's own, so a file that has any of these is refused.
@@ -91,7 +91,7 @@ def read_graph(path: Path, faults: list[str], name: str) -> Graph | None:
     return found[0] if len(faults) == before else None
 
 
-def external_faults(graph: Graph, sizes: Mapping[str, int]) -> list[str]:
+def external_data_errors(graph: Graph, sizes: Mapping[str, int]) -> list[str]:
     """What is wrong with a graph's references to other files.
 
     ``sizes`` are the listed files of the graph's folder, by name, in bytes: only these may be named, plainly.

@@ -44,17 +44,17 @@ def generator_signatures(spec: "GeneratorSpec", number: int) -> dict[str, Signat
     return {
         "encoder.onnx": encoder,
         "cross.onnx": cross,
-        "decoder.onnx": _growing_decoder(spec, number),
-        "step.onnx": _fixed_decoder(spec, number),
+        "decoder.onnx": _dynamic_decoder(spec, number),
+        "step.onnx": _static_decoder(spec, number),
     }
 
 
-def _growing_decoder(spec: "GeneratorSpec", number: int) -> Signature:
+def _dynamic_decoder(spec: "GeneratorSpec", number: int) -> Signature:
     inputs = _step_inputs(spec, number) | {"context_attention_mask": Value(INT64, ("Q", "D", "S"))}
     return Signature(inputs, _step_outputs(spec, number))
 
 
-def _fixed_decoder(spec: "GeneratorSpec", number: int) -> Signature:
+def _static_decoder(spec: "GeneratorSpec", number: int) -> Signature:
     shapes = {"each_document": 4, "by_row": 3, "by_question": 4, "past_bias": 4, "candidates": 3}
     shapes |= {"probes": 4, "update": 4}
     inputs = _step_inputs(spec, number) | {

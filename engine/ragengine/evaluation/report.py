@@ -59,7 +59,7 @@ def value_table(measured: Sequence[Measured], names: Sequence[str]) -> DoubleArr
     return np.array([[one.values.get(name, np.nan) for name in names] for one in measured], np.float64)
 
 
-def bleu_table(measured: Sequence[Measured]) -> NDArray[np.float64]:
+def bleu_table(measured: Sequence[Measured]) -> DoubleArray:
     """What BLEU adds up, [N, 10] (`bleu_statistics`), of questions whose answers are `Question.worded`."""
     answers = [one.prediction.text.strip() for one in measured]
     return bleu_statistics(answers, [one.question.answers for one in measured])

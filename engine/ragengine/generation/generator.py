@@ -9,9 +9,9 @@ import numpy as np
 
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.bundle import Bundle
-from ragengine.bundle.checks import option_faults
+from ragengine.bundle.checks import option_errors
 from ragengine.errors import InputError, OptionsError
-from ragengine.generation.decoders.base import Reading
+from ragengine.generation.decoders.base import EncodedDocuments
 from ragengine.generation.marginalization import (
     Marginalize,
     beam_weights,
@@ -30,7 +30,7 @@ from ragengine.generation.search.prefix_trie import output_log_probs
 from ragengine.generation.search.rag_sequence import fast, search_by_document, thorough
 from ragengine.generation.search.rules import AllowedTokens, Rules
 from ragengine.generation.search.sampling import greedy_tokens, sample
-from ragengine.generation.search.step import Stepper
+from ragengine.generation.search.step import SearchStep
 from ragengine.generation.validation import (
     checked_allowed,
     checked_contexts,
@@ -195,10 +195,10 @@ class Generator(Resource):
             raise InputError(f"{len(ids)} questions cannot stream together; stream one at a time.")
         self._questions_at_once(ids.shape, options)
         reading, prior, rules = self._started(ids, mask, scores, options, None, stop)
-        return self._streamed(Stepper(self._model, reading, prior, rules), prior, options)
+        return self._streamed(SearchStep(self._model, reading, prior, rules), prior, options)
 
     def _streamed(
-        self, stepper: Stepper, prior: FloatArray, options: GenerationOptions
+        self, stepper: SearchStep, prior: FloatArray, options: GenerationOptions
     ) -> Iterator[StreamedToken]:
         self._check_process()
         taken = np.empty((1, 1, 0, prior.shape[1]), np.float32)
@@ -296,7 +296,7 @@ class Generator(Resource):
     @while_open
     def check_options(self, options: GenerationOptions) -> None:
         """Refuse options that this model cannot follow; the message names every limit."""
-        if faults := option_faults(checked_kind(options), self._model.spec):
+        if faults := option_errors(checked_kind(options), self._model.spec):
             raise OptionsError(f"Generation options do not fit the model: {'; '.join(faults)}.")
 
     def _release(self) -> None:
@@ -328,20 +328,22 @@ class Generator(Resource):
             found += [output for (output,) in output_log_probs(self._model, own, rows, starts)]
         return np.stack(found)
 
-    def _by_document(self, reading: Reading, prior: FloatArray, rules: Rules) -> list[list[Output]]:
+    def _by_document(self, reading: EncodedDocuments, prior: FloatArray, rules: Rules) -> list[list[Output]]:
         found = search_by_document(self._model, reading, rules, prior.shape[1])
         if rules.options.search == "fast":
             return fast(found, prior, rules.options)
         return thorough(self._model, reading, found, prior, rules.options)
 
-    def _over_the_marginal(self, reading: Reading, prior: FloatArray, rules: Rules) -> list[list[Output]]:
+    def _over_the_marginal(
+        self, reading: EncodedDocuments, prior: FloatArray, rules: Rules
+    ) -> list[list[Output]]:
         """One search over log Σ_z weight(z) p(y_t | x, z, y_<t): RAG-Token, and RAG-Sequence jointly."""
         options = rules.options
         if options.do_sample and options.num_beams == 1:
-            return sample(Stepper(self._model, reading, prior, rules))
+            return sample(SearchStep(self._model, reading, prior, rules))
         if options.marginalize == "sequence":  # the best are chosen at the end, by their likelihood
             rules = replace(rules, options=replace(options, num_return_sequences=options.num_beams))
-        return beam_search(Stepper(self._model, reading, prior, rules))
+        return beam_search(SearchStep(self._model, reading, prior, rules))
 
     def _started(
         self,
@@ -351,7 +353,7 @@ class Generator(Resource):
         options: GenerationOptions,
         allowed_tokens: AllowedTokens | None,
         stop: Stop,
-    ) -> tuple[Reading, FloatArray, Rules]:
+    ) -> tuple[EncodedDocuments, FloatArray, Rules]:
         """Read the documents and set up the rules of the search."""
         prior = log_prior(doc_scores)
         # What the mask hides is no token: how far a batch is padded must not change an answer.

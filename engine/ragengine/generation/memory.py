@@ -4,7 +4,6 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.errors import InputError, MemoryLimitError
 from ragengine.generation.batching import ROWS
-from ragengine.messages import shown
 from ragengine.runtime.memory import available_memory, resident_bytes
 
 _FLOAT = 4  # bytes
@@ -32,7 +31,7 @@ def working_bytes(spec: GeneratorSpec, n_docs: int, source: int, beams: int, tar
 def check_weights_fit(bundle: Bundle, limit: int) -> None:
     """Refuse, before anything is loaded, a bundle whose weights alone are over ``limit`` bytes."""
     if not isinstance(limit, int) or isinstance(limit, bool):
-        raise InputError(f"memory_limit is {shown(limit)}; it must be a whole number of bytes, or None.")
+        raise InputError(f"memory_limit is {short_repr(limit)}; it must be a whole number of bytes, or None.")
     listed = bundle.manifest.files
     folders = {bundle.manifest.question_encoder.path, bundle.manifest.generator.path}
     weights = sum(listed[f"{folder}/weights.bin"].size for folder in folders)

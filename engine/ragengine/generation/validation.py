@@ -12,7 +12,6 @@ from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.errors import InputError, OptionsError
 from ragengine.generation.marginalization import Marginalize
 from ragengine.generation.search.rules import AllowedTokens
-from ragengine.messages import shown
 
 
 def checked_contexts(
@@ -61,7 +60,7 @@ def checked_marginalize(marginalize: Any, default: Marginalize) -> Marginalize:
     if marginalize is None:
         return default
     if not isinstance(marginalize, str) or marginalize not in ("token", "sequence"):
-        raise OptionsError(f"marginalize is {shown(marginalize)}, it must be 'token' or 'sequence'.")
+        raise OptionsError(f"marginalize is {short_repr(marginalize)}, it must be 'token' or 'sequence'.")
     return "token" if marginalize == "token" else "sequence"
 
 
@@ -103,7 +102,7 @@ def numbered_from(first: int, allowed_tokens: AllowedTokens | None) -> AllowedTo
 
 def _no_tokens(found: Any, question: int) -> InputError:
     return InputError(
-        f"prefix_allowed_tokens_fn returned {shown(found)} for question {question}; it must return token ids."
+        f"prefix_allowed_tokens_fn returned {short_repr(found)} for question {question}; it must return token ids."
     )
 
 

@@ -11,11 +11,10 @@ import numpy as np
 from ragengine.arrays import FloatArray
 from ragengine.errors import IndexFolderError, InputError
 from ragengine.generation.marginalization import log_prior
-from ragengine.messages import shown
 from ragengine.results import Document
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.runtime.cancellation import Stop
-from ragengine.validation import checked_text, listed
+from ragengine.validation import as_list, checked_text
 
 Documents: TypeAlias = list[list[Document]]
 
@@ -58,7 +57,9 @@ def prune(documents: Documents, threshold: float | None) -> tuple[Documents, Doc
     if threshold is None:
         return documents, [[] for _ in documents]
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-        raise InputError(f"doc_pruning is {shown(threshold)}; it must be a prior probability, from 0 to 1.")
+        raise InputError(
+            f"doc_pruning is {short_repr(threshold)}; it must be a prior probability, from 0 to 1."
+        )
     kept, pruned = [], []
     for found in documents:
         limit = min(threshold, max(document.prior or 0.0 for document in found))
@@ -74,7 +75,7 @@ def given_documents(documents: Any, questions: int, *, single: bool) -> Document
     """
     if documents is None:
         return None
-    lists = [documents] if single else listed(documents, "documents", _LISTS)
+    lists = [documents] if single else as_list(documents, "documents", _LISTS)
     if len(lists) != questions:
         raise InputError(f"documents has {len(lists)} lists for {questions} questions; give one each.")
     return [_checked_documents(given, question) for question, given in enumerate(lists)]
@@ -99,7 +100,7 @@ def scored(
 
 
 def _checked_documents(given: Any, question: int) -> list[Document]:
-    documents = listed(given, f"documents of question {question}", _LISTS)
+    documents = as_list(given, f"documents of question {question}", _LISTS)
     if not documents:
         raise InputError(f"documents of question {question} is empty; give at least one Document.")
     for place, document in enumerate(documents):
@@ -110,7 +111,7 @@ def _checked_documents(given: Any, question: int) -> list[Document]:
             checked_text(f"The {name} of document {place} of question {question}", getattr(document, name))
         if not _is_score(document.score):
             raise InputError(
-                f"{what} has the score {shown(document.score)}; it must be a number that float32 holds, -inf "
+                f"{what} has the score {short_repr(document.score)}; it must be a number that float32 holds, -inf "
                 "to leave the document out, or None."
             )
     if len({document.score is None for document in documents}) > 1:

@@ -8,7 +8,6 @@ import numpy as np
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.errors import InputError, OptionsError
-from ragengine.messages import shown
 from ragengine.options import GenerationOptions
 from ragengine.tokenization import Tokenizer
 
@@ -43,7 +42,7 @@ def build_labels(
     for output, row in zip(outputs, rows, strict=True):
         if spec.pad_token_id in row:
             raise InputError(
-                f"The answer {shown(output)} holds the pad token {spec.pad_token_id}, which is never scored; "
+                f"The answer {short_repr(output)} holds the pad token {spec.pad_token_id}, which is never scored; "
                 "leave it out."
             )
     labels = np.full((len(rows), 1 + longest), spec.pad_token_id, np.int64)

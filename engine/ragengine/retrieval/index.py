@@ -24,7 +24,6 @@ from ragengine.retrieval.vector_index import SearchResult, VectorIndex
 from ragengine.runtime.lifecycle import OneProcess, awaited_at_exit
 from ragengine.storage import folders
 from ragengine.storage.npy import open_vectors
-from ragengine.storage.schema import told
 
 _ROWS_AT_ONCE = 16384
 _NORM_ROUNDING = 1e-3
@@ -247,7 +246,7 @@ def _open_parts(folder: Path, manifest: IndexManifest) -> tuple[VectorIndex, Pas
         faiss_index = read_faiss(folder / FAISS_FILE, mapped=True)
         faults = [*_misfits(manifest, vectors, faiss_index, store), *_question_faults(folder, manifest)]
         if faults:
-            raise IndexFolderError(f"{folder} is damaged: {told(faults)}; build the index again.")
+            raise IndexFolderError(f"{folder} is damaged: {join_errors(faults)}; build the index again.")
         try:
             searcher = VectorIndex(faiss_index, vectors, manifest.max_norm, manifest.search)
         except InputError as reason:

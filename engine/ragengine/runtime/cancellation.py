@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 from ragengine.errors import CancelledError, DeadlineError, InputError
-from ragengine.messages import shown
 from ragengine.runtime.lifecycle import check_interpreter
 
 
@@ -21,7 +20,7 @@ class Stop:
     def __init__(self, deadline: float | None = None, cancel: threading.Event | None = None) -> None:
         if deadline is not None and not (_is_number(deadline) and deadline > 0):
             raise InputError(
-                f"deadline is {shown(deadline)}; it must be a number of seconds above 0, or None."
+                f"deadline is {short_repr(deadline)}; it must be a number of seconds above 0, or None."
             )
         if cancel is not None and not callable(getattr(cancel, "is_set", None)):
             raise InputError(f"cancel is {type(cancel).__name__}; it must be a threading.Event, or None.")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.errors import BundleError, DependencyError, DeviceError, GraphOutputError, InputError
-from ragengine.messages import one_line, shown
+from ragengine.messages import one_line
 from ragengine.runtime.devices import ResolvedDevice
 from ragengine.runtime.lifecycle import leak_in_forks
 
@@ -107,7 +107,7 @@ def _check_threads(threads: Any) -> None:
     whole = isinstance(threads, int) and not isinstance(threads, bool)
     if threads is not None and not (whole and 1 <= threads <= MOST_THREADS):
         raise InputError(
-            f"threads is {shown(threads)}; it must be a whole number from 1 to {MOST_THREADS}, or None."
+            f"threads is {short_repr(threads)}; it must be a whole number from 1 to {MOST_THREADS}, or None."
         )
 
 

@@ -26,7 +26,7 @@ from ragengine.storage.atomic import (
     replaced_file,
     retired,
 )
-from ragengine.storage.schema import Hash, Range, parse, told
+from ragengine.storage.schema import Hash, Range, parse
 from ragengine.storage.strict_json import read_json
 
 MANIFEST = "manifest.json"
@@ -248,7 +248,7 @@ def read_manifest(
     faults: list[str] = []
     manifest = parse(cls, content, faults)
     if manifest is None:
-        raise error(f"{path} is damaged: {told(faults)}; write or copy the folder again.")
+        raise error(f"{path} is damaged: {join_errors(faults)}; write or copy the folder again.")
     return manifest
 
 
@@ -278,7 +278,7 @@ def check_files(
         if fault is not None:
             faults.append(fault)
     if faults:
-        raise error(f"{folder} is damaged: {told(faults)}; write or copy it again.")
+        raise error(f"{folder} is damaged: {join_errors(faults)}; write or copy it again.")
 
 
 def _file_fault(folder: Path, name: str, entry: FileEntry, *, hashes: bool) -> str | None:

@@ -79,7 +79,7 @@ def parse(cls: type[T], data: object, faults: list[str], path: str = "") -> T | 
     return cls(**values) if len(faults) == before else None
 
 
-def told(faults: Sequence[str]) -> str:
+def join_errors(faults: Sequence[str]) -> str:
     """Faults in one clause; of very many, which have one cause, the first ones and their number."""
     more = len(faults) - _MOST_TOLD
     return "; ".join(faults[:_MOST_TOLD]) + (f"; and {more} more faults" if more > 0 else "")

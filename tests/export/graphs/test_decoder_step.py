@@ -15,7 +15,7 @@ from ragengine.bundle.device import graph_device
 from ragengine.bundle.manifest import STEP_GRAPH
 from ragengine.errors import DeviceError
 from ragengine.generation.decoders.buckets import Bucket
-from ragengine.generation.decoders.static import FixedDecoder, Workspace, _shapes
+from ragengine.generation.decoders.static import StaticDecoder, Workspace, _shapes
 from ragengine.generation.model import GeneratorModel
 from ragengine_export import export_checkpoint
 from tests.support.cuda_kernels import KERNELS
@@ -68,8 +68,8 @@ def type_name(number: int) -> str:
 
 def host_inputs(bundle: Bundle) -> set[str]:
     """The graph inputs that the engine binds in the host's memory."""
-    decoder = GeneratorModel(bundle, device="cpu", decoder="fixed")._decoder
-    assert isinstance(decoder, FixedDecoder)
+    decoder = GeneratorModel(bundle, device="cpu", decoder="static")._decoder
+    assert isinstance(decoder, StaticDecoder)
     return set(_shapes(Workspace(decoder, Bucket(1, 1, 1, 32, 16)), 16, 1))
 
 
@@ -164,7 +164,7 @@ def test_large_numbers_stay_finite_and_close(tmp_path: Path) -> None:
             None, tmp_path / precision, precision, question_encoder=dpr, generator=bart, check=False
         )
         opened = Bundle.open(tmp_path / precision)
-        for decoder in ("growing", "fixed"):
+        for decoder in ("dynamic", "static"):
             outputs[precision, decoder] = _log_probs(
                 GeneratorModel(opened, device="cpu", decoder=decoder), ids
             )
@@ -172,7 +172,7 @@ def test_large_numbers_stay_finite_and_close(tmp_path: Path) -> None:
     assert largest > 65504
     for (precision, decoder), found in outputs.items():
         assert np.isfinite(found).all(), (precision, decoder)
-        assert np.abs(found - outputs["fp32", "growing"]).max() < (1e-3 if precision == "fp32" else 0.5)
+        assert np.abs(found - outputs["fp32", "dynamic"]).max() < (1e-3 if precision == "fp32" else 0.5)
 
 
 def _log_probs(model: GeneratorModel, ids: Any) -> Any:

@@ -1,7 +1,7 @@
 """What both decoders take and give: encoded documents, and one step of the beams that read them.
 
-Two decoders compute the same step.  :mod:`.growing` lets the past grow, which is fastest on a CPU;
-:mod:`.fixed` has room for a whole search from the start, which a CUDA graph needs.
+Two decoders compute the same step.  :mod:`.dynamic` lets the past grow, which is fastest on a CPU;
+:mod:`.static` has room for a whole search from the start, which a CUDA graph needs.
 """
 
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ MIXTURE_OUTPUTS = (
 
 
 @dataclass(frozen=True)
-class Reading:
+class EncodedDocuments:
     """D encoded documents for each of Q questions; searches share it and leave it as it is.
 
     context_attention_mask  int64 [Q, D, S]
@@ -36,7 +36,7 @@ class Reading:
     memory: dict[str, OrtValue]
     stop: Stop = NEVER
 
-    def by_document(self) -> "Reading":
+    def by_document(self) -> "EncodedDocuments":
         """The same documents as Q·D questions of one document each."""
         q, d, s = self.context_attention_mask.shape
         return replace(self, context_attention_mask=self.context_attention_mask.reshape(q * d, 1, s))
@@ -100,7 +100,7 @@ class Decoding(Protocol):
     which of them each beam continues, so that no beam's cache is ever reordered.
     """
 
-    reading: Reading
+    reading: EncodedDocuments
     length: int
     """T, the tokens that each beam has read."""
 

@@ -6,14 +6,14 @@ import numpy as np
 
 from ragengine.arrays import BoolArray
 from ragengine.bundle.manifest import GeneratorSpec
-from ragengine.generation.decoders.base import MIXTURE_OUTPUTS, Reading, Step, StepInputs, inherited
+from ragengine.generation.decoders.base import MIXTURE_OUTPUTS, EncodedDocuments, Step, StepInputs, inherited
 from ragengine.runtime.sessions import InferenceSession, OrtValue, run_bound, to_device
 
 _SMALL_PAST = 8  # tokens; less is not worth copying
 
 
-class GrowingDecoder:
-    """The sessions of the growing decoder.  Stateless, so threads may share it."""
+class DynamicDecoder:
+    """The sessions of the dynamic decoder.  Stateless, so threads may share it."""
 
     def __init__(self, cross: InferenceSession, decoder: InferenceSession, spec: GeneratorSpec) -> None:
         self._cross = cross
@@ -29,14 +29,19 @@ class GrowingDecoder:
         outputs = [value.name for value in self._cross.get_outputs()]
         return run_bound(self._cross, {"states": states}, dict.fromkeys(outputs, "cpu"))
 
-    def start(self, reading: Reading) -> "GrowingPast":
+    def start(self, reading: EncodedDocuments) -> "DynamicPast":
         """Beams that have read nothing yet."""
         q, d, _ = reading.context_attention_mask.shape
         empty = np.empty((q * d, self._spec.num_heads, 0, self._spec.head_size), self.dtype)
-        return GrowingPast(self, reading, dict.fromkeys(self._past, to_device(empty, "cpu")))
+        return DynamicPast(self, reading, dict.fromkeys(self._past, to_device(empty, "cpu")))
 
     def run(
-        self, reading: Reading, past: dict[str, OrtValue], own_past: BoolArray, length: int, step: StepInputs
+        self,
+        reading: EncodedDocuments,
+        past: dict[str, OrtValue],
+        own_past: BoolArray,
+        length: int,
+        step: StepInputs,
     ) -> tuple[Step, dict[str, OrtValue]]:
         """One step after ``past`` [Q·D, H, P, K]; returns it with the past [Q·D, H, P+B, K] of the next."""
         arrays = {
@@ -55,14 +60,14 @@ class GrowingDecoder:
         return Step(*(outputs[name].numpy() for name in MIXTURE_OUTPUTS)), present
 
 
-class GrowingPast:
+class DynamicPast:
     """A :class:`~ragengine.generation.decoders.base.Decoding` whose past grows.
 
     past      each layer's self-attention key and value, [Q·D, H, P, K]
     own_past  bool [Q, B, P]
     """
 
-    def __init__(self, decoder: GrowingDecoder, reading: Reading, past: dict[str, OrtValue]) -> None:
+    def __init__(self, decoder: DynamicDecoder, reading: EncodedDocuments, past: dict[str, OrtValue]) -> None:
         self.reading = reading
         self.length = 0
         self._decoder = decoder

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ragengine.arrays import BoolArray, IntArray
 from ragengine.bundle.manifest import GeneratorSpec
-from ragengine.generation.decoders.base import MIXTURE_OUTPUTS, Reading, Step, StepInputs, inherited
+from ragengine.generation.decoders.base import MIXTURE_OUTPUTS, EncodedDocuments, Step, StepInputs, inherited
 from ragengine.generation.decoders.buckets import NOT_CAPTURED, Bucket, GraphNumbers, power_of_two
 from ragengine.runtime.devices import ResolvedDevice
 from ragengine.runtime.sessions import (
@@ -32,7 +32,7 @@ Values: TypeAlias = dict[str, OrtValue]
 _LEAST_CANDIDATES = 16
 
 
-class FixedDecoder:
+class StaticDecoder:
     """The sessions of the fixed decoder and its workspaces.  Threads may share it.
 
     onnxruntime keeps the CUDA graphs that a thread captures with that thread, so all steps run in one.
@@ -61,11 +61,11 @@ class FixedDecoder:
         """The encoder's states [Q·D, S, d_model]: keys and values are made where a search needs them."""
         return {"states": states}
 
-    def start(self, reading: Reading, beams: int, steps: int) -> "FixedPast":
+    def start(self, reading: EncodedDocuments, beams: int, steps: int) -> "StaticPast":
         """Up to ``beams`` beams a question that have read nothing yet, with room for ``steps`` steps."""
         q, d, s = reading.context_attention_mask.shape
         workspace = self._taken(Bucket.holding(q, d, beams, s, steps))
-        past = FixedPast(workspace, reading)
+        past = StaticPast(workspace, reading)
         weakref.finalize(past, self._give_back, workspace).atexit = False
         workspace.worker.submit(workspace.read, reading, self._cross).result()
         return past
@@ -90,12 +90,12 @@ class Workspace:
     past          each layer's self-attention key and value, [Q·D, H, P, K], written in place
     """
 
-    def __init__(self, decoder: FixedDecoder, bucket: Bucket) -> None:
+    def __init__(self, decoder: StaticDecoder, bucket: Bucket) -> None:
         self.bucket = bucket
         self.worker = decoder.worker
         self.session, self.spec, self.device = decoder.step_session, decoder.spec, decoder.device
         self._graphs = decoder.graphs
-        self._exchanges: dict[tuple[int, int], Exchange] = {}
+        self._exchanges: dict[tuple[int, int], StepBuffers] = {}
         self._dtype, s = decoder.dtype, bucket.source
         self.context_bias = to_device(np.zeros((bucket.rows, 1, bucket.beams, s), self._dtype), self.device)
         # Zeros, not whatever the memory holds: what is masked must still be finite.
@@ -114,7 +114,7 @@ class Workspace:
     def is_captured(self) -> bool:
         return any(exchange.graph != NOT_CAPTURED for exchange in self._exchanges.values())
 
-    def read(self, reading: Reading, cross: InferenceSession) -> None:
+    def read(self, reading: EncodedDocuments, cross: InferenceSession) -> None:
         """Make the keys and values of the documents, in place; the rows of padded questions stay."""
         q, d, s = reading.context_attention_mask.shape
         bias = np.zeros((self.bucket.rows, 1, self.bucket.beams, s), self._dtype)
@@ -128,22 +128,22 @@ class Workspace:
             bind_memory(binding.bind_output, name, value, self.device, shape=shape)
         run_binding(cross, binding)
 
-    def exchange(self, candidates: int, probes: int) -> "Exchange":
+    def exchange(self, candidates: int, probes: int) -> "StepBuffers":
         """The buffers for at least so many candidates a question and probes a beam."""
         most = self.bucket.beams * self.spec.vocab_size
         sizes = min(power_of_two(max(candidates, _LEAST_CANDIDATES)), most), power_of_two(probes)
         if sizes not in self._exchanges:
-            self._exchanges[sizes] = Exchange(self, *sizes, graph=self._graphs.take(self.bucket))
+            self._exchanges[sizes] = StepBuffers(self, *sizes, graph=self._graphs.take(self.bucket))
         return self._exchanges[sizes]
 
 
-class FixedPast:
+class StaticPast:
     """A :class:`~ragengine.generation.decoders.base.Decoding` in a workspace.
 
     Step t writes the tokens of beam b at slot t·B + b of the past; ``own_past`` bool [Q, B, P].
     """
 
-    def __init__(self, workspace: Workspace, reading: Reading) -> None:
+    def __init__(self, workspace: Workspace, reading: EncodedDocuments) -> None:
         self.reading = reading
         self.length = 0
         self._workspace = workspace
@@ -202,7 +202,7 @@ class Buffer:
         }
 
 
-class Exchange:
+class StepBuffers:
     """A step of one workspace for a number of candidates and probes: bound once, run many times.
 
     ``graph`` is the number of its CUDA graph: onnxruntime captures its first run and replays it after.

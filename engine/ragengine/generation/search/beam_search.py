@@ -17,11 +17,11 @@ from ragengine.generation.search.beams import Beams
 from ragengine.generation.search.candidates import DEAD
 from ragengine.generation.search.outputs import Output
 from ragengine.generation.search.sampling import Sampler
-from ragengine.generation.search.step import Stepper
+from ragengine.generation.search.step import SearchStep
 from ragengine.options import GenerationOptions
 
 
-def beam_search(stepper: Stepper) -> list[list[Output]]:
+def beam_search(stepper: SearchStep) -> list[list[Output]]:
     """The best outputs of Q questions, at most ``num_return_sequences`` each, best first.
 
     Fewer where fewer were found.  With ``do_sample`` the candidates are drawn instead of taken from the top

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ragengine.arrays import FloatArray, IntArray
-from ragengine.generation.decoders.base import Reading
+from ragengine.generation.decoders.base import EncodedDocuments
 from ragengine.generation.model import GeneratorModel
 
 
@@ -33,7 +33,7 @@ class _Level:
 
 def output_log_probs(
     model: GeneratorModel,
-    reading: Reading,
+    reading: EncodedDocuments,
     outputs: Sequence[Sequence[IntArray]],
     start_tokens: Sequence[int],
 ) -> list[list[FloatArray]]:

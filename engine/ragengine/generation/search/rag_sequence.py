@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.arrays import FloatArray
-from ragengine.generation.decoders.base import Reading
+from ragengine.generation.decoders.base import EncodedDocuments
 from ragengine.generation.marginalization import logsumexp
 from ragengine.generation.model import GeneratorModel
 from ragengine.generation.search.beam_search import beam_search
@@ -23,20 +23,22 @@ from ragengine.generation.search.outputs import Output
 from ragengine.generation.search.prefix_trie import output_log_probs
 from ragengine.generation.search.rules import Rules
 from ragengine.generation.search.sampling import sample
-from ragengine.generation.search.step import Stepper
+from ragengine.generation.search.step import SearchStep
 from ragengine.options import GenerationOptions
 
 Found: TypeAlias = list[list[Output]]
 """For each document of a question the outputs its own search found, best first."""
 
 
-def search_by_document(model: GeneratorModel, reading: Reading, rules: Rules, n_docs: int) -> list[Found]:
+def search_by_document(
+    model: GeneratorModel, reading: EncodedDocuments, rules: Rules, n_docs: int
+) -> list[Found]:
     """Y(z) for every document of every question, all in one batch: [Q][D][num_beams]."""
     options = rules.options
     alone = replace(options, marginalize="token", num_return_sequences=options.paths)
     single = reading.by_document()
     rows = single.context_attention_mask.shape[0]
-    stepper = Stepper(model, single, np.zeros((rows, 1), np.float32), rules.by_document(alone))
+    stepper = SearchStep(model, single, np.zeros((rows, 1), np.float32), rules.by_document(alone))
     search = sample if options.do_sample and options.num_beams == 1 else beam_search
     outputs = search(stepper)
     return [outputs[start : start + n_docs] for start in range(0, rows, n_docs)]
@@ -44,7 +46,7 @@ def search_by_document(model: GeneratorModel, reading: Reading, rules: Rules, n_
 
 def thorough(
     model: GeneratorModel,
-    reading: Reading,
+    reading: EncodedDocuments,
     found: list[Found],
     log_prior: FloatArray,
     options: GenerationOptions,

@@ -15,7 +15,7 @@ from ragengine.generation.marginalization import logsumexp, token_log_probs, tok
 from ragengine.generation.search.beams import Beams
 from ragengine.generation.search.candidates import DEAD, Candidates
 from ragengine.generation.search.outputs import Output, no_output
-from ragengine.generation.search.step import Stepper
+from ragengine.generation.search.step import SearchStep
 from ragengine.options import GenerationOptions
 
 OUT = np.float32(-np.inf)
@@ -173,7 +173,7 @@ def _normalised(scores: FloatArray) -> FloatArray:
     return scores - logsumexp(scores, axis=scores.ndim - 1)[..., None]
 
 
-def sample(stepper: Stepper) -> list[list[Output]]:
+def sample(stepper: SearchStep) -> list[list[Output]]:
     """``num_return_sequences`` independent draws of y from p(y | x) for each of Q questions.
 
     In the order drawn; the score is the model's log-probability over length ** length_penalty.  Fewer where
@@ -215,7 +215,7 @@ def _scored(output: Output, log_prior: NDArray[np.float32], options: GenerationO
     return replace(output, score=log_prob / len(output.token_ids) ** options.length_penalty)
 
 
-def greedy_tokens(stepper: Stepper) -> Iterator[Candidates]:
+def greedy_tokens(stepper: SearchStep) -> Iterator[Candidates]:
     """The tokens of a greedy search of one question, each as it is found.
 
     Raises :class:`OptionsError` where the rules leave no token.

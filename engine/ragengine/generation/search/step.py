@@ -1,17 +1,19 @@
 """One step of a search: ask the model, apply the rules."""
 
 from ragengine.arrays import FloatArray, IntArray
-from ragengine.generation.decoders.base import Reading
+from ragengine.generation.decoders.base import EncodedDocuments
 from ragengine.generation.marginalization import beam_weights
 from ragengine.generation.model import GeneratorModel
 from ragengine.generation.search.candidates import Candidates, probe_ids, ruled
 from ragengine.generation.search.rules import Rules
 
 
-class Stepper:
+class SearchStep:
     """The model under a search's rules: its beams over a reading, which decode one token a step."""
 
-    def __init__(self, model: GeneratorModel, reading: Reading, log_prior: FloatArray, rules: Rules) -> None:
+    def __init__(
+        self, model: GeneratorModel, reading: EncodedDocuments, log_prior: FloatArray, rules: Rules
+    ) -> None:
         """``log_prior`` is log p(z | x), float32 [Q, D], of the documents that ``reading`` has read."""
         self.log_prior = log_prior
         self.rules = rules

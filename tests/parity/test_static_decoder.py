@@ -1,6 +1,6 @@
-"""The decoder of fixed capacity, which CUDA graphs need, gives what the growing one gives, token for token.
+"""The decoder of static capacity, which CUDA graphs need, gives what the dynamic one gives, token for token.
 
-Both run on the CPU here, the fixed one through the very code that a GPU runs: buckets, bound buffers, a past
+Both run on the CPU here, the static one through the very code that a GPU runs: buckets, bound buffers, a past
 written in place.
 """
 
@@ -26,7 +26,7 @@ from ragengine.generation.decoders.buckets import (
     padded_source,
     power_of_two,
 )
-from ragengine.generation.decoders.static import FixedDecoder, Workspace
+from ragengine.generation.decoders.static import StaticDecoder, Workspace
 from ragengine.generation.model import GeneratorModel
 from ragengine.results import Hypothesis
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
@@ -41,7 +41,7 @@ SIZES = [(1, 1, 7), (1, 5, 33), (3, 2, 20)]
 
 @pytest.fixture(scope="module", params=[1301, 1302])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("fixed")
+    folder = tmp_path_factory.mktemp("static")
     spec = random_spec(request.param, vocab_size=V, forced_bos=False, forced_eos=False)
     checkpoint = write_checkpoint(spec, folder)
     export_checkpoint(checkpoint.source, folder / "bundle", precision="fp32", check=False)
@@ -49,14 +49,14 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def growing(bundle: Bundle) -> Generator:
+def dynamic(bundle: Bundle) -> Generator:
     return Generator(bundle, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def fixed(bundle: Bundle) -> Generator:
+def static(bundle: Bundle) -> Generator:
     generator = Generator(bundle, device="cpu")
-    generator._model = GeneratorModel(bundle, device="cpu", decoder="fixed")
+    generator._model = GeneratorModel(bundle, device="cpu", decoder="static")
     return generator
 
 
@@ -88,47 +88,49 @@ def assert_same(ours: list[list[Hypothesis]], expected: list[list[Hypothesis]]) 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("name", OPTIONS | FULL)
-def test_token_for_token(growing: Generator, fixed: Generator, sizes: Any, name: str) -> None:
-    assert_same(decoded(fixed, sizes, name), decoded(growing, sizes, name))
+def test_token_for_token(dynamic: Generator, static: Generator, sizes: Any, name: str) -> None:
+    assert_same(decoded(static, sizes, name), decoded(dynamic, sizes, name))
 
 
-def test_given_outputs_have_the_same_scores(growing: Generator, fixed: Generator) -> None:
+def test_given_outputs_have_the_same_scores(dynamic: Generator, static: Generator) -> None:
     labels = np.random.default_rng(1).integers(5, V, (3, 9))
     for sizes in SIZES:
         arrays = contexts(sizes)
         given = labels if sizes[0] in (1, 3) else labels[: sizes[0]]
         given[:, 0] = 2
-        np.testing.assert_allclose(fixed.score(*arrays, given), growing.score(*arrays, given), atol=1e-4)
+        np.testing.assert_allclose(static.score(*arrays, given), dynamic.score(*arrays, given), atol=1e-4)
 
 
-def test_a_stream_is_the_same_and_may_be_abandoned(growing: Generator, fixed: Generator) -> None:
+def test_a_stream_is_the_same_and_may_be_abandoned(dynamic: Generator, static: Generator) -> None:
     arrays, options = contexts((1, 3, 9)), full_options(max_length=LENGTH)
-    expected = [token.token_id for token in growing.stream(*arrays, options)]
-    abandoned = fixed.stream(*arrays, options)
+    expected = [token.token_id for token in dynamic.stream(*arrays, options)]
+    abandoned = static.stream(*arrays, options)
     next(abandoned)
-    beside = fixed.stream(*contexts((1, 3, 9), seed=1), options)  # interleaved with the other
+    beside = static.stream(*contexts((1, 3, 9), seed=1), options)  # interleaved with the other
     next(beside)
-    assert [token.token_id for token in fixed.stream(*arrays, options)] == expected
+    assert [token.token_id for token in static.stream(*arrays, options)] == expected
     del abandoned, beside
 
 
-def test_a_workspace_serves_search_after_search(bundle: Bundle, growing: Generator, fixed: Generator) -> None:
+def test_a_workspace_serves_search_after_search(
+    bundle: Bundle, dynamic: Generator, static: Generator
+) -> None:
     """What an earlier search left in the buffers is never read."""
-    decoder = fixed._model._decoder
-    assert isinstance(decoder, FixedDecoder)
+    decoder = static._model._decoder
+    assert isinstance(decoder, StaticDecoder)
     for seed in range(4):
-        assert_same(decoded(fixed, (1, 5, 33), "beams", seed), decoded(growing, (1, 5, 33), "beams", seed))
+        assert_same(decoded(static, (1, 5, 33), "beams", seed), decoded(dynamic, (1, 5, 33), "beams", seed))
     gc.collect()
     bucket = Bucket.holding(1, 5, 4, padded_source(33, bundle.manifest.generator.max_positions), LENGTH - 1)
     assert len(decoder._free[bucket]) == 1
 
 
-def test_threads_share_the_decoder(growing: Generator, fixed: Generator) -> None:
+def test_threads_share_the_decoder(dynamic: Generator, static: Generator) -> None:
     sizes, found = (1, 5, 33), {}
-    expected = [decoded(growing, sizes, "beams", seed) for seed in range(8)]
+    expected = [decoded(dynamic, sizes, "beams", seed) for seed in range(8)]
 
     def answer(seed: int) -> None:
-        found[seed] = decoded(fixed, sizes, "beams", seed)
+        found[seed] = decoded(static, sizes, "beams", seed)
 
     threads = [threading.Thread(target=answer, args=(seed,)) for seed in range(8)]
     for thread in threads:
@@ -140,26 +142,26 @@ def test_threads_share_the_decoder(growing: Generator, fixed: Generator) -> None
 
 
 def test_graphs_are_bounded_and_more_is_said_once(
-    bundle: Bundle, growing: Generator, caplog: pytest.LogCaptureFixture
+    bundle: Bundle, dynamic: Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
     generator = Generator(bundle, device="cpu")
-    generator._model = model = GeneratorModel(bundle, device="cpu", decoder="fixed")
+    generator._model = model = GeneratorModel(bundle, device="cpu", decoder="static")
     decoder = model._decoder
-    assert isinstance(decoder, FixedDecoder)
+    assert isinstance(decoder, StaticDecoder)
     decoder.graphs = GraphNumbers(limit=2)
     with caplog.at_level(logging.WARNING, "ragengine"):
         for documents in (1, 2, 3, 4):
             sizes = (1, documents, 9)
-            assert_same(decoded(generator, sizes, "beams"), decoded(growing, sizes, "beams"))
+            assert_same(decoded(generator, sizes, "beams"), decoded(dynamic, sizes, "beams"))
     gc.collect()
     assert sum(len(free) for free in decoder._free.values()) == 2  # the others were given back
     assert [record.message for record in caplog.records if "CUDA graphs" in record.message] != []
     assert len(caplog.records) == 1
 
 
-def test_the_memory_of_a_bucket_is_what_it_takes(bundle: Bundle, fixed: Generator) -> None:
-    decoder = fixed._model._decoder
-    assert isinstance(decoder, FixedDecoder)
+def test_the_memory_of_a_bucket_is_what_it_takes(bundle: Bundle, static: Generator) -> None:
+    decoder = static._model._decoder
+    assert isinstance(decoder, StaticDecoder)
     bucket = Bucket(2, 3, 4, 32, 16)
     workspace = Workspace(decoder, bucket)
     values = [*workspace.cross.values(), *workspace.past.values()]
@@ -171,7 +173,7 @@ def test_a_bundle_without_the_graph_is_refused(bundle: Bundle, tmp_path: Any) ->
     files = {name: entry for name, entry in bundle.manifest.files.items() if not name.endswith("step.onnx")}
     older = replace(bundle, manifest=replace(bundle.manifest, files=files))
     with pytest.raises(DeviceError, match=r"step\.onnx.*export it again"):
-        GeneratorModel(older, device="cpu", decoder="fixed")
+        GeneratorModel(older, device="cpu", decoder="static")
 
 
 def test_buckets() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ragengine.errors import OptionsError
+from ragengine.messages import short_repr
 
 
 @dataclass(frozen=True)

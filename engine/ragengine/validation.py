@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from ragengine.errors import InputError
+from ragengine.messages import short_repr
 
 LONGEST_TEXT = 1_000_000
 """Characters of a question, an answer, or a document that the caller brings.

@@ -16,6 +16,7 @@ from ragengine.bundle.checks import bundle_errors
 from ragengine.errors import ExportError
 from ragengine.options import OPTION_NAMES, GenerationOptions
 from ragengine.storage import folders
+from ragengine.storage.schema import join_errors
 from ragengine_export import verification as checks
 from ragengine_export.checkpoint import (
     Checkpoint,
@@ -317,5 +318,6 @@ def _require_agreement(folder: Path, checkpoint: Checkpoint) -> None:
     )
     if faults := bundle_errors(folder, written):
         raise ExportError(
-            f"The checkpoint {checkpoint.source} does not fit together: {join_errors(faults)}; repair it first."
+            f"The checkpoint {checkpoint.source} does not fit together: {join_errors(faults)}; repair "
+            "it first."
         )

@@ -13,7 +13,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from ragengine.errors import OptionsError
 from ragengine.options import OPTION_NAMES, GenerationOptions
-from ragengine.storage.schema import Range, parse
+from ragengine.storage.schema import Range, join_errors, parse
 
 T = TypeVar("T")
 Count = Annotated[int, Range(0, 1 << 31)]

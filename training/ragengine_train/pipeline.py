@@ -18,6 +18,7 @@ from ragengine.errors import InputError, MemoryLimitError, OptionsError
 from ragengine.indexing.build import build_index
 from ragengine.messages import one_line
 from ragengine.storage.atomic import explained, held_folder
+from ragengine.storage.schema import join_errors
 from ragengine_train import preflight
 from ragengine_train.checkpoint import Parts, write_checkpoint
 from ragengine_train.config import STAGES, TrainConfig

@@ -14,6 +14,7 @@ from ragengine.bundle.manifest import (
 )
 from ragengine.errors import BundleError
 from ragengine.storage import folders
+from ragengine.storage.schema import join_errors
 
 
 @dataclass(frozen=True)

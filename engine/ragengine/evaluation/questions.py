@@ -9,6 +9,7 @@ from typing import Any
 from ragengine.corpus.passage import utf8_lines
 from ragengine.errors import PassagesError
 from ragengine.evaluation.metrics import answer_pattern
+from ragengine.messages import short_repr
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.errors import InputError, MemoryLimitError
 from ragengine.generation.batching import ROWS
+from ragengine.messages import short_repr
 from ragengine.runtime.memory import available_memory, resident_bytes
 
 _FLOAT = 4  # bytes

@@ -12,6 +12,7 @@ from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.errors import InputError, OptionsError
 from ragengine.generation.marginalization import Marginalize
 from ragengine.generation.search.rules import AllowedTokens
+from ragengine.messages import short_repr
 
 
 def checked_contexts(
@@ -102,7 +103,8 @@ def numbered_from(first: int, allowed_tokens: AllowedTokens | None) -> AllowedTo
 
 def _no_tokens(found: Any, question: int) -> InputError:
     return InputError(
-        f"prefix_allowed_tokens_fn returned {short_repr(found)} for question {question}; it must return token ids."
+        f"prefix_allowed_tokens_fn returned {short_repr(found)} for question {question}; it must "
+        "return token ids."
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ragengine.arrays import FloatArray
 from ragengine.errors import IndexFolderError, InputError
 from ragengine.generation.marginalization import log_prior
+from ragengine.messages import short_repr
 from ragengine.results import Document
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.runtime.cancellation import Stop
@@ -111,7 +112,8 @@ def _checked_documents(given: Any, question: int) -> list[Document]:
             checked_text(f"The {name} of document {place} of question {question}", getattr(document, name))
         if not _is_score(document.score):
             raise InputError(
-                f"{what} has the score {short_repr(document.score)}; it must be a number that float32 holds, -inf "
+                f"{what} has the score {short_repr(document.score)}; it must be a number that float32 "
+                "holds, -inf "
                 "to leave the document out, or None."
             )
     if len({document.score is None for document in documents}) > 1:

@@ -8,6 +8,7 @@ import numpy as np
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.errors import InputError, OptionsError
+from ragengine.messages import short_repr
 from ragengine.options import GenerationOptions
 from ragengine.tokenization import Tokenizer
 
@@ -42,7 +43,8 @@ def build_labels(
     for output, row in zip(outputs, rows, strict=True):
         if spec.pad_token_id in row:
             raise InputError(
-                f"The answer {short_repr(output)} holds the pad token {spec.pad_token_id}, which is never scored; "
+                f"The answer {short_repr(output)} holds the pad token {spec.pad_token_id}, which is never "
+                "scored; "
                 "leave it out."
             )
     labels = np.full((len(rows), 1 + longest), spec.pad_token_id, np.int64)

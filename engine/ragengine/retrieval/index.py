@@ -24,6 +24,7 @@ from ragengine.retrieval.vector_index import SearchResult, VectorIndex
 from ragengine.runtime.lifecycle import OneProcess, awaited_at_exit
 from ragengine.storage import folders
 from ragengine.storage.npy import open_vectors
+from ragengine.storage.schema import join_errors
 
 _ROWS_AT_ONCE = 16384
 _NORM_ROUNDING = 1e-3

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ragengine.errors import CancelledError, DeadlineError, InputError
+from ragengine.messages import short_repr
 from ragengine.runtime.lifecycle import check_interpreter
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.errors import BundleError, DependencyError, DeviceError, GraphOutputError, InputError
-from ragengine.messages import one_line
+from ragengine.messages import one_line, short_repr
 from ragengine.runtime.devices import ResolvedDevice
 from ragengine.runtime.lifecycle import leak_in_forks
 

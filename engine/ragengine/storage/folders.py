@@ -26,7 +26,7 @@ from ragengine.storage.atomic import (
     replaced_file,
     retired,
 )
-from ragengine.storage.schema import Hash, Range, parse
+from ragengine.storage.schema import Hash, Range, join_errors, parse
 from ragengine.storage.strict_json import read_json
 
 MANIFEST = "manifest.json"

@@ -105,7 +105,7 @@ for step in $ALL; do
     if [[ $name == tests ]]; then
         command=(pytest -m gpu -rs -p no:cacheprovider tests/gpu)
     else
-        command=(ragengine_bench.gpu "$name" --device "$DEVICE" --size "$SIZE" --threads "$THREADS"
+        command=(ragengine_bench.gpu.__main__ "$name" --device "$DEVICE" --size "$SIZE" --threads "$THREADS"
             --output "$OUT" --work "$WORK")
     fi
     run "$name" "${step#*:}" "$PYTHON" -m "${command[@]}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+import hypothesis
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the hub fails at once, and says so
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -14,4 +16,10 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # some tests import onnxruntime befor
 # A shell ignores Ctrl-C for what it runs in the background, and children inherit that: tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["tests.models"]
+pytest_plugins = ["tests.support.models", "tests.support.bundles"]
+
+# Machines that run the tests are shared: how long an example takes says nothing about the code.
+hypothesis.settings.register_profile(
+    "ragengine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ragengine")

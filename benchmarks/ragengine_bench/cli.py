@@ -11,21 +11,21 @@ from typing import Any
 import click
 from rich.console import Console
 
-from ragengine.sessions import available_cores
-from ragengine_bench.interrupts import INTERRUPTED, sigterm_as_ctrl_c
-from ragengine_bench.machine import machine
-from ragengine_bench.options import AXES, KINDS, PRECISIONS, Plan
-from ragengine_bench.page import write_page
-from ragengine_bench.report import FILE, Report
-from ragengine_bench.shapes import SHAPES
-from ragengine_bench.tables import print_report
+from ragengine.runtime.sessions import available_cores
+from ragengine_bench.checkpoints.shapes import SHAPES
+from ragengine_bench.compare.html_page import write_page
+from ragengine_bench.compare.options import AXES, KINDS, PRECISIONS, Plan
+from ragengine_bench.compare.tables import print_report
+from ragengine_bench.harness.interrupts import INTERRUPTED, sigterm_as_ctrl_c
+from ragengine_bench.harness.machine import machine
+from ragengine_bench.harness.report import FILE, Report
 
 # Imported when something is measured, which takes seconds; but said here where one is missing.
 for _needed in ("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib"):
     if importlib.util.find_spec(_needed) is None:
         raise ModuleNotFoundError(f"No module named {_needed!r}", name=_needed)
 
-_SUBCOMMANDS = {"index": "ragengine_bench.index_bench:index_bench"}
+_SUBCOMMANDS = {"index": "ragengine_bench.index.command:index_bench"}
 
 
 class _Bench(click.Group):
@@ -76,7 +76,7 @@ def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: A
     if ctx.invoked_subcommand is not None:
         return
     plan = _plan(options, threads or available_cores())
-    from ragengine_bench.plan import measure
+    from ragengine_bench.compare.plan import measure
 
     report = Report(command=_command(ctx), machine=machine(plan.threads))
     with ExitStack() as stack:
@@ -96,7 +96,7 @@ def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: A
 
 def _finish(report: Report, output: Path) -> None:
     """Tables, plots and the page of what was measured."""
-    from ragengine_bench.plots import write_plots
+    from ragengine_bench.compare.plots import write_plots
 
     report.write(output)
     plots = write_plots(report, output)

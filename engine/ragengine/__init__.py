@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from ragengine.bundle import Bundle
-    from ragengine.cancellation import Stop
+    from ragengine.bundle.bundle import Bundle
     from ragengine.engine import RagEngine
     from ragengine.errors import RagEngineError
     from ragengine.generation.generator import Generator
     from ragengine.options import GenerationOptions
+    from ragengine.pipeline.streaming import AnswerStream, AnswerToken
     from ragengine.replay import Record
     from ragengine.results import Answer, Document, Hypothesis
     from ragengine.retrieval.retriever import Retriever
-    from ragengine.streaming import AnswerStream, AnswerToken
+    from ragengine.runtime.cancellation import Stop
 
 __all__ = [
     "Answer",
@@ -41,9 +41,9 @@ __all__ = [
 # wait for, or fail at, importing onnxruntime.
 _MODULES = {
     "Answer": "results",
-    "AnswerStream": "streaming",
-    "AnswerToken": "streaming",
-    "Bundle": "bundle",
+    "AnswerStream": "pipeline.streaming",
+    "AnswerToken": "pipeline.streaming",
+    "Bundle": "bundle.bundle",
     "Document": "results",
     "GenerationOptions": "options",
     "Generator": "generation.generator",
@@ -52,7 +52,7 @@ _MODULES = {
     "RagEngineError": "errors",
     "Record": "replay",
     "Retriever": "retrieval.retriever",
-    "Stop": "cancellation",
+    "Stop": "runtime.cancellation",
 }
 
 

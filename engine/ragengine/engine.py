@@ -9,33 +9,31 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ragengine.answers import build_answer
-from ragengine.bundle import Bundle
-from ragengine.cancellation import Stop
-from ragengine.documents import Documents, given_documents, prune, scored, with_priors
-from ragengine.ending import awaited_at_exit
+from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError
 from ragengine.generation.generator import Generator
-from ragengine.generation.rules import AllowedTokens
-from ragengine.lifetime import Resource, while_open
+from ragengine.generation.search.rules import AllowedTokens
 from ragengine.options import GenerationOptions, checked_kind
-from ragengine.prompts import Prompts, build_prompts
-from ragengine.requests import (
+from ragengine.pipeline.answers import build_answer
+from ragengine.pipeline.documents import Documents, given_documents, prune, scored, with_priors
+from ragengine.pipeline.labels import Output, build_labels, shares
+from ragengine.pipeline.prompts import Prompts, build_prompts
+from ragengine.pipeline.streaming import AnswerStream
+from ragengine.results import Answer, Document
+from ragengine.retrieval.encoder import TextEncoder
+from ragengine.retrieval.retriever import Retriever
+from ragengine.runtime.cancellation import Stop
+from ragengine.runtime.devices import Device
+from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
+from ragengine.tokenization import Tokenizer
+from ragengine.validation import (
     checked_answers,
     checked_flag,
     checked_labels,
     checked_question,
     checked_questions,
 )
-from ragengine.results import Answer, Document
-from ragengine.retrieval.encoder import TextEncoder
-from ragengine.retrieval.retriever import Retriever
-from ragengine.scoring import Output, build_labels, shares
-from ragengine.sessions import Device
-from ragengine.streaming import AnswerStream
-from ragengine.text import Tokenizer
 
-FloatArray: TypeAlias = NDArray[np.float32]
 OwnDocuments: TypeAlias = Sequence[Document] | Sequence[Sequence[Document]] | None
 
 

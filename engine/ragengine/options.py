@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ragengine.errors import OptionsError
-from ragengine.wording import shown
+from ragengine.messages import short_repr
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class GenerationOptions:
             for field in dataclasses.fields(self)
             if not _RULES[field.name][1](getattr(self, field.name))
         }
-        faults = [f"{n} is {shown(getattr(self, n))}, it must be {rule}" for n, rule in wrong.items()]
+        faults = [f"{n} is {short_repr(getattr(self, n))}, it must be {rule}" for n, rule in wrong.items()]
         if not _COMBINED & set(wrong):
             faults += self._combination_faults()
         if faults:
@@ -173,7 +173,8 @@ def check_names(values: Mapping[str, Any]) -> None:
         if name not in OPTION_NAMES:
             near = difflib.get_close_matches(str(name), OPTION_NAMES, 1)
             faults.append(
-                f"{shown(name)} is not a generation option" + (f"; did you mean {near[0]!r}?" if near else "")
+                f"{short_repr(name)} is not a generation option"
+                + (f"; did you mean {near[0]!r}?" if near else "")
             )
     if faults:
         raise OptionsError(f"Wrong generation options: {'; '.join(faults)}.")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ragengine.durable import output_file
 from ragengine.errors import DependencyError, InputError
 from ragengine.results import Answer
+from ragengine.storage.atomic import output_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,12 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ragengine.durable import output_file
 from ragengine.errors import InputError
-from ragengine.folders import MANIFEST, sha256_of
 from ragengine.options import GenerationOptions
 from ragengine.results import Answer, Document
-from ragengine.schema import parse
+from ragengine.storage.atomic import output_file
+from ragengine.storage.folders import MANIFEST, sha256_of
+from ragengine.storage.schema import parse
 
 if TYPE_CHECKING:
     from ragengine.engine import RagEngine

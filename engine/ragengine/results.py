@@ -3,17 +3,16 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragengine.arrays import FloatArray
 from ragengine.options import GenerationOptions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-FloatArray: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 import click
 from formats import FORMATS, convert
 
-from ragengine.durable import output_file
 from ragengine.errors import PassagesError, RagEngineError
+from ragengine.storage.atomic import output_file
 
 CONFIG: dict[str, Any] = tomllib.loads((Path(__file__).parent / "tasks.toml").read_text("utf-8"))
 _EVAL = "from ragengine.cli.main import main; main()"

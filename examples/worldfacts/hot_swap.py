@@ -25,12 +25,13 @@ import numpy as np
 
 from asking import QUESTIONS
 from ragengine import RagEngine
-from ragengine.bundle import Bundle
+from ragengine.bundle.bundle import Bundle
+from ragengine.corpus.passage import Passage
 from ragengine.evaluation import exact_match
-from ragengine.retrieval.build import build_index
+from ragengine.indexing.build import build_index
 from ragengine.retrieval.encoder import TextEncoder
-from ragengine.retrieval.index import VECTORS_FILE, PassageIndex
-from ragengine.retrieval.passages import Passage
+from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.manifest import VECTORS_FILE
 from wordings import SENTENCES
 
 HERE = Path(__file__).parent

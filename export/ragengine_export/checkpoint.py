@@ -21,7 +21,7 @@ from transformers import (
     RagTokenForGeneration,
 )
 
-from ragengine.bundle import TokenizerSpec
+from ragengine.bundle.manifest import TokenizerSpec
 from ragengine.errors import ExportError
 from ragengine_export.graphs.bart import BartShape
 from ragengine_export.graphs.bert import BertShape

@@ -11,12 +11,13 @@ import numpy as np
 import onnx_ir as ir
 import transformers
 
-from ragengine import bundle, folders
-from ragengine.agreement import bundle_faults
+from ragengine.bundle import manifest
+from ragengine.bundle.checks import bundle_errors
 from ragengine.errors import ExportError
 from ragengine.options import OPTION_NAMES, GenerationOptions
-from ragengine.schema import told
-from ragengine_export import check as checks
+from ragengine.storage import folders
+from ragengine.storage.schema import join_errors
+from ragengine_export import verification as checks
 from ragengine_export.checkpoint import (
     Checkpoint,
     EncoderCheckpoint,
@@ -27,7 +28,7 @@ from ragengine_export.checkpoint import (
 )
 from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder, BartShape
 from ragengine_export.graphs.bert import BertEncoder
-from ragengine_export.graphs.build import (
+from ragengine_export.graphs.models import (
     generator_cross_model,
     generator_decoder_model,
     generator_encoder_model,
@@ -87,7 +88,7 @@ def export_checkpoint(
         raise ExportError("Without a RAG checkpoint both --question-encoder and --generator are needed.")
     path = Path(bundle_path)
     # The folder first: that it cannot be written is said before gigabytes are loaded.
-    with folders.replaced_folder(path, bundle.FORMAT, ExportError) as staging:
+    with folders.replaced_folder(path, manifest.FORMAT, ExportError) as staging:
         if source is not None:
             checkpoint = load_checkpoint(str(source), context)
         else:
@@ -109,7 +110,7 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
         checks.require_within(done, precision)
     options, warnings = _generation_defaults(checkpoint)
     config = checkpoint.config
-    rag = bundle.RagSpec(
+    rag = manifest.RagSpec(
         architecture=checkpoint.architecture,  # type: ignore[arg-type]  # checked when it was loaded
         title_sep=config.title_sep,
         doc_sep=config.doc_sep,
@@ -122,8 +123,8 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
     folders.write_manifest(
         folder,
         {
-            "format": bundle.FORMAT,
-            "format_version": bundle.FORMAT_VERSION,
+            "format": manifest.FORMAT,
+            "format_version": manifest.FORMAT_VERSION,
             "created_by": f"ragengine {version('ragengine')}",
             "created_from": {
                 "source": Path(checkpoint.source).name,
@@ -143,7 +144,7 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
 
 def _write_encoders(
     checkpoint: Checkpoint, folder: Path, precision: Precision
-) -> tuple[bundle.EncoderSpec, bundle.EncoderSpec | None]:
+) -> tuple[manifest.EncoderSpec, manifest.EncoderSpec | None]:
     """Write the question encoder and, where the checkpoint has one, the passage encoder."""
     target = folder / "question_encoder"
     target.mkdir()
@@ -179,18 +180,18 @@ def _have_weights_in_common(question: EncoderCheckpoint, passage: EncoderCheckpo
 
 def _write_beside(
     passage: EncoderCheckpoint, target: Path, written: WeightWriter, precision: Precision
-) -> bundle.EncoderSpec:
+) -> manifest.EncoderSpec:
     """Write the passage encoder into the question encoder's folder: only the tensors that are not in
     ``written``, and nothing where none is."""
     with WeightWriter(target, PASSAGES_FILE, beside=written) as weights:
-        spec = _write_encoder(passage, target, weights, precision, bundle.PASSAGES_GRAPH)
-    own, ours, theirs = (target / name for name in (PASSAGES_FILE, spec.graph, bundle.ENCODER_GRAPH))
+        spec = _write_encoder(passage, target, weights, precision, manifest.PASSAGES_GRAPH)
+    own, ours, theirs = (target / name for name in (PASSAGES_FILE, spec.graph, manifest.ENCODER_GRAPH))
     if own.stat().st_size == 0:
         own.unlink()
     if ours.read_bytes() != theirs.read_bytes():
         return spec
     ours.unlink()
-    return dataclasses.replace(spec, graph=bundle.ENCODER_GRAPH)
+    return dataclasses.replace(spec, graph=manifest.ENCODER_GRAPH)
 
 
 def _write_encoder(
@@ -198,13 +199,13 @@ def _write_encoder(
     target: Path,
     weights: WeightWriter,
     precision: Precision,
-    graph: Literal["encoder.onnx", "passages.onnx"] = bundle.ENCODER_GRAPH,
-) -> bundle.EncoderSpec:
+    graph: Literal["encoder.onnx", "passages.onnx"] = manifest.ENCODER_GRAPH,
+) -> manifest.EncoderSpec:
     module = BertEncoder(dataclasses.replace(checkpoint.shape, dtype=computes_in(precision)))
     bind(module, checkpoint.state, weights, f"encoder {checkpoint.name}", precision)
     ir.save(text_encoder_model(module, checkpoint.shape.dimension), target / graph)
     _write_tokenizer(checkpoint.tokenizer, target)
-    return bundle.EncoderSpec(
+    return manifest.EncoderSpec(
         path=target.name,
         name=Path(checkpoint.name).name,
         fingerprint=fingerprint(_weights_of(checkpoint)),
@@ -220,7 +221,7 @@ def _weights_of(checkpoint: EncoderCheckpoint) -> State:
     return {name: checkpoint.state[name] for name in names if name in checkpoint.state}
 
 
-def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision) -> bundle.GeneratorSpec:
+def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision) -> manifest.GeneratorSpec:
     generator: GeneratorCheckpoint = checkpoint.generator
     shape = dataclasses.replace(generator.shape, dtype=computes_in(precision))
     target = folder / "generator"
@@ -230,8 +231,8 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
         (BartEncoder(shape), generator_encoder_model, "encoder.onnx"),
         (BartDecoder(shape), generator_decoder_model, "decoder.onnx"),
     ]
-    if precision in bundle.STEP_PRECISIONS:
-        graphs.append((BartDecoder(shape), generator_step_model, bundle.STEP_GRAPH))
+    if precision in manifest.STEP_PRECISIONS:
+        graphs.append((BartDecoder(shape), generator_step_model, manifest.STEP_GRAPH))
     with WeightWriter(target) as writer:
         for module, _, _ in graphs:
             bind(module, generator.state, writer, "generator", precision)
@@ -239,7 +240,7 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
         ir.save(model(module, shape), target / name)
     _write_tokenizer(generator.tokenizer, target)
     longest = min(checkpoint.config.max_combined_length, shape.max_positions)
-    return bundle.GeneratorSpec(
+    return manifest.GeneratorSpec(
         path="generator",
         num_decoder_layers=shape.decoder_layers,
         num_heads=shape.decoder_heads,
@@ -312,10 +313,11 @@ def _first_set(*values: int | None) -> int | None:
 
 def _require_agreement(folder: Path, checkpoint: Checkpoint) -> None:
     """What is exported opens: raise :class:`ExportError` where the checkpoint does not fit together."""
-    manifest = folders.read_manifest(
-        folder, bundle.BundleManifest, bundle.FORMAT, bundle.FORMAT_VERSION, ExportError
+    written = folders.read_manifest(
+        folder, manifest.BundleManifest, manifest.FORMAT, manifest.FORMAT_VERSION, ExportError
     )
-    if faults := bundle_faults(folder, manifest):
+    if faults := bundle_errors(folder, written):
         raise ExportError(
-            f"The checkpoint {checkpoint.source} does not fit together: {told(faults)}; repair it first."
+            f"The checkpoint {checkpoint.source} does not fit together: {join_errors(faults)}; repair "
+            "it first."
         )

@@ -5,12 +5,12 @@ int4   w ≈ s_b (q - z_b),    q in 0..15 (a scale and a zero point a block of a
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float32]
+from ragengine.arrays import FloatArray
 
 _TINY = np.finfo(np.float32).tiny  # smaller scales have lost their digits; numbers that small are stored as 0
 

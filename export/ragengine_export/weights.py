@@ -13,7 +13,7 @@ from onnxscript import nn
 
 from ragengine.errors import ExportError
 from ragengine_export.graphs.layers import FLOAT, FLOAT16, Embedding, LayerNorm, Linear
-from ragengine_export.graphs.stored import FloatWeight, Int4Weight, Int8Weight, StoredWeight
+from ragengine_export.graphs.weight_formats import FloatWeight, Int4Weight, Int8Weight, StoredWeight
 from ragengine_export.quantize import int4_blocks, int8_rows
 
 FILE = "weights.bin"

@@ -2,14 +2,14 @@
 
 import atheris
 
+from tests.support.paths import GOLDEN
+
 with atheris.instrument_imports(include=["ragengine"]):
-    from ragengine.onnx_file import external_faults, read_graph
+    from ragengine.bundle.onnx_reader import external_data_errors, read_graph
 
 from pathlib import Path
 
 from tests.fuzz.fuzzing import fuzz
-
-GOLDEN = Path(__file__).parents[1] / "robustness" / "golden"
 
 
 def read(folder: Path, data: bytes) -> None:
@@ -20,7 +20,7 @@ def read(folder: Path, data: bytes) -> None:
     graph = read_graph(path, faults, "graph.onnx")
     assert (graph is None) == bool(faults)
     if graph is not None:
-        external_faults(graph, {"weights.bin": 100_000})
+        external_data_errors(graph, {"weights.bin": 100_000})
 
 
 if __name__ == "__main__":

@@ -2,17 +2,17 @@
 
 import atheris
 
+from tests.support.paths import GOLDEN
+
 with atheris.instrument_imports(include=["ragengine"]):
-    from ragengine import folders
-    from ragengine.bundle import FORMAT, FORMAT_VERSION, BundleManifest
+    from ragengine.bundle.manifest import FORMAT, FORMAT_VERSION, BundleManifest
     from ragengine.errors import BundleError
-    from ragengine.retrieval.index import IndexManifest
+    from ragengine.retrieval.manifest import IndexManifest
+    from ragengine.storage import folders
 
 from pathlib import Path
 
 from tests.fuzz.fuzzing import fuzz
-
-GOLDEN = Path(__file__).parents[1] / "robustness" / "golden"
 
 
 def read(folder: Path, data: bytes) -> None:

@@ -3,9 +3,9 @@
 import atheris
 
 with atheris.instrument_imports(include=["ragengine"]):
+    from ragengine.corpus.readers import read_passages
     from ragengine.evaluation import read_questions
     from ragengine.replay import read_records
-    from ragengine.retrieval.passages import read_passages
 
 from pathlib import Path
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ragengine.devices import why_no_cuda
+from ragengine.runtime.devices import why_no_cuda
 
 
 @pytest.fixture(scope="session", autouse=True)

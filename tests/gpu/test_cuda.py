@@ -15,19 +15,20 @@ import onnxruntime as ort
 import pytest
 
 from ragengine import Generator
-from ragengine.bundle import STEP_GRAPH, Bundle
-from ragengine.cuda import read_driver
+from ragengine.bundle.bundle import Bundle
+from ragengine.bundle.manifest import STEP_GRAPH
 from ragengine.errors import DeviceError
-from ragengine.generation.fixed import FixedDecoder
-from ragengine.retrieval import filling
-from ragengine.retrieval.gpu import faiss_build, place
-from ragengine.retrieval.progress import silent
-from ragengine.retrieval.vectors import VectorIndex
-from ragengine_bench.index_vectors import Clusters
+from ragengine.generation.decoders.static import StaticDecoder
+from ragengine.indexing import training
+from ragengine.retrieval.gpu.searcher import faiss_build, place
+from ragengine.retrieval.vector_index import VectorIndex
+from ragengine.runtime.cuda_driver import read_driver
+from ragengine.runtime.progress import silent
+from ragengine_bench.index.synthetic_vectors import Clusters
+from ragengine_bench.parity.pairs import Pair, full_dict, full_options
+from ragengine_bench.parity.requests import Request
 from ragengine_export import export_checkpoint
-from tests.parity.comparison import Comparison
-from tests.parity.options import Request
-from tests.parity.pairs import Pair, full_dict, full_options
+from tests.support.comparison import Comparison
 
 pytestmark = pytest.mark.gpu
 
@@ -64,9 +65,9 @@ def tokens(generator: Generator, arrays: Any, **options: Any) -> list[list[list[
     return [[hypothesis.token_ids.tolist() for hypothesis in hypotheses] for hypotheses in found]
 
 
-def fixed_decoder(generator: Generator) -> FixedDecoder:
+def fixed_decoder(generator: Generator) -> StaticDecoder:
     decoder = generator._model._decoder
-    assert isinstance(decoder, FixedDecoder)
+    assert isinstance(decoder, StaticDecoder)
     return decoder
 
 
@@ -177,9 +178,9 @@ def test_an_index_on_the_gpu_finds_what_the_cpu_finds(factory: str) -> None:
     clusters = Clusters(5000, 32)
     vectors = clusters.draw(5000, 1).astype(np.float16)
     questions = clusters.questions(64)
-    faiss_index = filling.empty_faiss_index(factory, 32)
-    filling.train(faiss_index, vectors, factory, 0, None, silent)
-    filling.add(faiss_index, vectors, factory, None, silent)
+    faiss_index = training.empty_faiss_index(factory, 32)
+    training.train(faiss_index, vectors, factory, 0, None, silent)
+    training.add(faiss_index, vectors, factory, None, silent)
     norm = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
     settings = {} if factory == "Flat" else {"nprobe": 16, "rerank_width": 64}
     on_cpu, on_gpu = (VectorIndex(faiss_index, vectors, norm, settings) for _ in range(2))
@@ -197,8 +198,8 @@ def test_an_index_that_a_gpu_cannot_search_is_refused() -> None:
     if not faiss_build().gpu:
         pytest.skip(f"this faiss {faiss_build().version} has no GPU support")
     vectors = Clusters(500, 16).draw(500, 1).astype(np.float16)
-    faiss_index = filling.empty_faiss_index("HNSW8", 16)
-    filling.add(faiss_index, vectors, "HNSW8", None, silent)
+    faiss_index = training.empty_faiss_index("HNSW8", 16)
+    training.add(faiss_index, vectors, "HNSW8", None, silent)
     index = VectorIndex(faiss_index, vectors, 20.0, {})
     with pytest.raises(DeviceError, match="no GPU code for IndexHNSW"):
         place(index, DEVICE)

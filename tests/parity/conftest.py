@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from .checkpoints import random_spec
-from .pairs import Pair, build_pair
-from .tally import MOST_TIES, PROPERTY, Tally
+from ragengine_bench.checkpoints.rag_checkpoint import random_spec
+from ragengine_bench.parity.pairs import Pair, build_pair
+from tests.support.tally import MOST_TIES, PROPERTY, Tally
 
 SEEDS = range(44)
 _TALLIES = {kind: Tally(kind) for kind in ("token", "sequence")}

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from ragengine import Generator
+from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
+from ragengine_bench.parity.pairs import full_dict, full_options
+from ragengine_bench.parity.reference import TIE, Reference
 from ragengine_export import export_checkpoint
-
-from .checkpoints import random_spec, write_checkpoint
-from .pairs import full_dict, full_options
-from .reference import TIE, Reference
 
 TOLERANCE = 1e-4
 

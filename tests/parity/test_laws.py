@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from ragengine import Generator
-
-from .checkpoints import random_spec
-from .pairs import Pair, build_pair, full_dict, full_options
-from .reference import BeamOfOne
+from ragengine_bench.checkpoints.rag_checkpoint import random_spec
+from ragengine_bench.parity.pairs import Pair, build_pair, full_dict, full_options
+from ragengine_bench.parity.reference import BeamOfOne
 
 SEEDS = range(1000, 1006)
 ROUNDING = 2e-5

@@ -11,8 +11,7 @@ import torch
 from scipy.stats import chi2_contingency, chisquare
 
 from ragengine import GenerationOptions
-
-from .toys import EOS, Toy, V, build_toy, sequence_likelihood
+from tests.support.toys import EOS, Toy, V, build_toy, sequence_likelihood
 
 P_VALUE = 1e-4  # the seeds are fixed: a test that passes once passes always
 Counts = dict[tuple[int, ...], float]

@@ -7,9 +7,8 @@ import pytest
 
 from ragengine import Generator
 from ragengine.errors import InputError
-
-from .checkpoints import random_spec
-from .pairs import Pair, build_pair
+from ragengine_bench.checkpoints.rag_checkpoint import random_spec
+from ragengine_bench.parity.pairs import Pair, build_pair
 
 TOLERANCE = 1e-4
 PAD, EOS, BOS = 1, 2, 0

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from ragengine import GenerationOptions
-
-from .checkpoints import random_spec
-from .pairs import Pair, build_pair, full_options
-from .toys import EOS, Toy, V, build_toy, sequence_likelihood
+from ragengine_bench.checkpoints.rag_checkpoint import random_spec
+from ragengine_bench.parity.pairs import Pair, build_pair, full_options
+from tests.support.toys import EOS, Toy, V, build_toy, sequence_likelihood
 
 TOLERANCE = 1e-4
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .comparison import Comparison
-from .options import Request, constrained_request, sequence_request
-from .pairs import Pair, full_dict, full_options
-from .tally import PROPERTY
+from ragengine_bench.parity.pairs import Pair, full_dict, full_options
+from ragengine_bench.parity.requests import Request, constrained_request, sequence_request
+from tests.support.comparison import Comparison
+from tests.support.tally import PROPERTY
 
 Record = Callable[[str, object], None]
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from ragengine import Generator
-
-from .comparison import Comparison
-from .options import Request, constrained_request, random_request
-from .pairs import Pair
-from .reference import cut_padding
-from .tally import PROPERTY
+from ragengine_bench.parity.pairs import Pair
+from ragengine_bench.parity.reference import cut_padding
+from ragengine_bench.parity.requests import Request, constrained_request, random_request
+from tests.support.comparison import Comparison
+from tests.support.tally import PROPERTY
 
 Record = Callable[[str, object], None]
 

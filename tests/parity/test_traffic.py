@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from ragengine import Generator
-from ragengine.generation.decoding import Step
+from ragengine.generation.decoders.base import Step
 from ragengine.generation.model import GeneratorModel
+from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
+from ragengine_bench.parity.pairs import full_options
 from ragengine_export import export_checkpoint
-
-from .checkpoints import random_spec, write_checkpoint
-from .pairs import full_options
 
 V, Q, D, B = 6000, 2, 5, 4
 OPTIONS: dict[str, dict[str, Any]] = {

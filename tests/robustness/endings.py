@@ -22,9 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ragengine.retrieval import resources
+from ragengine.indexing import resources
 from tests.robustness.forks import in_fork, on_each_step
 from tests.robustness.writers import COMMANDS, content, leftovers
+from tests.support.paths import ROOT
 
 _FILLER = "filler"
 _NOBODY = 65534
@@ -262,7 +263,7 @@ def run_endings(
     work.mkdir(exist_ok=True)
     run = subprocess.run(
         [str(part) for part in program],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ragengine import folders
+from ragengine.storage import folders
 
 Change = Callable[[Path], object]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ragengine import durable
 from ragengine.errors import RagEngineError
+from ragengine.storage import atomic
 
 _CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "sqlite3.connect")
 """Audit events of what changes a disk; a file that is opened to be written is another."""
@@ -64,7 +64,7 @@ def on_each_step(root: Path, act: Callable[[str], object]) -> None:
             if isinstance(path, str | os.PathLike) and Path(path).is_relative_to(root):
                 step(f"{event} {Path(path).relative_to(root)}")
 
-    real = durable.exchange
+    real = atomic.exchange
 
     def exchange(first: Path, second: Path) -> bool:
         step("before exchange")
@@ -72,5 +72,5 @@ def on_each_step(root: Path, act: Callable[[str], object]) -> None:
         step("after exchange")
         return done
 
-    durable.exchange = exchange
+    atomic.exchange = exchange
     sys.addaudithook(hook)

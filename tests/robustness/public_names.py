@@ -21,13 +21,16 @@ import click
 
 import ragengine
 import ragengine_export
-from ragengine import RagEngine, bundle, errors, evaluation, folders, replay, sessions
+from ragengine import RagEngine, errors, evaluation, replay
+from ragengine.bundle import bundle
 from ragengine.cli.main import cli
 from ragengine.retrieval import index
-from ragengine.retrieval.index import IndexManifest
+from ragengine.retrieval.manifest import IndexManifest
+from ragengine.runtime import sessions
+from ragengine.storage import folders
 from ragengine_export import export
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 WORLDFACTS = ROOT / "examples" / "worldfacts"
 PINNED = Path(__file__).with_name("public_names.txt")
 _QUESTION = "What is the capital of Iceland?"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ragengine import Document, RagEngine
-from ragengine.memory import resident_bytes
+from ragengine.runtime.memory import resident_bytes
 from tests.robustness.mixed import SHORT, jobs, outcome
 
 QUESTIONS = ["where is Lima", "who founded Accra", "what is the capital of Kyoto?"]

@@ -17,16 +17,16 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 
 from ragengine import Generator, RagEngine
-from ragengine.bundle import Bundle
+from ragengine.bundle.bundle import Bundle
 from ragengine.cli.main import cli
 from ragengine.errors import BundleError, ExportError, InputError, OptionsError
 from ragengine.retrieval.index import PassageIndex
+from ragengine_bench.checkpoints.rag_checkpoint import write_checkpoint
 from ragengine_export import export_checkpoint
-from tests.parity.checkpoints import write_checkpoint
 from tests.robustness.forgery import Change, field, tokenizer
 from tests.robustness.golden import GOLDEN
 from tests.robustness.golden.make import SPEC
-from tests.unit.bundles import rewrite_manifest
+from tests.support.bundles import rewrite_manifest
 
 FAULTS_BEFORE_THE_REST = 20
 

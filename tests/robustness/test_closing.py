@@ -18,10 +18,10 @@ import pytest
 from ragengine import Generator, RagEngine, Retriever
 from ragengine.errors import ClosedError
 from ragengine.retrieval.index import PassageIndex
-from tests.parity.pairs import Pair
+from ragengine_bench.parity.pairs import Pair
 from tests.robustness.mixed import OWN, SCORED, SHORT, jobs, outcome
+from tests.support.paths import WORLDFACTS
 
-WORLDFACTS = Path(__file__).parents[2] / "examples" / "worldfacts"
 QUESTION = "where is Lima"
 
 

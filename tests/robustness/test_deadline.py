@@ -12,9 +12,9 @@ import pytest
 
 from ragengine import RagEngine, Stop
 from ragengine.errors import CancelledError, DeadlineError, InputError
-from ragengine.generation.decoding import Reading
+from ragengine.generation.decoders.base import EncodedDocuments
 from ragengine.generation.model import GeneratorModel
-from tests.parity.pairs import Pair
+from ragengine_bench.parity.pairs import Pair
 
 LONG: dict[str, Any] = {"max_length": 60, "min_length": 59, "num_beams": 3}
 Call = Callable[..., Any]
@@ -129,7 +129,7 @@ def test_one_stop_for_several_calls(pair: Pair, question: str) -> None:
         pair.engine.score(question, "yes", documents=documents, deadline=stop)
 
 
-@pytest.mark.parametrize("decoder", ["growing", "fixed"])
+@pytest.mark.parametrize("decoder", ["dynamic", "static"])
 def test_nothing_is_left_of_it(pair: Pair, question: str, decoder: Any) -> None:
     """Neither the documents' keys and values nor the past stay in memory."""
     generator = pair.generator()
@@ -153,4 +153,4 @@ def test_nothing_is_left_of_it(pair: Pair, question: str, decoder: Any) -> None:
 
 
 def _alive() -> int:
-    return sum(type(thing) is Reading for thing in gc.get_objects())
+    return sum(type(thing) is EncodedDocuments for thing in gc.get_objects())

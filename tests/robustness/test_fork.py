@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +18,8 @@ from ragengine import Generator, RagEngine, Retriever
 from ragengine.errors import ProcessError
 from ragengine.retrieval.index import PassageIndex
 from tests.robustness import forking
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 WORLDFACTS = ROOT / "examples" / "worldfacts"
 FOLDERS = WORLDFACTS / "bundle", WORLDFACTS / "index"
 ENDED = 3

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from ragengine import RagEngine, bundle
-from ragengine.bundle import Bundle
+from ragengine import RagEngine
+from ragengine.bundle import bundle
+from ragengine.bundle.bundle import Bundle
 from ragengine.errors import BundleError, IndexFolderError
 from ragengine.retrieval import index
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
 from tests.robustness.golden import ANSWERS, GOLDEN
-from tests.unit.bundles import rewrite_manifest
+from tests.support.bundles import rewrite_manifest
 
 RECORDS: list[dict[str, Any]] = json.loads(ANSWERS.read_text("utf-8"))
 PAIRS: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from ragengine.errors import IndexFolderError
-from ragengine.retrieval.faiss_file import read_faiss
+from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
 from tests.robustness.forgery import Change, field
 from tests.robustness.golden import GOLDEN
-from tests.unit.bundles import rewrite_manifest
+from tests.support.bundles import rewrite_manifest
 
 
 @pytest.fixture

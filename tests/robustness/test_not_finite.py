@@ -15,10 +15,10 @@ import pytest
 
 from ragengine import Document, RagEngine
 from ragengine.errors import GraphOutputError, IndexFolderError, RagEngineError
+from ragengine_bench.parity.pairs import Pair
 from ragengine_export import export_checkpoint
-from tests.parity.pairs import Pair
 from tests.robustness.test_requests import assert_sound, outcome
-from tests.unit.bundles import rewrite_manifest
+from tests.support.bundles import rewrite_manifest
 
 WEIGHTS = {
     "question encoder": ("question_encoder", "encoder.onnx", "encoder.layer.0.attention.self.query.weight"),

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.robustness import sealed
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 WORLDFACTS = ROOT / "examples" / "worldfacts"
 
 ANSWER = """

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ragengine import Answer, GenerationOptions
 from ragengine.errors import InputError, MemoryLimitError, OptionsError
-from tests.parity.pairs import Pair
+from ragengine_bench.parity.pairs import Pair
 from tests.robustness.test_requests import assert_sound, outcome
 
 NAMES = [field.name for field in dataclasses.fields(GenerationOptions)]

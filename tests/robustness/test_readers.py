@@ -8,11 +8,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ragengine.corpus.passage import Passage
+from ragengine.corpus.readers import read_passages
 from ragengine.errors import RagEngineError
 from ragengine.evaluation import read_questions
+from ragengine.indexing.import_index import read_ids
 from ragengine.replay import read_records
-from ragengine.retrieval.imports import read_ids
-from ragengine.retrieval.passages import Passage, read_passages
 from tests.robustness.children import message_fault
 
 Read = Callable[[Path], Iterable[object]]

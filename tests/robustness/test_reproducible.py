@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from ragengine.folders import MANIFEST
-from ragengine.retrieval.build import build_index
+from ragengine.indexing.build import build_index
+from ragengine.storage.folders import MANIFEST
+from ragengine_bench.parity.pairs import Pair
 from ragengine_export import export_checkpoint
-from tests.parity.pairs import Pair
 
 
 def contents(folder: Path) -> dict[str, bytes]:

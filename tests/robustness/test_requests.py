@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ragengine import Answer, Document
 from ragengine.errors import InputError, MemoryLimitError, OptionsError, RagEngineError
-from tests.parity.pairs import Pair
+from ragengine_bench.parity.pairs import Pair
 
 ODD = {
     "empty": "",

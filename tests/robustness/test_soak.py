@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity.pairs import Pair
+from ragengine_bench.parity.pairs import Pair
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 FLOOR = 10_000_000
 BYTES_EACH = {"requests": 1_000, "swaps": 10_000, "reloads": 30_000, "reloads unclosed": 30_000}
 

@@ -15,8 +15,8 @@ from packaging.utils import canonicalize_name
 
 from tests.robustness.distributions import closure
 from tests.robustness.source_rules import sources, third_party, violations
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "ragengine": ROOT / "engine" / "ragengine",
     "ragengine_export": ROOT / "export" / "ragengine_export",

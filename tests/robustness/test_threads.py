@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ragengine import RagEngine
-from tests.parity.pairs import Pair
+from ragengine_bench.parity.pairs import Pair
 from tests.robustness.mixed import Job, jobs, outcome
 
 THREADS = 16

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from ragengine.bundle import Bundle
+from ragengine.bundle.bundle import Bundle
 from ragengine.errors import BundleError
-from ragengine.text import Tokenizer
+from ragengine.tokenization import Tokenizer
 from tests.robustness.forgery import field, tokenizer
 from tests.robustness.golden import GOLDEN
-from tests.unit.bundles import rewrite_manifest
+from tests.support.bundles import rewrite_manifest
 
 WORDS = "question_encoder/tokenizer.json"
 

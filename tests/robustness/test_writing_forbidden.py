@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ragengine.errors import IndexFolderError, InputError, RagEngineError
-from ragengine.retrieval.build import build_index
-from ragengine.retrieval.update import delete_passages
+from ragengine.indexing.build import build_index
+from ragengine.indexing.update import delete_passages
 from tests.robustness.endings import can_mount, run_endings
 from tests.robustness.writers import content, leftovers
 

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from ragengine.retrieval import filling
+from ragengine.indexing import training
 from tests.robustness.endings import can_mount, run_endings
 from tests.robustness.forks import in_fork
 
@@ -36,12 +36,12 @@ def test_last_bytes_of_a_faiss_file_are_not_lost(tmp_path: Path) -> None:
 
     def write() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))
-        filling.write_faiss(index, tmp_path / "index.faiss")
+        training.write_faiss(index, tmp_path / "index.faiss")
 
     outcome = in_fork(write)
     assert "File too large" in str(outcome)
     assert list(tmp_path.iterdir()) == []
-    filling.write_faiss(index, tmp_path / "index.faiss")
+    training.write_faiss(index, tmp_path / "index.faiss")
     assert (tmp_path / "index.faiss").stat().st_size > 40
 
 

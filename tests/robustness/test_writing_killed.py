@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ragengine.retrieval.build import build_index
+from ragengine.indexing.build import build_index
 from ragengine.retrieval.index import PassageIndex
 from tests.robustness.endings import run_endings
 from tests.robustness.writers import content, leftovers
-from tests.unit.bundles import random_vectors
+from tests.support.bundles import random_vectors
+from tests.support.paths import ROOT
 
 # What each command is killed at by default; the exhaustive test takes every step.
 STEPS = {
@@ -58,7 +59,7 @@ def interrupted(number: int, where: str, work: Path, *arguments: object) -> subp
     """Run `ragengine` with ``arguments``; it gets the signal ``number`` when it writes the file ``where``."""
     program = [sys.executable, "-c", INTERRUPTED, str(int(number)), where, str(work), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[2]
+    root = ROOT
     return subprocess.run(program, capture_output=True, text=True, check=False, env=environment, cwd=root)
 
 

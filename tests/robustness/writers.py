@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import faiss
 import numpy as np
 
-from ragengine.bundle import Bundle
-from ragengine.retrieval.build import build_index
-from ragengine.retrieval.imports import import_index
+from ragengine.bundle.bundle import Bundle
+from ragengine.indexing.build import build_index
+from ragengine.indexing.import_index import import_index
+from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
 from ragengine.retrieval.index import PassageIndex
-from ragengine.retrieval.update import add_passages, delete_passages, merge_indexes
-from tests.unit.bundles import random_vectors
+from tests.support.bundles import random_vectors
 
 if TYPE_CHECKING:
     from ragengine_export.weights import Precision
@@ -29,7 +29,7 @@ FACTORY = "IVF4,Flat"
 
 
 def _export(scene: Path, target: Path, precision: "Precision" = "fp32") -> None:
-    from ragengine_export import export_checkpoint  # torch, which the others do without
+    from ragengine_export import export_checkpoint
 
     export_checkpoint(
         None,
@@ -80,7 +80,7 @@ COMMANDS: dict[str, Callable[[Path, Path], None]] = {
 
 def make_scene(scene: Path) -> Path:
     """Write the inputs, and what is at the targets before."""
-    from tests.models import save_bart, save_dpr
+    from tests.support.models import save_bart, save_dpr
 
     save_dpr(scene / "question", hidden_size=E)
     save_dpr(scene / "context", context=True, seed=1, hidden_size=E)

@@ -14,8 +14,8 @@ from ragengine.errors import OptionsError, PassagesError
 from ragengine_train.config import EncodersConfig
 from ragengine_train.data import Corpus, Line, read_lines
 from ragengine_train.encoders import BatchMaker, Item, PassageItems
-from ragengine_train.negatives import NegativeTables, nearest
-from ragengine_train.schedule import check_groups, draw, group_by_length
+from ragengine_train.example_order import check_groups, draw, group_by_length
+from ragengine_train.hard_negatives import NegativeTables, nearest
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from ragengine_train.config import GeneratorConfig
 from ragengine_train.encoders import dpr_loss
 from ragengine_train.generator import PromptItems, WarmUpTrainer, answer_tokens, collate_prompts
 from ragengine_train.joint import collate_questions, marginal_nll
-from ragengine_train.retriever import LiveRetriever, RagengineIndex
-from ragengine_train.stage import train_stage, training_arguments
+from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
+from ragengine_train.trainer import train_stage, training_arguments
 from tests.train import toy
 
 

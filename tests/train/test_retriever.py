@@ -11,9 +11,9 @@ import pytest
 from transformers import AutoTokenizer, RagConfig, RagRetriever
 from transformers.models.rag.retrieval_rag import CustomHFIndex
 
+from ragengine.corpus.readers import read_passages
 from ragengine.errors import OptionsError
-from ragengine.retrieval.passages import read_passages
-from ragengine_train.retriever import LiveRetriever, RagengineIndex
+from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
 
 
 def test_equal_to_transformers(world: Path, unbroken: dict[str, Any]) -> None:

@@ -19,10 +19,10 @@ from ragengine.errors import OptionsError, RagEngineError
 from ragengine_train import read_config, train
 from ragengine_train.checkpoint import load_generator, load_tokenizer
 from ragengine_train.data import Corpus, read_lines
+from ragengine_train.dev_metrics import sampled
 from ragengine_train.generator import gold_exact_match, gold_prompts
-from ragengine_train.measure import sampled
+from ragengine_train.provenance import Settings
 from ragengine_train.report import losses, read_json
-from ragengine_train.settings import Settings
 from tests.train import toy
 from tests.train.conftest import COMMON, STAGES
 

@@ -17,7 +17,7 @@ from transformers import (
     DPRQuestionEncoderTokenizerFast,
 )
 
-from tests.parity.tokenizers_zoo import BART_SPECIALS, BERT_SPECIALS
+from ragengine_bench.checkpoints.tokenizers import BART_SPECIALS, BERT_SPECIALS
 
 TOWNS = 120
 WORDINGS = ("Who is the mayor of {}?", "Which person leads {}?", "Who leads the town of {}?")

@@ -13,7 +13,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from ragengine.errors import OptionsError
 from ragengine.options import OPTION_NAMES, GenerationOptions
-from ragengine.schema import Range, parse, told
+from ragengine.storage.schema import Range, join_errors, parse
 
 T = TypeVar("T")
 Count = Annotated[int, Range(0, 1 << 31)]
@@ -153,7 +153,7 @@ def read_config(path: str | Path) -> TrainConfig:
     faults: list[str] = []
     config = _config(content, path.resolve().parent, faults)
     if config is None or faults:
-        raise OptionsError(f"{path} cannot be used: {told(faults)}.")
+        raise OptionsError(f"{path} cannot be used: {join_errors(faults)}.")
     return config
 
 

@@ -1,13 +1,17 @@
 """Training questions and the passages they are about."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ragengine.corpus.passage import Passage, checked_passage, utf8_lines
+from ragengine.corpus.readers import read_passages
 from ragengine.errors import PassagesError
 from ragengine.evaluation.questions import question_entry, text_of, texts_of
-from ragengine.retrieval.passages import Passage, checked_passage, read_passages, utf8_lines
+from ragengine_train.config import StageConfig, TrainConfig, listed
+from ragengine_train.example_order import check_groups
 
 
 @dataclass(frozen=True)
@@ -117,3 +121,26 @@ def _known(corpus: Corpus, name: str, where: str) -> int:
             f"{where}: the passage {name!r:.100} is not in the passages file; correct its id."
         )
     return row
+
+
+def training_lines(
+    config: TrainConfig, stage: StageConfig, corpus: Corpus, *, needs_passage: bool
+) -> list[Line]:
+    """The training questions a stage can use: of its groups, with an answer, with a passage if needed.
+
+    Answers without a character are left out.  Raises :class:`PassagesError` where there are no lines.
+    """
+    files = listed(config.data.train if stage.train is None else stage.train)
+    lines = [
+        dataclasses.replace(line, answers=tuple(filter(None, line.answers)))
+        for line in read_lines(files, corpus)
+    ]
+    usable = [line for line in lines if line.answers and (line.passage is not None or not needs_passage)]
+    if usable and stage.sample:
+        check_groups([line.group for line in usable], stage.sample)
+        usable = [line for line in usable if line.group in stage.sample]
+    if not usable:
+        raise PassagesError(
+            f"{', '.join(files)}: no line has an answer" + (" and a passage_id." if needs_passage else ".")
+        )
+    return usable

@@ -4,21 +4,31 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
+from transformers import DPRContextEncoder, DPRQuestionEncoder
 
-from ragengine_train.batches import Tokens, by_length, encoder_inputs
-from ragengine_train.config import EncodersConfig
-from ragengine_train.data import Corpus, Line
-from ragengine_train.negatives import NegativeTables
-from ragengine_train.schedule import draw
-
-FloatArray = NDArray[np.float32]
+from ragengine.arrays import FloatArray
+from ragengine.errors import OptionsError
+from ragengine_train.batching import Tokens, by_length, encoder_inputs, pad, tokenized
+from ragengine_train.checkpoint import (
+    as_encoder,
+    load_encoder,
+    load_tokenizer,
+    save_with_tokenizer,
+)
+from ragengine_train.config import EncodersConfig, TrainConfig
+from ragengine_train.data import Corpus, Line, training_lines
+from ragengine_train.example_order import draw
+from ragengine_train.folders import replaced
+from ragengine_train.hard_negatives import Mining, NegativeTables, one_question_each
+from ragengine_train.report import Report, reported
+from ragengine_train.trainer import examples_a_step, freeze, train_stage, training_arguments
 
 
 def dpr_loss(
@@ -187,3 +197,59 @@ class BatchMaker:
         right = [self.right[self.lines[question].question] for question in asked]
         copies = torch.tensor([[original in own for original in originals] for own in right])
         return copies.scatter_(1, labels[:, None], False)
+
+
+def train_encoders(config: TrainConfig, corpus: Corpus, work: Path, target: Path) -> Report:
+    """DPR pre-training; ``target`` gets ``question_encoder`` and ``context_encoder``."""
+    stage, model = config.encoders, config.model
+    assert stage is not None
+    lines = training_lines(config, stage, corpus, needs_passage=True)
+    given = any(line.hard_negatives for line in lines)
+    if stage.hard_negatives and not stage.refresh_negatives and not given:
+        raise OptionsError(
+            f"encoders.hard_negatives is {stage.hard_negatives} and there are none: give refresh_negatives, "
+            "or hard_negative_ids in the questions."
+        )
+    question_encoder = load_encoder(model.question_encoder, DPRQuestionEncoder)
+    context_encoder = (
+        None if model.share_encoders else load_encoder(str(model.context_encoder), DPRContextEncoder)
+    )
+    tokenizers = load_tokenizer(model.question_encoder), load_tokenizer(str(model.context_encoder))
+    pads = (pad(tokenizers[0]), pad(tokenizers[1]))
+    questions = tokenized(tokenizers[0], model.max_question_length, [line.question for line in lines])
+    passages = _passage_tokens(corpus, tokenizers[1], model.max_passage_length)
+
+    encoders = BiEncoder(question_encoder, context_encoder)
+    freeze(encoders, stage.freeze)
+    tables = NegativeTables(work / "negatives", stage.refresh_negatives)
+    arguments = training_arguments(stage, work, config.seed, len({line.passage for line in lines}))
+    a_step = examples_a_step(arguments)
+    items = PassageItems(
+        lines, stage, tables, total=arguments.max_steps * a_step, a_step=a_step, seed=config.seed
+    )
+
+    def vectors(encoder: BiEncoder, step: int) -> tuple[FloatArray, FloatArray]:
+        asked = [questions[index] for index in one_question_each(items.asking, step, config.seed)]
+        return (
+            encode(encoder.passages, passages[: corpus.indexed], pads[1], bf16=arguments.bf16),
+            encode(encoder.question_encoder, asked, pads[0], bf16=arguments.bf16),
+        )
+
+    collate = BatchMaker(corpus, lines, questions, passages, pads)
+    right = [
+        set[int]().union(*(collate.right[lines[number].question] for number in items.asking[row]))
+        for row in items.positives
+    ]
+    mining = Mining(tables, vectors, items.positives, corpus.copy_of, right, stage.hard_negatives)
+    trained = train_stage(encoders, items, collate, arguments, callbacks=[mining])
+    context_encoder = context_encoder or as_encoder(question_encoder, DPRContextEncoder)
+    with replaced(target) as folder:
+        save_with_tokenizer(question_encoder, tokenizers[0], folder / "question_encoder")
+        save_with_tokenizer(context_encoder, tokenizers[1], folder / "context_encoder")
+        return reported(folder, trained, {})
+
+
+def _passage_tokens(corpus: Corpus, tokenizer: Any, longest: int) -> Tokens:
+    """``[CLS] title [SEP] text [SEP]`` of every passage."""
+    titles, texts = zip(*((passage.title, passage.text) for passage in corpus.passages), strict=True)
+    return tokenized(tokenizer, longest, titles, texts)

@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ragengine.durable import explained, put_in_place
 from ragengine.errors import InputError
+from ragengine.storage.atomic import explained, put_in_place
 
 
 def remove(folder: Path) -> None:

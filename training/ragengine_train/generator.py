@@ -1,6 +1,7 @@
 """Warm-up: the generator learns to answer from the gold passage, before it is met with retrieved ones."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,13 +9,23 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from ragengine.bundle import RagSpec
+from ragengine.bundle.manifest import RagSpec
 from ragengine.evaluation import exact_match
-from ragengine.text import format_prompt
-from ragengine_train.batches import Tokens, by_length, padded, tokenized
-from ragengine_train.config import ModelConfig
-from ragengine_train.data import Corpus, Line
-from ragengine_train.stage import StageTrainer
+from ragengine.pipeline.prompts import format_prompt
+from ragengine_train.batching import Tokens, by_length, padded, tokenized
+from ragengine_train.checkpoint import (
+    Parts,
+    load_generator,
+    load_tokenizer,
+    save_with_tokenizer,
+)
+from ragengine_train.config import ModelConfig, TrainConfig
+from ragengine_train.data import Corpus, Line, read_lines, training_lines
+from ragengine_train.dev_metrics import sampled
+from ragengine_train.example_order import draw, group_by_length
+from ragengine_train.folders import replaced
+from ragengine_train.report import Report, reported
+from ragengine_train.trainer import StageTrainer, examples_a_step, freeze, train_stage, training_arguments
 
 IGNORED = -100
 _BATCH = 32
@@ -142,3 +153,42 @@ def gold_exact_match(
         hits += sum(exact_match(text, lines[i].answers) for i, text in zip(chosen, texts, strict=True))
     generator.generation_config = own
     return hits / len(lines)
+
+
+def train_generator(config: TrainConfig, corpus: Corpus, parts: Parts, work: Path, target: Path) -> Report:
+    """Warm-up on gold passages; ``target`` gets the generator."""
+    stage, model = config.generator, config.model
+    assert stage is not None
+    lines = training_lines(config, stage, corpus, needs_passage=True)
+    question_tokenizer, tokenizer = load_tokenizer(parts.question_encoder), load_tokenizer(parts.generator)
+    generator = load_generator(parts.generator, model)
+    prefix = getattr(generator.config, "prefix", None)  # what RagRetriever puts before a prompt
+    prompts = gold_prompts(lines, corpus, question_tokenizer, tokenizer, model, prefix)
+    answers = answer_tokens([line.answers[0] for line in lines], tokenizer, model)
+
+    freeze(generator, stage.freeze)
+    arguments = training_arguments(stage, work, config.seed, len(lines))
+    a_step = examples_a_step(arguments)
+    order = draw([line.group for line in lines], arguments.max_steps * a_step, config.seed, stage.sample)
+    order = group_by_length(
+        order, list(map(len, prompts)), arguments.per_device_train_batch_size, config.seed
+    )
+    reader = generator.config
+    collate = collate_prompts(reader.pad_token_id, reader.decoder_start_token_id)
+    items = PromptItems(prompts, answers, order)
+    trained = train_stage(generator, items, collate, arguments, trainer=WarmUpTrainer)
+
+    dev = {}
+    if config.data.dev is not None:
+        asked = [
+            line
+            for line in read_lines([config.data.dev], corpus)
+            if line.passage is not None and line.answers
+        ]
+        if asked := sampled(asked, config):
+            prompts = gold_prompts(asked, corpus, question_tokenizer, tokenizer, model, prefix)
+            exact = gold_exact_match(generator, tokenizer, prompts, asked, model.max_answer_length)
+            dev = {"n": len(asked), "exact_match_gold_passage": exact}
+    with replaced(target) as folder:
+        save_with_tokenizer(generator, tokenizer, folder)
+        return reported(folder, trained, dev)

@@ -3,14 +3,31 @@
 Question encoder and generator learn; the passage encoder and its index stay as they are.
 """
 
+import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from ragengine_train.batches import Tokens, encoder_inputs, padded
-from ragengine_train.stage import StageTrainer
+from ragengine_train.batching import Tokens, encoder_inputs, pad, padded, tokenized
+from ragengine_train.checkpoint import (
+    Parts,
+    load_rag,
+    load_tokenizer,
+    save_with_tokenizer,
+)
+from ragengine_train.config import TrainConfig
+from ragengine_train.data import Corpus, training_lines
+from ragengine_train.example_order import draw
+from ragengine_train.folders import replaced
+from ragengine_train.generator import (
+    answer_tokens,
+)
+from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
+from ragengine_train.report import Report, reported
+from ragengine_train.trainer import StageTrainer, examples_a_step, freeze, train_stage, training_arguments
 
 
 class QuestionItems(Dataset[tuple[Sequence[int], Sequence[int]]]):
@@ -79,3 +96,36 @@ class MarginalTrainer(StageTrainer):
     ) -> torch.Tensor:
         """The batch's loss."""
         return marginal_nll(model, **inputs).mean()
+
+
+def train_joint(
+    config: TrainConfig, corpus: Corpus, parts: Parts, index: Path, work: Path, target: Path
+) -> Report:
+    """Joint tuning over ``index``; ``target`` gets ``question_encoder`` and ``generator``."""
+    stage, model = config.joint, config.model
+    assert stage is not None
+    lines = training_lines(config, stage, corpus, needs_passage=False)
+    question_tokenizer, tokenizer = load_tokenizer(parts.question_encoder), load_tokenizer(parts.generator)
+    rag = load_rag(parts, model)
+    searched = RagengineIndex(index, model.n_docs)
+    rag.rag.retriever = LiveRetriever(rag.config, question_tokenizer, tokenizer, searched)
+    questions = tokenized(question_tokenizer, model.max_question_length, [line.question for line in lines])
+    answers = [
+        answer_tokens(line.answers if stage.draw_answers else line.answers[:1], tokenizer, model)
+        for line in lines
+    ]
+
+    freeze(rag, stage.freeze)
+    arguments = training_arguments(stage, work, config.seed, len(lines))
+    total = arguments.max_steps * examples_a_step(arguments)
+    order = draw([line.group for line in lines], total, config.seed, stage.sample)
+    rng = random.Random(f"answers {config.seed}")
+    items = QuestionItems(questions, answers, order, [rng.randrange(1 << 30) for _ in order])
+    reader = rag.config.generator
+    collate = collate_questions(pad(question_tokenizer), reader.pad_token_id, reader.decoder_start_token_id)
+    trained = train_stage(rag, items, collate, arguments, trainer=MarginalTrainer)
+    searched.close()
+    with replaced(target) as folder:
+        save_with_tokenizer(rag.question_encoder, question_tokenizer, folder / "question_encoder")
+        save_with_tokenizer(rag.generator, tokenizer, folder / "generator")
+        return reported(folder, trained, {})

@@ -14,20 +14,22 @@ import click
 import torch
 import transformers
 
-from ragengine.durable import explained, held_folder
 from ragengine.errors import InputError, MemoryLimitError, OptionsError
-from ragengine.retrieval.build import build_index
-from ragengine.schema import told
-from ragengine.wording import one_line
+from ragengine.indexing.build import build_index
+from ragengine.messages import one_line
+from ragengine.storage.atomic import explained, held_folder
+from ragengine.storage.schema import join_errors
 from ragengine_train import preflight
 from ragengine_train.checkpoint import Parts, write_checkpoint
 from ragengine_train.config import STAGES, TrainConfig
 from ragengine_train.data import Corpus
+from ragengine_train.dev_metrics import export_parts, measure_answers, measure_retrieval
+from ragengine_train.encoders import train_encoders
 from ragengine_train.folders import remove
-from ragengine_train.measure import export_parts, measure_answers, measure_retrieval
-from ragengine_train.report import CURVES, REPORT, read_json, write_curves, write_json
-from ragengine_train.settings import PLACES, RESULTS, Settings, changes
-from ragengine_train.stages import Report, train_encoders, train_generator, train_joint
+from ragengine_train.generator import train_generator
+from ragengine_train.joint import train_joint
+from ragengine_train.provenance import PLACES, RESULTS, Settings, changes
+from ragengine_train.report import CURVES, REPORT, Report, read_json, write_curves, write_json
 
 _SETTINGS = "settings.json"
 _DEV = "dev.json"
@@ -219,7 +221,7 @@ class _Run:
             return
         if found := self._changes(name):
             raise OptionsError(
-                f"{self.output / name} was made with others ({told(found)}); "
+                f"{self.output / name} was made with others ({join_errors(found)}); "
                 f"make it again with --from {name}, or --fresh."
             )
 

@@ -7,7 +7,7 @@ from transformers import DPRContextEncoder, DPRQuestionEncoder
 
 from ragengine.errors import OptionsError
 from ragengine.evaluation import read_questions
-from ragengine.schema import told
+from ragengine.storage.schema import join_errors
 from ragengine_train.checkpoint import (
     Parts,
     encoder_config,
@@ -18,11 +18,10 @@ from ragengine_train.checkpoint import (
     load_tokenizer,
 )
 from ragengine_train.config import STAGES, ModelConfig, TrainConfig
-from ragengine_train.data import Corpus, read_lines
+from ragengine_train.data import Corpus, read_lines, training_lines
 from ragengine_train.encoders import BiEncoder
-from ragengine_train.schedule import draw
-from ragengine_train.stage import freeze
-from ragengine_train.stages import training_lines
+from ragengine_train.example_order import draw
+from ragengine_train.trainer import freeze
 
 
 def check(config: TrainConfig, corpus: Corpus, parts: Parts) -> None:
@@ -34,7 +33,7 @@ def check(config: TrainConfig, corpus: Corpus, parts: Parts) -> None:
     if config.model.n_docs > corpus.indexed:
         faults.append(f"n_docs is {config.model.n_docs}, and there are {corpus.indexed} passages")
     if faults:
-        raise OptionsError(f"The table [model] cannot be used: {told(faults)}.")
+        raise OptionsError(f"The table [model] cannot be used: {join_errors(faults)}.")
     scratch = corpus.scratch()
     for name in STAGES:
         stage = getattr(config, name)

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from ragengine.durable import output_file
+from ragengine.storage.atomic import output_file
+from ragengine_train.trainer import Trained
 
 REPORT = "report.json"
 CURVES = "loss.png"
@@ -49,3 +50,12 @@ def write_curves(stages: Mapping[str, Mapping[str, Any]], path: Path) -> bool:
     with output_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
     return True
+
+
+Report: TypeAlias = dict[str, Any]
+
+
+def reported(folder: Path, trained: Trained, dev: dict[str, float]) -> Report:
+    report: Report = {"seconds": trained.seconds, "log_history": trained.log_history, "dev": dev}
+    write_json(folder / REPORT, report)
+    return report

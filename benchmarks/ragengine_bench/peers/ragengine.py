@@ -16,12 +16,12 @@ import numpy as np
 
 import ragengine.engine
 from ragengine import Generator, RagEngine
-from ragengine.bundle import Bundle
+from ragengine.bundle.bundle import Bundle
 from ragengine.generation.model import GeneratorModel
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.retriever import Retriever
-from ragengine.sessions import Device, ResolvedDevice
-from ragengine_bench.floor import RunSizes, StepSizes
+from ragengine.runtime.devices import Device, ResolvedDevice
+from ragengine_bench.roofline.roofline import RunSizes, StepSizes
 
 # stage -> where it is, in the order of Figure 1
 STAGES: dict[str, tuple[Any, str]] = {
@@ -98,7 +98,7 @@ def load_generator(
     """A generator; ``fixed`` takes the decoder that a GPU has on a CPU too."""
     generator = Generator.load(bundle, device, threads, cuda_graphs=cuda_graphs)
     if fixed and device == "cpu":
-        generator._model = GeneratorModel(generator.bundle, device="cpu", threads=threads, decoder="fixed")
+        generator._model = GeneratorModel(generator.bundle, device="cpu", threads=threads, decoder="static")
     return generator
 
 

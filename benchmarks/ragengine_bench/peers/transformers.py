@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from transformers import RagRetriever, RagSequenceForGeneration, RagTokenForGeneration, RagTokenizer
 from transformers.models.rag.retrieval_rag import CustomHFIndex
 
-from ragengine.retrieval.index import VECTORS_FILE, PassageIndex
+from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.manifest import VECTORS_FILE
 
 _CLASSES = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
 

@@ -9,7 +9,7 @@ import click
 from ragengine.cli.common import device_options
 
 if TYPE_CHECKING:
-    from ragengine.diagnosis import Diagnosis
+    from ragengine.doctor import Diagnosis
 
 FOLDER = click.Path(path_type=Path)
 
@@ -31,7 +31,7 @@ def doctor(
 
     Exit code 0 when questions can be answered on the device, else 1 with the reasons.
     """
-    from ragengine.diagnosis import diagnose
+    from ragengine.doctor import diagnose
 
     diagnosis = diagnose(bundle, index, device=device, search_device=search_device, threads=threads)
     if as_json:

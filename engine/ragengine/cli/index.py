@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ragengine.cli.index_options import (
+    batch_tokens_option,
+    bundle_option,
+    embeddings_option,
+    print_result,
+    threads_option,
+)
 from ragengine.cli.index_progress import progress_bars
 from ragengine.cli.index_table import print_manifest
 
 if TYPE_CHECKING:
-    from ragengine.retrieval.index import IndexManifest
+    pass
 
 
 class _IndexCommands(click.Group):
@@ -32,32 +39,10 @@ def index() -> None:
     """Build, change, describe and check indexes of passages."""
 
 
-_bundle = click.option(
-    "--bundle", required=True, type=click.Path(), help="The bundle whose passage encoder is used."
-)
-_embeddings = click.option(
-    "--embeddings",
-    type=click.Path(),
-    metavar="FILE.npy",
-    help="Vectors of the passages, float32 [passages, E], in file order, instead of encoding them.",
-)
-_batch_tokens = click.option(
-    "--batch-tokens",
-    default=1024,
-    show_default=True,
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Tokens the encoder reads at once; on a GPU 16384 and more.",
-)
-_threads = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads.  [default: all cores]"
-)
-
-
 @index.command()
 @click.argument("passages", type=click.Path())
 @click.argument("index", type=click.Path())
-@_bundle
+@bundle_option
 @click.option(
     "--factory",
     metavar="STR",
@@ -71,7 +56,7 @@ _threads = click.option(
     type=click.FloatRange(0, 1, min_open=True),
     help="Recall@5 to reach with an approximate factory.",
 )
-@_embeddings
+@embeddings_option
 @click.option(
     "--queries",
     type=click.Path(),
@@ -80,8 +65,8 @@ _threads = click.option(
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Draws the samples.")
 @click.option("--resume", is_flag=True, help="Go on with a build of INDEX that was killed or interrupted.")
-@_batch_tokens
-@_threads
+@batch_tokens_option
+@threads_option
 def build(
     passages: str,
     index: str,
@@ -101,7 +86,7 @@ def build(
     by datasets.Dataset.save_to_disk, or .txt and .md files or a folder of them, split into passages of 100
     words.
     """
-    from ragengine.retrieval.build import build_index
+    from ragengine.indexing.build import build_index
 
     with progress_bars() as progress:
         manifest = build_index(
@@ -119,16 +104,16 @@ def build(
             progress=progress,
             on_plan=lambda plan: click.echo(f"{plan.factory}: {plan.reason}.", err=True),
         )
-    _print_result(index, manifest)
+    print_result(index, manifest)
 
 
 @index.command()
 @click.argument("index", type=click.Path())
 @click.argument("passages", type=click.Path())
-@_bundle
-@_embeddings
-@_batch_tokens
-@_threads
+@bundle_option
+@embeddings_option
+@batch_tokens_option
+@threads_option
 def add(
     index: str,
     passages: str,
@@ -141,7 +126,7 @@ def add(
 
     The rotation, lists and codes that were trained stay; the search settings are tuned again.
     """
-    from ragengine.retrieval.update import add_passages
+    from ragengine.indexing.update import add_passages
 
     with progress_bars() as progress:
         manifest = add_passages(
@@ -153,37 +138,37 @@ def add(
             threads=threads,
             progress=progress,
         )
-    _print_result(index, manifest)
+    print_result(index, manifest)
 
 
 @index.command()
 @click.argument("index", type=click.Path())
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@_threads
+@threads_option
 def delete(index: str, ids: tuple[str, ...], threads: int | None) -> None:
     """Delete the passages with these IDs from INDEX."""
-    from ragengine.retrieval.update import delete_passages
+    from ragengine.indexing.update import delete_passages
 
     with progress_bars() as progress:
         manifest = delete_passages(index, ids, threads=threads, progress=progress)
-    _print_result(index, manifest)
+    print_result(index, manifest)
 
 
 @index.command()
 @click.argument("first", type=click.Path())
 @click.argument("second", type=click.Path())
 @click.argument("index", type=click.Path())
-@_threads
+@threads_option
 def merge(first: str, second: str, index: str, threads: int | None) -> None:
     """Write INDEX with the passages of FIRST and SECOND, two indexes of one encoder.
 
     The FAISS index is FIRST's with the vectors of SECOND added: give the larger one first.
     """
-    from ragengine.retrieval.update import merge_indexes
+    from ragengine.indexing.update import merge_indexes
 
     with progress_bars() as progress:
         manifest = merge_indexes(first, second, index, threads=threads, progress=progress)
-    _print_result(index, manifest)
+    print_result(index, manifest)
 
 
 @index.command()
@@ -191,7 +176,7 @@ def merge(first: str, second: str, index: str, threads: int | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def info(index: str, as_json: bool) -> None:
     """Describe INDEX."""
-    from ragengine.retrieval.index import IndexManifest
+    from ragengine.retrieval.manifest import IndexManifest
 
     manifest = IndexManifest.read(index)
     if as_json:
@@ -209,14 +194,3 @@ def verify(index: str) -> None:
     with PassageIndex.open(index, verify="sha256") as opened:
         opened.verify()
         click.echo(f"{index} is whole: {opened.count} passages of {opened.dimension} dimensions.")
-
-
-def _print_result(index: str, manifest: "IndexManifest") -> None:
-    print_manifest(index, manifest)
-    tuning = manifest.tuning
-    if tuning is not None and manifest.recall is not None and manifest.recall < tuning.target:
-        click.echo(
-            f"The recall@{tuning.n_docs} is {manifest.recall:.3f}, below the {tuning.target} asked for; "
-            "a factory that keeps more of each vector, or Flat, reaches it.",
-            err=True,
-        )

@@ -2,14 +2,14 @@
 
 import click
 
-from ragengine.cli.index import _bundle, _print_result, _threads
+from ragengine.cli.index_options import bundle_option, print_result, threads_option
 from ragengine.cli.index_progress import progress_bars
 
 
 @click.command("import")
 @click.argument("source", type=click.Path())
 @click.argument("index", type=click.Path())
-@_bundle
+@bundle_option
 @click.option("--faiss", "faiss_file", type=click.Path(), metavar="FILE", help="The FAISS file of SOURCE.")
 @click.option(
     "--embeddings",
@@ -42,7 +42,7 @@ from ragengine.cli.index_progress import progress_bars
     metavar="FILE.npy",
     help="Question vectors, float32 [Q, E], to measure the recall with, instead of passages.",
 )
-@_threads
+@threads_option
 def import_command(
     source: str,
     index: str,
@@ -61,7 +61,7 @@ def import_command(
     RagRetriever.save_pretrained, which has the FAISS file, too.  Row i of the FAISS file is passage i of
     SOURCE.  Pickles (DPR's index_meta.dpr) are never read: give --ids where the order is another.
     """
-    from ragengine.retrieval.imports import import_index
+    from ragengine.indexing.import_index import import_index
 
     with progress_bars() as progress:
         manifest = import_index(
@@ -78,4 +78,4 @@ def import_command(
             progress=progress,
             on_plan=lambda plan: click.echo(f"{plan.factory}: {plan.reason}.", err=True),
         )
-    _print_result(index, manifest)
+    print_result(index, manifest)

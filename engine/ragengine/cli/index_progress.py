@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn, TaskID
 
-    from ragengine.retrieval.progress import Progress
+    from ragengine.runtime.progress import Progress
 
 _DESCRIPTIONS = {
     "passages": "reading passages",

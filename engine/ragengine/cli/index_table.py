@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ragengine.retrieval.index import IndexManifest
+    from ragengine.retrieval.manifest import IndexManifest
 
 
 def print_manifest(index: str, manifest: "IndexManifest") -> None:
@@ -59,9 +59,9 @@ def _recall(manifest: "IndexManifest") -> str:
 def _placement(index: str) -> str:
     """Where ``device="auto"`` searches the index on this machine, and why."""
     from ragengine.errors import RagEngineError
-    from ragengine.retrieval.gpu import faiss_build
+    from ragengine.retrieval.gpu.placement import no_gpu_build
+    from ragengine.retrieval.gpu.searcher import faiss_build
     from ragengine.retrieval.index import PassageIndex
-    from ragengine.retrieval.placement import no_gpu_build
 
     try:
         build = faiss_build()

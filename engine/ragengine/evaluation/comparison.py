@@ -11,7 +11,7 @@ from ragengine.evaluation.long_answers import BLEU_ORDERS, bleu
 from ragengine.evaluation.report import bleu_table, json_values, value_table
 from ragengine.evaluation.run import Measured, Task, means
 from ragengine.evaluation.statistics import (
-    FloatArray,
+    DoubleArray,
     Resampling,
     bootstrap_intervals,
     mcnemar,
@@ -50,7 +50,7 @@ def compare(
     return result
 
 
-def _compared(first: FloatArray, second: FloatArray, resampling: Resampling) -> dict[str, Any] | None:
+def _compared(first: DoubleArray, second: DoubleArray, resampling: Resampling) -> dict[str, Any] | None:
     both = ~(np.isnan(first) | np.isnan(second))
     if not both.any():
         return None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ragengine.errors import DependencyError
-from ragengine.evaluation.statistics import FloatArray
+from ragengine.evaluation.statistics import DoubleArray
 
 BLEU_ORDERS = {"bleu": 4, "bleu-1": 1}  # the longest n-grams of each figure
 _LONGEST = max(BLEU_ORDERS.values())
@@ -31,7 +31,7 @@ def rouge_scorer() -> Callable[[str, Sequence[str]], float]:
     return rouge_l
 
 
-def bleu_statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> FloatArray:
+def bleu_statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> DoubleArray:
     """What sacrebleu counts in each answer, [N, 10] with 13a tokens: BLEU is a function of the sums.
 
     Length of the answer, length of its nearest reference, n-grams that a reference has, n-grams; n is 1 to 4.
@@ -44,7 +44,7 @@ def bleu_statistics(answers: Sequence[str], references: Sequence[Sequence[str]])
     return np.array([[one.sys_len, one.ref_len, *one.counts, *one.totals] for one in scores], np.float64)
 
 
-def bleu(sums: FloatArray, order: int) -> float:
+def bleu(sums: DoubleArray, order: int) -> float:
     """Corpus BLEU up to n-grams of ``order``, exponentially smoothed, 0 to 1.
 
     ``sums``, [10], are those of `bleu_statistics` over the answers.

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ragengine.corpus.passage import utf8_lines
 from ragengine.errors import PassagesError
 from ragengine.evaluation.metrics import answer_pattern
-from ragengine.retrieval.passages import utf8_lines
-from ragengine.wording import shown
+from ragengine.messages import short_repr
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def texts_of(entry: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
     if values is None:
         return ()
     if not _is_texts(values) or not _is_unicode(*values):
-        raise PassagesError(f'{where}: "{name}" is {shown(values)}; write a list of strings.')
+        raise PassagesError(f'{where}: "{name}" is {short_repr(values)}; write a list of strings.')
     return tuple(values)
 
 
@@ -93,7 +93,7 @@ def text_of(entry: dict[str, Any], name: str, where: str) -> str | None:
     """An optional field that is a text; raises :class:`PassagesError` where it is something else."""
     value = entry.get(name)
     if value is not None and not (isinstance(value, str) and _is_unicode(value)):
-        raise PassagesError(f'{where}: "{name}" is {shown(value)}; write a string.')
+        raise PassagesError(f'{where}: "{name}" is {short_repr(value)}; write a string.')
     return value
 
 
@@ -101,10 +101,10 @@ def _question(line: str, where: str) -> Question:
     entry = question_entry(line, where)
     question, answers, regex = entry["question"], entry["answers"], entry.get("regex", False)
     if not isinstance(regex, bool):
-        raise PassagesError(f'{where}: "regex" is {shown(regex)}; write true or false.')
+        raise PassagesError(f'{where}: "regex" is {short_repr(regex)}; write true or false.')
     if regex and (wrong := next((answer for answer in answers if not _compiles(answer)), None)) is not None:
         raise PassagesError(
-            f"{where} has the answer {shown(wrong)}, which is no regular expression (in NFD)."
+            f"{where} has the answer {short_repr(wrong)}, which is no regular expression (in NFD)."
         )
     return Question(
         question,

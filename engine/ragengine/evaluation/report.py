@@ -10,7 +10,7 @@ from ragengine.evaluation.long_answers import BLEU_ORDERS, bleu, bleu_statistics
 from ragengine.evaluation.metrics import normalize_answer
 from ragengine.evaluation.questions import Question
 from ragengine.evaluation.run import Measured, Task, means
-from ragengine.evaluation.statistics import FloatArray, Resampling, auroc, bootstrap_intervals, calibration
+from ragengine.evaluation.statistics import DoubleArray, Resampling, auroc, bootstrap_intervals, calibration
 
 ALWAYS = ("exact_match", "f1", "recall@5")  # keys of `eval --json`, null where nothing can be answered
 
@@ -54,12 +54,12 @@ def report(
     return values
 
 
-def value_table(measured: Sequence[Measured], names: Sequence[str]) -> FloatArray:
+def value_table(measured: Sequence[Measured], names: Sequence[str]) -> DoubleArray:
     """The named figures of each question, float64 [N, M], NaN where it has none."""
     return np.array([[one.values.get(name, np.nan) for name in names] for one in measured], np.float64)
 
 
-def bleu_table(measured: Sequence[Measured]) -> FloatArray:
+def bleu_table(measured: Sequence[Measured]) -> DoubleArray:
     """What BLEU adds up, [N, 10] (`bleu_statistics`), of questions whose answers are `Question.worded`."""
     answers = [one.prediction.text.strip() for one in measured]
     return bleu_statistics(answers, [one.question.answers for one in measured])

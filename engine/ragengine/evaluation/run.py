@@ -13,8 +13,8 @@ from ragengine.evaluation.metrics import exact_match, f1, label_match, regex_mat
 from ragengine.evaluation.questions import Question
 from ragengine.evaluation.retrieval import retrieval_values
 from ragengine.options import OPTION_NAMES, checked_kind
-from ragengine.requests import checked_labels
 from ragengine.results import Answer, Document
+from ragengine.validation import checked_labels
 
 Task: TypeAlias = Literal["qa", "generation", "classification"]
 Progress: TypeAlias = Callable[[int], None]

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float64]
+DoubleArray: TypeAlias = NDArray[np.float64]
 N_BINS = 10
 
 
@@ -26,7 +26,7 @@ class Resampling:
         return outside, 100 - outside
 
 
-def bootstrap_intervals(values: FloatArray, resampling: Resampling) -> FloatArray:
+def bootstrap_intervals(values: DoubleArray, resampling: Resampling) -> DoubleArray:
     """Percentile bootstrap intervals of column means: [N, M] -> [M, 2] (Efron 1979).
 
     Rows (questions) are drawn with replacement.  NaN is a figure that a question has not: a mean is over the
@@ -38,12 +38,12 @@ def bootstrap_intervals(values: FloatArray, resampling: Resampling) -> FloatArra
     for row, weights in zip(means, _draws(len(values), resampling), strict=True):
         counts = weights @ known
         row[:] = np.divide(weights @ filled, counts, out=np.full(len(row), np.nan), where=counts > 0)
-    ends: FloatArray = np.nanpercentile(means, resampling.percentiles, axis=0).T
+    ends: DoubleArray = np.nanpercentile(means, resampling.percentiles, axis=0).T
     return ends
 
 
 def paired_bootstrap(
-    first: FloatArray, second: FloatArray, figure: Callable[[FloatArray], float], resampling: Resampling
+    first: DoubleArray, second: DoubleArray, figure: Callable[[DoubleArray], float], resampling: Resampling
 ) -> tuple[list[float], float]:
     """The percentile interval and the two-sided p of the difference of a figure of all questions together.
 
@@ -59,7 +59,7 @@ def paired_bootstrap(
     return np.percentile(drawn, resampling.percentiles).tolist(), (1 + extreme) / (1 + len(drawn))
 
 
-def _draws(count: int, resampling: Resampling) -> Iterator[FloatArray]:
+def _draws(count: int, resampling: Resampling) -> Iterator[DoubleArray]:
     """How often each of ``count`` questions is in a sample of as many, drawn with replacement."""
     generator = np.random.default_rng(resampling.seed)
     for _ in range(resampling.resamples):
@@ -67,7 +67,7 @@ def _draws(count: int, resampling: Resampling) -> Iterator[FloatArray]:
         yield np.bincount(drawn, minlength=count).astype(np.float64)
 
 
-def mcnemar(first: FloatArray, second: FloatArray) -> float:
+def mcnemar(first: DoubleArray, second: DoubleArray) -> float:
     """The exact two-sided p of McNemar's test that two systems are right equally often: [N] of 0 and 1.
 
     Under the null hypothesis, a question that one alone has right is either's with probability 1/2.
@@ -81,7 +81,7 @@ def mcnemar(first: FloatArray, second: FloatArray) -> float:
     return min(1.0, float(2 * tail / 2**discordant))
 
 
-def permutation_test(differences: FloatArray, resampling: Resampling) -> float:
+def permutation_test(differences: DoubleArray, resampling: Resampling) -> float:
     """The two-sided p that paired differences [N] have mean 0, by random changes of their signs.
 
     Fisher's randomisation test; (1 + as extreme draws) / (1 + draws), so it is never 0.

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragengine.agreement import option_faults
-from ragengine.bundle import Bundle
+from ragengine.bundle.bundle import Bundle
+from ragengine.bundle.checks import option_errors
 from ragengine.errors import OptionsError
 from ragengine.evaluation.run import checked_ks
-from ragengine.folders import Verify
 from ragengine.options import GenerationOptions, check_names
 from ragengine.retrieval.index import PassageIndex
+from ragengine.storage.folders import Verify
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,6 @@ def _once(paths: Iterable[Path]) -> list[Path]:
 def _checked_options(bundle: Bundle, changes: dict[str, Any]) -> GenerationOptions:
     """The options of a bundle with some of them changed."""
     options = GenerationOptions.from_dict(bundle.manifest.generation).replace(**changes)
-    if faults := option_faults(options, bundle.manifest.generator):
+    if faults := option_errors(options, bundle.manifest.generator):
         raise OptionsError(f"Generation options do not fit {bundle.path}: {'; '.join(faults)}.")
     return options

@@ -1,11 +1,8 @@
 """Which documents the encoder reads together: similar lengths, so that little padding is computed."""
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
-IntArray: TypeAlias = NDArray[np.int64]
+from ragengine.arrays import IntArray
 
 # Rows (documents x tokens) of a batch.  Fewer leave the matrix units idle, more fall out of the cache
 # (docs/operators.md).

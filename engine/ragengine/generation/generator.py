@@ -4,27 +4,15 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ragengine.agreement import option_faults
-from ragengine.bundle import Bundle
-from ragengine.cancellation import Stop
-from ragengine.ending import awaited_at_exit
+from ragengine.arrays import FloatArray, IntArray
+from ragengine.bundle.bundle import Bundle
+from ragengine.bundle.checks import option_errors
 from ragengine.errors import InputError, OptionsError
-from ragengine.generation.beam_search import beam_search
-from ragengine.generation.decoding import Reading
-from ragengine.generation.inputs import (
-    checked_allowed,
-    checked_contexts,
-    checked_labels,
-    checked_marginalize,
-    numbered_from,
-)
-from ragengine.generation.likelihood import sequence_log_likelihood, token_log_likelihood
-from ragengine.generation.mixture import (
+from ragengine.generation.decoders.base import EncodedDocuments
+from ragengine.generation.marginalization import (
     Marginalize,
     beam_weights,
     log_prior,
@@ -33,22 +21,29 @@ from ragengine.generation.mixture import (
     token_posteriors,
     token_weights,
 )
+from ragengine.generation.memory import check_weights_fit, questions_at_once, questions_that_fit
 from ragengine.generation.model import GeneratorModel
-from ragengine.generation.outputs import ForwardOutput, Output, StreamedToken, hypothesis, no_output
-from ragengine.generation.rules import AllowedTokens, Rules
-from ragengine.generation.sample import greedy_tokens, sample
-from ragengine.generation.sequence import fast, search_by_document, thorough
-from ragengine.generation.stepper import Stepper
-from ragengine.generation.trie import output_log_probs
-from ragengine.lifetime import Resource, while_open
-from ragengine.memory import check_weights_fit, questions_at_once, questions_that_fit
+from ragengine.generation.search.beam_search import beam_search
+from ragengine.generation.search.likelihood import sequence_log_likelihood, token_log_likelihood
+from ragengine.generation.search.outputs import ForwardOutput, Output, StreamedToken, hypothesis, no_output
+from ragengine.generation.search.prefix_trie import output_log_probs
+from ragengine.generation.search.rag_sequence import fast, search_by_document, thorough
+from ragengine.generation.search.rules import AllowedTokens, Rules
+from ragengine.generation.search.sampling import greedy_tokens, sample
+from ragengine.generation.search.step import SearchStep
+from ragengine.generation.validation import (
+    checked_allowed,
+    checked_contexts,
+    checked_labels,
+    checked_marginalize,
+    numbered_from,
+)
 from ragengine.options import GenerationOptions, checked_kind
-from ragengine.requests import checked_flag
 from ragengine.results import Hypothesis
-from ragengine.sessions import Device
-
-IntArray: TypeAlias = NDArray[np.int64]
-FloatArray: TypeAlias = NDArray[np.float32]
+from ragengine.runtime.cancellation import Stop
+from ragengine.runtime.devices import Device
+from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
+from ragengine.validation import checked_flag
 
 
 class Generator(Resource):
@@ -200,10 +195,10 @@ class Generator(Resource):
             raise InputError(f"{len(ids)} questions cannot stream together; stream one at a time.")
         self._questions_at_once(ids.shape, options)
         reading, prior, rules = self._started(ids, mask, scores, options, None, stop)
-        return self._streamed(Stepper(self._model, reading, prior, rules), prior, options)
+        return self._streamed(SearchStep(self._model, reading, prior, rules), prior, options)
 
     def _streamed(
-        self, stepper: Stepper, prior: FloatArray, options: GenerationOptions
+        self, stepper: SearchStep, prior: FloatArray, options: GenerationOptions
     ) -> Iterator[StreamedToken]:
         self._check_process()
         taken = np.empty((1, 1, 0, prior.shape[1]), np.float32)
@@ -301,7 +296,7 @@ class Generator(Resource):
     @while_open
     def check_options(self, options: GenerationOptions) -> None:
         """Refuse options that this model cannot follow; the message names every limit."""
-        if faults := option_faults(checked_kind(options), self._model.spec):
+        if faults := option_errors(checked_kind(options), self._model.spec):
             raise OptionsError(f"Generation options do not fit the model: {'; '.join(faults)}.")
 
     def _release(self) -> None:
@@ -333,20 +328,22 @@ class Generator(Resource):
             found += [output for (output,) in output_log_probs(self._model, own, rows, starts)]
         return np.stack(found)
 
-    def _by_document(self, reading: Reading, prior: FloatArray, rules: Rules) -> list[list[Output]]:
+    def _by_document(self, reading: EncodedDocuments, prior: FloatArray, rules: Rules) -> list[list[Output]]:
         found = search_by_document(self._model, reading, rules, prior.shape[1])
         if rules.options.search == "fast":
             return fast(found, prior, rules.options)
         return thorough(self._model, reading, found, prior, rules.options)
 
-    def _over_the_marginal(self, reading: Reading, prior: FloatArray, rules: Rules) -> list[list[Output]]:
+    def _over_the_marginal(
+        self, reading: EncodedDocuments, prior: FloatArray, rules: Rules
+    ) -> list[list[Output]]:
         """One search over log Σ_z weight(z) p(y_t | x, z, y_<t): RAG-Token, and RAG-Sequence jointly."""
         options = rules.options
         if options.do_sample and options.num_beams == 1:
-            return sample(Stepper(self._model, reading, prior, rules))
+            return sample(SearchStep(self._model, reading, prior, rules))
         if options.marginalize == "sequence":  # the best are chosen at the end, by their likelihood
             rules = replace(rules, options=replace(options, num_return_sequences=options.num_beams))
-        return beam_search(Stepper(self._model, reading, prior, rules))
+        return beam_search(SearchStep(self._model, reading, prior, rules))
 
     def _started(
         self,
@@ -356,7 +353,7 @@ class Generator(Resource):
         options: GenerationOptions,
         allowed_tokens: AllowedTokens | None,
         stop: Stop,
-    ) -> tuple[Reading, FloatArray, Rules]:
+    ) -> tuple[EncodedDocuments, FloatArray, Rules]:
         """Read the documents and set up the rules of the search."""
         prior = log_prior(doc_scores)
         # What the mask hides is no token: how far a batch is padded must not change an answer.

@@ -8,22 +8,23 @@ from typing import Literal
 
 import numpy as np
 
-from ragengine.bundle import STEP_GRAPH, Bundle
-from ragengine.cancellation import NEVER, Stop
-from ragengine.ending import awaited_at_exit
+from ragengine.arrays import FloatArray, IntArray
+from ragengine.bundle.bundle import Bundle
+from ragengine.bundle.device import graph_device
+from ragengine.bundle.manifest import STEP_GRAPH
 from ragengine.errors import DeviceError, GraphOutputError
 from ragengine.generation.batching import batches_by_length
-from ragengine.generation.buckets import GraphNumbers, padded_source
-from ragengine.generation.decoding import Decoding, FloatArray, IntArray, Reading, Step, StepInputs
-from ragengine.generation.fixed import FixedDecoder
-from ragengine.generation.growing import GrowingDecoder
-from ragengine.sessions import (
-    Device,
+from ragengine.generation.decoders.base import Decoding, EncodedDocuments, Step, StepInputs
+from ragengine.generation.decoders.buckets import GraphNumbers, padded_source
+from ragengine.generation.decoders.dynamic import DynamicDecoder
+from ragengine.generation.decoders.static import StaticDecoder
+from ragengine.runtime.cancellation import NEVER, Stop
+from ragengine.runtime.devices import Device, ResolvedDevice
+from ragengine.runtime.lifecycle import awaited_at_exit
+from ragengine.runtime.sessions import (
     InferenceSession,
     OrtValue,
-    ResolvedDevice,
     create_session,
-    graph_device,
     run_arrays,
     run_bound,
     to_device,
@@ -41,13 +42,13 @@ class GeneratorModel:
         threads: int | None = None,
         low_memory: bool = False,
         cuda_graphs: bool = True,
-        decoder: Literal["growing", "fixed"] | None = None,
+        decoder: Literal["dynamic", "static"] | None = None,
     ) -> None:
         """``decoder`` is the fixed one on CUDA and the growing one on a CPU where not given."""
         self.spec = bundle.manifest.generator
         self.device: ResolvedDevice = graph_device(bundle, device)
-        self._fixed = (self.device == "cuda") if decoder is None else decoder == "fixed"
-        if self._fixed and f"{self.spec.path}/{STEP_GRAPH}" not in bundle.manifest.files:
+        self._static = (self.device == "cuda") if decoder is None else decoder == "static"
+        if self._static and f"{self.spec.path}/{STEP_GRAPH}" not in bundle.manifest.files:
             raise DeviceError(
                 f"{bundle.path} has no {STEP_GRAPH}, which {self.device} needs; export it again "
                 "in fp32 or fp16 with this version, or use the CPU."
@@ -63,18 +64,18 @@ class GeneratorModel:
             )
 
         self._encoder, cross = session("encoder.onnx"), session("cross.onnx")
-        self._decoder: FixedDecoder | GrowingDecoder
-        if self._fixed:
+        self._decoder: StaticDecoder | DynamicDecoder
+        if self._static:
             step = session(STEP_GRAPH, cuda_graphs)
-            self._decoder = FixedDecoder(cross, step, self.spec, self.device, GraphNumbers())
+            self._decoder = StaticDecoder(cross, step, self.spec, self.device, GraphNumbers())
         else:
-            self._decoder = GrowingDecoder(cross, session("decoder.onnx"), self.spec)
+            self._decoder = DynamicDecoder(cross, session("decoder.onnx"), self.spec)
 
     def read(
         self, context_input_ids: IntArray, context_attention_mask: IntArray, stop: Stop = NEVER
-    ) -> Reading:
+    ) -> EncodedDocuments:
         """Encode documents: token ids and mask int64 [Q, D, S]."""
-        if self._fixed:
+        if self._static:
             context_input_ids, context_attention_mask = (
                 self._padded(array) for array in (context_input_ids, context_attention_mask)
             )
@@ -82,12 +83,12 @@ class GeneratorModel:
         states = self._encoded(
             context_input_ids.reshape(q * d, s), context_attention_mask.reshape(q * d, s), stop
         )
-        return Reading(context_attention_mask, self._decoder.memory(states), stop)
+        return EncodedDocuments(context_attention_mask, self._decoder.memory(states), stop)
 
-    def start(self, reading: Reading, *, beams: int, steps: int) -> Decoding:
+    def start(self, reading: EncodedDocuments, *, beams: int, steps: int) -> Decoding:
         """Beams over a reading: at most ``beams`` a question and ``steps`` steps."""
         reading.stop.check("after the documents were read")
-        if isinstance(self._decoder, FixedDecoder):
+        if isinstance(self._decoder, StaticDecoder):
             return self._decoder.start(reading, beams, steps)
         return self._decoder.start(reading)
 

@@ -1,18 +1,18 @@
 """The DPR encoders: d(z) of a passage and q(x) of a question (paper, section 2.2)."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ragengine.bundle import Bundle, EncoderSpec
-from ragengine.cancellation import NEVER, Stop
+from ragengine.arrays import FloatArray
+from ragengine.bundle.bundle import Bundle
+from ragengine.bundle.device import graph_device
+from ragengine.bundle.manifest import EncoderSpec
 from ragengine.errors import GraphOutputError
-from ragengine.sessions import Device, InferenceSession, create_session, graph_device, run_arrays
-from ragengine.text import Encoded, Tokenizer
-
-FloatArray: TypeAlias = NDArray[np.float32]
+from ragengine.runtime.cancellation import NEVER, Stop
+from ragengine.runtime.devices import Device
+from ragengine.runtime.sessions import InferenceSession, create_session, run_arrays
+from ragengine.tokenization import Encoded, Tokenizer
 
 BATCH_TOKENS = 1024
 """Tokens an encoder reads at once, padding counted: what a CPU's caches hold; a GPU wants more."""

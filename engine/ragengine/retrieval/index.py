@@ -2,89 +2,33 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 
-from ragengine import folders
-from ragengine.bundle import Bundle
-from ragengine.ending import awaited_at_exit
+from ragengine.arrays import FloatArray, HalfArray
+from ragengine.bundle.bundle import Bundle
+from ragengine.corpus.passage import Passage
 from ragengine.errors import ClosedError, IndexFolderError, InputError
-from ragengine.process import OneProcess
 from ragengine.results import Document
-from ragengine.retrieval.faiss_file import read_faiss
-from ragengine.retrieval.gpu import Device, place, where
-from ragengine.retrieval.passages import Passage
-from ragengine.retrieval.placement import Placement
+from ragengine.retrieval.faiss_api import import_faiss
+from ragengine.retrieval.faiss_reader import read_faiss
+from ragengine.retrieval.gpu.placement import Placement
+from ragengine.retrieval.gpu.searcher import Device, place, where
+from ragengine.retrieval.manifest import FAISS_FILE, PASSAGES_FILE, QUERIES_FILE, VECTORS_FILE, IndexManifest
+from ragengine.retrieval.passage_store import PassageStore
 from ragengine.retrieval.recall import RecallTest
-from ragengine.retrieval.store import PassageStore
-from ragengine.retrieval.tuning import Tuning
-from ragengine.retrieval.vectors import (
-    FloatArray,
-    HalfArray,
-    SearchResult,
-    VectorIndex,
-    import_faiss,
-    open_vectors,
-)
-from ragengine.schema import Count, Hash, Line, Range, Setting, Size, told
-
-FORMAT = "ragengine-index"
-FORMAT_VERSION = 1
-FAISS_FILE = "index.faiss"
-VECTORS_FILE = "vectors.npy"
-PASSAGES_FILE = "passages.sqlite"
-QUERIES_FILE = "queries.npy"
-"""The questions that the recall was measured with, where they were given: float32 [Q, E]."""
+from ragengine.retrieval.vector_index import SearchResult, VectorIndex
+from ragengine.runtime.lifecycle import OneProcess, awaited_at_exit
+from ragengine.storage import folders
+from ragengine.storage.npy import open_vectors
+from ragengine.storage.schema import join_errors
 
 _ROWS_AT_ONCE = 16384
 _NORM_ROUNDING = 1e-3
 _RECALL_ROUNDING = 0.01
-
-
-@dataclass(frozen=True)
-class IndexEncoder:
-    """The encoder an index is bound to: :attr:`ragengine.bundle.Bundle.index_encoder` of its bundle."""
-
-    name: Line
-    fingerprint: Hash
-    kind: Literal["passage_encoder", "question_encoder"]
-
-
-@dataclass(frozen=True)
-class IndexManifest:
-    """The content of an index's ``manifest.json``.
-
-    ``search`` holds the FAISS run-time parameters and the re-rank width; ``recall`` is recall@n_docs as
-    :class:`~ragengine.retrieval.recall.RecallTest` measures it, 1.0 for an exact index; ``max_norm`` is the
-    largest Euclidean norm of the stored vectors.  ``reason`` says why the factory is this one, ``tuning`` how
-    the search settings were found.  ``timings`` (seconds a phase, ``search_ms`` a question) are the only
-    fields that differ when the same index is built twice.
-    """
-
-    dimension: Size
-    metric: Literal["inner_product"]
-    count: Count
-    factory: Line
-    search: dict[str, Setting]
-    recall: Annotated[float, Range(0, 1)] | None
-    max_norm: Annotated[float, Range(0, 1e30)]
-    encoder: IndexEncoder
-    created_by: Line
-    created_from: dict[str, Any]
-    files: dict[str, folders.FileEntry]
-    reason: Line = ""
-    seed: Count = 0
-    tuning: Tuning | None = None
-    timings: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, path: str | Path) -> "IndexManifest":
-        """Read the manifest of an index folder alone, without its files."""
-        return folders.read_manifest(Path(path), cls, FORMAT, FORMAT_VERSION, IndexFolderError)
 
 
 class PassageIndex(OneProcess):
@@ -303,7 +247,7 @@ def _open_parts(folder: Path, manifest: IndexManifest) -> tuple[VectorIndex, Pas
         faiss_index = read_faiss(folder / FAISS_FILE, mapped=True)
         faults = [*_misfits(manifest, vectors, faiss_index, store), *_question_faults(folder, manifest)]
         if faults:
-            raise IndexFolderError(f"{folder} is damaged: {told(faults)}; build the index again.")
+            raise IndexFolderError(f"{folder} is damaged: {join_errors(faults)}; build the index again.")
         try:
             searcher = VectorIndex(faiss_index, vectors, manifest.max_norm, manifest.search)
         except InputError as reason:

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.errors import InputError
-from ragengine.retrieval.progress import Report, silent
-from ragengine.retrieval.vectors import FloatArray, HalfArray, RowArray, VectorIndex, import_faiss
+from ragengine.retrieval.faiss_api import import_faiss
+from ragengine.retrieval.vector_index import VectorIndex
+from ragengine.runtime.progress import Report, silent
 
 RECALL_AT = 5
 QUERIES = 1000

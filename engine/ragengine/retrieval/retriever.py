@@ -4,25 +4,22 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ragengine.bundle import Bundle
-from ragengine.cancellation import NEVER, Stop
-from ragengine.ending import awaited_at_exit
+from ragengine.arrays import FloatArray
+from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError
-from ragengine.lifetime import Resource, while_open
-from ragengine.requests import checked_questions
 from ragengine.results import Document
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
-from ragengine.retrieval.lease import IndexSlot
-from ragengine.sessions import Device, resolve_device
-from ragengine.text import Encoded
-
-FloatArray: TypeAlias = NDArray[np.float32]
+from ragengine.retrieval.index_slot import IndexSlot
+from ragengine.runtime.cancellation import NEVER, Stop
+from ragengine.runtime.devices import Device, resolve_device
+from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
+from ragengine.tokenization import Encoded
+from ragengine.validation import checked_questions
 
 _QUESTIONS_AT_ONCE = 256  # that are encoded together: a bound on memory
 

@@ -20,6 +20,7 @@ from math import sqrt
 import onnx_ir as ir
 from onnxscript import nn
 
+from ragengine_export.graphs.decoder_step import StepInputs
 from ragengine_export.graphs.layers import (
     FLOAT,
     LARGEST_HALF,
@@ -36,8 +37,7 @@ from ragengine_export.graphs.layers import (
     saturated,
 )
 from ragengine_export.graphs.mixture import Mixture
-from ragengine_export.graphs.step_inputs import StepInputs
-from ragengine_export.graphs.stored import cast
+from ragengine_export.graphs.weight_formats import cast
 
 POSITION_OFFSET = 2  # BartLearnedPositionalEmbedding: positions start at row 2
 EPSILON = 1e-5  # torch.nn.LayerNorm's default, which BART uses

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxscript import nn
 
 from ragengine.errors import ExportError
-from ragengine_export.graphs.stored import FloatWeight, StoredWeight, cast
+from ragengine_export.graphs.weight_formats import FloatWeight, StoredWeight, cast
 
 Op: TypeAlias = Any  # onnxscript's OpBuilder: operators are attributes made on demand
 

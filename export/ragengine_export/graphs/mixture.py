@@ -9,8 +9,8 @@ probability, so the weights are an input with a beam axis.  Only the best candid
 import onnx_ir as ir
 from onnxscript import nn
 
+from ragengine_export.graphs.decoder_step import Layout
 from ragengine_export.graphs.layers import MASKED, Op
-from ragengine_export.graphs.layout import Layout
 
 # Probabilities are summed as e^80 p, best beam first: a float32 then reaches down to e^-183 of it, far below
 # any token a search could want, where p itself would end at e^-103.

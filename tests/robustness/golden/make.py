@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from transformers import DPRContextEncoder, RagTokenForGeneration, RagTokenizer
 
-from ragengine import RagEngine, bundle
+from ragengine import RagEngine
+from ragengine.bundle import manifest
+from ragengine.indexing.build import build_index
 from ragengine.retrieval import index
-from ragengine.retrieval.build import build_index
+from ragengine_bench.checkpoints.corpus import random_questions
+from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
 from ragengine_export import export_checkpoint
-from tests.parity.checkpoints import random_spec, write_checkpoint
-from tests.parity.corpus import random_questions
 from tests.robustness.golden import ANSWERS, GOLDEN
 
 # As small as a RAG model can be: most of what is left are the two tokenizers and the graphs.
@@ -66,7 +67,7 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 
 def main() -> None:
     """Write what is missing, and the answers that it gives now."""
-    bundle_name = f"bundle_v{bundle.FORMAT_VERSION}"
+    bundle_name = f"bundle_v{manifest.FORMAT_VERSION}"
     index_name = f"index_v{index.FORMAT_VERSION}"
     if (GOLDEN / bundle_name).exists() and (GOLDEN / index_name).exists():
         raise SystemExit(f"{bundle_name} and {index_name} are there; golden files are never written again.")

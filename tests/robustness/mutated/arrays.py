@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from ragengine.errors import PassagesError
-from ragengine.folders import MANIFEST
-from ragengine.retrieval.index import QUERIES_FILE, VECTORS_FILE
-from ragengine.retrieval.vectors import open_vectors
+from ragengine.retrieval.manifest import QUERIES_FILE, VECTORS_FILE
+from ragengine.storage.folders import MANIFEST
+from ragengine.storage.npy import open_vectors
 from tests.robustness.children import Case
 from tests.robustness.mutated.damage import flips, linked_copy, replace, spread
 from tests.robustness.mutated.indexes import E, N, check_answers, vectors, write_index
-from tests.unit.bundles import rewrite_manifest
+from tests.support.bundles import rewrite_manifest
 
 _HEADERS = {
     "object": "{'descr': '|O', 'fortran_order': False, 'shape': (60, 16), }",

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.ipc
 
-from ragengine.retrieval.arrow import (
+from ragengine.corpus.hf_dataset import (
     count_rows,
     has_embeddings,
     read_dataset_embeddings,

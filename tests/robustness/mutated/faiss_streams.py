@@ -11,11 +11,11 @@ from typing import Any
 import faiss
 import numpy as np
 
-from ragengine.retrieval.index import FAISS_FILE
+from ragengine.retrieval.manifest import FAISS_FILE
 from tests.robustness.children import Case
 from tests.robustness.mutated.damage import WORDS, Damage, flips, linked_copy, replace, spread, words
 from tests.robustness.mutated.indexes import SERVED, N, check_answers, write_index
-from tests.unit.bundles import rewrite_manifest
+from tests.support.bundles import rewrite_manifest
 
 _HEADER = 400
 """Bytes at the front of a stream, nearly all of which are numbers that FAISS goes by."""

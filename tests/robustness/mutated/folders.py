@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from ragengine.bundle import Bundle
-from ragengine.folders import MANIFEST
+from ragengine.bundle.bundle import Bundle
 from ragengine.retrieval.index import PassageIndex
+from ragengine.storage.folders import MANIFEST
 from tests.robustness.children import Case
 from tests.robustness.golden import GOLDEN
 from tests.robustness.mutated.asking import check_engine
@@ -29,7 +29,7 @@ from tests.robustness.mutated.damage import (
     truncations,
 )
 from tests.robustness.mutated.indexes import check_answers, write_index
-from tests.unit.bundles import rewrite_manifest
+from tests.support.bundles import rewrite_manifest
 
 _FLIPS = 12
 """Bits of each file in the default run; 300 in the exhaustive one."""

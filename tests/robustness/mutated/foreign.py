@@ -10,8 +10,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from ragengine.retrieval.foreign import ForeignIndex
-from ragengine.retrieval.vectors import search_faiss
+from ragengine.indexing.foreign_index import ForeignIndex
+from ragengine.retrieval.faiss_api import search_faiss
 from tests.robustness.children import Case
 from tests.robustness.mutated.faiss_streams import stream_damages
 from tests.robustness.mutated.indexes import SERVED, E, vectors

@@ -10,10 +10,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from ragengine.folders import MANIFEST, write_manifest
-from ragengine.retrieval.index import FAISS_FILE, PASSAGES_FILE, VECTORS_FILE, PassageIndex
-from ragengine.retrieval.passages import Passage
-from ragengine.retrieval.store import write_passages
+from ragengine.corpus.passage import Passage
+from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.manifest import FAISS_FILE, PASSAGES_FILE, VECTORS_FILE
+from ragengine.retrieval.passage_store import write_passages
+from ragengine.storage.folders import MANIFEST, write_manifest
 from tests.robustness.golden import GOLDEN
 
 N, E = 60, 16

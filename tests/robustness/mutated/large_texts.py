@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from ragengine.corpus.readers import read_passages
 from ragengine.evaluation import read_questions
-from ragengine.retrieval.imports import read_ids
-from ragengine.retrieval.passages import read_passages
+from ragengine.indexing.import_index import read_ids
 from tests.robustness.children import Case
 
 _SIZE: Final = 4 << 20

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ragengine.folders import MANIFEST
+from ragengine.storage.folders import MANIFEST
 from tests.robustness.children import Case
 from tests.robustness.golden import GOLDEN
 from tests.robustness.mutated.asking import check_engine

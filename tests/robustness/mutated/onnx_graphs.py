@@ -17,12 +17,12 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, numpy_helper
 
-from ragengine.folders import MANIFEST
+from ragengine.storage.folders import MANIFEST
 from tests.robustness.children import Case
 from tests.robustness.golden import GOLDEN
 from tests.robustness.mutated.asking import check_engine
 from tests.robustness.mutated.damage import linked_copy, replace
-from tests.unit.bundles import rewrite_manifest
+from tests.support.bundles import rewrite_manifest
 
 Edit: TypeAlias = Callable[[onnx.GraphProto], object]
 

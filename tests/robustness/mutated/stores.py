@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from ragengine.retrieval.index import PASSAGES_FILE, PassageIndex
-from ragengine.retrieval.store import PassageStore
+from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.manifest import PASSAGES_FILE
+from ragengine.retrieval.passage_store import PassageStore
 from tests.robustness.children import Case
 from tests.robustness.mutated.damage import flips, linked_copy, replace, spread, words
 from tests.robustness.mutated.indexes import N, check_answers, write_index
-from tests.unit.bundles import rewrite_manifest
+from tests.support.bundles import rewrite_manifest
 
 _PAGE = 4096
 _SAMPLED, _SAMPLED_MANY = 80, 4000

@@ -1,0 +1,46 @@
+"""Random checkpoints of a true shape: right for speed, meaningless as answers."""
+
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers.utils.logging
+from transformers import BartConfig, DPRConfig, PreTrainedTokenizerFast, RagConfig, RagTokenForGeneration
+
+from ragengine_bench.checkpoints.shapes import Shape
+
+RAG, BART = "rag", "bart"
+
+
+def write_random_checkpoint(shape: Shape, folder: Path) -> None:
+    """Save a RAG-Token checkpoint (``folder/rag``, with a tiny question encoder) and its BART alone
+    (``folder/bart``, what engines without RAG read), seed 0.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    bart = BartConfig(
+        vocab_size=shape.vocabulary,
+        d_model=shape.d_model,
+        encoder_layers=shape.layers,
+        decoder_layers=shape.layers,
+        encoder_attention_heads=shape.heads,
+        decoder_attention_heads=shape.heads,
+        encoder_ffn_dim=shape.ffn,
+        decoder_ffn_dim=shape.ffn,
+        max_position_embeddings=shape.positions,
+    )
+    dpr = DPRConfig(
+        vocab_size=8, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    config = RagConfig.from_question_encoder_generator_configs(dpr, bart, retrieval_vector_size=32)
+    model = RagTokenForGeneration(config).eval()
+    model.generation_config.update(decoder_start_token_id=2, eos_token_id=2, pad_token_id=1)
+    model.save_pretrained(folder / RAG)
+    words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+    model_of_words = tokenizers.models.WordLevel(words, unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(model_of_words), pad_token="<pad>", eos_token="</s>"
+    )
+    for part in ("question_encoder_tokenizer", "generator_tokenizer"):
+        tokenizer.save_pretrained(folder / RAG / part)
+    model.rag.generator.save_pretrained(folder / BART)  # no tokenizer: it is given token ids

@@ -1,0 +1,1 @@
+"""`ragengine bench`: engines side by side, as tables, plots and a page."""

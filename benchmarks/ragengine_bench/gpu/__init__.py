@@ -1,0 +1,1 @@
+"""`python -m ragengine_bench.gpu STEP`: the measurements on a GPU."""

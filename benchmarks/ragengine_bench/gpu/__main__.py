@@ -1,0 +1,134 @@
+"""`python -m ragengine_bench.gpu STEP`: what is measured on a GPU, one step a process (benchmarks/gpu.sh).
+
+With ``--device cpu --size toy`` every step runs anywhere, through the code that a GPU runs: the decoder of
+fixed capacity, buckets, bound buffers.  Then the figures mean nothing but that it works.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from ragengine.errors import DeviceError, RagEngineError
+from ragengine.runtime.cuda_driver import read_driver
+from ragengine.runtime.devices import ResolvedDevice, resolve_device
+from ragengine.runtime.sessions import available_cores
+from ragengine_bench.compare.tables import memory as shown
+from ragengine_bench.gpu.report import Recorder, Step, step_markdown
+from ragengine_bench.harness.interrupts import INTERRUPTED, sigterm_as_ctrl_c
+from ragengine_bench.harness.machine import machine
+
+Size = Literal["toy", "full"]
+
+
+@dataclass(frozen=True)
+class GpuPlan:
+    """Where and how large: ``work`` keeps models and vectors from step to step."""
+
+    device: ResolvedDevice
+    size: Size
+    work: Path
+    threads: int
+    say: Callable[[str], None]
+
+    @property
+    def toy(self) -> bool:
+        return self.size == "toy"
+
+    @property
+    def counts(self) -> bool:
+        """Whether its speeds are those that were asked about."""
+        return self.device == "cuda" and not self.toy
+
+
+STEPS = {
+    "models": "models and an index of random weights",
+    "parity-small": "random small checkpoints against Hugging Face in fp32",
+    "latency": "RAG-Token beside transformers on the same device",
+    "answer": "a whole answer, from text to text, by stage",
+    "decode": "a decoding step against weight bytes / bandwidth",
+    "parity-large": "BART-large shape against Hugging Face in fp32",
+    "search": "IVF-PQ on the GPU and on the CPU, a million vectors",
+    "memory": "memory of each bucket, and after close",
+    "load": "answers under several threads",
+    "batches": "RAG-Sequence, and batches of 8 and 32, beside transformers",
+    "compile": "RAG-Token beside torch.compile, which compiles for minutes",
+    "search-large": "IVF-PQ on the GPU and on the CPU, ten million vectors",
+}
+"""Every step, most important first: `benchmarks/gpu.sh` ends where its time does."""
+
+_PROGRAMS = {
+    "models": "ragengine_bench.gpu.models:write_models",
+    "parity-small": "ragengine_bench.gpu.parity:small",
+    "parity-large": "ragengine_bench.gpu.parity:large",
+    "latency": "ragengine_bench.gpu.latency:latency",
+    "answer": "ragengine_bench.gpu.latency:answer",
+    "batches": "ragengine_bench.gpu.latency:batches",
+    "compile": "ragengine_bench.gpu.latency:compiled",
+    "decode": "ragengine_bench.gpu.decode:decode",
+    "search": "ragengine_bench.gpu.search:search",
+    "search-large": "ragengine_bench.gpu.search:search_large",
+    "load": "ragengine_bench.gpu.load:load",
+    "memory": "ragengine_bench.gpu.load:memory",
+}
+
+
+@click.command()
+@click.argument("name", metavar="STEP", type=click.Choice(list(STEPS)))
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
+@click.option("--size", type=click.Choice(["full", "toy"]), default="full", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="Of what runs on the CPU.  [default: all cores]")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("build/gpu"), show_default=True)
+@click.option("--work", type=click.Path(path_type=Path), help="Models, vectors.  [default: OUTPUT/work]")
+def main(
+    name: str, device: ResolvedDevice, size: Size, threads: int | None, output: Path, work: Path | None
+) -> None:
+    """Run one STEP, print its tables, and put them into gpu.json and gpu.md of --output."""
+    threads, work = threads or available_cores(), work or output / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    plan = GpuPlan(device, size, work, threads, lambda text: click.echo(text, err=True))
+    step = Step(name, STEPS[name], {"device": device, "size": size, "threads": threads})
+    recorder = Recorder(output, machine(threads) | {"gpus": _gpus()}, step)
+    module, _, function = _PROGRAMS[name].partition(":")
+    code = 0
+    try:
+        with sigterm_as_ctrl_c():
+            resolve_device(device)  # said at once, before minutes are spent
+            getattr(importlib.import_module(module), function)(plan, recorder)
+        recorder.end()
+    except KeyboardInterrupt:
+        recorder.end("interrupted, or its time was over; what was measured is above")
+        code = INTERRUPTED
+    except Exception as reason:  # whatever a library raises is this step's result, and the next one goes on
+        recorder.end(_sentence(reason))
+        code = 1
+        if not isinstance(reason, RagEngineError):
+            import traceback
+
+            traceback.print_exc()
+    click.echo(step_markdown(step))
+    sys.exit(code)
+
+
+def _gpus() -> list[str]:
+    """What the driver says of each GPU; nothing where there is no driver."""
+    try:
+        driver = read_driver()
+    except DeviceError:
+        return []
+    return [f"{gpu.name} ({shown(gpu.total_bytes)}, CUDA {driver.cuda})" for gpu in driver.devices]
+
+
+def _sentence(reason: Exception) -> str:
+    if isinstance(reason, RagEngineError):
+        return str(reason)
+    lines = str(reason).strip().splitlines()
+    return f"{type(reason).__name__}: {lines[0][:300]}" if lines else type(reason).__name__
+
+
+if __name__ == "__main__":
+    main()

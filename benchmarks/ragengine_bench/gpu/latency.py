@@ -1,0 +1,218 @@
+"""Steps `latency`, `answer`, `batches` and `compile`: ours beside transformers on one device, by turns.
+
+The machinery is that of `ragengine bench`: an engine a process, :class:`~..harness.runs.Runs`, its
+samples and tables; here the engines are on the GPU, and the floors are made of what torch reaches there.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ragengine_bench.compare.tables import agreement, tables_of
+from ragengine_bench.gpu.models import PRECISIONS, HalfOrFull, Models
+from ragengine_bench.gpu.report import Asked, Recorder, Table
+from ragengine_bench.harness.process import Engine
+from ragengine_bench.harness.report import Report, Row, Section, percentile
+from ragengine_bench.harness.runs import Runs, Workload
+from ragengine_bench.peers import Contender
+from ragengine_bench.roofline.roofline import Rates
+
+if TYPE_CHECKING:
+    from ragengine_bench.gpu.__main__ import GpuPlan
+
+TIMES_EAGER, STEP_MS, ANSWER_MS = 15, 1.2, 30
+"""Asked by issue 6: against transformers fp16 eager; of a captured step; of a whole answer."""
+OURS, EAGER = "ragengine fp16, CUDA graphs", "transformers fp16 eager"
+_OURS = "ragengine_bench.peers.ragengine"
+_THEIRS = "ragengine_bench.peers.transformers:TransformersGenerator"
+_LIMIT = {"full": 240.0, "toy": 60.0}  # seconds that a call may take
+_REPEATS = {"full": 10, "toy": 2}
+_QUESTIONS = {"full": 32, "toy": 4}
+_COLUMNS = {"": "engine", "memory": "host memory"}  # of the tables of `ragengine bench`
+_BATCHES = {"full": (1, 8, 32), "toy": (1, 2)}
+
+
+def latency(plan: "GpuPlan", recorder: Recorder) -> None:
+    """RAG-Token from documents that are tokens: ours in both precisions, graphs on and off, and theirs."""
+    models = Models(plan)
+    contenders = [
+        theirs(models, EAGER, "fp16", "token"),
+        theirs(models, "transformers fp32 eager", "fp32", "token"),
+        ours(models, OURS, "fp16"),
+        ours(models, "ragengine fp16, no graphs", "fp16", cuda_graphs=False),
+        ours(models, "ragengine fp32, CUDA graphs", "fp32"),
+    ]
+    section = _by_turns(plan, recorder, "RAG-Token", models.workload, contenders)
+    recorder.ask(
+        Asked.at_least(f"times {EAGER}", TIMES_EAGER, _ratio(section, EAGER, OURS)),
+        Asked.below("a captured step, median", STEP_MS, _step_ms(section, OURS)),
+        counts=plan.counts,
+    )
+
+
+def compiled(plan: "GpuPlan", recorder: Recorder) -> None:
+    """RAG-Token beside torch.compile in fp16; a step of its own, since compiling takes minutes."""
+    models = Models(plan)
+    contenders = [theirs(models, "torch.compile fp16", "torch.compile fp16", "token")]
+    contenders += [ours(models, OURS, "fp16")]
+    _by_turns(plan, recorder, "RAG-Token", models.workload, contenders)
+
+
+def batches(plan: "GpuPlan", recorder: Recorder) -> None:
+    """RAG-Token for several questions at once, and RAG-Sequence, thorough and joint."""
+    models = Models(plan)
+    load = models.workload
+    sequence = replace(load, marginalize="sequence")
+    pairs: list[tuple[str, Workload, list[Contender]]] = [
+        (f"RAG-Token, batch {size}", replace(load, batch=size), [
+            theirs(models, EAGER, "fp16", "token"), ours(models, OURS, "fp16")
+        ])
+        for size in _BATCHES[plan.size]
+    ]  # fmt: skip
+    pairs.append(
+        ("RAG-Sequence, thorough", sequence, [
+            theirs(models, EAGER, "fp16", "sequence"), ours(models, OURS, "fp16")
+        ])
+    )  # fmt: skip
+    joint = replace(sequence, search="joint")
+    pairs.append(("RAG-Sequence, joint", joint, [ours(models, OURS, "fp16")]))
+    points = [(what, varied, contender) for what, varied, group in pairs for contender in group]
+    runs, report = _runs(plan, recorder, PRECISIONS[:1])
+    with _tables_after(recorder, report, _add_points):
+        runs.sweep(f"{models.title}: {load}", "batch", load, points, models.vocabulary)
+
+
+def answer(plan: "GpuPlan", recorder: Recorder) -> None:
+    """Whole answers, from text to text, and where their time goes."""
+    models, load = Models(plan), Models(plan).workload
+    index, engines = str(models.index), []
+    for name, precision in ((OURS, "fp16"), ("ragengine fp32, CUDA graphs", "fp32")):
+        settings = _settings(models, precision) | {"index": index}
+        engines.append(Contender(name, f"{_OURS}:RagengineRag", settings, f"device {plan.device}", ours=True))
+    options = load.options | {"n_docs": load.documents}
+    runs, report = _runs(plan, recorder, PRECISIONS)
+    with _tables_after(recorder, report, _add_tables):
+        runs.questions("Whole answers", models.questions[: _QUESTIONS[plan.size]], options, engines)
+    section = report.sections[0]
+    whole = Asked.below("a whole answer, median", ANSWER_MS, _median_ms(section, OURS))
+    recorder.ask(whole, counts=plan.counts)
+    with Engine(engines[0].target, engines[0].settings, threads=plan.threads, limit=120) as engine:
+        recorder.step.notes.append(f"The index is searched on the {engine.call('placement').result}.")
+
+
+def ours(models: Models, name: str, precision: HalfOrFull, cuda_graphs: bool = True) -> Contender:
+    """ragengine's generator on the plan's device, with the decoder of fixed capacity there too."""
+    settings = _settings(models, precision) | {"cuda_graphs": cuda_graphs}
+    shown = f"onnxruntime on {models.plan.device}, decoder of fixed capacity"
+    return Contender(name, f"{_OURS}:RagengineGenerator", settings, shown, ours=True)
+
+
+def theirs(models: Models, name: str, dtype: str, marginalize: str) -> Contender:
+    """transformers on the plan's device, padded to the longest document only."""
+    settings = {
+        "checkpoint": str(models.checkpoint.source),
+        "threads": models.plan.threads,
+        "dtype": dtype,
+        "marginalize": marginalize,
+        "device": models.plan.device,
+    }
+    shown = f"{dtype} on {models.plan.device}, no padding"
+    return Contender(name, _THEIRS, settings, shown, {"pad_to": 0}, needs=("torch", "transformers"))
+
+
+def _settings(models: Models, precision: Any) -> dict[str, Any]:
+    bundle = str(models.bundle(precision))
+    return {"bundle": bundle, "threads": models.plan.threads, "device": models.plan.device, "static": True}
+
+
+def _by_turns(
+    plan: "GpuPlan", recorder: Recorder, title: str, load: Workload, contenders: Sequence[Contender]
+) -> Section:
+    """One workload, all contenders; its tables are the step's."""
+    runs, report = _runs(plan, recorder, PRECISIONS)
+    with _tables_after(recorder, report, _add_tables):
+        runs.generation(f"{title}: {load}", load, contenders, Models(plan).vocabulary)
+    return report.sections[0]
+
+
+def _runs(plan: "GpuPlan", recorder: Recorder, precisions: Sequence[HalfOrFull]) -> tuple[Runs, Report]:
+    """What measures, with the rates of this device; every sample is in the step's data at once."""
+    rates = measured_rates(plan, precisions)
+    recorder.step.setting |= {"bandwidth": f"{rates.bandwidth / 1e9:,.0f} GB/s"}
+    recorder.step.setting |= {f"{p} GEMM": f"{rates.operations[p] / 1e12:.3g} TFLOP/s" for p in precisions}
+    report = Report([], {})
+
+    def save() -> None:
+        recorder.step.data["sections"] = [dataclasses.asdict(section) for section in report.sections]
+        recorder.save()
+
+    return Runs(report, rates, _REPEATS[plan.size], _LIMIT[plan.size], save, plan.say), report
+
+
+def measured_rates(plan: "GpuPlan", precisions: Sequence[HalfOrFull]) -> Rates:
+    """Of :mod:`.gpu_rates`; the faster of copying and reading is the bandwidth."""
+    settings = {"device": plan.device, "size": plan.size, "threads": plan.threads}
+    target = "ragengine_bench.gpu.rates:DeviceRates"
+    with Engine(target, settings, threads=plan.threads, limit=120) as engine:
+        bandwidth = engine.call("bandwidth").result
+        operations: dict[str, float] = {
+            name: engine.call("gemm", precision=name).result for name in precisions
+        }
+    return Rates(operations, max(bandwidth.values()))
+
+
+@contextmanager
+def _tables_after(
+    recorder: Recorder, report: Report, add: Callable[[Recorder, Section], None]
+) -> Iterator[None]:
+    """What was measured is in the step's tables, also after an interrupt."""
+    try:
+        yield
+    finally:
+        for section in report.sections:
+            add(recorder, section)
+
+
+def _add_tables(recorder: Recorder, section: Section) -> None:
+    for title, columns, rows in tables_of(section):
+        named = [_COLUMNS.get(name, name) for name in columns]
+        recorder.step.tables.append(Table(title, named, rows))
+    recorder.step.notes += [line for line in (agreement(section),) if line]
+    recorder.step.notes += [f"{row.name} failed: {row.failure}" for row in section.rows if row.failure]
+
+
+def _add_points(recorder: Recorder, section: Section) -> None:
+    """A row an engine at a point; the ratio is against transformers there."""
+    table = Table(section.title, ["engine", "what", "median", "p90", "questions/s", "ours is faster by"])
+    for row in section.rows:
+        if not row.samples:
+            table.add(row.name, row.point, "", "", "", "")
+            recorder.step.notes.append(f"{row.name}, {row.point}: {row.failure or 'not measured'}")
+            continue
+        other = _find(section, EAGER, row.point)
+        ratio = f"{other.median / row.median:.1f} x" if row.ours and other and other.samples else ""
+        times = (f"{1e3 * percentile(row.seconds, p):.2f} ms" for p in (50, 90))
+        table.add(row.name, row.point, *times, f"{row.questions_per_second:.2f}", ratio)
+    recorder.step.tables.append(table)
+
+
+def _find(section: Section, name: str, point: Any = None) -> Row | None:
+    return next((row for row in section.rows if row.name == name and row.point == point), None)
+
+
+def _ratio(section: Section, slower: str, faster: str) -> float | None:
+    rows = [_find(section, slower), _find(section, faster)]
+    medians = [row.median for row in rows if row is not None and row.samples]
+    return medians[0] / medians[1] if len(medians) == 2 else None
+
+
+def _median_ms(section: Section, name: str) -> float | None:
+    row = _find(section, name)
+    return 1e3 * row.median if row is not None and row.samples else None
+
+
+def _step_ms(section: Section, name: str) -> float | None:
+    row = _find(section, name)
+    return 1e3 * percentile(row.step_seconds, 50) if row is not None and row.step_seconds else None

@@ -1,0 +1,38 @@
+"""What the device does at best, measured with torch in the run that is compared with it (:mod:`.rates` is the
+CPU's): the bandwidth of copying and of only reading, and the rate of matrix products of each precision."""
+
+import torch
+
+from ragengine_bench.roofline.machine_rates import best
+
+_BYTES = {"full": 1 << 30, "toy": 1 << 22}  # far larger than a cache
+_PRODUCT = {"full": 4096, "toy": 256}  # rows and columns of both factors
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+class DeviceRates:
+    """Measures in a process of its own, as every engine does."""
+
+    def __init__(self, device: str, size: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._device, self._size = device, size
+
+    def bandwidth(self) -> dict[str, float]:
+        """Bytes a second when copying (reads and writes counted) and when only reading (a sum)."""
+        source = torch.ones(_BYTES[self._size] // 4, dtype=torch.float32, device=self._device)
+        target = torch.empty_like(source)
+        copied = best(lambda: self._wait(target.copy_(source)))
+        read = best(lambda: self._wait(source.sum()))
+        return {"copy": 2 * _BYTES[self._size] / copied, "read": _BYTES[self._size] / read}
+
+    def gemm(self, precision: str) -> float:
+        """Operations (two for a multiplication and an addition) a second of a square product; no TF32."""
+        wide = _PRODUCT[self._size]
+        factor = torch.randn(wide, wide, device=self._device).to(_DTYPES[precision])
+        product = torch.empty_like(factor)
+        return 2 * wide**3 / best(lambda: self._wait(torch.mm(factor, factor, out=product)))
+
+    def _wait(self, result: torch.Tensor) -> None:
+        """Until ``result`` is there: CUDA computes while the host goes on."""
+        if result.is_cuda:
+            torch.cuda.synchronize()

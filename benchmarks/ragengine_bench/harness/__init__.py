@@ -1,0 +1,1 @@
+"""Engines in processes of their own, their runs and the report."""

@@ -1,0 +1,1 @@
+"""`ragengine bench index`: index factories side by side."""

@@ -1,0 +1,1 @@
+"""transformers' own RAG classes as the reference."""

@@ -1,0 +1,1 @@
+"""The least time that this machine's rates allow."""

@@ -1,0 +1,1 @@
+"""Measurements of single questions about the engine."""

@@ -1,0 +1,1 @@
+"""The exported model: its manifest, its graphs, and the checks between them."""

@@ -1,0 +1,64 @@
+"""A bundle: the folder that holds an exported model, and the manifest that describes it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragengine.bundle.checks import bundle_errors
+from ragengine.bundle.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    GENERATOR_GRAPHS,
+    OLDEST_VERSION,
+    BundleManifest,
+    EncoderSpec,
+)
+from ragengine.errors import BundleError
+from ragengine.storage import folders
+from ragengine.storage.schema import join_errors
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle whose files have been checked against its manifest."""
+
+    path: Path
+    manifest: BundleManifest
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: folders.Verify = "sha256") -> "Bundle":
+        """Open a bundle folder and check it, before any library reads one of its files.
+
+        ``verify="sha256"`` reads every file once, and so finds every change since the export; ``"size"``
+        compares sizes only, and starts faster.  Either way the graphs are inspected: they refer to nothing
+        outside of the bundle, and fit the manifest, the tokenizers and each other.
+        Raises :class:`BundleError` with every fault when the bundle is not whole.  A folder that somebody
+        changes while it is opened is out of scope: what was checked must stay.
+        """
+        folder = Path(path)
+        manifest = folders.read_manifest(
+            folder, BundleManifest, FORMAT, FORMAT_VERSION, BundleError, oldest=OLDEST_VERSION
+        )
+        bundle = cls(folder, manifest)
+        folders.check_files(folder, manifest.files, BundleError, needed=bundle._needed(), verify=verify)
+        if faults := bundle_errors(folder, manifest):
+            raise BundleError(f"{folder} does not fit together: {join_errors(faults)}; export it again.")
+        return bundle
+
+    def file(self, *parts: str) -> Path:
+        """The path of a file inside the bundle."""
+        return self.path.joinpath(*parts)
+
+    @property
+    def index_encoder(self) -> EncoderSpec:
+        """The encoder an index is bound to: the passage encoder, or without one the question encoder."""
+        return self.manifest.passage_encoder or self.manifest.question_encoder
+
+    def _needed(self) -> set[str]:
+        """The files that will be opened; only listed files are checked, so they must be listed."""
+        generator = self.manifest.generator.path
+        needed = {
+            f"{encoder.path}/{name}"
+            for encoder in (self.manifest.question_encoder, self.index_encoder)
+            for name in (encoder.graph, "tokenizer.json")
+        }
+        return needed | {f"{generator}/{name}" for name in (*GENERATOR_GRAPHS, "tokenizer.json")}

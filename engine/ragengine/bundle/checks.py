@@ -1,0 +1,224 @@
+"""Whether the parts of a bundle fit together: manifest, graphs, tokenizers and generation options.
+
+All of it is read from the files themselves, without a session of onnxruntime, so that a bundle which was
+joined of two, or made to do harm, is refused with every fault named before a library computes with it.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from ragengine.bundle.onnx_reader import (
+    FLOAT,
+    FLOAT16,
+    TYPE_NAMES,
+    Graph,
+    Value,
+    external_data_errors,
+    read_graph,
+)
+from ragengine.bundle.signatures import Signature, generator_signatures, text_encoder_signature
+from ragengine.errors import OptionsError
+from ragengine.options import GenerationOptions
+from ragengine.storage.strict_json import read_regular
+
+if TYPE_CHECKING:
+    from ragengine.bundle.manifest import BundleManifest, EncoderSpec, GeneratorSpec
+
+MAX_TOKENIZER_BYTES: Final = 256 << 20
+_POSITION_OFFSET = 2  # BART's table of positions begins two rows later
+
+Graphs: TypeAlias = Mapping[str, Graph]
+"""Readable graphs of a bundle by their names in it."""
+
+
+def bundle_errors(folder: Path, manifest: "BundleManifest") -> list[str]:
+    """Everything in which the files of a bundle differ from its manifest or from each other.
+
+    The files are there, as :func:`ragengine.storage.folders.check_files` has found.
+    """
+    faults: list[str] = []
+    graphs = _read_graphs(folder, manifest, faults)
+    encoders = {"question_encoder": manifest.question_encoder, "passage_encoder": manifest.passage_encoder}
+    for field, encoder in encoders.items():
+        if encoder is not None:
+            faults += _encoder_faults(folder, field, encoder, graphs)
+    faults += _generator_faults(folder, manifest.generator, graphs)
+    faults += _default_option_faults(manifest)
+    return list(dict.fromkeys(faults))  # two encoders may share their files, and the faults of these
+
+
+def option_errors(options: GenerationOptions, spec: "GeneratorSpec") -> list[str]:
+    """What a generator cannot follow of options that are right by themselves; each with its limit."""
+    faults = []
+    if options.longest > spec.max_positions:
+        name = "max_length" if options.max_new_tokens is None else "1 + max_new_tokens"
+        faults.append(f"{name} is {options.longest}, the model has {spec.max_positions} positions")
+    for name, tokens in options.token_ids().items():
+        wrong = [token for token in tokens if token >= spec.vocab_size]
+        if wrong:
+            faults.append(f"{name} is {wrong[0]}, the vocabulary has {spec.vocab_size} tokens")
+    return faults
+
+
+def _read_graphs(folder: Path, manifest: "BundleManifest", faults: list[str]) -> dict[str, Graph]:
+    """Every listed graph that can be read, whether it will be used or not."""
+    graphs = {}
+    sizes: defaultdict[str, dict[str, int]] = defaultdict(dict)  # of the files of each folder
+    for path, entry in manifest.files.items():
+        parent, _, file = path.rpartition("/")
+        sizes[parent][file] = entry.size
+    for name in manifest.files:
+        graph = read_graph(folder / name, faults, name) if name.endswith(".onnx") else None
+        if graph is not None:
+            beside = sizes[name.rpartition("/")[0]]
+            faults += [f"{name}: {fault}" for fault in external_data_errors(graph, beside)]
+            graphs[name] = graph
+    return graphs
+
+
+def _encoder_faults(folder: Path, field: str, spec: "EncoderSpec", graphs: Graphs) -> Iterator[str]:
+    name = f"{spec.path}/{spec.graph}"
+    graph = graphs.get(name)
+    if graph is None:
+        return  # it has been said why
+    yield from _signature_faults(name, graph, text_encoder_signature(spec.dimension))
+    tables = [f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position")]
+    words, positions = (_table(graph, table) for table in tables)
+    if words is None or positions is None:
+        yield f"{name}: it lacks the table {tables[0] if words is None else tables[1]}"
+        return
+    longest, pad = spec.tokenizer.max_length, spec.tokenizer.pad_token_id
+    if longest > positions[0]:
+        yield f"{field}.tokenizer.max_length is {longest}, {name} has {positions[0]} positions"
+    yield from _token_faults(words[0], {f"{field}.tokenizer.pad_token_id": pad})
+    yield from _tokenizer_faults(folder, spec.path, words[0])
+
+
+def _generator_faults(folder: Path, spec: "GeneratorSpec", graphs: Graphs) -> Iterator[str]:
+    encoder = graphs.get(f"{spec.path}/encoder.onnx")
+    states = encoder.outputs.get("states") if encoder is not None else None
+    number = FLOAT16 if states is not None and states.data_type == FLOAT16 else FLOAT
+    for file, signature in generator_signatures(spec, number).items():
+        name = f"{spec.path}/{file}"
+        if name in graphs:
+            yield from _signature_faults(name, graphs[name], signature)
+            yield from _generator_table_faults(name, graphs[name], spec)
+    longest = spec.tokenizer.max_length
+    if longest > spec.max_positions:
+        yield f"generator.tokenizer.max_length is {longest}, generator.max_positions {spec.max_positions}"
+    special = {
+        "generator.pad_token_id": spec.pad_token_id,
+        "generator.bos_token_id": spec.bos_token_id,
+        "generator.tokenizer.pad_token_id": spec.tokenizer.pad_token_id,
+    }
+    yield from _token_faults(spec.vocab_size, special)
+    yield from _tokenizer_faults(folder, spec.path, spec.vocab_size)
+
+
+def _signature_faults(name: str, graph: Graph, expected: Signature) -> Iterator[str]:
+    """Inputs and outputs that a graph lacks, has beyond those, or has of another type or shape."""
+    for kind, found, wanted in (
+        ("input", graph.inputs, expected.inputs),
+        ("output", graph.outputs, expected.outputs),
+    ):
+        for value in sorted(wanted.keys() - found.keys()):
+            yield f"{name}: it has no {kind} {value}"
+        for value in sorted(found.keys() - wanted.keys()):
+            yield f"{name}: it has the unknown {kind} {value!a:.80}"
+        for value in sorted(found.keys() & wanted.keys()):
+            if not _fits(found[value], wanted[value]):
+                yield (
+                    f"{name}: its {kind} {value} is {_described(found[value])}, "
+                    f"{_described(wanted[value])} was expected"
+                )
+
+
+def _fits(found: Value, wanted: Value) -> bool:
+    if found.data_type != wanted.data_type or found.axes is None or len(found.axes) != len(wanted.axes or ()):
+        return False
+    pairs = zip(found.axes, wanted.axes or (), strict=True)
+    return all(have == want or (isinstance(have, str) and isinstance(want, str)) for have, want in pairs)
+
+
+def _described(value: Value) -> str:
+    axes = "of any shape" if value.axes is None else f"[{', '.join(map(str, value.axes))}]"
+    return f"{TYPE_NAMES.get(value.data_type, f'type {value.data_type}')} {axes:.120}"
+
+
+def _generator_table_faults(name: str, graph: Graph, spec: "GeneratorSpec") -> Iterator[str]:
+    """The vocabulary and the positions are known by the tables that a graph looks tokens up in.
+
+    A quantised table has the same name and shape.
+    """
+    part, _, _ = name.rpartition("/")[2].partition(".")
+    if part == "cross":
+        return
+    side = "encoder" if part == "encoder" else "decoder"
+    d_model = spec.num_heads * spec.head_size
+    tokens, places = f"model.{side}.embed_tokens.weight", f"model.{side}.embed_positions.weight"
+    wanted = {tokens: spec.vocab_size, places: spec.max_positions + _POSITION_OFFSET}
+    if side == "decoder":
+        wanted["lm_head.weight"] = spec.vocab_size
+    for table, rows in wanted.items():
+        found = _table(graph, table)
+        if found != (rows, d_model):
+            shape = "missing" if found is None else list(found)
+            yield f"{name}: its table {table} is {shape}, by the manifest [{rows}, {d_model}]"
+
+
+def _table(graph: Graph, name: str) -> tuple[int, int] | None:
+    dims = graph.initializers.get(name, ())
+    return (dims[0], dims[1]) if len(dims) == 2 else None
+
+
+def _token_faults(vocab_size: int, tokens: Mapping[str, int | None]) -> Iterator[str]:
+    for field, token in tokens.items():
+        if token is not None and token >= vocab_size:
+            yield f"{field} is {token}, the model has {vocab_size} tokens"
+
+
+def _tokenizer_faults(folder: Path, path: str, vocab_size: int) -> Iterator[str]:
+    """A tokenizer that is not readable, or makes tokens that the model does not have."""
+    name = f"{path}/tokenizer.json"
+    try:
+        largest = _largest_token(json.loads(read_regular(folder / name, MAX_TOKENIZER_BYTES)))
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, OSError) as reason:
+        yield f"{name}: it is not a tokenizer: {reason!s:.120}"
+        return
+    if largest >= vocab_size:
+        yield f"{name}: it has the token {largest}, the model has {vocab_size} tokens"
+
+
+def _largest_token(content: Any) -> int:
+    """The largest token id of a parsed `tokenizer.json`; raises where it has none."""
+    vocabulary = content["model"]["vocab"]
+    # Unigram models have a list of pairs instead, by id
+    tokens = range(len(vocabulary)) if isinstance(vocabulary, list) else vocabulary.values()
+    added = (token["id"] for token in content.get("added_tokens") or ())
+    found: list[int] = [*tokens, *added, *_template_tokens(content.get("post_processor"))]
+    if not found or any(type(token) is not int or token < 0 for token in found):
+        raise ValueError("its tokens are not numbers of at least 0")
+    return max(found)
+
+
+def _template_tokens(processor: Any) -> Iterator[int]:
+    """The tokens that a post-processor puts around texts, whose ids it names by itself."""
+    if processor is None:
+        return
+    for special in processor.get("special_tokens", {}).values():  # TemplateProcessing
+        yield from special["ids"]
+    yield from (processor[name][1] for name in ("cls", "sep") if name in processor)  # Bert, Roberta
+    for inner in processor.get("processors", ()):  # Sequence
+        yield from _template_tokens(inner)
+
+
+def _default_option_faults(manifest: "BundleManifest") -> Iterator[str]:
+    try:
+        options = GenerationOptions.from_dict(manifest.generation)
+    except OptionsError as reason:
+        yield f"generation: {str(reason).rstrip('.')}"
+        return
+    yield from (f"generation.{fault}" for fault in option_errors(options, manifest.generator))

@@ -1,0 +1,1 @@
+"""The texts that an index is built from."""

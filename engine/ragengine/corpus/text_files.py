@@ -1,0 +1,78 @@
+"""Plain text and Markdown as passages: disjoint chunks of 100 words, as the paper splits Wikipedia.
+
+A passage's title is the first heading of its Markdown file, else the file's name without its ending; a
+heading that became the title is not repeated in the text.  Its id is ``file#number``, numbers from 0 in each
+file.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ragengine.corpus.passage import Passage, utf8_lines
+from ragengine.errors import PassagesError
+
+WORDS_PER_PASSAGE = 100
+MARKDOWN_SUFFIXES = (".md", ".markdown")
+TEXT_SUFFIXES = (".txt", *MARKDOWN_SUFFIXES)
+_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
+_FENCE = re.compile(r" {0,3}(```|~~~)")
+
+
+def read_text(path: Path) -> Iterator[Passage]:
+    """Stream the passages of one text or Markdown file, or of all those in a folder and its subfolders."""
+    if not path.is_dir():
+        yield from _passages(path, path.name)
+        return
+    for file in text_files(path):
+        yield from _passages(file, file.relative_to(path).as_posix())
+
+
+def text_files(folder: Path) -> list[Path]:
+    """The text and Markdown files of a folder, sorted by path but for hidden ones and linked folders."""
+    files = []
+
+    def refuse(reason: OSError) -> None:
+        raise PassagesError(f"{reason.filename} cannot be read: {reason.strerror or reason}.") from reason
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [
+            Path(place, name)
+            for name in names
+            if name.lower().endswith(TEXT_SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def _passages(path: Path, name: str) -> Iterator[Passage]:
+    heading = _first_heading(path) if path.suffix.lower() in MARKDOWN_SUFFIXES else None
+    title, skipped = heading or (path.stem, 0)
+    lines = (line for number, line in enumerate(utf8_lines(path), start=1) if number != skipped)
+    for number, text in enumerate(_chunks(lines)):
+        yield Passage(id=f"{name}#{number}", title=title, text=text)
+
+
+def _chunks(lines: Iterable[str]) -> Iterator[str]:
+    """Texts of 100 words separated by single spaces; the last is what is left."""
+    words: list[str] = []
+    for line in lines:
+        words += line.split()
+        while len(words) >= WORDS_PER_PASSAGE:
+            yield " ".join(words[:WORDS_PER_PASSAGE])
+            del words[:WORDS_PER_PASSAGE]
+    if words:
+        yield " ".join(words)
+
+
+def _first_heading(path: Path) -> tuple[str, int] | None:
+    """The first ATX heading outside a fenced code block, and its line number from 1."""
+    fence = ""
+    for number, line in enumerate(utf8_lines(path), start=1):
+        opened = _FENCE.match(line)
+        if opened and fence in ("", opened[1]):
+            fence = "" if fence else opened[1]
+        elif not fence and (heading := _HEADING.match(line.rstrip("\r\n"))) and heading[1]:
+            return heading[1], number
+    return None

@@ -1,0 +1,6 @@
+"""What ``ragengine doctor`` finds out: what is installed, what works, and why something does not."""
+
+from ragengine.doctor.diagnose import diagnose
+from ragengine.doctor.findings import Diagnosis, Finding, Section
+
+__all__ = ["Diagnosis", "Finding", "Section", "diagnose"]

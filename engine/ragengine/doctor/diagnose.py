@@ -1,0 +1,42 @@
+"""The examination: section after section, as far as what a section needs was found to work."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from ragengine.doctor import machine, model, packages
+from ragengine.doctor.findings import Device, Diagnosis
+
+
+def diagnose(
+    bundle: Path | None = None,
+    index: Path | None = None,
+    *,
+    device: Device = "auto",
+    search_device: Device | None = None,
+    threads: int | None = None,
+) -> Diagnosis:
+    """Find out whether a question can be answered on ``device`` here, with ``bundle`` and ``index`` if given.
+
+    ``search_device`` and ``threads`` as in :meth:`ragengine.RagEngine.load`.  Never raises: what does not
+    work is among the findings.
+    """
+    diagnosis = Diagnosis(device)
+    searching = search_device or device
+    settings = {"device": device, "search_device": searching, "threads": threads}
+    examine = diagnosis.examine
+    examine("software", machine.software)
+    examine("processor", machine.processor)
+    examine("memory", machine.memory)
+    examine("cuda", machine.cuda)
+    examine("onnxruntime", partial(packages.onnxruntime, device))
+    examine("faiss", partial(packages.faiss, searching))
+    examine("tokenizers", packages.tokenizers)
+    if bundle is not None and "onnxruntime" in sys.modules:
+        examine("bundle", partial(model.bundle, bundle, device))
+    if index is not None and "faiss" in sys.modules:
+        examine("index", partial(model.index, index, bundle, searching))
+    if bundle is not None and index is not None and not diagnosis.reasons:
+        examine("answer", partial(model.answer, bundle, index, settings))
+    examine("cuda in this process", machine.loaded_cuda)
+    return diagnosis

@@ -1,0 +1,1 @@
+"""The decoder step with a dynamic and with a static KV cache."""

@@ -1,0 +1,99 @@
+"""The sizes that a decoding step of fixed shapes comes in, and how many of them may be captured."""
+
+import itertools
+import logging
+import threading
+from dataclasses import dataclass
+
+from ragengine.bundle.manifest import GeneratorSpec
+
+log = logging.getLogger("ragengine")
+
+SOURCE_MULTIPLE = 32  # tokens of a document
+STEPS_MULTIPLE = 16  # tokens of an output
+MAX_GRAPHS = 32
+"""CUDA graphs that one generator may hold.  Each keeps its buffers; docs/gpu.md says how large."""
+NOT_CAPTURED = -1
+"""The graph number with which onnxruntime runs a step without capture (`gpu_graph_id`)."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Shapes of a workspace: Q questions of D documents, B beams, S source tokens, T steps.
+
+    What a search asks for is padded up to them, so that few buckets serve many searches.
+    """
+
+    questions: int
+    documents: int
+    beams: int
+    source: int
+    steps: int
+
+    @classmethod
+    def holding(cls, questions: int, documents: int, beams: int, source: int, steps: int) -> "Bucket":
+        """The smallest bucket for these sizes.  ``source`` is padded where documents are read."""
+        return cls(
+            questions=power_of_two(questions),
+            documents=documents,
+            beams=beams if beams <= 4 else _multiple(beams, 4),
+            source=source,
+            steps=_multiple(steps, STEPS_MULTIPLE),
+        )
+
+    @property
+    def rows(self) -> int:
+        """Q·D."""
+        return self.questions * self.documents
+
+    @property
+    def capacity(self) -> int:
+        """P, the tokens that all beams of all steps read."""
+        return self.beams * self.steps
+
+    def buffer_bytes(self, spec: GeneratorSpec, itemsize: int) -> int:
+        """Bytes on the device of the keys and values, of documents and past, in numbers of ``itemsize``."""
+        width = spec.num_heads * spec.head_size
+        return 2 * spec.num_decoder_layers * width * itemsize * self.rows * (self.source + self.capacity)
+
+
+def padded_source(length: int, longest: int) -> int:
+    """The source length S that documents of ``length`` tokens are padded to; the model takes ``longest``."""
+    return min(_multiple(length, SOURCE_MULTIPLE), longest)
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is not less than ``number``."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def _multiple(number: int, of: int) -> int:
+    return -(-number // of) * of
+
+
+class GraphNumbers:
+    """Numbers of captured graphs, until there are enough.  Safe to use from several threads.
+
+    A session that was opened without CUDA graphs ignores them; then they bound the buffers that are kept.
+    """
+
+    def __init__(self, limit: int = MAX_GRAPHS) -> None:
+        self.limit = limit
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._told = False
+
+    def take(self, bucket: Bucket) -> int:
+        """A number of its own, or ``NOT_CAPTURED``, which is said once."""
+        with self._lock:
+            number = next(self._numbers)
+            if number <= self.limit:
+                return number
+            first, self._told = not self._told, True
+        if first:
+            log.warning(
+                "All %d CUDA graphs of this generator are taken; %s and other new shapes run without one, "
+                "which is slower: ask for fewer different batch sizes, n_docs, beams and lengths.",
+                self.limit, bucket,
+            )  # fmt: skip
+        return NOT_CAPTURED

@@ -1,0 +1,1 @@
+"""Beam search, sampling and likelihoods over the decoder step."""

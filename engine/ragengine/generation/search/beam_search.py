@@ -1,0 +1,87 @@
+"""Beam search over the marginal distribution, step for step as `GenerationMixin._beam_search`.
+
+The graph has summed over the documents already, so to this search a RAG model looks like any
+sequence-to-sequence model (paper, section 2.5).  RAG-Token sums with p(z | x); with weights that every beam
+carries, p(z | x, y_<t), the same loop searches RAG-Sequence's own likelihood (``search="joint"``).
+
+Greedy search is one beam that stops at its first finished output.  A question that is done stays in the
+batch unchanged until all are: its answer never depends on its neighbours.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ragengine.arrays import BoolArray
+from ragengine.generation.search.beams import Beams
+from ragengine.generation.search.candidates import DEAD
+from ragengine.generation.search.outputs import Output
+from ragengine.generation.search.sampling import Sampler
+from ragengine.generation.search.step import SearchStep
+from ragengine.options import GenerationOptions
+
+
+def beam_search(stepper: SearchStep) -> list[list[Output]]:
+    """The best outputs of Q questions, at most ``num_return_sequences`` each, best first.
+
+    Fewer where fewer were found.  With ``do_sample`` the candidates are drawn instead of taken from the top
+    (`GenerationMode.BEAM_SAMPLE`).
+    """
+    options, (num_questions, n_docs) = stepper.options, stepper.log_prior.shape
+    # Twice the beams, so that as many stay running when all of the best end here.
+    count = max(2, 1 + len(options.eos_token_ids)) * options.num_beams
+    sampler = Sampler(options, num_questions, stepper.vocab_size) if options.do_sample else None
+    finished = Beams.empty(num_questions, options.num_beams, n_docs, options)
+    running = Beams.started(num_questions, 1, n_docs, options)  # all beams start alike: one is enough
+    parents = np.zeros((num_questions, 1), np.int64)
+    done = np.zeros(num_questions, np.bool_)
+    length = 1
+    while not done.all():
+        candidates = stepper.step(
+            running.tokens[:, :, :length],
+            running.log_probs[:, :, 1:length],
+            parents,
+            running.scores,
+            sampler.needed(running.scores.shape[1]) if sampler else count,
+        )
+        chosen = sampler.drawn(candidates, running.scores, count) if sampler else candidates.best(count)
+        continued = running.continued(chosen, length)
+        ends = _ends(continued, options, length)
+
+        # Only the first num_beams may finish.
+        first = np.arange(ends.shape[1]) < options.num_beams
+        penalised = continued.scores / np.float32(length**options.length_penalty)
+        ended = replace(continued, scores=np.where(ends & first & ~done[:, None], penalised, DEAD))
+        merged = finished.joined(ended)
+        finished = merged.take(merged.best(options.num_beams))
+
+        continued.scores = np.where(ends, DEAD, continued.scores)
+        survivors = continued.best(options.num_beams)
+        running, parents = continued.take(survivors), np.take_along_axis(chosen.beams, survivors, axis=1)
+        length += 1
+        done |= ends.all(axis=1) | ~_may_improve(running, finished, options, length)
+    return finished.outputs(options.num_return_sequences)
+
+
+def _ends(candidates: Beams, options: GenerationOptions, length: int) -> BoolArray:
+    """Which candidates go no further: bool [Q, C]."""
+    if length + 1 >= options.longest:
+        return np.ones_like(candidates.scores, np.bool_)
+    ended: BoolArray = np.isin(candidates.tokens[:, :, length], options.eos_token_ids)
+    ended |= candidates.scores == DEAD
+    return ended
+
+
+def _may_improve(running: Beams, finished: Beams, options: GenerationOptions, length: int) -> BoolArray:
+    """Whether a running beam may still beat a finished one: bool [Q].
+
+    `_check_early_stop_heuristic` and `_beam_search_has_unfinished_sequences`; ``length`` counts the start
+    token, and the penalty does not.
+    """
+    optimistic = options.early_stopping == "never" and options.length_penalty > 0
+    reach = (options.longest if optimistic else length) - 1
+    best = running.scores[:, 0] / np.float32(reach**options.length_penalty)
+    improvable: BoolArray = best > finished.scores.min(axis=1)
+    if options.early_stopping is True or options.num_beams == 1:
+        improvable &= (finished.scores == DEAD).any(axis=1)
+    return improvable

@@ -1,0 +1,107 @@
+"""Which FAISS index suits how many vectors, and what building it needs of memory and disk."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ragengine.retrieval.faiss_api import extract_ivf, import_faiss
+from ragengine.retrieval.gpu.placement import GPU_SUBQUANTIZERS
+
+FLAT_LIMIT = 50_000
+"""Below so many passages exact search answers within milliseconds, and nothing is gained by less."""
+_COMPONENTS_PER_BYTE = 4
+_LISTS_PER_ROOT = 4
+
+ROWS_AT_ONCE = 16384
+TRAINING_VECTORS = 65536  # 256 for each of the 256 centroids of a sub-quantiser
+TRAINING_PER_LIST = 40  # faiss warns below 39
+ROTATION_VECTORS = 32768
+
+_PROCESS_BYTES = 400 << 20  # Python, numpy, faiss and onnxruntime, a batch of texts
+_FLOAT = 4
+_HALF = 2
+_ID = 8
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """A FAISS factory string and, in a sentence for people, why this one."""
+
+    factory: str
+    reason: str
+
+
+def plan_index(count: int, dimension: int) -> IndexPlan:
+    """The factory for ``count`` vectors of ``dimension`` components when nobody names one.
+
+    Flat below 50,000 vectors.  Above, OPQ + IVF + PQ: a byte for every 4 components, at most 96 (104 bytes a
+    vector with its id), and about 4·√N lists.  faiss's native GPU code takes every such index.
+    """
+    if count < FLAT_LIMIT:
+        return IndexPlan("Flat", f"exact search is fast enough for fewer than {FLAT_LIMIT:,} passages")
+    nlist = 2 ** round(math.log2(_LISTS_PER_ROOT * math.sqrt(count)))
+    lists = f"{count:,} passages in {nlist} lists (about 4·√N)"
+    sizes = [size for size in GPU_SUBQUANTIZERS if size * _COMPONENTS_PER_BYTE <= dimension]
+    if not sizes:
+        return IndexPlan(f"IVF{nlist},Flat", f"{lists}; {dimension} components are few enough to keep")
+    size = sizes[-1]
+    rotated = size * _COMPONENTS_PER_BYTE
+    return IndexPlan(
+        f"OPQ{size}_{rotated},IVF{nlist},PQ{size}",
+        f"{lists}, {dimension} dimensions rotated to {rotated} and kept in {size} bytes beside an id of 8; "
+        f"faiss's GPU code takes {size} sub-quantisers",
+    )
+
+
+def training_count(faiss_index: Any, count: int) -> int:
+    """How many of ``count`` vectors a FAISS index is trained on."""
+    inverted_lists = extract_ivf(faiss_index)
+    lists = 0 if inverted_lists is None else inverted_lists.nlist
+    return min(count, max(TRAINING_VECTORS, TRAINING_PER_LIST * lists))
+
+
+def bytes_per_vector(faiss_index: Any) -> int:
+    """What ``faiss_index`` keeps of each vector, in bytes, with its id and its links in a graph."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return bytes_per_vector(index.index)
+    if isinstance(index, faiss.IndexRefine):
+        return bytes_per_vector(index.base_index) + bytes_per_vector(index.refine_index)
+    if isinstance(index, faiss.IndexIVF):
+        return int(index.code_size) + _ID
+    if isinstance(index, faiss.IndexHNSW):
+        # links of the lowest level, and what a vector has of the higher ones on the average
+        links = int(index.hnsw.nb_neighbors(0) * 1.1) + 1
+        return bytes_per_vector(index.storage) + links * 4 + _ID + 4
+    return int(getattr(index, "code_size", index.d * _FLOAT))
+
+
+def memory_needed(faiss_index: Any, count: int, dimension: int) -> int:
+    """An upper bound of the memory that building takes, in bytes.
+
+    The process itself; blocks of 16384 vectors and their copies; the training sample, as it is and rotated,
+    and what training a rotation copies; centroids; and the index, whose arrays double when they grow, so
+    that at the moment of growing there are up to three halves of it.  Only the last part grows with
+    ``count``, and the sample with its square root.  Stored vectors and texts are not in it: they are files,
+    read in blocks.
+    """
+    blocks = 4 * ROWS_AT_ONCE * dimension * _FLOAT
+    trained = 0 if faiss_index.is_trained else training_count(faiss_index, count)
+    sample = 2 * trained * dimension * _FLOAT + 3 * min(trained, ROTATION_VECTORS) * dimension * _FLOAT
+    inverted_lists = extract_ivf(faiss_index)
+    centroids = 0 if inverted_lists is None else 3 * inverted_lists.nlist * inverted_lists.d * _FLOAT
+    return _PROCESS_BYTES + blocks + sample + centroids + 3 * count * bytes_per_vector(faiss_index)
+
+
+def disk_needed(faiss_index: Any, count: int, dimension: int, passages_bytes: int) -> int:
+    """An upper bound of the disk that building takes, in bytes.
+
+    Texts, fp16 vectors, the FAISS index twice (a checkpoint is replaced by the next when that is whole), and
+    the trained index before it.  An index that is replaced stays until the new one is whole, and is not
+    counted.
+    """
+    inverted_lists = extract_ivf(faiss_index)
+    centroids = dimension if inverted_lists is None else inverted_lists.nlist + dimension
+    trained = 2 * centroids * dimension * _FLOAT
+    return passages_bytes + count * (dimension * _HALF + 2 * bytes_per_vector(faiss_index)) + trained

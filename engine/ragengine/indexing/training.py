@@ -1,0 +1,178 @@
+"""Making, training and filling FAISS indexes, so that the same input and threads give the same bytes."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ragengine.arrays import FloatArray, HalfArray, RowArray
+from ragengine.errors import IndexFolderError, InputError
+from ragengine.indexing.opq import train_opq
+from ragengine.indexing.plan import ROWS_AT_ONCE, training_count
+from ragengine.retrieval.faiss_api import extract_ivf, faiss_reason, faiss_threads, import_faiss, is_graph
+from ragengine.retrieval.faiss_reader import unknown_kind
+from ragengine.retrieval.recall import sample_rows
+from ragengine.runtime.progress import Report
+from ragengine.storage.atomic import replaced_file
+
+_CHECKPOINT_SECONDS = 300.0
+
+
+def empty_faiss_index(factory: str, dimension: int) -> Any:
+    """A FAISS index for inner products; raises :class:`InputError` for a ``factory`` that makes none."""
+    faiss = import_faiss()
+    try:
+        faiss_index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as reason:
+        raise InputError(
+            f"The factory {factory!r} is not one that faiss {faiss.__version__} makes for inner products of "
+            f"{dimension} dimensions ({faiss_reason(reason)}); try Flat or IVF256,Flat."
+        ) from reason
+    if (kind := unknown_kind(faiss_index)) is not None:
+        raise InputError(
+            f"The factory {factory!r} makes an {kind}, which ragengine does not search; "
+            "try Flat or IVF256,Flat."
+        )
+    inverted_lists = extract_ivf(faiss_index)
+    if inverted_lists is not None and inverted_lists.nlist < 1:
+        raise InputError(f"The factory {factory!r} has no inverted lists; it needs at least IVF1.")
+    return faiss_index
+
+
+def train(
+    faiss_index: Any, vectors: HalfArray, factory: str, seed: int, threads: int | None, report: Report
+) -> None:
+    """Train on a sample of ``vectors`` [N, E], drawn with ``seed``; a graph on one thread, as :func:`add`."""
+    report(0, 2)
+    with _said(factory, len(vectors)):
+        faiss = import_faiss()
+        inner = faiss_index
+        if not faiss_index.is_trained:
+            sample = np.asarray(vectors[_training_rows(faiss_index, len(vectors), seed)], np.float32)
+            with faiss_threads(1 if _has_graph(factory) else threads):
+                if isinstance(faiss_index, faiss.IndexPreTransform):
+                    sample = _train_transforms(faiss_index, sample)
+                    inner = faiss_index.index
+                report(1, 2)
+                _spare_polysemous_codes(inner)
+                inner.train(sample)
+            faiss_index.is_trained = True
+    report(2, 2)
+
+
+def add(
+    faiss_index: Any,
+    vectors: HalfArray,
+    factory: str,
+    threads: int | None,
+    report: Report,
+    save: Callable[[], object] | None = None,
+) -> None:
+    """Add the rows of ``vectors`` [N, E] that a trained index does not hold yet, in blocks.
+
+    A graph is filled on one thread: on several, who comes first decides what is linked.
+    ``save`` is called every few minutes between blocks, except for a graph: what faiss adds to one that was
+    read from a file differs from what it would have added without.
+    """
+    count = len(vectors)
+    graph = _has_graph(factory) or is_graph(faiss_index)
+    saved = time.monotonic()
+    with _said(factory, count), faiss_threads(1 if graph else threads):
+        for start in range(faiss_index.ntotal, count, ROWS_AT_ONCE):
+            faiss_index.add(np.asarray(vectors[start : start + ROWS_AT_ONCE], np.float32))
+            report(faiss_index.ntotal, count)
+            if save is not None and not graph and time.monotonic() - saved >= _CHECKPOINT_SECONDS:
+                save()
+                saved = time.monotonic()
+
+
+def remove(faiss_index: Any, rows: RowArray) -> bool:
+    """Remove ``rows`` (ascending) and number those that stay 0, 1, ... again; False where faiss cannot."""
+    faiss = import_faiss()
+    inverted_lists = extract_ivf(faiss_index)
+    if inverted_lists is not None:
+        if isinstance(faiss.downcast_index(faiss_index), faiss.IndexRefine):
+            return False
+        lists = inverted_lists.invlists
+        if not isinstance(faiss.downcast_InvertedLists(lists), faiss.ArrayInvertedLists):
+            return False
+        faiss_index.remove_ids(rows)
+        for number in range(lists.nlist):
+            size = lists.list_size(number)
+            if size:
+                ids = faiss.rev_swig_ptr(lists.get_ids(number), size)  # a view: faiss's own memory
+                ids -= np.searchsorted(rows, ids)
+        return True
+    if isinstance(faiss.downcast_index(faiss_index), faiss.IndexFlat):
+        faiss_index.remove_ids(rows)  # closes the gaps itself
+        return True
+    return False
+
+
+def write_faiss(faiss_index: Any, path: Path) -> None:
+    """Write a FAISS index; ``path`` holds what it held before until the new file is whole.
+
+    Through Python's file: FAISS's own says nothing where a full disk cuts off the last bytes.
+    """
+    faiss = import_faiss()
+    try:
+        with replaced_file(path) as file:
+            faiss.write_index(faiss_index, faiss.PyCallbackIOWriter(file.write))
+    except RuntimeError as reason:
+        raise IndexFolderError(f"{path} cannot be written: {faiss_reason(reason)}.") from reason
+
+
+def _train_transforms(faiss_index: Any, sample: FloatArray) -> FloatArray:
+    """Train the transforms before an index one after the other; what the last makes of the sample."""
+    faiss = import_faiss()
+    for number in range(faiss_index.chain.size()):
+        transform = faiss.downcast_VectorTransform(faiss_index.chain.at(number))
+        if isinstance(transform, faiss.OPQMatrix):
+            train_opq(transform, sample)
+        elif not transform.is_trained:
+            transform.train(sample)
+        sample = transform.apply(sample)
+    return sample
+
+
+def _spare_polysemous_codes(faiss_index: Any) -> None:
+    """Leave out what a factory's PQ is trained for by default and nobody here searches with.
+
+    The order of a code's centroids is all that it changes, by simulated annealing that takes longer than
+    everything else.
+    """
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexRefine):
+        index = faiss.downcast_index(index.base_index)
+    if isinstance(index, faiss.IndexIVFPQ | faiss.IndexPQ):
+        index.do_polysemous_training = False
+
+
+def _training_rows(faiss_index: Any, count: int, seed: int) -> Any:
+    """The rows to train on: not those that the recall test asks with, where there are enough without."""
+    wanted = training_count(faiss_index, count)
+    if wanted == count:
+        return slice(None)
+    # Another stream than the one that draws the recall test's questions.
+    drawn = np.random.default_rng([seed, 1]).choice(count, wanted, replace=False)
+    return np.setdiff1d(drawn, sample_rows(count, seed))
+
+
+def _has_graph(factory: str) -> bool:
+    return "HNSW" in factory or "NSG" in factory
+
+
+@contextlib.contextmanager
+def _said(factory: str, count: int) -> Iterator[None]:
+    """Say in our words what faiss refuses while it trains or adds."""
+    try:
+        yield
+    except RuntimeError as reason:
+        raise InputError(
+            f"The factory {factory!r} cannot index these {count} vectors ({faiss_reason(reason)}); "
+            "choose a smaller one, or Flat."
+        ) from reason

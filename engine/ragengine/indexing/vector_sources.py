@@ -1,0 +1,185 @@
+"""Where the vectors of an index come from, and the file they are stored in."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ragengine.arrays import FloatArray, HalfArray
+from ragengine.bundle.bundle import Bundle
+from ragengine.corpus.hf_dataset import has_embeddings, read_dataset_embeddings
+from ragengine.corpus.readers import passages_kind
+from ragengine.errors import PassagesError
+from ragengine.indexing.plan import ROWS_AT_ONCE
+from ragengine.retrieval.encoder import TextEncoder
+from ragengine.retrieval.passage_store import PassageStore
+from ragengine.retrieval.vector_index import FP16_MAX
+from ragengine.runtime.devices import Device
+from ragengine.runtime.progress import Report
+from ragengine.storage.atomic import sync_file
+from ragengine.storage.npy import open_vectors
+
+# Passages sorted by length together: enough for little padding, few enough for any memory.
+_SORTED_TOGETHER = 4096
+
+Blocks: TypeAlias = Callable[[PassageStore, int, int], Iterator[FloatArray | HalfArray]]
+"""``blocks(store, first, done)`` gives the vectors of the passages from row ``first`` on, but for the
+``done`` that are stored already, in order, as float32 or fp16 [rows, E]."""
+
+
+@dataclass(frozen=True)
+class VectorSource:
+    """Vectors by the name of their origin; ``count`` of them where that is known before they are read."""
+
+    name: str
+    blocks: Blocks
+    count: int | None = None
+
+    def wrong_count(self, found: str, count: int) -> PassagesError:
+        """The error for ``found`` vectors beside ``count`` passages."""
+        return PassagesError(
+            f"The {self.name} has {found} vectors for {count} passages; "
+            "give one vector a passage, in file order."
+        )
+
+    def check_count(self, count: int) -> None:
+        """Raise :class:`PassagesError` where there are more or fewer vectors than passages."""
+        if self.count is not None and self.count != count:
+            raise self.wrong_count("more" if self.count > count else f"only {self.count}", count)
+
+
+def choose_source(
+    passages: Path,
+    embeddings: str | Path | None,
+    bundle: Bundle,
+    *,
+    device: Device,
+    threads: int | None,
+    batch_tokens: int,
+) -> VectorSource:
+    """The file ``embeddings`` where given, else a dataset's own column, else the bundle's passage encoder."""
+    if embeddings is not None:
+        return _file_source(Path(embeddings))
+    if passages_kind(passages) == "dataset" and has_embeddings(passages):
+        return VectorSource(
+            f"column 'embeddings' of {passages.name}",
+            lambda store, first, done: _skipping(read_dataset_embeddings(passages), done),
+        )
+    spec = bundle.manifest.passage_encoder
+    if spec is None:
+        raise PassagesError(
+            f"The bundle {bundle.path} has no passage encoder and no embeddings are given; export it with "
+            "--context-encoder, or give --embeddings FILE.npy."
+        )
+    encoder = TextEncoder.load(bundle, spec, device=device, threads=threads)
+    return VectorSource(
+        f"passage encoder {spec.name}",
+        lambda store, first, done: (
+            encoder.encode_by_length([(p.title, p.text) for p in block], batch_tokens)
+            for block in store.blocks(_SORTED_TOGETHER, first + done)
+        ),
+    )
+
+
+def _file_source(path: Path) -> VectorSource:
+    vectors = open_vectors(path, np.float32, PassagesError)
+    return VectorSource(
+        f"file {path.name}", lambda store, first, done: in_blocks(vectors[done:]), len(vectors)
+    )
+
+
+def in_blocks(vectors: FloatArray | HalfArray) -> Iterator[FloatArray | HalfArray]:
+    """``vectors`` [N, E] in blocks of rows."""
+    return (vectors[start : start + ROWS_AT_ONCE] for start in range(0, len(vectors), ROWS_AT_ONCE))
+
+
+def _skipping(blocks: Iterable[FloatArray], done: int) -> Iterator[FloatArray]:
+    for block in blocks:
+        yield block[done:]
+        done = max(0, done - len(block))
+
+
+class VectorFile:
+    """A ``.npy`` file of ``shape`` = [N, E] that is written block by block, ``done`` rows so far.
+
+    It is written and not mapped: where the disk is full, a write raises :class:`OSError`, and a store into
+    mapped memory ends the process.
+    """
+
+    def __init__(
+        self, path: Path, shape: tuple[int, int], *, done: int = 0, dtype: DTypeLike = np.float16
+    ) -> None:
+        """Begin a new file, or go on behind row ``done`` of one that is there."""
+        self.shape, self.done, self._dtype = shape, done, np.dtype(dtype)
+        header = io.BytesIO()
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+        self._file = path.open("r+b" if done else "wb")
+        if done:
+            self._file.seek(len(header.getvalue()) + done * shape[1] * self._dtype.itemsize)
+        else:
+            self._file.write(header.getvalue())
+
+    def __enter__(self) -> "VectorFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, block: FloatArray | HalfArray) -> None:
+        """Write ``block`` [K, E] behind the rows that are done."""
+        self._file.write(np.ascontiguousarray(block, self._dtype).data)
+        self.done += len(block)
+
+    def sync(self) -> None:
+        """Bring what was written to disk."""
+        sync_file(self._file)
+
+
+def fill_vectors(
+    stored: VectorFile,
+    blocks: Iterable[FloatArray | HalfArray],
+    source: VectorSource,
+    report: Report,
+    first: int = 0,
+    saved: Callable[[float], object] | None = None,
+) -> float:
+    """Write ``blocks`` behind what ``stored`` has until it is full; the largest norm of what was written.
+
+    The vectors of ``source`` begin at row ``first``.  ``saved(max_norm)`` is called after each block.  Raises
+    :class:`PassagesError` for vectors of another length or number, and those that fp16 cannot hold.
+    """
+    count, dimension = stored.shape[0] - first, stored.shape[1]
+    done = stored.done - first
+    max_norm = 0.0
+    for block in blocks:
+        if block.shape[1] != dimension:
+            raise PassagesError(
+                f"The {source.name} has vectors of {block.shape[1]} numbers, the bundle's encoder gives "
+                f"{dimension}; use the embeddings of this encoder."
+            )
+        if done + len(block) > count:
+            raise source.wrong_count("more", count)
+        with np.errstate(over="ignore"):
+            half = block.astype(np.float16)
+        unfit = np.flatnonzero(~np.isfinite(half).all(axis=1))
+        if len(unfit):
+            raise PassagesError(
+                f"The {source.name}: the vector of row {done + unfit[0]} has a component that is NaN or "
+                f"larger than {FP16_MAX:.0f}, the largest an index stores (fp16)."
+            )
+        stored.append(half)
+        squares = np.einsum("ke,ke->k", half, half, dtype=np.float64)  # converts as it goes: no copy
+        max_norm = max(max_norm, float(np.sqrt(squares.max(initial=0.0))))
+        done += len(half)
+        report(done, count)
+        if saved is not None:
+            saved(max_norm)
+    if done < count:
+        raise source.wrong_count(f"only {done}", count)
+    stored.sync()
+    return max_norm

@@ -1,0 +1,1 @@
+"""From a question and its documents to an answer."""

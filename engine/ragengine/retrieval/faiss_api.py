@@ -1,0 +1,125 @@
+"""FAISS as the engine calls it: imported late, searched with parameters of one call, its errors named."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ragengine.arrays import FloatArray, RowArray
+from ragengine.errors import DependencyError, IndexFolderError, InputError
+from ragengine.messages import one_line
+from ragengine.runtime.lifecycle import lost_openmp_threads
+
+
+def search_faiss(
+    faiss_index: Any, questions: FloatArray, width: int, nprobe: int | None = None
+) -> tuple[FloatArray, RowArray]:
+    """FAISS's scores and rows of the ``width`` best for each question, best first, both [Q, width].
+
+    Raises :class:`IndexFolderError` for what FAISS sees of a forged file only now.
+    """
+    try:
+        scores, rows = faiss_index.search(questions, width, params=search_parameters(faiss_index, nprobe))
+    except (RuntimeError, MemoryError) as reason:
+        raise IndexFolderError(
+            f"The FAISS index cannot be searched: {faiss_reason(reason)}; "
+            "ask less at once if memory was short, or build the index again."
+        ) from reason
+    return scores, rows
+
+
+def check_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+
+
+def checked_nprobe(faiss_index: Any, nprobe: int) -> int:
+    """``nprobe``, or as many lists as there are; raises :class:`InputError` where there are none."""
+    check_whole("nprobe", nprobe)
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    while isinstance(index, faiss.IndexPreTransform | faiss.IndexRefine):
+        inner = index.index if isinstance(index, faiss.IndexPreTransform) else index.base_index
+        index = faiss.downcast_index(inner)
+    if not isinstance(index, faiss.IndexIVF):
+        raise InputError(
+            f"nprobe is {nprobe}, but {type(index).__name__} has no inverted lists to choose from; "
+            "leave it out."
+        )
+    return int(min(nprobe, index.nlist))
+
+
+def search_parameters(faiss_index: Any, nprobe: int | None) -> Any:
+    """The parameters of one FAISS search in ``nprobe`` lists; the index itself stays as it is.
+
+    None where ``nprobe`` is None: then the index's own settings are used.
+    """
+    if nprobe is None:
+        return None
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=search_parameters(index.index, nprobe))
+    if isinstance(index, faiss.IndexRefine):
+        inner = search_parameters(index.base_index, nprobe)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+    return faiss.SearchParametersIVF(nprobe=nprobe, max_codes=index.max_codes)
+
+
+def import_faiss() -> Any:
+    """The faiss module, or a :class:`DependencyError` that says how to get it."""
+    try:
+        import faiss
+    except ImportError as reason:
+        raise DependencyError(
+            'faiss is not installed; run pip install "ragengine[cpu]", or "ragengine[gpu]" on a CUDA machine '
+            f"({reason})."
+        ) from reason
+    except (RuntimeError, OSError) as reason:  # a GPU build that does not find the CUDA libraries it needs
+        raise DependencyError(
+            f"faiss cannot be loaded: {reason}; ragengine doctor says which CUDA libraries there are."
+        ) from reason
+    return faiss
+
+
+@contextlib.contextmanager
+def faiss_threads(threads: int | None) -> Iterator[None]:
+    """Let faiss use ``threads`` threads (None: as it is set) inside the block, in this thread's calls.
+
+    One, in a thread that has forked away from those that OpenMP gave it.
+    """
+    faiss = import_faiss()
+    before = faiss.omp_get_max_threads()
+    if lost_openmp_threads():
+        threads = 1
+    if threads is not None:
+        faiss.omp_set_num_threads(threads)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def faiss_reason(error: BaseException) -> str:
+    """What a FAISS exception says, without the C++ signature and source path that it begins with."""
+    _, separator, rest = str(error).partition(".cpp:")
+    return one_line(rest.partition(": ")[2].removeprefix("Error: ") if separator else error)
+
+
+def extract_ivf(faiss_index: Any) -> Any:
+    """The inverted-file index inside ``faiss_index``, behind transforms and refinement, or None."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexRefine):
+        return extract_ivf(index.base_index)
+    return faiss.try_extract_index_ivf(index)
+
+
+def is_graph(faiss_index: Any) -> bool:
+    """Whether FAISS searches by walking a graph (HNSW, NSG), with or without a transform before."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return is_graph(index.index)
+    return isinstance(index, faiss.IndexHNSW | faiss.IndexNSG)

@@ -1,0 +1,155 @@
+"""Reading FAISS files: mapped into memory, with limits on what a forged one can make FAISS allocate."""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ragengine.errors import IndexFolderError
+from ragengine.retrieval.faiss_api import faiss_reason, import_faiss
+
+# The limits belong to the process: two files read at once would change each other's.
+_reading = threading.Lock()
+if hasattr(
+    os, "register_at_fork"
+):  # a fork waits for a file that is read, or would find its limits and the lock
+    os.register_at_fork(
+        before=_reading.acquire, after_in_parent=_reading.release, after_in_child=_reading.release
+    )
+# A file may name more (empty) lists than it has bytes; so many do no harm.
+_LEAST_LOOP_LIMIT = 1 << 16
+_KINDS = {
+    *("IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexScalarQuantizer", "IndexPQ", "IndexPQFastScan"),
+    *("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ", "IndexIVFPQFastScan"),
+    *("IndexHNSWFlat", "IndexHNSWSQ", "IndexHNSWPQ", "IndexNSGFlat"),
+    *("IndexPreTransform", "IndexRefine", "IndexRefineFlat", "IndexIDMap", "IndexIDMap2"),
+}
+"""What takes damage behind a right hash (tests/robustness/mutated); a forged IndexRaBitQ crashes FAISS."""
+_SAME_VECTORS = ("index", "base_index", "refine_index", "storage")
+"""Fields of an index that are indexes of the same vectors."""
+_FLAT = b"IxFI"
+_FLAT_HEADER = 64  # bytes, at most; what follows are the vectors
+
+
+def read_faiss(path: Path, *, mapped: bool) -> Any:
+    """Read a FAISS index; raises :class:`IndexFolderError` for what is not one.
+
+    ``mapped`` leaves inverted lists, or the vectors of a flat index, in the file: they take no memory of
+    their own, are read page by page as searches need them, and must not be changed.  What else there is
+    (coarse quantizer, codebooks, graphs) is read into memory, and with ``mapped=False`` everything.
+    """
+    faiss = import_faiss()
+    try:
+        size = path.stat().st_size
+        flags = _mapping_flags(faiss, path, size) if mapped else 0
+        flags |= faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE  # L2 searches use it; it is larger than the file
+        flags |= faiss.IO_FLAG_ONDISK_SAME_DIR  # a forged index may name any file; refused below
+        with _limits(faiss, size):
+            faiss_index = faiss.read_index(str(path), flags)
+    except (RuntimeError, MemoryError, OSError) as reason:
+        raise IndexFolderError(
+            f"{path} cannot be read by faiss {faiss.__version__}: {faiss_reason(reason)}; "
+            "copy or build the index again."
+        ) from reason
+    _check_parts(faiss, faiss_index, path)
+    _read_lists_in_place(faiss, faiss_index)
+    return faiss_index
+
+
+def _mapping_flags(faiss: Any, path: Path, size: int) -> int:
+    """How FAISS maps this file.
+
+    ``IO_FLAG_MMAP`` maps inverted lists alone.  ``IO_FLAG_MMAP_IFC`` maps anything, but crashes the process
+    where a file ends inside a number; in a flat index there are no numbers after the header, only bytes.
+    """
+    if sys.platform == "win32":
+        return 0  # FAISS has no inverted lists in files there
+    with path.open("rb") as file:
+        flat = file.read(len(_FLAT)) == _FLAT and size >= _FLAT_HEADER
+    if flat and sys.platform != "darwin":  # where FAISS has not written IO_FLAG_MMAP_IFC
+        return int(faiss.IO_FLAG_MMAP_IFC)
+    return int(faiss.IO_FLAG_MMAP)
+
+
+def unknown_kind(faiss_index: Any) -> str | None:
+    """The FAISS class of an index, or of one inside it, that is none of those we search, or None."""
+    kinds = (type(index).__name__ for index in _parts(faiss_index))
+    return next((kind for kind in kinds if kind not in _KINDS), None)
+
+
+def _check_parts(faiss: Any, faiss_index: Any, path: Path) -> None:
+    """Refuse what FAISS reads of a forged file and cannot, or must not, search: in the index or inside it."""
+    if (kind := unknown_kind(faiss_index)) is not None:
+        raise IndexFolderError(
+            f"{path} holds an {kind}, a kind of FAISS index that is not searched; use Flat, SQ, PQ or HNSW, "
+            "or inverted lists (IVF) of Flat, SQ or PQ, with or without a transform or RFlat."
+        )
+    for index in _parts(faiss_index):
+        name = type(index).__name__
+        if not index.is_trained:
+            raise IndexFolderError(f"{path} has an {name} without training; build the index again.")
+        for inner, count in _inner_counts(index):
+            if inner.ntotal != count:
+                raise IndexFolderError(
+                    f"{path} has an {name} of {count} parts over {inner.ntotal}; build the index again."
+                )
+        if isinstance(index, faiss.IndexIVF):
+            _check_lists_are_inside(faiss, index, path)
+
+
+def _check_lists_are_inside(faiss: Any, index: Any, path: Path) -> None:
+    """Refuse inverted lists that the index says are in a file and at places of its own choice: FAISS would
+    read there without a look at the file's size.
+
+    Lists of this file that FAISS itself has mapped are read-only; those are not, since one may add to them.
+    """
+    lists = faiss.downcast_InvertedLists(index.invlists)
+    if isinstance(lists, faiss.OnDiskInvertedLists) and not lists.read_only:
+        raise IndexFolderError(
+            f"{path} keeps its inverted lists in another file, {lists.filename!a:.120}, which is not read; "
+            "write it with ordinary inverted lists or build the index again."
+        )
+
+
+def _parts(faiss_index: Any) -> Iterator[Any]:
+    """An index and all those inside it, as their own classes."""
+    index = import_faiss().downcast_index(faiss_index)
+    yield index
+    for name in (*_SAME_VECTORS, "quantizer"):
+        if getattr(index, name, None) is not None:
+            yield from _parts(getattr(index, name))
+
+
+def _inner_counts(index: Any) -> Iterator[tuple[Any, int]]:
+    """The indexes directly inside one, and how many vectors each must have."""
+    inner = ((getattr(index, name, None), index.ntotal) for name in _SAME_VECTORS)
+    lists = (getattr(index, "quantizer", None), getattr(index, "nlist", 0))
+    yield from ((part, count) for part, count in (*inner, lists) if part is not None)
+
+
+def _read_lists_in_place(faiss: Any, faiss_index: Any) -> None:
+    """Do without FAISS's readers-ahead: it starts up to 32 threads a search to touch the lists, which costs
+    several times the search itself once they are in memory."""
+    inverted_lists = faiss.try_extract_index_ivf(faiss_index)
+    if inverted_lists is not None:
+        lists = faiss.downcast_InvertedLists(inverted_lists.invlists)
+        if isinstance(lists, faiss.OnDiskInvertedLists):
+            lists.prefetch_nthread = 0
+
+
+@contextlib.contextmanager
+def _limits(faiss: Any, size: int) -> Iterator[None]:
+    """Let FAISS refuse a vector, or a count of parts, larger than a file of ``size`` bytes can hold."""
+    with _reading:
+        vector_bytes = faiss.get_deserialization_vector_byte_limit()
+        loops = faiss.get_deserialization_loop_limit()
+        faiss.set_deserialization_vector_byte_limit(size + 1)  # what reaches the limit is refused
+        faiss.set_deserialization_loop_limit(max(size, _LEAST_LOOP_LIMIT))
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(vector_bytes)
+            faiss.set_deserialization_loop_limit(loops)

@@ -1,0 +1,187 @@
+"""Searching a copy of a FAISS index on a GPU."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any, Literal, TypeAlias
+
+from ragengine.arrays import FloatArray, HalfArray
+from ragengine.errors import DeviceError
+from ragengine.retrieval.faiss_api import faiss_reason, faiss_threads, import_faiss, search_parameters
+from ragengine.retrieval.gpu.placement import (
+    MOST_SELECTED,
+    TEMPORARY_BYTES,
+    FaissBuild,
+    IndexFacts,
+    Placement,
+    plan_placement,
+)
+from ragengine.retrieval.gpu.rescoring import DeviceVectors
+from ragengine.retrieval.gpu.search_worker import Found, SearchWorker
+from ragengine.retrieval.vector_index import VectorIndex
+from ragengine.runtime.cuda_driver import CudaDevice, read_driver
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+log = logging.getLogger("ragengine")
+
+
+def place(index: VectorIndex, device: Device) -> Placement:
+    """Let ``index`` be searched on the GPU where ``device`` asks for it and it can be; says where and why.
+
+    ``cuda`` raises :class:`DeviceError` with the reason where the GPU cannot search this index; ``auto``
+    then leaves it on the CPU and logs the reason.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"The index's device is {device!r}; it must be auto, cpu or cuda.")
+    if device == "cpu":
+        return Placement("cpu", "device is cpu")
+    placement = where(index.faiss_index)
+    if placement.on_gpu:
+        try:
+            searcher = GpuSearcher(index.faiss_index, placement)
+            vectors = device_vectors(index.vectors, placement)
+            index.search_with(SearchWorker(searcher.search, most_selected=MOST_SELECTED), vectors)
+        except DeviceError as reason:
+            placement = Placement("cpu", str(reason).rstrip("."))
+    if not placement.on_gpu and device == "cuda":
+        raise refusal(placement)
+    log.info("The index is searched on the %s.", placement)
+    return placement
+
+
+def refusal(placement: Placement) -> DeviceError:
+    """What is raised where ``cuda`` is asked for and ``placement`` is the CPU."""
+    return DeviceError(
+        f"The device is cuda, but the index cannot be searched there: {placement.reason}; search it on "
+        'the CPU with search_device="cpu", or where it can be with "auto".'
+    )
+
+
+def where(faiss_index: Any) -> Placement:
+    """Where :func:`place` would search ``faiss_index`` if it may choose; nothing is copied."""
+    build = faiss_build()
+    devices: tuple[CudaDevice, ...] = ()
+    if build.gpu:
+        try:
+            devices = read_driver().devices
+        except DeviceError as reason:
+            return Placement("cpu", str(reason).rstrip("."))
+    return plan_placement(index_facts(faiss_index), build, devices)
+
+
+def device_vectors(vectors: HalfArray, placement: Placement) -> DeviceVectors | None:
+    """A copy of the stored vectors on the device where they fit, else None: the scores are the same."""
+    if not placement.vectors_bytes:
+        return None
+    try:
+        return DeviceVectors(vectors, cuda_device=placement.device)
+    except DeviceError as reason:
+        log.info("Candidates are scored on the host: %s", reason)
+        return None
+
+
+def faiss_build() -> FaissBuild:
+    """What the installed faiss was built with."""
+    faiss = import_faiss()
+    options = faiss.get_compile_options().split()
+    return FaissBuild(
+        version=faiss.__version__,
+        gpu=hasattr(faiss, "StandardGpuResources"),
+        cuvs="NVIDIA_CUVS" in options,
+    )
+
+
+def index_facts(faiss_index: Any) -> IndexFacts:
+    """What decides where ``faiss_index`` can be searched."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    transforms: list[str] = []
+    while isinstance(index, faiss.IndexPreTransform):
+        chain = (index.chain.at(number) for number in range(index.chain.size()))
+        transforms += [type(faiss.downcast_VectorTransform(transform)).__name__ for transform in chain]
+        index = faiss.downcast_index(index.index)
+    metrics = {faiss.METRIC_INNER_PRODUCT: "inner_product", faiss.METRIC_L2: "l2"}
+    facts: dict[str, Any] = {}
+    if isinstance(index, faiss.IndexIVF):
+        facts |= {
+            "nlist": index.nlist,
+            "nprobe": min(index.nprobe, index.nlist),
+            "max_codes": index.max_codes,
+            "coarse": _class_name(faiss.downcast_index(index.quantizer)),
+            "by_residual": bool(index.by_residual),
+        }
+    if isinstance(index, faiss.IndexIVFPQ):
+        facts |= {
+            "sub_quantizers": index.pq.M,
+            "bits": index.pq.nbits,
+            "polysemous": index.polysemous_ht != 0,
+        }
+    if isinstance(index, faiss.IndexIVFScalarQuantizer | faiss.IndexScalarQuantizer):
+        facts["scalar_type"] = _scalar_type(index.sq.qtype)
+    return IndexFacts(
+        kind=_class_name(index),
+        count=index.ntotal,
+        dimension=index.d,
+        stored_dimension=faiss_index.d,
+        metric=metrics.get(index.metric_type, "other"),  # type: ignore[arg-type]  # of the two, or other
+        transforms=tuple(transforms),
+        code_size=getattr(index, "code_size", 0),
+        **facts,
+    )
+
+
+def _class_name(index: Any) -> str:
+    """The class of an index; flat ones of either metric are one class."""
+    name = type(index).__name__
+    return "IndexFlat" if name in ("IndexFlatIP", "IndexFlatL2") else name
+
+
+def _scalar_type(number: int) -> str:
+    quantizer = import_faiss().ScalarQuantizer
+    names = (name for name in dir(quantizer) if name.startswith("QT_") and name != "QT_count")
+    return next((name for name in names if getattr(quantizer, name) == number), str(number))
+
+
+class GpuSearcher:
+    """A copy of an index on a GPU, for one thread.
+
+    It has memory and a stream of its own (``StandardGpuResources``), so that it neither waits for the
+    graphs nor takes their memory.
+    """
+
+    def __init__(self, faiss_index: Any, placement: Placement) -> None:
+        """Copy ``faiss_index`` as ``placement`` says, which takes seconds for millions of vectors.
+
+        Raises :class:`DeviceError` where faiss refuses, as it does when memory runs out.
+        """
+        faiss = import_faiss()
+        self._cpu_index = faiss_index
+        options, chosen = faiss.GpuClonerOptions(), placement.options
+        options.useFloat16 = chosen.half_tables
+        options.usePrecomputed = chosen.precomputed_tables
+        options.indicesOptions = faiss.INDICES_32_BIT if chosen.short_ids else faiss.INDICES_64_BIT
+        options.use_cuvs = chosen.use_cuvs
+        with _device_errors("was copied to the GPU"):
+            self._resources = faiss.StandardGpuResources()
+            self._resources.setTempMemory(TEMPORARY_BYTES)
+            self._index = faiss.index_cpu_to_gpu(self._resources, placement.device, faiss_index, options)
+
+    def search(self, questions: FloatArray, width: int, nprobe: int | None) -> Found:
+        """Candidates, as :data:`~ragengine.retrieval.gpu.search_worker.CandidateSearch` says."""
+        # The copy has the shape of the CPU's index, transforms and all, and takes the same parameters.
+        parameters = search_parameters(self._cpu_index, nprobe)
+        with faiss_threads(1), _device_errors("was searched"):  # a rotation is all that is left to the CPU
+            scores, rows = self._index.search(questions, width, params=parameters)
+        return scores, rows
+
+
+@contextlib.contextmanager
+def _device_errors(what: str) -> Iterator[None]:
+    """Turn faiss's exceptions into a :class:`DeviceError`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as reason:
+        raise DeviceError(
+            f"faiss failed when the index {what}: {faiss_reason(reason)}; free memory on the device, or use "
+            'device="cpu".'
+        ) from reason

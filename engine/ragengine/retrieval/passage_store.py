@@ -1,0 +1,153 @@
+"""The texts of an index: one SQLite file, written once, then read by row from any thread."""
+
+import errno
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ragengine.corpus.passage import Passage
+from ragengine.errors import ClosedError, IndexFolderError
+from ragengine.messages import one_line
+from ragengine.runtime.lifecycle import leak_in_forks
+from ragengine.storage.atomic import sync
+
+_SCHEMA = (
+    "CREATE TABLE passages "
+    "(row INTEGER PRIMARY KEY, id TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)"
+)
+_ERRNO = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_CANTOPEN: errno.EACCES}
+"""What SQLite's error codes are called elsewhere; all others are errors of input and output."""
+
+
+def write_passages(path: Path, passages: Iterable[Passage]) -> int:
+    """Write passages to a new SQLite file as rows 0, 1, ... and return their count.
+
+    The bytes depend on nothing but the passages and the SQLite version.  There is no journal: the file is
+    part of a folder that is whole or not there.  Raises :class:`OSError` where it cannot be written.
+    """
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.executescript(
+            "PRAGMA page_size=4096; PRAGMA encoding='UTF-8'; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
+        )
+        connection.execute("BEGIN")
+        connection.execute(_SCHEMA)
+        rows = ((row, p.id, p.title, p.text) for row, p in enumerate(passages))
+        connection.executemany("INSERT INTO passages VALUES (?, ?, ?, ?)", rows)
+        (count,) = connection.execute("SELECT count(*) FROM passages").fetchone()
+        connection.execute("COMMIT")
+    except sqlite3.Error as reason:
+        number = _ERRNO.get(getattr(reason, "sqlite_errorcode", 0), errno.EIO)
+        raise OSError(number, str(reason), str(path)) from reason
+    finally:
+        connection.close()
+    sync(path)
+    return int(count)
+
+
+class PassageStore:
+    """Read-only random access to the passages of an index.  Safe to share between threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a file of :func:`write_passages`; raises :class:`IndexFolderError` if it is not one."""
+        self.path = path
+        # One connection behind a lock: a fetch takes microseconds, a connection a thread would leak them.
+        self._lock = threading.Lock()
+        self._closed = False
+        leak_in_forks(self)  # SQLite's own lock may be held by a thread that a fork has not
+        try:
+            # immutable: no locks and no journal files, so that an index works on a read-only disk.
+            uri = path.absolute().as_uri() + "?mode=ro&immutable=1"
+            self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        except sqlite3.Error as reason:
+            raise IndexFolderError(
+                f"{path} cannot be opened: {one_line(reason)}; copy or build the index again."
+            ) from reason
+        try:
+            self._check_schema()
+            # Rows are 0..count-1, so the last one tells the count.  Asked for both ends in one SELECT, SQLite
+            # would read every row between them.
+            ((first,),) = self._query("SELECT min(row) FROM passages")
+            ((last,),) = self._query("SELECT max(row) FROM passages")
+        except IndexFolderError:
+            self.close()
+            raise
+        self.count: int = 0 if last is None else last + 1
+        if first not in (0, None):
+            self.close()
+            raise IndexFolderError(f"{path} begins with row {first} instead of 0; build the index again.")
+
+    def _check_schema(self) -> None:
+        """The file may be somebody else's: it holds our one table and no view, trigger or other code."""
+        self._query("PRAGMA trusted_schema=OFF")
+        self._query("PRAGMA cell_size_check=ON")
+        found = self._query("SELECT type, name, sql FROM sqlite_master")
+        if found != [("table", "passages", _SCHEMA)]:
+            raise IndexFolderError(
+                f"{self.path} holds {found!a:.200} instead of the table of passages; build the index again."
+            )
+
+    def fetch(self, rows: Iterable[int]) -> list[Passage]:
+        """The passages of ``rows``, in that order; a row may be asked for several times."""
+        found = []
+        for row in rows:
+            records = self._query("SELECT id, title, text FROM passages WHERE row = ?", int(row))
+            if not records:
+                raise IndexFolderError(f"{self.path} has no row {row}; its rows are 0 to {self.count - 1}.")
+            found.append(self._passage(records[0]))
+        return found
+
+    def blocks(self, size: int, first: int = 0) -> Iterator[list[Passage]]:
+        """The passages from row ``first`` on, in lists of ``size`` (the last may be shorter)."""
+        for start in range(first, self.count, size):
+            select = "SELECT id, title, text FROM passages WHERE row >= ? AND row < ? ORDER BY row"
+            yield [self._passage(record) for record in self._query(select, start, start + size)]
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
+        """The rows of each of ``ids``, ascending; an id that no passage has is left out.  Reads every row."""
+        select = "SELECT id, row FROM passages WHERE id IN (SELECT value FROM json_each(?)) ORDER BY row"
+        found: dict[str, list[int]] = {}
+        for id, row in self._query(select, json.dumps(list(ids))):
+            found.setdefault(id, []).append(row)
+        return found
+
+    def repeated_ids(self, row: int, limit: int) -> list[str]:
+        """Up to ``limit`` ids that passages before ``row`` share with passages from ``row`` on."""
+        select = (
+            "SELECT DISTINCT id FROM passages WHERE row < ? AND id IN "
+            "(SELECT id FROM passages WHERE row >= ?) ORDER BY row LIMIT ?"
+        )
+        return [id for (id,) in self._query(select, row, row, limit)]
+
+    def count_all(self) -> int:
+        """The number of rows by reading every one: equal to ``count`` unless the file is damaged."""
+        ((count,),) = self._query("SELECT count(*) FROM passages WHERE length(text) >= 0")
+        return int(count)
+
+    def close(self) -> None:
+        """Close the file; may be called again."""
+        with self._lock:
+            self._closed = True
+            self._connection.close()
+
+    def _passage(self, record: tuple[Any, ...]) -> Passage:
+        """SQLite lets a column hold anything, whatever its table says."""
+        if not all(isinstance(value, str) for value in record):
+            raise IndexFolderError(
+                f"{self.path} has a passage that is not text: {record!a:.120}; build the index again."
+            )
+        return Passage(*record)
+
+    def _query(self, statement: str, *values: int | str) -> list[tuple[Any, ...]]:
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"{self.path} is closed; open the index again.")
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except (sqlite3.Error, OverflowError) as reason:
+                raise IndexFolderError(
+                    f"{self.path} cannot be read: {one_line(reason)}; build the index again."
+                ) from reason

@@ -1,0 +1,1 @@
+"""Reading and writing folders that nobody can break."""

@@ -1,0 +1,109 @@
+"""``.npy`` files, mapped into memory without numpy's own reading of the header.
+
+numpy evaluates the header as a Python literal.  That runs nothing, but a forged one ends in a dozen kinds
+of exceptions, or in a parser that runs out of stack.  What is needed here, plain numbers of one type, has
+one form.
+"""
+
+import math
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragengine.errors import RagEngineError
+
+_MAGIC: Final = b"\x93NUMPY"
+_LENGTH_BYTES: Final = {b"\1\0": 2, b"\2\0": 4, b"\3\0": 4}
+"""The width of the header's length by the format's version; 3 differs from 2 by names that may be UTF-8."""
+_LONGEST_HEADER: Final = 4096
+_MOST_AXES: Final = 8
+_ITEM = re.compile(
+    r"\s*(?:'descr'\s*:\s*'(?P<descr>[^']{0,20})'"
+    r"|'fortran_order'\s*:\s*(?P<order>True|False)"
+    r"|'shape'\s*:\s*\((?P<shape>[0-9,\s]{0,200})\))\s*,?"
+)
+_NUMBERS = re.compile(r"[<>|=]?(?:f[248]|[iu][1248])")
+
+
+def map_npy(path: Path) -> NDArray[Any]:
+    """Map an array of plain numbers, read-only.
+
+    Raises :class:`OSError` or :class:`ValueError` with the reason where there is none, or where the file has
+    another size than its header says.
+    """
+    with open(path, "rb", opener=_open_plain) as file:  # Path.open takes no opener
+        dtype, order, shape = _read_header(file)
+        start, size = file.tell(), os.fstat(file.fileno()).st_size
+        wanted = start + math.prod(shape) * dtype.itemsize
+        if size != wanted:
+            raise ValueError(f"it has {size} bytes, by its header {wanted}")
+        if size == start:
+            return np.empty(shape, dtype, order)
+        return np.memmap(file, dtype, "r", start, shape, order)
+
+
+def _open_plain(path: str, flags: int) -> int:
+    """Open a plain file: a pipe is refused instead of being waited for."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError("it is not a plain file")
+    return descriptor
+
+
+def _read_header(file: BinaryIO) -> tuple[np.dtype[Any], Any, tuple[int, ...]]:
+    """The element type, ``"C"`` or ``"F"``, and the shape; the numbers begin where ``file`` is then."""
+    start = file.read(len(_MAGIC) + 2)
+    if not start.startswith(_MAGIC) or start[len(_MAGIC) :] not in _LENGTH_BYTES:
+        raise ValueError("it does not begin as one of version 1.0, 2.0 or 3.0 does")
+    width = _LENGTH_BYTES[start[len(_MAGIC) :]]
+    length = int.from_bytes(file.read(width), "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"its header has {length} bytes, at most {_LONGEST_HEADER} are read")
+    header = file.read(length)
+    if len(header) < length or not header.isascii():
+        raise ValueError("its header ends early, or is no plain text")
+    fields = _fields(header.decode("ascii"))
+    if not _NUMBERS.fullmatch(fields["descr"]):
+        raise ValueError(f"its elements are {fields['descr']!a}, not plain numbers; objects are never read")
+    sizes = [size for size in re.split(r"[,\s]+", fields["shape"]) if size]
+    if len(sizes) > _MOST_AXES or any(len(size) > 15 for size in sizes):
+        raise ValueError(f"its shape is ({fields['shape']:.80})")
+    order = "F" if fields["order"] == "True" else "C"
+    return np.dtype(fields["descr"]), order, tuple(map(int, sizes))
+
+
+def _fields(header: str) -> dict[str, str]:
+    """The three entries of a header, as they are written."""
+    text, fields, at = header.strip(), dict[str, str](), 1
+    while (item := _ITEM.match(text, at)) is not None:
+        found = {name: value for name, value in item.groupdict().items() if value is not None}
+        if found.keys() & fields.keys():
+            break
+        fields |= found
+        at = item.end()
+    if not text.startswith("{") or text[at:].strip() != "}" or len(fields) != 3:
+        raise ValueError(f"its header is {header.strip()!a:.120}")
+    return fields
+
+
+def open_vectors(path: Path, dtype: type[np.floating[Any]], error: type[RagEngineError]) -> NDArray[Any]:
+    """Memory-map a ``.npy`` file of ``dtype`` [N, E], read-only; pickled objects are refused.
+
+    Raises ``error`` naming the file, what was found and the remedy.
+    """
+    try:
+        vectors = map_npy(path)
+    except (OSError, ValueError) as reason:
+        raise error(f"{path} cannot be read as a .npy file: {reason}; save it again.") from reason
+    if vectors.dtype != dtype or vectors.ndim != 2:
+        raise error(
+            f"{path} holds {vectors.dtype} {list(vectors.shape)}; {np.dtype(dtype)} [passages, dimension] "
+            "was expected; convert it with numpy's astype and save it again."
+        )
+    return vectors

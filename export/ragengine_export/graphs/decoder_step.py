@@ -1,0 +1,118 @@
+"""Where a decoder step's reshapes get their shapes from.
+
+The growing decoder reads them off its inputs.  The fixed one must hold no shape computation, or it cannot be
+captured as a CUDA graph: there every shape is an input, made once for a bucket.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ragengine_export.graphs.layers import Op
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shapes, int64 vectors, and the numbers of the documents.
+
+    documents      int64 [D]  0, 1, ... D-1; None in a graph that is to be captured
+    each_document  Q, D, 1, 1
+    by_row         Q·D, B, d_model
+    by_question    Q, D, B, d_model
+    past_bias      Q·D, 1, B, P: P counts the tokens of this step
+    context_mask   Q·D, S; None in a graph that is to be captured
+    candidates     Q, D, C
+    probes         Q, B, D, number of probes
+    """
+
+    documents: ir.Value | None
+    each_document: ir.Value
+    by_row: ir.Value
+    by_question: ir.Value
+    past_bias: ir.Value
+    context_mask: ir.Value | None
+    candidates: ir.Value
+    probes: ir.Value
+
+
+LENGTHS = {
+    "each_document": 4,
+    "by_row": 3,
+    "by_question": 4,
+    "past_bias": 4,
+    "candidates": 3,
+    "probes": 4,
+}
+"""The length of every shape of a :class:`Layout`."""
+
+
+def computed_layout(
+    op: Op,
+    *,
+    log_weights: ir.Value,
+    own_past: ir.Value,
+    context_attention_mask: ir.Value,
+    num_candidates: ir.Value,
+    probe_ids: ir.Value,
+    d_model: int,
+) -> Layout:
+    """The layout read off the inputs of a step, whose axes are described at :class:`BartDecoder`."""
+
+    def size(value: ir.Value, axis: int) -> ir.Value:
+        return op.Shape(value, start=axis, end=axis + 1)
+
+    q, d, b = (size(log_weights, axis) for axis in range(3))
+    rows, one, width = (op.Constant(value_ints=[i]) for i in (-1, 1, d_model))
+    start, step = op.Constant(value_int=0), op.Constant(value_int=1)
+    return Layout(
+        documents=op.Range(start, op.Squeeze(d), step),
+        each_document=op.Concat(q, d, one, one, axis=0),
+        by_row=op.Concat(rows, b, width, axis=0),
+        by_question=op.Concat(q, d, b, width, axis=0),
+        past_bias=op.Concat(rows, one, op.Shape(own_past, start=1), axis=0),
+        context_mask=op.Concat(rows, size(context_attention_mask, 2), axis=0),
+        candidates=op.Concat(q, d, num_candidates, axis=0),
+        probes=op.Concat(q, b, d, size(probe_ids, 2), axis=0),
+    )
+
+
+def given_layout(add: Callable[..., ir.Value]) -> Layout:
+    """The layout as graph inputs, ``shape_NAME`` for each shape."""
+    shapes = {name: add(f"shape_{name}", ir.DataType.INT64, [length]) for name, length in LENGTHS.items()}
+    return Layout(documents=None, context_mask=None, **shapes)
+
+
+@dataclass(frozen=True)
+class FixedInputs:
+    """What the step of fixed capacity takes besides.
+
+    places        int64 [Q·D, H, B, K]  where along P this step's keys and values are written
+    context_bias  [Q·D, 1, B, S]        0 for a token of a document, very negative for padding
+    best_scores   float32 [Q, 1]        the best of ``beam_scores``
+    """
+
+    places: ir.Value
+    context_bias: ir.Value
+    best_scores: ir.Value
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """The decoder step's inputs; their shapes are in `BartDecoder` and `Mixture`.
+
+    ``fixed`` is None where the past grows, and ``context_attention_mask`` where it does not.
+    """
+
+    token_ids: ir.Value
+    own_past: ir.Value
+    position: ir.Value
+    context_attention_mask: ir.Value | None
+    log_weights: ir.Value
+    beam_scores: ir.Value
+    num_candidates: ir.Value
+    probe_ids: ir.Value
+    cross: list[tuple[ir.Value, ir.Value]]
+    past: list[tuple[ir.Value, ir.Value]]
+    layout: Layout
+    fixed: FixedInputs | None = None

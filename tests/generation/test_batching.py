@@ -1,0 +1,44 @@
+"""Documents are read in batches of similar length: every one once, and nothing of it cut off."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ragengine import Generator
+from ragengine.generation.batching import ROWS, batches_by_length
+from ragengine_bench.parity.pairs import Pair
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=60))
+def test_batches_cover_every_document_once(lengths: list[int]) -> None:
+    mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+    batches = batches_by_length(mask)
+    assert sorted(row for rows, _ in batches for row in rows.tolist()) == list(range(len(lengths)))
+    for rows, longest in batches:
+        assert longest == max(lengths[row] for row in rows)
+        assert len(rows) == 1 or len(rows) * longest <= ROWS
+
+
+def test_a_token_after_a_gap_is_read() -> None:
+    mask = np.array([[1, 0, 0, 1, 0], [1, 1, 0, 0, 0]])
+    assert [length for _, length in batches_by_length(mask)] == [4]
+
+
+def test_how_documents_are_batched_does_not_change_what_is_read(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = Generator.load(pair.bundle, device="cpu")
+    rng = np.random.default_rng(0)
+    ids = rng.integers(4, 40, (2, 3, 30))
+    lengths = rng.integers(1, 31, (2, 3, 1))
+    mask = (np.arange(30) < lengths).astype(np.int64)
+    scores = rng.normal(size=(2, 3)).astype(np.float32)
+
+    def log_probs() -> NDArray[np.float32]:
+        return generator.forward(ids, mask, scores, np.array([[2, 5, 6], [2, 7, 8]])).document_log_probs
+
+    together = log_probs()
+    monkeypatch.setattr("ragengine.generation.batching.ROWS", 1)  # every document alone
+    assert np.abs(log_probs() - together).max() < 1e-5

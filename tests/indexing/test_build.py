@@ -1,0 +1,418 @@
+"""Building an index, from Python and from the command line: it is whole and true, or the old one stays."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from ragengine.bundle.bundle import Bundle
+from ragengine.cli.index import index as index_command
+from ragengine.corpus.passage import Passage
+from ragengine.errors import ClosedError, IndexFolderError, InputError, PassagesError, RagEngineError
+from ragengine.indexing import training
+from ragengine.indexing.build import build_index
+from ragengine.indexing.plan import IndexPlan
+from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.manifest import FORMAT, IndexManifest
+from ragengine.retrieval.recall import sample_rows
+from ragengine.storage import folders
+from tests.support.bundles import (
+    WORDS,
+    Array,
+    E,
+    add_passage_encoder,
+    brute_force,
+    random_vectors,
+    write_bundle,
+)
+
+# --- building --------------------------------------------------------------------------------------
+
+
+def test_build_open_search(build: Callable[..., Path], bundle: Path) -> None:
+    vectors, questions = random_vectors(300), random_vectors(4, seed=1)
+    progress: list[tuple[str, int, int | None]] = []
+    path = build(vectors, progress=lambda *step: progress.append(step))
+    with PassageIndex.open(path) as index:
+        assert (index.count, index.dimension) == (300, E)
+        assert (index.manifest.factory, index.manifest.recall) == ("Flat", 1.0)
+        assert index.manifest.encoder.kind == "passage_encoder"
+        rows, scores = brute_force(vectors.astype(np.float16), questions, 5)
+        found = index.search(questions, 5)
+        np.testing.assert_array_equal(found.rows, rows)
+        np.testing.assert_array_equal(found.scores, scores)
+        assert index.passages([7, 7, 2]) == [
+            Passage(f"id{row}", f"title {row}", f"text {row}") for row in (7, 7, 2)
+        ]
+        index.check_belongs_to(Bundle.open(bundle))
+        index.verify()
+    assert [step for step in progress if step[1] == step[2] == 300] == [
+        ("passages", 300, 300),
+        ("vectors", 300, 300),
+        ("add", 300, 300),
+    ]
+    index.close()
+    with pytest.raises(ClosedError, match="is closed"):
+        index.search(questions, 5)
+    with pytest.raises(ClosedError, match="is closed"):
+        index.passages([1])
+
+
+def test_same_input_gives_the_same_index(build: Callable[..., Path]) -> None:
+    files = [IndexManifest.read(build(random_vectors(300), factory="IVF4,Flat")).files for _ in range(2)]
+    assert files[0] == files[1]
+
+
+def test_embeddings_of_a_datasets_folder(tmp_path: Path, bundle: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    vectors = random_vectors(30)
+    columns = {"title": ["t"] * 30, "text": [str(row) for row in range(30)], "embeddings": list(vectors)}
+    datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "data")
+    build_index(tmp_path / "data", tmp_path / "index", bundle=bundle)
+    with PassageIndex.open(tmp_path / "index") as index:
+        found = index.search(vectors[4:5], 1)
+        assert found.rows[0, 0] == brute_force(vectors.astype(np.float16), vectors[4:5], 1)[0][0, 0]
+        assert index.passages([4])[0].text == "4"
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 70, 8192])
+def test_passages_are_encoded_in_file_order(tmp_path: Path, bundle: Path, batch_tokens: int) -> None:
+    random = np.random.default_rng(0)
+    weights = random.integers(-4, 5, (len(WORDS), E))  # whole numbers: their sums are exact in any order
+    add_passage_encoder(bundle, weights)
+    letters = [random.choice(WORDS[4:], random.integers(0, 20)) for _ in range(50)]
+    lines = [json.dumps({"title": "t", "text": " ".join(words)}) for words in letters]
+    (tmp_path / "passages.jsonl").write_text("\n".join(lines))
+    build_index(tmp_path / "passages.jsonl", tmp_path / "index", bundle=bundle, batch_tokens=batch_tokens)
+    stored = np.load(tmp_path / "index" / "vectors.npy")
+    tokens = [["[CLS]", "t", "[SEP]", *words, "[SEP]"] for words in letters]
+    expected = [sum(weights[WORDS.index(token)] for token in passage) for passage in tokens]
+    np.testing.assert_array_equal(stored, np.array(expected, np.float16))
+
+
+@pytest.mark.parametrize(
+    ("vectors", "count", "message"),
+    [
+        (random_vectors(5), 6, "vectors.npy has only 5 vectors for 6 passages"),
+        (random_vectors(5), 4, "vectors.npy has more vectors for 4 passages"),
+        (random_vectors(5)[:0], 5, "has only 0 vectors for 5 passages"),
+        (random_vectors(5), 0, "passages.jsonl has no passages"),
+        (random_vectors(5, E + 1), 5, "has vectors of 9 numbers, the bundle's encoder gives 8"),
+        (random_vectors(5).astype(np.float64), 5, "holds float64 .*; float32 .* was expected"),
+        (random_vectors(5).ravel(), 40, r"holds float32 \[40\]; float32 \[passages, dimension\]"),
+        (
+            np.array([[0.0] * E, [np.nan] * E], np.float32),
+            2,
+            "the vector of row 1 has a component that is NaN",
+        ),
+        (np.array([[70000.0] * E], np.float32), 1, "the vector of row 0 .* larger than 65504"),
+        (np.array([[{}] * E], object), 1, "cannot be read as a .npy file: .*object"),
+    ],
+)
+def test_wrong_embeddings_are_named(
+    build: Callable[..., Path], vectors: Array, count: int, message: str
+) -> None:
+    with pytest.raises(PassagesError, match=message):
+        build(vectors, count)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"factory": "bogus"}, InputError, r"factory 'bogus' is not one that faiss .*could not parse"),
+        ({"factory": ""}, InputError, "factory '' is not one"),
+        ({"factory": "PQ7"}, InputError, "should be a multiple of the number of subquantizers"),
+        ({"factory": "IVF0,Flat"}, InputError, "no inverted lists"),
+        ({"factory": "IVF99,Flat"}, InputError, r"cannot index these 20 vectors .*number of clusters \(99\)"),
+        ({"factory": "IDMap,Flat"}, InputError, "cannot index these 20 vectors"),
+        ({"recall": 0}, InputError, "recall is 0; it must be above 0"),
+        ({"batch_tokens": 0}, InputError, "batch_tokens is 0"),
+        ({"seed": -1}, InputError, "seed is -1"),
+        ({"embeddings": "absent.npy"}, PassagesError, "absent.npy cannot be read"),
+    ],
+)
+def test_wrong_options_leave_the_old_index_whole(
+    build: Callable[..., Path], options: dict[str, Any], error: type[RagEngineError], message: str
+) -> None:
+    path = build(random_vectors(7))
+    with pytest.raises(error, match=message):
+        build(random_vectors(20), **options)
+    with PassageIndex.open(path) as index:
+        assert index.count == 7
+    assert not [sibling for sibling in path.parent.iterdir() if sibling.name.startswith(".")]
+
+
+def test_bundle_without_passage_encoder_needs_embeddings(tmp_path: Path, build: Callable[..., Path]) -> None:
+    bundle = write_bundle(tmp_path / "question only", E, passage_encoder=False)
+    with pytest.raises(PassagesError, match="has no passage encoder and no embeddings are given; export it"):
+        build(random_vectors(5), bundle=bundle, embeddings=None)
+    path = build(random_vectors(5), bundle=bundle)
+    assert IndexManifest.read(path).encoder.kind == "question_encoder"
+
+
+def test_index_is_never_written_over_something_else(tmp_path: Path, build: Callable[..., Path]) -> None:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "thesis").write_text("years of work")
+    with pytest.raises(IndexFolderError, match=f"is not a {FORMAT}"):
+        build(random_vectors(5))
+    assert (tmp_path / "index" / "thesis").read_text() == "years of work"
+
+
+def recall_by_numpy(index: PassageIndex, vectors: Array) -> float:
+    """Recall@5 of each stored vector's neighbours other than itself."""
+    questions = vectors.astype(np.float32)
+    exact, _ = brute_force(vectors, questions, len(vectors))
+    found = index.search(questions, 6).rows
+    hits = 0
+    for row in range(len(vectors)):
+        nearest = [other for other in exact[row] if other != row][:5]
+        hits += len(set(nearest) & set([other for other in found[row] if other != row][:5]))
+    return hits / (5 * len(vectors))
+
+
+@pytest.mark.parametrize("factory", ["IVF8,Flat", "SQfp16", "HNSW8", "PCA4,Flat"])
+def test_recall_in_the_manifest_is_the_recall(build: Callable[..., Path], factory: str) -> None:
+    vectors = random_vectors(250)  # fewer than the sample of queries, so that both look at the same ones
+    path = build(vectors, factory=factory, recall=0.8)
+    with PassageIndex.open(path) as index:
+        assert index.manifest.recall == pytest.approx(
+            recall_by_numpy(index, vectors.astype(np.float16)), abs=1e-3
+        )
+        index.verify()
+
+
+def test_nprobe_is_raised_no_further_than_needed(build: Callable[..., Path]) -> None:
+    vectors = random_vectors(250)
+    manifests = [IndexManifest.read(build(vectors, factory="IVF16,Flat", recall=r)) for r in (0.1, 0.7, 1.0)]
+    probes = [manifest.search["nprobe"] for manifest in manifests]
+    recalls = [manifest.recall for manifest in manifests]
+    assert probes == sorted(set(probes))
+    assert probes[0] == 1
+    assert probes[-1] <= 16
+    assert recalls[-1] == 1.0
+    for wanted, reached in zip((0.1, 0.7, 1.0), recalls, strict=True):
+        assert reached is not None
+        assert reached >= wanted
+
+
+def test_recall_that_cannot_be_reached_is_told(tmp_path: Path, build: Callable[..., Path]) -> None:
+    # One dimension of eight is kept: hopeless, and the 100 candidates that are re-ranked are few of 3000.
+    path = build(random_vectors(3000), factory="PCA1,Flat", recall=0.95)
+    recall = IndexManifest.read(path).recall
+    assert recall is not None
+    assert recall < 0.8
+    result = run(
+        *("build", tmp_path / "passages.jsonl", path, "--bundle", tmp_path / "bundle"),
+        *("--factory", "PCA1,Flat", "--embeddings", tmp_path / "vectors.npy"),
+    )
+    assert f"The recall@5 is {recall:.3f}, below the 0.95 asked for" in result.stderr
+
+
+def test_recall_of_too_few_passages_cannot_be_measured(build: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="cannot be measured on 5 passages; use the factory Flat"):
+        build(random_vectors(5), factory="IVF1,Flat")
+
+
+# --- the command line ------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(index_command, [str(argument) for argument in arguments])
+
+
+def test_commands(tmp_path: Path, build: Callable[..., Path], bundle: Path) -> None:
+    path = build(random_vectors(20))
+    made = run(
+        *("build", tmp_path / "passages.jsonl", path, "--bundle", bundle, "--recall", "0.9"),
+        *("--factory", "IVF2,Flat", "--embeddings", tmp_path / "vectors.npy"),
+    )
+    assert made.exit_code == 0, made.output
+    assert "IVF2,Flat" in made.stdout
+    told = run("info", path, "--json")
+    manifest = json.loads(told.stdout)
+    assert (manifest["count"], manifest["factory"]) == (20, "IVF2,Flat")
+    assert manifest["recall"] >= 0.9
+    assert set(manifest["files"]) == {"index.faiss", "passages.sqlite", "vectors.npy"}
+    assert "inner product" in run("info", path).stdout
+    assert run("verify", path).stdout == f"{path} is whole: 20 passages of 8 dimensions.\n"
+
+
+def test_commands_raise_typed_errors_only(tmp_path: Path, build: Callable[..., Path], bundle: Path) -> None:
+    path = build(random_vectors(20))
+    (path / "vectors.npy").unlink()
+    for arguments in (
+        ("verify", path),
+        ("info", tmp_path / "absent"),
+        ("build", tmp_path / "absent.tsv", tmp_path / "new", "--bundle", bundle),
+        ("build", tmp_path / "passages.jsonl", tmp_path / "new", "--bundle", tmp_path / "absent"),
+    ):
+        assert isinstance(run(*arguments).exception, RagEngineError), arguments
+    assert run("build", "p", "i", "--bundle", "b", "--recall", "1.5").exit_code == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_describing_the_commands_loads_no_search_library() -> None:
+    code = "import sys, ragengine.cli.index; print([m for m in ('faiss', 'pyarrow') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
+def test_missing_faiss_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['faiss'] = None\n"
+        "from ragengine.retrieval.vector_index import import_faiss\n"
+        "from ragengine.errors import DependencyError\n"
+        "try: import_faiss()\n"
+        "except DependencyError as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 'pip install "ragengine[cpu]", or "ragengine[gpu]"' in run.stdout
+
+
+def test_manifest_names_its_format(build: Callable[..., Path]) -> None:
+    content = json.loads((build(random_vectors(20)) / folders.MANIFEST).read_text())
+    assert (content["format"], content["format_version"]) == ("ragengine-index", 1)
+
+
+# --- the same input gives the same index -----------------------------------------------------------
+
+
+def clustered_vectors(count: int, dimension: int) -> Array:
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((50, dimension))
+    vectors = centres[random.integers(0, 50, count)] + 0.5 * random.standard_normal((count, dimension))
+    return vectors.astype(np.float32)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("factory", ["OPQ4_16,IVF32,PQ4x6", "PCA16,IVF32,SQ8", "HNSW8", "IVF32_HNSW8,Flat"])
+def test_same_input_and_threads_give_the_same_index(tmp_path: Path, factory: str, threads: int) -> None:
+    vectors = clustered_vectors(6000, 32)
+    bundle = write_bundle(tmp_path / "bundle", 32)
+    np.save(tmp_path / "v.npy", vectors)
+    (tmp_path / "p.jsonl").write_text('{"title": "t", "text": "x"}\n' * len(vectors))
+    written = []
+    for name in ("one", "two"):
+        path = tmp_path / name
+        build_index(
+            *(tmp_path / "p.jsonl", path),
+            **{"bundle": bundle, "embeddings": tmp_path / "v.npy", "factory": factory, "threads": threads},
+            recall=0.9,
+        )
+        content = json.loads((path / folders.MANIFEST).read_text())
+        assert content.pop("timings")["search_ms"] > 0
+        written.append(content)
+    assert written[0] == written[1]
+
+
+def test_another_seed_draws_other_samples(
+    build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ragengine.indexing.plan.TRAINING_VECTORS", 256)
+    first, second = (
+        IndexManifest.read(build(random_vectors(2000), factory="IVF4,PQ2x4", seed=seed)) for seed in (0, 1)
+    )
+    assert (first.seed, second.seed) == (0, 1)
+    assert first.files["index.faiss"] != second.files["index.faiss"]
+    assert first.files["vectors.npy"] == second.files["vectors.npy"]
+
+
+def test_training_leaves_the_questions_of_the_recall_test_out() -> None:
+    faiss_index = training.empty_faiss_index("IVF4,Flat", E)
+    assert training._training_rows(faiss_index, 60_000, 0) == slice(None)
+    rows = training._training_rows(faiss_index, 200_000, 0)
+    assert 65536 - 1000 <= len(rows) < 65536
+    assert not np.isin(rows, sample_rows(200_000, 0)).any()
+    assert (np.diff(rows) > 0).all()
+
+
+# --- tuning ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "factory", ["IVF16,Flat", "OPQ4_8,IVF16,PQ4x4", "PQ4x4", "HNSW8", "IVF16,PQ4x4,RFlat"]
+)
+def test_tuning_finds_the_cheapest_settings_that_reach_the_recall(
+    build: Callable[..., Path], factory: str
+) -> None:
+    manifest = IndexManifest.read(build(random_vectors(3000), factory=factory, recall=0.9))
+    tuning = manifest.tuning
+    assert tuning is not None
+    assert manifest.recall is not None
+    assert (tuning.target, tuning.n_docs, tuning.queries, tuning.source) == (0.9, 5, 1000, "passages")
+    assert manifest.recall >= 0.9
+    chosen = next(point for point in tuning.points if point.search == manifest.search)
+    assert chosen.recall == pytest.approx(manifest.recall, abs=0.002)  # as searched and as foretold
+    assert all(point.recall < 0.9 for point in tuning.points if point.cost < chosen.cost)
+
+
+def test_recall_is_that_of_given_questions(tmp_path: Path, build: Callable[..., Path]) -> None:
+    vectors, questions = random_vectors(2000), random_vectors(300, seed=9) * 3
+    np.save(tmp_path / "queries.npy", questions)
+    path = build(vectors, factory="IVF16,PQ4x4", recall=0.85, queries=tmp_path / "queries.npy")
+    with PassageIndex.open(path) as index:
+        tuning = index.manifest.tuning
+        assert tuning is not None
+        assert (tuning.source, tuning.queries) == ("file", 300)
+        rows, _ = brute_force(vectors.astype(np.float16), questions, 5)
+        found = index.search(questions, 5).rows
+        hits = (found[:, :, None] == rows[:, None, :]).sum() / rows.size
+        assert index.manifest.recall == pytest.approx(hits, abs=1e-6)
+        index.verify()
+
+
+def test_recall_where_most_passages_are_the_same(build: Callable[..., Path]) -> None:
+    # More equally good passages than exact search remembers: any of them counts as found.
+    vectors = random_vectors(40)[np.random.default_rng(0).integers(0, 40, 2000)]
+    manifest = IndexManifest.read(build(vectors, factory="IVF4,Flat", recall=0.99))
+    assert manifest.recall is not None
+    assert manifest.recall >= 0.99
+    assert manifest.search["nprobe"] < 4
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        (random_vectors(3, E + 1), r"holds vectors \[3, 9\]; one or more of 8 were expected"),
+        (random_vectors(3)[:0], r"holds vectors \[0, 8\]"),
+        (np.array([[0.0] * E, [np.inf] * E], np.float32), "question vector 1 has NaN or infinite"),
+        (np.zeros((3, E)), "holds float64"),
+    ],
+)
+def test_wrong_questions_are_named(
+    tmp_path: Path, build: Callable[..., Path], queries: Array, message: str
+) -> None:
+    np.save(tmp_path / "queries.npy", queries)
+    with pytest.raises(InputError, match=message):
+        build(random_vectors(20), factory="IVF2,Flat", queries=tmp_path / "queries.npy")
+
+
+def test_automatic_factory_is_told_with_its_reason(
+    build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ragengine.indexing.plan.FLAT_LIMIT", 1000)
+    plans: list[IndexPlan] = []
+    small = IndexManifest.read(build(random_vectors(999), on_plan=plans.append))
+    large = IndexManifest.read(build(random_vectors(4000), on_plan=plans.append))
+    assert [plan.factory for plan in plans] == ["Flat", "OPQ2_8,IVF256,PQ2"]
+    assert [small.reason, large.reason] == [plan.reason for plan in plans]
+    assert "256 lists" in large.reason
+
+
+def test_manifest_of_the_first_version_still_opens(build: Callable[..., Path]) -> None:
+    path = build(random_vectors(300), factory="IVF4,Flat", recall=1.0)
+    content = json.loads((path / folders.MANIFEST).read_text())
+    for name in ("reason", "seed", "tuning", "timings"):
+        del content[name]
+    (path / folders.MANIFEST).write_text(json.dumps(content))
+    with PassageIndex.open(path) as index:
+        assert index.manifest.tuning is None
+        index.verify()
+    assert "not noted" in run("info", path).stdout

@@ -1,0 +1,345 @@
+"""Importing indexes: what the original library finds in its own files is found in the imported index."""
+
+import csv
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import datasets
+import faiss
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from transformers.models.rag.retrieval_rag import CustomHFIndex
+
+from ragengine.cli.index_import import import_command
+from ragengine.errors import InputError, PassagesError, RagEngineError
+from ragengine.indexing.import_index import import_index
+from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.manifest import IndexManifest
+from tests.support.bundles import Array, brute_force, random_vectors, write_bundle
+
+DIMENSION, COUNT, N_DOCS = 16, 600, 5
+# Stored vectors are fp16: a component is off by up to 2^-11 of itself.  With components of the size 1, a
+# score of 16 products is then off by up to 16 · 2^-11 · max|q|·max|d| ~ 0.1; typically it is 0.002.
+FP16_SCORE = 0.02
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle", DIMENSION)
+
+
+@pytest.fixture
+def half() -> Array:
+    """Embeddings that fp16 holds exactly, of different norms."""
+    vectors = random_vectors(COUNT, DIMENSION) * np.linspace(0.5, 1.5, COUNT)[:, None]
+    return vectors.astype(np.float16).astype(np.float32)
+
+
+@pytest.fixture
+def questions() -> Array:
+    return random_vectors(20, DIMENSION, seed=1)
+
+
+def texts(count: int) -> dict[str, list[str]]:
+    return {
+        "title": [f"title {row}" for row in range(count)],
+        "text": [f"text {row}" for row in range(count)],
+    }
+
+
+def write_tsv(path: Path, ids: list[str]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t")
+        writer.writerow(["id", "text", "title"])
+        writer.writerows([id, f"text of {id}", f"title of {id}"] for id in ids)
+    return path
+
+
+def passage_ids(count: int) -> list[str]:
+    return [str(number) for number in range(1, count + 1)]
+
+
+def write_faiss(path: Path, index: Any, vectors: Array) -> Path:
+    if not index.is_trained:
+        index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(path))
+    return path
+
+
+def found(index: Path, questions: Array, n_docs: int = N_DOCS) -> tuple[list[list[str]], Array]:
+    with PassageIndex.open(index) as opened:
+        opened.verify()
+        result = opened.search(questions, n_docs)
+        return [[p.id for p in opened.passages(rows)] for rows in result.rows], result.scores
+
+
+# --- Hugging Face's custom index -------------------------------------------------------------------
+
+
+def write_custom_index(folder: Path, vectors: Array, index: Any) -> tuple[Path, Path]:
+    """`passages_path` and `index_path`, as transformers' use_own_knowledge_dataset.py writes them."""
+    dataset = datasets.Dataset.from_dict({**texts(len(vectors)), "embeddings": list(vectors)})
+    dataset.save_to_disk(str(folder / "hf_dataset"))
+    dataset.add_faiss_index("embeddings", custom_index=index)
+    dataset.get_index("embeddings").save(folder / "hf_dataset_index.faiss")
+    return folder / "hf_dataset", folder / "hf_dataset_index.faiss"
+
+
+def searched_by_transformers(passages: Path, index: Path, questions: Array) -> tuple[Array, Array]:
+    """Rows and doc_scores as RagRetriever and RagModel compute them."""
+    theirs = CustomHFIndex.load_from_disk(DIMENSION, str(passages), str(index))
+    theirs.init_index()
+    theirs.dataset.get_index("embeddings").faiss_index.hnsw.efSearch = COUNT  # its graph misses nothing
+    rows, vectors = theirs.get_top_docs(questions, N_DOCS)
+    return rows, np.einsum("qe,qde->qd", questions, vectors)
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["fp16 embeddings", "fp32 embeddings"])
+def test_custom_index_finds_what_transformers_finds(
+    tmp_path: Path, bundle: Path, half: Array, questions: Array, exact: bool
+) -> None:
+    vectors = half if exact else (half + 1e-4 * random_vectors(COUNT, DIMENSION, seed=2)).astype(np.float32)
+    hnsw = faiss.IndexHNSWFlat(DIMENSION, 32, faiss.METRIC_INNER_PRODUCT)
+    passages, index = write_custom_index(tmp_path, vectors, hnsw)
+    manifest = import_index(passages, tmp_path / "index", bundle=bundle, faiss_file=index, recall=1.0)
+    assert (manifest.factory, manifest.count) == ("HNSW32", COUNT)
+    rows, scores = searched_by_transformers(passages, index, questions)
+    ids, ours = found(tmp_path / "index", questions)
+    np.testing.assert_allclose(ours, scores, atol=1e-5 if exact else FP16_SCORE)
+    if exact:
+        assert ids == [[str(row) for row in row_list] for row_list in rows.tolist()]
+
+
+def test_a_saved_retriever_folder_has_both_parts(tmp_path: Path, bundle: Path, half: Array) -> None:
+    hnsw = faiss.IndexHNSWFlat(DIMENSION, 32, faiss.METRIC_INNER_PRODUCT)
+    write_custom_index(tmp_path / "retriever", half, hnsw)
+    assert import_index(tmp_path / "retriever", tmp_path / "index", bundle=bundle).count == COUNT
+
+
+# --- DPR's files -----------------------------------------------------------------------------------
+
+
+def write_dpr_files(folder: Path, vectors: Array, ids: list[str], storage: str) -> tuple[Path, float]:
+    """As DPR's `DenseHNSWFlatIndexer` does: `√(φ - |v|²)` is appended, the graph searches by L2 distance.
+
+    The pickle of the ids beside it would raise an exception if anybody loaded it.
+    """
+    squares = (vectors**2).sum(1)
+    phi = squares.max()
+    widened = np.hstack([vectors, np.sqrt(phi - squares)[:, None]]).astype(np.float32)
+    index = faiss.index_factory(DIMENSION + 1, f"HNSW64,{storage}")
+    index.hnsw.efConstruction = 200
+    path = write_faiss(folder / "dpr.index.dpr", index, widened)
+    (folder / "dpr.index_meta.dpr").write_bytes(pickle.dumps(Bomb()))
+    return path, phi
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return (pytest.fail, ("the pickle was read",))
+
+
+def searched_by_dpr(path: Path, ids: list[str], questions: Array) -> tuple[list[list[str]], Array]:
+    """As DPR's `search_knn` and transformers' `LegacyIndex.get_top_docs` do."""
+    index = faiss.read_index(str(path))
+    index.hnsw.efSearch = COUNT
+    widened = np.hstack([questions, np.zeros((len(questions), 1), np.float32)])
+    _, rows = index.search(widened, N_DOCS)
+    vectors = np.stack([[index.reconstruct(int(row))[:-1] for row in found] for found in rows])
+    return [[ids[row] for row in found] for found in rows], np.einsum("qe,qde->qd", questions, vectors)
+
+
+@pytest.mark.parametrize("storage", ["Flat", "SQ8"])
+def test_dpr_files_give_what_dpr_finds(
+    tmp_path: Path, bundle: Path, half: Array, questions: Array, storage: str
+) -> None:
+    ids = passage_ids(COUNT)
+    passages = write_tsv(tmp_path / "psgs.tsv", ids)
+    index, _ = write_dpr_files(tmp_path, half, ids, storage)
+    manifest = import_index(passages, tmp_path / "index", bundle=bundle, faiss_file=index)
+    assert manifest.factory == "Flat"
+    assert "auxiliary dimension" in manifest.reason
+    expected, scores = searched_by_dpr(index, ids, questions)
+    if storage == "Flat":
+        ours, our_scores = found(tmp_path / "index", questions)
+        assert ours == expected
+        np.testing.assert_allclose(our_scores, scores, atol=1e-5)
+    else:  # 8-bit codes of the auxiliary component put DPR's order out: compare document by document
+        ours, our_scores = found(tmp_path / "index", questions, COUNT)
+        for q, ids_of_q in enumerate(expected):
+            same = our_scores[q][[ours[q].index(id) for id in ids_of_q]]
+            np.testing.assert_allclose(same, scores[q], atol=FP16_SCORE)
+
+
+def test_ids_say_which_passage_a_row_is(tmp_path: Path, bundle: Path, half: Array, questions: Array) -> None:
+    order = [passage_ids(COUNT)[row] for row in np.random.default_rng(3).permutation(COUNT)]
+    passages = write_tsv(tmp_path / "psgs.tsv", passage_ids(COUNT))
+    index, _ = write_dpr_files(tmp_path, half, order, "Flat")
+    (tmp_path / "ids.json").write_text(json.dumps([int(id) for id in order]))
+    (tmp_path / "ids.tsv").write_text("\n".join(["id\tnote", *(f"{id}\tx" for id in order)]))
+    expected, _ = searched_by_dpr(index, order, questions)
+    for name in ("ids.json", "ids.tsv"):
+        import_index(passages, tmp_path / "index", bundle=bundle, faiss_file=index, ids=tmp_path / name)
+        assert found(tmp_path / "index", questions)[0] == expected
+    assert not list((tmp_path / "index").glob("scratch*"))
+
+
+def test_a_last_component_that_is_not_auxiliary_is_refused(tmp_path: Path, bundle: Path) -> None:
+    index = faiss.IndexHNSWFlat(DIMENSION + 1, 16)
+    path = write_faiss(tmp_path / "other.faiss", index, random_vectors(COUNT, DIMENSION + 1))
+    refused(tmp_path, bundle, path, "auxiliary")
+
+
+# --- a bare FAISS file -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("factory", "kept"),
+    [
+        ("Flat", "Flat"),
+        ("IDMap,Flat", "Flat"),
+        ("IVF8,Flat", "IVF8,Flat"),
+        ("IVF8,SQfp16", "IVF8,SQfp16"),
+        ("HNSW64", "HNSW64"),
+        ("IVF8,PQ4x4,RFlat", "IVF8,PQ4x4,Refine(Flat)"),
+    ],
+)
+def test_a_bare_file_gives_what_faiss_finds(
+    tmp_path: Path, bundle: Path, half: Array, questions: Array, factory: str, kept: str
+) -> None:
+    passages = write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
+    index = faiss.index_factory(DIMENSION, factory, faiss.METRIC_INNER_PRODUCT)
+    if factory.startswith("IDMap"):
+        index.add_with_ids(half, np.arange(COUNT))
+        faiss.write_index(index, str(tmp_path / "bare.faiss"))
+    else:
+        write_faiss(tmp_path / "bare.faiss", index, half)
+    manifest = import_index(
+        passages, tmp_path / "index", bundle=bundle, faiss_file=tmp_path / "bare.faiss", recall=1.0
+    )
+    assert manifest.factory == kept
+    assert manifest.recall is not None
+    assert manifest.recall > 0.999  # a graph may miss one
+    rows, scores = brute_force(half, questions, N_DOCS)
+    ours, our_scores = found(tmp_path / "index", questions)
+    assert ours == [[str(row + 1) for row in row_list] for row_list in rows.tolist()]
+    np.testing.assert_allclose(our_scores, scores, atol=FP16_SCORE if "SQ" in factory else 1e-5)
+
+
+def test_codes_need_embeddings_and_keep_their_structure(
+    tmp_path: Path, bundle: Path, half: Array, questions: Array
+) -> None:
+    passages = write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
+    index = faiss.index_factory(DIMENSION, "OPQ4_8,IVF4,PQ4x4", faiss.METRIC_INNER_PRODUCT)
+    path = write_faiss(tmp_path / "codes.faiss", index, half)
+    refused(tmp_path, bundle, path, "keeps codes")
+    np.save(tmp_path / "vectors.npy", half)
+    manifest = import_index(
+        passages,
+        tmp_path / "index",
+        bundle=bundle,
+        faiss_file=path,
+        embeddings=tmp_path / "vectors.npy",
+        recall=0.9,
+    )
+    assert manifest.factory == "OPQ4_8,IVF4,PQ4x4"
+    assert manifest.recall is not None
+    assert manifest.recall >= 0.9
+    kept = faiss.read_index(str(tmp_path / "index" / "index.faiss"))
+    np.testing.assert_array_equal(kept.search(questions, 20)[1], index.search(questions, 20)[1])
+
+
+def test_an_l2_index_is_built_again_and_says_so(tmp_path: Path, bundle: Path, half: Array) -> None:
+    write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
+    path = write_faiss(tmp_path / "l2.faiss", faiss.IndexFlatL2(DIMENSION), half)
+    said: list[Any] = []
+    manifest = import_index(
+        tmp_path / "passages.tsv", tmp_path / "index", bundle=bundle, faiss_file=path, on_plan=said.append
+    )
+    assert manifest.factory == said[0].factory == "Flat"
+    assert "another metric" in manifest.reason == said[0].reason
+
+
+def test_a_factory_is_built_instead(tmp_path: Path, bundle: Path, half: Array) -> None:
+    passages = write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
+    path = write_faiss(tmp_path / "flat.faiss", faiss.IndexFlatIP(DIMENSION), half)
+    manifest = import_index(passages, tmp_path / "index", bundle=bundle, faiss_file=path, factory="IVF8,Flat")
+    assert manifest.factory == "IVF8,Flat"
+
+
+# --- what cannot be imported -----------------------------------------------------------------------
+
+
+def refused(tmp_path: Path, bundle: Path, path: Path, message: str, **options: Any) -> None:
+    """The import is refused with ``message``, and leaves nothing behind."""
+    if not (tmp_path / "passages.tsv").exists():
+        write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(RagEngineError, match=message):
+        import_index(tmp_path / "passages.tsv", tmp_path / "index", bundle=bundle, faiss_file=path, **options)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path, bundle: Path, half: Array) -> None:
+    flat = write_faiss(tmp_path / "flat.faiss", faiss.IndexFlatIP(DIMENSION), half)
+    fewer = write_faiss(tmp_path / "fewer.faiss", faiss.IndexFlatIP(DIMENSION), half[:-1])
+    wide = write_faiss(
+        tmp_path / "wide.faiss", faiss.IndexFlatIP(DIMENSION + 1), random_vectors(9, DIMENSION + 1)
+    )
+    mapped = faiss.IndexIDMap(faiss.IndexFlatIP(DIMENSION))
+    mapped.add_with_ids(half, np.arange(COUNT)[::-1].copy())
+    faiss.write_index(mapped, str(tmp_path / "mapped.faiss"))
+    lists = faiss.index_factory(DIMENSION, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT)
+    lists.train(half)
+    lists.add_with_ids(half, np.arange(1, COUNT + 1))
+    faiss.write_index(lists, str(tmp_path / "lists.faiss"))
+    (tmp_path / "damaged.faiss").write_bytes(flat.read_bytes()[:200])
+    np.save(tmp_path / "other.npy", half[::-1].copy())
+    np.save(tmp_path / "fewer.npy", half[:-1])
+    (tmp_path / "ids.json").write_text(json.dumps(["7"] * COUNT))
+    (tmp_path / "unknown.txt").write_text("1\nnobody\n")
+    (tmp_path / "object.json").write_text("{}")
+    write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
+    refused(tmp_path, bundle, fewer, "599 vectors for 600 passages")
+    refused(tmp_path, bundle, wide, "vectors of 17 numbers")
+    refused(tmp_path, bundle, tmp_path / "mapped.faiss", "IDMap")
+    refused(tmp_path, bundle, tmp_path / "lists.faiss", "numbers its vectors otherwise")
+    refused(tmp_path, bundle, tmp_path / "damaged.faiss", "cannot be read by faiss")
+    refused(tmp_path, bundle, tmp_path / "absent.faiss", "cannot be read by faiss")
+    refused(tmp_path, bundle, flat, "another vector than the embedding", embeddings=tmp_path / "other.npy")
+    refused(tmp_path, bundle, flat, "only 599 vectors", embeddings=tmp_path / "fewer.npy")
+    refused(tmp_path, bundle, flat, "'nobody', which is not there", ids=tmp_path / "unknown.txt")
+    refused(tmp_path, bundle, flat, "not a JSON list", ids=tmp_path / "object.json")
+    refused(tmp_path, bundle, flat, "7.*more than once", ids=tmp_path / "ids.json")
+    refused(tmp_path, bundle, flat, "recall is 0", recall=0)
+
+
+def test_the_command_imports_and_needs_a_faiss_file(tmp_path: Path, bundle: Path, half: Array) -> None:
+    passages = write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
+    path = write_faiss(tmp_path / "lists.faiss", faiss.index_factory(DIMENSION, "IVF4,Flat", 0), half)
+    arguments = [str(passages), str(tmp_path / "index"), "--bundle", str(bundle)]
+    result = CliRunner().invoke(import_command, [*arguments, "--faiss", str(path)])
+    assert result.exit_code == 0, result.output
+    assert "lists.faiss was kept" in result.output
+    assert IndexManifest.read(tmp_path / "index").created_from["faiss"] == "lists.faiss"
+    result = CliRunner().invoke(import_command, arguments)
+    assert isinstance(result.exception, InputError)
+    assert "--faiss" in str(result.exception)
+
+
+def test_ids_in_the_passages_must_be_unique(tmp_path: Path, bundle: Path, half: Array) -> None:
+    write_tsv(tmp_path / "passages.tsv", ["1"] * COUNT)
+    (tmp_path / "ids.txt").write_text("1\n" * COUNT)
+    flat = write_faiss(tmp_path / "flat.faiss", faiss.IndexFlatIP(DIMENSION), half)
+    with pytest.raises(PassagesError, match="Several passages have the id '1'"):
+        import_index(
+            tmp_path / "passages.tsv",
+            tmp_path / "index",
+            bundle=bundle,
+            faiss_file=flat,
+            ids=tmp_path / "ids.txt",
+        )

@@ -1,0 +1,223 @@
+"""Scoring candidates on a device: the graph, run on the CPU, and the memory that it reads from."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from ragengine.errors import DeviceError, IndexFolderError
+from ragengine.retrieval.gpu import rescoring
+from ragengine.retrieval.gpu.placement import Placement
+from ragengine.retrieval.gpu.rescoring import DeviceVectors
+from ragengine.retrieval.gpu.search_worker import SearchWorker
+from ragengine.retrieval.gpu.searcher import device_vectors
+from ragengine.retrieval.vector_index import VectorIndex
+from tests.support.bundles import Array, random_vectors
+
+N, WIDE = 700, 24
+STORED = random_vectors(N, WIDE).astype(np.float16)
+
+
+def test_the_graph_is_what_it_says() -> None:
+    nodes = [
+        helper.make_node("Gather", ["vectors", "rows"], ["found"], axis=0),
+        helper.make_node("Cast", ["found"], ["wide"], to=TensorProto.DOUBLE),
+        helper.make_node("Cast", ["questions"], ["wide_questions"], to=TensorProto.DOUBLE),
+        helper.make_node("Unsqueeze", ["wide_questions", "last"], ["columns"]),
+        helper.make_node("MatMul", ["wide", "columns"], ["products"]),
+        helper.make_node("Squeeze", ["products", "last"], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["scores"], to=TensorProto.FLOAT),
+    ]
+    value = helper.make_tensor_value_info
+    inputs = [
+        value("vectors", TensorProto.FLOAT16, ["N", "E"]),
+        value("rows", TensorProto.INT64, ["Q", "K"]),
+        value("questions", TensorProto.FLOAT, ["Q", "E"]),
+    ]
+    last = numpy_helper.from_array(np.array([-1], np.int64), "last")
+    outputs = [value("scores", TensorProto.FLOAT, ["Q", "K"])]
+    graph = helper.make_graph(nodes, "rescore", inputs, outputs, [last])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    assert onnx.load_model_from_string(rescoring.GRAPH) == model
+
+
+def index(factory: str, stored: Array = STORED) -> VectorIndex:
+    return VectorIndex(_faiss_index(factory, stored.tobytes(), stored.shape[1]), stored, 20.0, {})
+
+
+@cache
+def _faiss_index(factory: str, stored_bytes: bytes, dimension: int) -> Any:
+    stored = np.frombuffer(stored_bytes, np.float16).reshape(-1, dimension)
+    wide = stored.astype(np.float32)
+    faiss_index = faiss.index_factory(stored.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    faiss_index.train(wide)
+    faiss_index.add(wide)
+    return faiss_index
+
+
+def on_device(factory: str, stored: Array = STORED) -> VectorIndex:
+    """The index searched and scored as on a GPU, in the memory of the CPU."""
+    made = index(factory, stored)
+    copy = faiss.clone_index(made.faiss_index)
+    worker = SearchWorker(lambda q, width, nprobe: copy.search(q, width), most_selected=2048)
+    made.search_with(worker, DeviceVectors(stored, cuda_device=None))
+    return made
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    questions=st.integers(0, 9),
+    width=st.integers(1, 60),
+    scale=st.integers(-3, 2),
+)
+def test_scores_are_those_of_the_host(seed: int, questions: int, width: int, scale: int) -> None:
+    random = np.random.default_rng(seed)
+    asked = (random.standard_normal((questions, WIDE)) * 10.0**scale).astype(np.float32)
+    rows = random.integers(0, N, (questions, width))
+    scores = DeviceVectors(STORED, cuda_device=None).scores(asked, rows)
+    host = index("Flat")
+    expected = np.array([host.exact_scores(q, r) for q, r in zip(asked, rows, strict=True)], np.float32)
+    np.testing.assert_array_max_ulp(scores, expected.reshape(scores.shape), maxulp=1)
+
+
+def test_many_questions_are_scored_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, rows = random_vectors(50, WIDE, seed=3), np.random.default_rng(0).integers(0, N, (50, 40))
+    vectors = DeviceVectors(STORED, cuda_device=None)
+    together = vectors.scores(asked, rows)
+    monkeypatch.setattr(rescoring, "_COMPONENTS_AT_ONCE", 3 * 40 * WIDE)
+    np.testing.assert_array_equal(vectors.scores(asked, rows), together)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "PQ8x4", "IVF40,Flat"])
+@pytest.mark.parametrize("n_docs", [1, 5, 100])
+def test_the_same_documents_are_found(factory: str, n_docs: int) -> None:
+    asked = random_vectors(30, WIDE, seed=1)
+    expected = index(factory).search(asked, n_docs, rerank_width=50)
+    served = on_device(factory)
+    found = served.search(asked, n_docs, rerank_width=50)
+    np.testing.assert_array_equal(found.rows, expected.rows)  # -1 where one list holds fewer, too
+    np.testing.assert_array_max_ulp(found.scores, expected.scores, maxulp=1)
+    served.close()
+    if factory == "IVF40,Flat" and n_docs == 100:
+        assert (found.rows == -1).any()
+
+
+def test_ties_come_in_the_order_of_rows() -> None:
+    stored = np.repeat(random_vectors(7, 4), 30, axis=0).astype(np.float16)
+    served = on_device("Flat", stored)
+    found = served.search(random_vectors(5, 4, seed=2), 45)
+    assert (np.diff(found.rows[:, :30], axis=1) == 1).all()
+    served.close()
+
+
+def test_rows_that_are_not_there_are_damage() -> None:
+    whole = index("Flat")
+    short = VectorIndex(whole.faiss_index, STORED[:10], whole.max_norm, {})
+    worker = SearchWorker(lambda q, width, nprobe: whole.faiss_index.search(q, width), most_selected=99)
+    short.search_with(worker, DeviceVectors(STORED[:10], cuda_device=None))
+    with pytest.raises(IndexFolderError, match="the stored vectors are 10; build the index again"):
+        short.search(random_vectors(1, WIDE), 5)
+    short.close()
+
+
+# --- CUDA ---------------------------------------------------------------------------------------------
+
+
+def test_where_vectors_cannot_be_copied_the_host_scores(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        DeviceVectors(STORED, cuda_device=0)
+    except DeviceError:
+        with caplog.at_level("INFO", "ragengine"):
+            assert device_vectors(STORED, Placement("gpu", "a test", vectors_bytes=STORED.nbytes)) is None
+        assert "Candidates are scored on the host: device is cuda, but" in caplog.text
+    assert device_vectors(STORED, Placement("gpu", "a test")) is None
+
+
+DRIVER = r"""
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+static int retained, current, synchronised;
+static int context;
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGet(int *device, int number) { *device = number + 7; return 0; }
+int cuDevicePrimaryCtxRetain(void **c, int device) { retained++; *c = &context; return device != 8; }
+int cuDevicePrimaryCtxRelease_v2(int device) { retained--; return device != 8; }
+int cuCtxPushCurrent_v2(void *c) { current += c == &context; return c != &context; }
+int cuCtxPopCurrent_v2(void **c) { current--; *c = &context; return 0; }
+int cuMemAlloc_v2(uint64_t *at, size_t size) {
+    if (!current) return 201;
+    if (size > 1 << 20) return 2;
+    *at = (uint64_t)malloc(size);
+    return 0;
+}
+int cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t size) {
+    if (!current) return 201;
+    memcpy((void *)to, from, size);
+    synchronised = 0;
+    return 0;
+}
+int cuCtxSynchronize(void) { synchronised = current; return 0; }
+int was_synchronised(void) { return synchronised; }
+int cuMemFree_v2(uint64_t at) { if (!current) return 201; free((void *)at); return 0; }
+int cuGetErrorName(int status, const char **name) {
+    *name = status == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : "?";
+    return 0;
+}
+int held(void) { return retained; }
+"""
+
+CHILD = """
+import ctypes, numpy as np
+from ragengine.errors import DeviceError
+from ragengine.retrieval.gpu import rescoring
+from ragengine.runtime.cuda_driver import DeviceMemory
+
+rescoring._ROWS_AT_ONCE = 100
+stored = np.random.default_rng(0).standard_normal((730, 24)).astype(np.float16)
+held = ctypes.CDLL("libcuda.so.1").held
+memory = rescoring._uploaded(stored, 1)
+assert held() == 1 and ctypes.CDLL("libcuda.so.1").was_synchronised()
+copied = ctypes.string_at(memory.pointer, stored.nbytes)
+assert copied == stored.tobytes()
+del memory
+assert held() == 0
+try:
+    DeviceMemory((1 << 20) + 1, 1)
+except DeviceError as error:
+    assert "cuMemAlloc_v2 failed with 2 (CUDA_ERROR_OUT_OF_MEMORY)" in str(error), error
+else:
+    raise AssertionError("too much was given")
+assert held() == 0
+print("done")
+"""
+
+
+def test_device_memory_is_written_and_given_back(tmp_path: Path) -> None:
+    """With a driver of our own, whose device is the CPU's memory and which wants a current context."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "driver.c").write_text(DRIVER)
+    library = tmp_path / "libcuda.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "driver.c"], check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.stdout == "done\n", child.stderr

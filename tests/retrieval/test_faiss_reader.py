@@ -1,0 +1,181 @@
+"""Opening FAISS files: mapped so that size does not matter, limited so that forged ones cost nothing."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+
+from ragengine.errors import IndexFolderError, InputError
+from ragengine.indexing.training import empty_faiss_index
+from ragengine.retrieval.faiss_reader import read_faiss
+from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.manifest import FAISS_FILE
+from tests.support.bundles import random_vectors, rewrite_manifest, write_bundle
+
+FACTORIES = ["Flat", "SQ8", "PQ4x4", "HNSW8", "HNSW8_SQ8", "IVF8,Flat", "IVF8,SQ8", "IVF8,PQ4x4"]
+FACTORIES += ["OPQ4_8,IVF8,PQ4x4", "PCA8,IVF8,Flat", "IVF8,PQ4x4fs", "IVF8_HNSW4,Flat", "IVF8,PQ4x4,RFlat"]
+linux = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux accounts for it")
+
+
+def write(path: Path, factory: str) -> Path:
+    vectors = random_vectors(400, 16)
+    faiss_index = faiss.index_factory(16, factory, faiss.METRIC_INNER_PRODUCT)
+    faiss_index.train(vectors)
+    faiss_index.add(vectors)
+    faiss.write_index(faiss_index, str(path))
+    return path
+
+
+def run(code: str, *arguments: object) -> str:
+    """Run Python in a process of its own, which has all the memory and all the crashes to itself."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_mapped_index_finds_what_one_in_memory_finds(tmp_path: Path, factory: str) -> None:
+    path = write(tmp_path / "index.faiss", factory)
+    asked = random_vectors(10, 16, seed=1)
+    scores, rows = read_faiss(path, mapped=True).search(asked, 20)
+    expected_scores, expected_rows = read_faiss(path, mapped=False).search(asked, 20)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(scores, expected_scores)
+
+
+HEADROOM = 12 * 2**20
+"""Bytes of memory that opening and searching may take; the index has more than twice as many."""
+LARGER_THAN_MEMORY = """
+import resource, sys
+import faiss, numpy as np
+from ragengine.errors import IndexFolderError
+from ragengine.retrieval.faiss_reader import read_faiss
+from ragengine.retrieval.index import PassageIndex
+
+large, small, headroom = *sys.argv[1:3], int(sys.argv[3])
+faiss.omp_set_num_threads(1)
+PassageIndex.open(small).warm_up()  # what the libraries keep for themselves is there
+with open("/proc/self/status") as status:
+    used = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+resource.setrlimit(resource.RLIMIT_DATA, (used + headroom,) * 2)  # mapped files do not count
+try:
+    read_faiss(PassageIndex.open(large, verify="size").path / "index.faiss", mapped=False)
+except IndexFolderError as error:
+    print("in memory:", error)
+with PassageIndex.open(large, verify="size") as index:
+    question = np.asarray(np.load(large + "/vectors.npy", mmap_mode="r")[777:778], np.float32)
+    print("mapped:", index.search_documents(question, 1)[0][0].id)
+"""
+
+
+@linux
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat"])
+def test_an_index_larger_than_memory_opens_and_answers(
+    build: Callable[..., Path], tmp_path: Path, factory: str
+) -> None:
+    small = build(random_vectors(50)).rename(tmp_path / "small")
+    vectors = random_vectors(25_000, 256)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    bundle = write_bundle(tmp_path / "wide", 256)
+    large = build(vectors, bundle=bundle, factory=factory, recall=0.01)
+    assert (large / FAISS_FILE).stat().st_size > 2 * HEADROOM
+    in_memory, mapped = run(LARGER_THAN_MEMORY, large, small, HEADROOM).splitlines()
+    assert "cannot be read by faiss" in in_memory
+    assert mapped == "mapped: id777"
+
+
+FUZZ = """
+import random, resource, sys
+from pathlib import Path
+import faiss
+from ragengine.errors import IndexFolderError
+from ragengine.retrieval.faiss_reader import read_faiss
+
+path, mapped, rounds = Path(sys.argv[1]), sys.argv[2] == "True", int(sys.argv[3])
+whole = path.read_bytes()
+random.seed(0)
+with open("/proc/self/status") as status:
+    used = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+resource.setrlimit(resource.RLIMIT_DATA, (used + 64 * 2**20,) * 2)
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+refused = 0
+for number in range(rounds):
+    forged = bytearray(whole)
+    if number % 4 == 0:
+        forged = forged[: random.randrange(len(whole))]
+    else:
+        at = random.randrange(min(160, len(whole)) if number % 4 < 3 else len(whole) - 8)
+        huge = random.choice([b"\\xff" * 8, (2**38).to_bytes(8, "little"), random.randbytes(8)])
+        forged[at : at + 8] = huge[: random.choice([1, 4, 8])]
+    path.write_bytes(forged)
+    try:
+        read_faiss(path, mapped=mapped)  # and let go of it: what was read must be fit to be freed
+    except IndexFolderError as error:
+        refused += 1
+        if "bad_alloc" in str(error):
+            print("too much memory:", number)
+print(refused > rounds // 4)
+"""
+
+
+@linux
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("factory", ["Flat", "HNSW8", "OPQ4_8,IVF8,PQ4x4", "IVF8,PQ4x4fs"])
+def test_forged_files_neither_crash_nor_take_memory(tmp_path: Path, factory: str, mapped: bool) -> None:
+    assert run(FUZZ, write(tmp_path / "index.faiss", factory), mapped, 120) == "True\n"
+
+
+def test_limits_are_the_files_size_and_only_while_it_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "index.faiss", "OPQ4_8,IVF8,PQ4x4")
+    before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
+    content = path.read_bytes()
+    at = content.index((8 * 16).to_bytes(8, "little"))  # the length of the rotation, [8, 16]
+    path.write_bytes(content[:at] + (len(content) // 4 + 1).to_bytes(8, "little") + content[at + 8 :])
+    with pytest.raises(IndexFolderError, match=r"cannot be read by faiss.*copy or build the index again"):
+        read_faiss(path, mapped=True)
+    assert (faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()) == before
+
+
+def test_empty_faiss_file_is_refused(build: Callable[..., Path]) -> None:
+    path = build(random_vectors(20))
+    (path / FAISS_FILE).write_bytes(b"")
+    rewrite_manifest(path)
+    with pytest.raises(IndexFolderError, match=r"index\.faiss cannot be read by faiss"):
+        PassageIndex.open(path)
+
+
+@pytest.mark.parametrize(
+    ("factory", "kind"), [("RaBitQ", "IndexRaBitQ"), ("PCA8,IVF4,RQ2x4", "IndexIVFResidualQuantizer")]
+)
+def test_a_kind_that_is_not_searched_is_neither_read_nor_built(
+    tmp_path: Path, factory: str, kind: str
+) -> None:
+    """A forged IndexRaBitQ crashes FAISS; kinds that nobody has tried so are not let in."""
+    path = write(tmp_path / "index.faiss", factory)
+    for mapped in (True, False):
+        with pytest.raises(IndexFolderError, match=rf"index\.faiss holds an {kind}, .* use Flat, SQ"):
+            read_faiss(path, mapped=mapped)
+    with pytest.raises(InputError, match=f"makes an {kind}, which ragengine does not search"):
+        empty_faiss_index(factory, 16)
+
+
+def test_an_index_without_training_is_refused(tmp_path: Path) -> None:
+    made = faiss.index_factory(16, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT)
+    faiss.write_index(made, str(tmp_path / "index.faiss"))
+    with pytest.raises(IndexFolderError, match="has an IndexIVFFlat without training"):
+        read_faiss(tmp_path / "index.faiss", mapped=True)
+
+
+def test_an_index_in_an_index_has_as_many_vectors(tmp_path: Path) -> None:
+    """FAISS would look beyond the end of the shorter one."""
+    made: Any = faiss.index_factory(16, "PQ4x4,RFlat", faiss.METRIC_INNER_PRODUCT)
+    made.train(random_vectors(400, 16))
+    made.add(random_vectors(400, 16))
+    faiss.downcast_index(made.refine_index).add(random_vectors(1, 16))
+    faiss.write_index(made, str(tmp_path / "index.faiss"))
+    with pytest.raises(IndexFolderError, match="has an IndexRefineFlat of 400 parts over 401"):
+        read_faiss(tmp_path / "index.faiss", mapped=False)

@@ -1,0 +1,91 @@
+"""Reading ``.npy`` headers without evaluating them: what numpy writes is read, all else is refused."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from ragengine.storage.npy import map_npy
+
+NUMBERS = st.sampled_from(["f2", "f4", "f8", ">f4", "i8", "u1", "<i4"]).map(np.dtype)
+SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("npy") / "a.npy"
+
+
+@given(array=st.tuples(NUMBERS, SHAPES).flatmap(lambda drawn: arrays(*drawn)), fortran=st.booleans())
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_what_numpy_writes_is_read(
+    path: Path, array: NDArray[Any], fortran: bool, version: tuple[int, int]
+) -> None:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.asfortranarray(array) if fortran else array, version)
+    path.write_bytes(file.getvalue())
+    found = map_npy(path)
+    assert found.dtype == array.dtype
+    np.testing.assert_array_equal(found, array)
+    assert not found.size or not found.flags.writeable
+
+
+def npy(header: str, data: bytes = bytes(8)) -> bytes:
+    return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode("latin-1") + data
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }",
+        "{'shape':(2,),'descr':'<f4','fortran_order':False}\n",
+        "  { 'fortran_order': False , 'shape': ( 2, ), 'descr': '<f4' }  ",
+    ],
+)
+def test_other_writers_order_and_space_it_otherwise(path: Path, header: str) -> None:
+    path.write_bytes(npy(header, np.array([1, 2], np.float32).tobytes()))
+    assert map_npy(path).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", r"elements are '\|O', not plain numbers"),
+        ("{'descr': '<f3', 'fortran_order': False, 'shape': (1,)}", "elements are '<f3'"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}", r"has \d+ bytes, by its header \d+"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}", r"has \d+ bytes, by its header \d+"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000000,)}", "its shape is"),
+        ("{'descr': '<f4', 'descr': '<f4', 'fortran_order': False}", "its header is"),
+        ("{'descr': '<f4', 'fortran_order': False}", "its header is"),
+        ("__import__('os').abort()", "its header is"),
+        ("(" * 5000, "its header has 5000 bytes, at most 4096"),
+        ("\xff", "is no plain text"),
+    ],
+)
+def test_all_else_is_refused_with_the_reason(path: Path, header: str, message: str) -> None:
+    path.write_bytes(npy(header))
+    with pytest.raises(ValueError, match=message):
+        map_npy(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x93NUMPY", b"\x93NUMPY\1\1\0\0", b"\x93NUMPY\4\0\0\0", b"x" * 99]
+)
+def test_what_does_not_begin_as_one_is_refused(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="does not begin as one"):
+        map_npy(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(ValueError, match="not a plain file"):
+        map_npy(tmp_path / "pipe.npy")

@@ -1,0 +1,103 @@
+"""Replay records: an answer given again, and what differs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragengine import Answer, Document, Record
+from ragengine.errors import InputError
+from ragengine.replay import DocumentRecord, FolderRecord, read_records, replay, write_records
+from ragengine.storage.folders import sha256_of
+from ragengine_bench.parity.pairs import Pair
+
+ASKED = "where is Quito?"
+OWN = [
+    Document("Kyoto", "a city", "k", 2.0),
+    Document("Quito", "a capital", "q", 1.5),
+    Document("", "", "z", -9.0),
+]
+
+
+def recorded(pair: Pair, **settings: Any) -> tuple[Answer, Record]:
+    answer = pair.engine.generate(ASKED, **{"n_docs": 4, "max_length": 9, **settings})
+    return answer, Record.of(pair.engine, answer)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_beams": 3, "num_return_sequences": 2, "doc_pruning": 0.1, "no_repeat_ngram_size": 2},
+        {"documents": OWN, "doc_pruning": 0.05},
+        {"marginalize": "sequence", "search": "joint", "bad_words_ids": [[7, 8], [9]]},
+        {"do_sample": True, "num_beams": 1, "seed": 7, "eos_token_id": [2, 11]},
+    ],
+)
+def test_a_record_on_disk_replays_as_the_same(pair: Pair, tmp_path: Path, settings: dict[str, Any]) -> None:
+    answer, record = recorded(pair, **settings)
+    assert record.bundle.sha256 == sha256_of(pair.bundle / "manifest.json")
+    assert [d.id for d in record.documents] == [d.id for d in answer.documents]
+    assert all((d.text is None) != ("documents" in settings) for d in record.documents)
+    write_records(tmp_path / "record.json", [record, record])
+    read = read_records(tmp_path / "record.json")
+    assert read == [Record.from_dict(json.loads(json.dumps(record.to_dict())))] * 2
+    again = replay(pair.engine, read[0])
+    assert again.differences == ()
+    assert again.answer.hypotheses[0].token_ids.tolist() == record.token_ids
+
+
+def test_every_field_that_differs_is_named_and_nothing_else(pair: Pair) -> None:
+    _, record = recorded(pair, doc_pruning=0.1)
+    other = FolderRecord("/elsewhere", "0" * 64)
+    moved = [
+        replace(record.documents[0], score=(record.documents[0].score or 0) + 0.01),
+        *record.documents[1:],
+    ]
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"bundle": other}, "bundle: manifest.json of "),
+        ({"index": other}, "index: manifest.json of "),
+        ({"documents": [DocumentRecord("none", 1.0), *record.documents[1:]]}, "documents (ids): "),
+        ({"documents": moved}, f"documents: {record.documents[0].id!r} has the score "),
+        ({"pruned": [*record.pruned, DocumentRecord("none", 1.0)]}, "pruned (ids): "),
+        ({"token_ids": [*record.token_ids[:-1], 999]}, "token_ids: "),
+        ({"token_ids": record.token_ids[:-1]}, "token_ids: "),
+        ({"score": record.score + 0.01}, f"score: {record.score:.6f}, recorded was"),
+        ({"log_prob": record.log_prob - 0.01}, "log_prob: "),
+        ({"text": "something else"}, "text: "),
+    ]
+    for change, message in changes:
+        (difference,) = replay(pair.engine, replace(record, **change)).differences
+        assert difference.startswith(message), difference
+    rounding = replace(record, score=record.score + 1e-6, ragengine="0.0.0", device="cuda")
+    assert replay(pair.engine, rounding).differences == ()
+
+
+def test_what_cannot_be_replayed_is_not_recorded(pair: Pair) -> None:
+    with pytest.raises(InputError, match=r"seed=None.*sample with a seed"):
+        recorded(pair, do_sample=True, num_beams=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no records"),
+        ("{", "line 1 is not JSON"),
+        ("[]", "line 1 says format 'list'"),
+        ('{"format": "ragengine-replay", "format_version": 9}', "format version 9"),
+        (
+            '{"format": "ragengine-replay", "format_version": 1, "score": "x"}',
+            "is damaged: ragengine: missing",
+        ),
+        ("\udcff", "cannot be read as UTF-8"),
+        (None, "cannot be read as UTF-8"),
+    ],
+)
+def test_damaged_records_are_one_clear_error(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "record.json"
+    if content is not None:
+        file.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=message):
+        read_records(file)

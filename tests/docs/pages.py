@@ -23,9 +23,8 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]\d+)?)")
 
 def all_pages() -> list[Path]:
     """Every Markdown page that people read."""
-    folders = [ROOT, *(ROOT / name for name in ("docs", "examples", "benchmarks"))]
-    pages = [*ROOT.glob("*.md"), *(page for folder in folders[1:] for page in folder.rglob("*.md"))]
-    return sorted(pages)
+    below = [page for name in ("docs", "examples", "benchmarks") for page in (ROOT / name).rglob("*.md")]
+    return sorted([*ROOT.glob("*.md"), *below])
 
 
 def name_of(page: Path) -> str:

@@ -37,7 +37,6 @@ FIGURES = {"examples/worldfacts/loss.png": "project/worldfacts-loss.png"}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 _FENCE = re.compile(r"^(```.*?^```|~~~.*?^~~~)\s*$", re.MULTILINE | re.DOTALL)
 _ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|exc):(?=<code>)")
-_NO_DEFAULT = "<code>Sentinel.UNSET</code>"  # how mkdocs-click 0.9 shows that an option of click 8.5 has none
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -90,5 +89,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Drop Sphinx's roles in docstrings, which Markdown shows as text, and defaults that are none."""
-    return _ROLE.sub("", html).replace(_NO_DEFAULT, "")
+    """Drop Sphinx's roles in docstrings, which Markdown shows as text."""
+    return _ROLE.sub("", html)

@@ -118,11 +118,10 @@ class Record:
                 f"{source} has format version {content.get('format_version')!r}, this ragengine reads "
                 f"{FORMAT_VERSION}; use the version that wrote it."
             )
-        faults: list[str] = []
-        record = parse(cls, content, faults)
-        if record is None:
-            raise InputError(f"{source} is damaged: {'; '.join(faults)}.")
-        return record
+        parsed = parse(cls, content)
+        if parsed.value is None:
+            raise InputError(f"{source} is damaged: {'; '.join(parsed.errors)}.")
+        return parsed.value
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ INDEX_FIELDS = dict(leaves(IndexManifest))
 
 
 def read_changed(name: str, cls: type[Any], path: str, value: Any, *, absent: bool = False) -> list[str]:
-    """The faults of the golden manifest with one field changed."""
+    """The errors of the golden manifest with one field changed."""
     content = json.loads((GOLDEN / name / "manifest.json").read_text("utf-8"))
     *parents, last = path.split(".")
     inner = content
@@ -147,9 +147,7 @@ def read_changed(name: str, cls: type[Any], path: str, value: Any, *, absent: bo
         inner.pop(last, None)
     else:
         inner[last] = value
-    faults: list[str] = []
-    parse(cls, content, faults)
-    return faults
+    return list(parse(cls, content).errors)
 
 
 def holds(hint: Any, value: Any) -> bool:
@@ -210,7 +208,7 @@ def test_every_field_that_is_missing_is_named(name: str) -> None:
             assert f"{path}: missing" in read_changed(name, cls, path, None, absent=True)
 
 
-def test_all_faults_of_a_manifest_are_told_and_no_number_is_allocated(tmp_path: Path) -> None:
+def test_all_errors_of_a_manifest_are_listed_and_no_number_is_allocated(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(GOLDEN / "bundle_v2", tmp_path / "bundle"))
     content = json.loads((folder / "manifest.json").read_text("utf-8"))
     content["generator"] |= {"num_heads": 0, "vocab_size": 10**12, "max_positions": 0, "path": "../../etc"}
@@ -238,11 +236,11 @@ def test_all_faults_of_a_manifest_are_told_and_no_number_is_allocated(tmp_path: 
     assert most < 1_000_000
 
 
-def test_very_many_faults_are_counted() -> None:
+def test_very_many_errors_are_counted() -> None:
     assert join_errors(["a", "b"]) == "a; b"
     many = join_errors([str(n) for n in range(1000)])
     assert many.startswith("0; 1; ")
-    assert many.endswith("; 19; and 980 more faults")
+    assert many.endswith("; 19; and 980 more errors")
 
 
 # Names of files.

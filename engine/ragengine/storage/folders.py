@@ -245,11 +245,10 @@ def read_manifest(
             f"{path} has format version {found}, this ragengine reads {oldest} to {version}; "
             "write the folder again with this version."
         )
-    faults: list[str] = []
-    manifest = parse(cls, content, faults)
-    if manifest is None:
-        raise error(f"{path} is damaged: {join_errors(faults)}; write or copy the folder again.")
-    return manifest
+    parsed = parse(cls, content)
+    if parsed.value is None:
+        raise error(f"{path} is damaged: {join_errors(parsed.errors)}; write or copy the folder again.")
+    return parsed.value
 
 
 def check_files(

@@ -8,17 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import checker, load_model_from_string
 
 from ragengine.doctor import Diagnosis, Finding, diagnose
 from ragengine.doctor.machine import two_cudas
 from ragengine.errors import DeviceError
-from ragengine.runtime import devices, sessions
+from ragengine.runtime import devices
 from ragengine.runtime.devices import resolve_device
 from ragengine_bench.parity.pairs import Pair
+from tests.support.cuda_driver import make_cuda_driver
 
 COMMAND = "import sys; sys.argv[0] = 'ragengine'; from ragengine.cli.main import main; main()"
 no_cuda = pytest.mark.skipif(
@@ -213,77 +212,14 @@ def test_two_versions_of_cuda_in_one_process(libraries: list[str], said: str) ->
     assert said in sentence
 
 
-def test_the_graph_of_one_node_is_what_it_says() -> None:
-    model = load_model_from_string(devices.ONE_NODE)
-    checker.check_model(model, full_check=True)
-    assert [node.op_type for node in model.graph.node] == ["Abs"]
-    session = ort.InferenceSession(devices.ONE_NODE, providers=["CPUExecutionProvider"])
-    assert session.run(None, {"x": np.array([-3], np.float32)})[0] == 3
-    assert devices.provider_fault("CPUExecutionProvider") is None
-
-
-def test_a_provider_that_leaves_its_node_to_another_does_not_work() -> None:
-    if "AzureExecutionProvider" not in ort.get_available_providers():
-        pytest.skip("there is none without kernels")
-    fault = devices.provider_fault("AzureExecutionProvider")
-    assert fault == "it leaves the node to CPUExecutionProvider"
-
-
-def test_libraries_are_those_of_the_cuda_that_onnxruntime_was_built_for() -> None:
-    assert {"libcudart.so.13", "libcufft.so.12", "libcudnn.so.9"} <= set(devices.cuda_libraries("13.0"))
-    assert {"libcudart.so.12", "libcufft.so.11", "libcudnn.so.9"} <= set(devices.cuda_libraries("12.8"))
-
-
-DRIVER = r"""
-#include <stddef.h>
-#include <string.h>
-static int retained, pushed;
-int cuInit(unsigned flags) { return INIT; }
-int cuDriverGetVersion(int *version) { *version = 13020; return 0; }
-int cuDeviceGetCount(int *count) { *count = COUNT; return 0; }
-int cuDeviceGet(int *device, int number) { *device = number + 7; return 0; }
-int cuDeviceGetName(char *name, int length, int device) {
-    if (device < 7 || length < 10) return 101;
-    strncpy(name, device == 7 ? "Card zero" : "Card one", length);
-    return 0;
-}
-int cuDeviceGetAttribute(int *value, int which, int device) {
-    *value = which == 8 ? 49152 : which == 75 ? 9 : which == 76 ? device - 7 : -1;
-    return device < 7;
-}
-int cuDevicePrimaryCtxRetain(void **context, int device) {
-    retained = device; *context = &retained;
-    return 0;
-}
-int cuCtxPushCurrent_v2(void *context) { pushed = context == &retained; return !pushed; }
-int cuMemGetInfo_v2(size_t *free, size_t *total) {
-    if (!pushed) return 201;
-    *free = ((size_t)5 << 32) + retained; *total = (size_t)9 << 32;
-    return 0;
-}
-int cuCtxPopCurrent_v2(void **context) { pushed = 0; *context = &retained; return 0; }
-int cuDevicePrimaryCtxRelease_v2(int device) { return device != retained; }
-int cuGetErrorName(int status, const char **name) {
-    *name = status == 999 ? "CUDA_ERROR_UNKNOWN" : "CUDA_ERROR_OTHER"; return 0;
-}
-"""
-
-
-def read_by(folder: Path, **defined: int) -> dict[str, Any]:
-    """What doctor finds with a driver of our own, which checks that it is called as cuda.h says."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    (folder / "driver.c").write_text(DRIVER)
-    flags = [f"-D{name}={value}" for name, value in defined.items()]
-    library = folder / "libcuda.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", *flags, "-o", library, folder / "driver.c"], check=True)
-    _, found = reported("--device", "cpu", LD_LIBRARY_PATH=folder)
+def read_by(driver: Path) -> dict[str, Any]:
+    """What doctor finds with the CUDA driver in a folder."""
+    _, found = reported("--device", "cpu", LD_LIBRARY_PATH=driver)
     return dict(found["cuda"])
 
 
-def test_the_driver_is_asked_for_its_devices(tmp_path: Path) -> None:
-    found = read_by(tmp_path, INIT=0, COUNT=2)
+def test_the_driver_and_its_devices_are_findings(tmp_path: Path) -> None:
+    found = read_by(make_cuda_driver(tmp_path, devices=2))
     assert found["driver"] == "13.2"
     assert found["device 0"] == {
         "name": "Card zero", "compute": "9.0", "free": (5 << 32) + 7, "total": 9 << 32
@@ -291,9 +227,9 @@ def test_the_driver_is_asked_for_its_devices(tmp_path: Path) -> None:
     assert (found["device 1"]["name"], found["device 1"]["compute"]) == ("Card one", "9.1")
 
 
-@pytest.mark.parametrize(("init", "count"), [(999, 1), (0, 0)])
-def test_a_driver_that_does_not_work_is_a_finding(tmp_path: Path, init: int, count: int) -> None:
-    found = read_by(tmp_path, INIT=init, COUNT=count)
+@pytest.mark.parametrize("broken", [{"init_status": 999}, {"devices": 0}])
+def test_a_driver_that_does_not_work_is_a_finding(tmp_path: Path, broken: dict[str, int]) -> None:
+    found = read_by(make_cuda_driver(tmp_path, **broken))
     assert found["driver"] is None
     assert "device 0" not in found
 
@@ -313,13 +249,3 @@ def test_faiss_without_its_cuda_libraries_is_one_sentence(pair: Pair, tmp_path: 
         "ragengine: faiss cannot be loaded: libcublas.so.13 is missing; ragengine doctor"
     )
     assert result.stderr.count("\n") == 1
-
-
-@no_cuda
-def test_auto_says_what_it_chose(caplog: pytest.LogCaptureFixture) -> None:
-    sessions._automatic_device.cache_clear()
-    with caplog.at_level("INFO", "ragengine"):
-        assert resolve_device("auto") == resolve_device("auto") == "cpu"
-    assert [record.getMessage() for record in caplog.records] == [
-        f"device auto is cpu: {devices.why_no_cuda()}."
-    ]

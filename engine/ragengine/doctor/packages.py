@@ -15,7 +15,7 @@ from ragengine.runtime.devices import (
     check_cuda,
     installed,
     preload_libraries,
-    provider_fault,
+    provider_error,
     why_no_cuda,
 )
 
@@ -39,8 +39,8 @@ def onnxruntime(device: str) -> Iterator[Finding]:
         if provider in _OTHER_PROVIDERS:
             yield Finding(provider, "not used")
             continue
-        fault = provider_fault(provider)
-        yield Finding(provider, fault is None, f"does not work: {fault}" if fault else "works")
+        error = provider_error(provider)
+        yield Finding(provider, error is None, f"does not work: {error}" if error else "works")
     reason = why_no_cuda()
     yield Finding("graphs on cuda", reason is None, "yes" if reason is None else f"no: {reason}")
     if device == "cuda":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ragengine.results import Answer, Document, Hypothesis
     from ragengine.retrieval.retriever import Retriever
     from ragengine.runtime.cancellation import Stop
+    from ragengine.version import __version__ as __version__
 
 __all__ = [
     "Answer",
@@ -53,6 +54,7 @@ _MODULES = {
     "Record": "replay",
     "Retriever": "retrieval.retriever",
     "Stop": "runtime.cancellation",
+    "__version__": "version",
 }
 
 
@@ -63,4 +65,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *_MODULES})

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ragengine.errors import DependencyError, RagEngineError
+from ragengine.version import __version__
 
 # command -> (module, attribute, help); importing numpy, faiss and onnxruntime waits until it is run
 _COMMANDS = {
@@ -79,7 +80,7 @@ def _from_extra(name: str) -> click.Command:
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
-@click.version_option(package_name="ragengine")
+@click.version_option(__version__, prog_name="ragengine")
 def cli() -> None:
     """Retrieval-Augmented Generation from ONNX files: the answers of transformers, without torch."""
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ragengine.bundle.bundle import Bundle
     from ragengine.engine import RagEngine
     from ragengine.errors import RagEngineError
+    from ragengine.evaluation.report import Evaluation
+    from ragengine.evaluation.run import evaluate
     from ragengine.generation.generator import Generator
     from ragengine.options import GenerationOptions
     from ragengine.pipeline.streaming import AnswerStream, AnswerToken
@@ -28,6 +30,7 @@ __all__ = [
     "AnswerToken",
     "Bundle",
     "Document",
+    "Evaluation",
     "GenerationOptions",
     "Generator",
     "Hypothesis",
@@ -36,6 +39,7 @@ __all__ = [
     "Record",
     "Retriever",
     "Stop",
+    "evaluate",
 ]
 
 # Found when they are first used: `ragengine --help` and a missing onnxruntime's error message must not
@@ -46,6 +50,7 @@ _MODULES = {
     "AnswerToken": "pipeline.streaming",
     "Bundle": "bundle.bundle",
     "Document": "results",
+    "Evaluation": "evaluation.report",
     "GenerationOptions": "options",
     "Generator": "generation.generator",
     "Hypothesis": "results",
@@ -55,6 +60,7 @@ _MODULES = {
     "Retriever": "retrieval.retriever",
     "Stop": "runtime.cancellation",
     "__version__": "version",
+    "evaluate": "evaluation.run",
 }
 
 

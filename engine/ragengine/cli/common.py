@@ -1,10 +1,14 @@
-"""Options that several commands share."""
+"""Options and a progress bar that several commands share."""
 
+import contextlib
 import json
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from ragengine.runtime.progress import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,3 +80,14 @@ def name_value_pairs(
         except ValueError:
             pairs[name.replace("-", "_")] = value
     return pairs
+
+
+@contextlib.contextmanager
+def progress_bar(description: str) -> "Iterator[Report]":
+    """A bar on stderr while the block runs; yields what moves it, ``report(done, total)``."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

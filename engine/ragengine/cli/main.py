@@ -20,7 +20,7 @@ _COMMANDS = {
     "doctor": ("ragengine.cli.doctor", "doctor", "Say what is installed and works here, and why not."),
     "eval": (
         "ragengine.cli.evaluate",
-        "evaluate",
+        "evaluate_command",
         "Measure exact match, F1 and retrieval on a file of questions.",
     ),
     "index": ("ragengine.cli.index", "index", "Build, describe and check indexes of passages."),

@@ -150,7 +150,7 @@ def test_a_broken_package_is_a_finding(
     code, found = reported(pair.bundle, pair.bundle.parent / "index", "--device", "cpu", PYTHONPATH=tmp_path)
     assert code == 1
     assert any(said in reason for reason in found["reasons"]), found["reasons"]
-    assert said in found[package]["fault"]
+    assert said in found[package]["error"]
     assert found["processor"]["cores"]["allowed"] >= 1
     assert "answer" not in found
 
@@ -189,7 +189,7 @@ def test_whatever_is_raised_ends_a_section_and_no_more() -> None:
         "usable": False,
         "reasons": ["part failed with KeyError: 'no such thing'"],
         "warnings": ["It is small."],
-        "part": {"first": 1, "fault": "part failed with KeyError: 'no such thing'"},
+        "part": {"first": 1, "error": "part failed with KeyError: 'no such thing'"},
         "rest": {"second": 2},
     }
 

@@ -21,7 +21,9 @@ def test_questions_are_read_and_errors_name_the_line(tmp_path: Path) -> None:
     assert second.gold_ids == {"7", "8"}
     assert (first.answerable, second.answerable) == (True, False)
     path.write_text('{"question": "q", "answers": ["a(b"], "regex": true}')
-    with pytest.raises(PassagesError, match=r"line 1 has the answer 'a\(b', which is no regular expression"):
+    with pytest.raises(
+        PassagesError, match=r"line 1 has the answer 'a\(b', which is not a regular expression"
+    ):
         read_questions(path)
     for line in ("nonsense", "[1]", '{"question": 1, "answers": []}', '{"question": "q", "answers": "a"}'):
         path.write_text('{"question": "q", "answers": ["a"]}\n' + line + "\n")

@@ -10,7 +10,8 @@ import pytest
 from ragengine.errors import BundleError, GraphOutputError, InputError
 from ragengine.runtime import sessions
 from ragengine.runtime.probe_graph import PROBE_GRAPH
-from ragengine.runtime.sessions import MOST_THREADS, available_cores, create_session
+from ragengine.runtime.processor import available_cores
+from ragengine.runtime.sessions import MOST_THREADS, create_session
 
 X = np.array([-2], np.float32)
 

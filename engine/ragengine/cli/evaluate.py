@@ -1,4 +1,4 @@
-"""`ragengine eval`: how good the answers and the retrieval are on questions with known answers."""
+"""`ragengine eval`: answers and retrieval measured on questions with known answers."""
 
 import dataclasses
 import json

@@ -1,10 +1,7 @@
 """onnxruntime sessions: the only place that chooses execution providers and thread counts."""
 
 import contextlib
-import os
-import platform
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +12,7 @@ from ragengine.errors import BundleError, DependencyError, DeviceError, GraphOut
 from ragengine.messages import one_line, short_repr
 from ragengine.runtime.devices import CUDA_PROVIDER, ResolvedDevice
 from ragengine.runtime.lifecycle import leak_in_forks
+from ragengine.runtime.processor import available_cores, int8_products_overflow
 
 try:
     import onnxruntime as ort
@@ -222,22 +220,3 @@ def bind_memory(
     """
     element = dtype or {"tensor(float16)": np.float16, "tensor(float)": np.float32}[memory.data_type()]
     bind(name, device, 0, element, shape, memory.data_ptr() + offset)
-
-
-@cache
-def int8_products_overflow() -> bool:
-    """Whether this is an x86 processor without VNNI, whose sums of int8 products saturate at 16 bits.
-
-    True where the processor is not known, which costs speed and never exactness.
-    """
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    cpuinfo = Path("/proc/cpuinfo")
-    return not cpuinfo.exists() or "vnni" not in cpuinfo.read_text("utf-8", "replace")
-
-
-def available_cores() -> int:
-    """Cores that this process may use, which a container or taskset can limit."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

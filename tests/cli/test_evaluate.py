@@ -11,7 +11,7 @@ from ragengine.cli.main import cli
 from ragengine.errors import RagEngineError
 from ragengine.evaluation import Question
 from ragengine_bench.parity.pairs import Pair
-from tests.cli.test_main import run
+from tests.support.commands import run
 from tests.support.paths import WORLDFACTS
 from tests.support.questions import known_questions
 
@@ -100,3 +100,12 @@ def test_a_missing_package_is_named_with_its_extra(pair: Pair, questions_file: P
     assert f"needs the package {package}" in done.stderr
     assert 'pip install "ragengine[eval]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_json_has_the_figures_of_one_question(pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "where is Quito?", "answers": ["nowhere"]}\n')
+    result = run("eval", pair.bundle, pair.bundle.parent / "index", tmp_path / "q.jsonl", "--json")
+    assert result.returncode == 0, result.stderr
+    measures = json.loads(result.stdout)
+    assert measures["n"] == 1
+    assert {"exact_match", "f1", "recall@5"} <= set(measures)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragengine.storage.schema import Parsed, parse
+from ragengine.storage.schema import Parsed, join_errors, parse
 
 
 @dataclass(frozen=True)
@@ -125,3 +125,10 @@ def _whole() -> Outer:
     outer = parse(Outer, WHOLE).value
     assert outer is not None
     return outer
+
+
+def test_very_many_errors_are_counted() -> None:
+    assert join_errors(["a", "b"]) == "a; b"
+    many = join_errors([str(n) for n in range(1000)])
+    assert many.startswith("0; 1; ")
+    assert many.endswith("; 19; and 980 more errors")

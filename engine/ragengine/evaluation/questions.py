@@ -107,8 +107,8 @@ def _question(line: str, where: str) -> Question:
         raise PassagesError(f'{where}: "regex" is {short_repr(regex)}; write true or false.')
     if regex and (wrong := next((answer for answer in answers if not _compiles(answer)), None)) is not None:
         raise PassagesError(
-            f"{where} has the answer {short_repr(wrong)}, which is not a regular expression (in NFD); mend it, "
-            "or leave out regex."
+            f"{where} has the answer {short_repr(wrong)}, which is not a regular expression (in NFD); "
+            "mend it, or leave out regex."
         )
     return Question(
         question,

@@ -65,7 +65,7 @@ def _read_header(file: BinaryIO) -> tuple[np.dtype[Any], Any, tuple[int, ...]]:
     width = _LENGTH_BYTES[start[len(_MAGIC) :]]
     length = int.from_bytes(file.read(width), "little")
     if length > _LONGEST_HEADER:
-        raise ValueError(f"its header has {length} bytes, of which at most {_LONGEST_HEADER} are read")
+        raise ValueError(f"its header has {length} bytes, more than the {_LONGEST_HEADER} that are read")
     header = file.read(length)
     if len(header) < length or not header.isascii():
         raise ValueError("its header is cut off or is not ASCII")

@@ -45,7 +45,7 @@ def read_regular(path: Path, most: int) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is not a plain file")
     if status.st_size > most:
-        raise ValueError(f"it has {status.st_size} bytes, of which at most {most} are read")
+        raise ValueError(f"it has {status.st_size} bytes, more than the {most} that are read")
     with path.open("rb") as file:
         return file.read(status.st_size)
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from ragengine.runtime.sessions import available_cores
+from ragengine.runtime.processor import available_cores
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.compare.html_page import write_page
 from ragengine_bench.compare.options import AXES, KINDS, PRECISIONS, Plan

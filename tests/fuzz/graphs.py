@@ -13,14 +13,13 @@ from tests.fuzz.fuzzing import fuzz
 
 
 def read(folder: Path, data: bytes) -> None:
-    """Faults are returned, never raised."""
+    """Errors are returned, never raised."""
     path = folder / "graph.onnx"
     path.write_bytes(data)
-    faults: list[str] = []
-    graph = read_graph(path, faults, "graph.onnx")
-    assert (graph is None) == bool(faults)
-    if graph is not None:
-        external_data_errors(graph, {"weights.bin": 100_000})
+    parsed = read_graph(path)
+    assert (parsed.value is None) == bool(parsed.errors)
+    if parsed.value is not None:
+        external_data_errors(parsed.value, {"weights.bin": 100_000})
 
 
 if __name__ == "__main__":

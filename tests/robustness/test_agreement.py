@@ -254,7 +254,7 @@ def test_all_misfits_are_named_at_once(bundle: Path) -> None:
 
 def test_of_very_many_misfits_the_first_are_told_and_counted(bundle: Path) -> None:
     field("generator.num_decoder_layers", 1000)(bundle)
-    with pytest.raises(BundleError, match=r"cross_key_1; .*; and [0-9]{4,} more faults") as caught:
+    with pytest.raises(BundleError, match=r"cross_key_1; .*; and [0-9]{4,} more errors") as caught:
         Bundle.open(bundle)
     assert str(caught.value).count("it has no") == FAULTS_BEFORE_THE_REST
 

@@ -86,7 +86,7 @@ def test_current_folder_is_not_taken_away(
     index = tmp_path / "index"
     index.mkdir()
     monkeypatch.chdir(index)
-    with pytest.raises(IndexFolderError, match="is where this command runs"):
+    with pytest.raises(IndexFolderError, match="is or holds the current folder"):
         build(scene, name.format(index if name == "{}" else index.name))
     assert Path.cwd() == index
 
@@ -97,7 +97,7 @@ def test_files_that_somebody_put_into_an_index_are_not_lost(scene: Path, tmp_pat
     (index / "notes").mkdir()
     (index / "notes" / "thesis.txt").write_text("years of work")
     for change in (lambda: build(scene, index), lambda: delete_passages(index, ["p1"])):
-        with pytest.raises(IndexFolderError, match=r"holds notes/thesis\.txt beside the .*; move that away"):
+        with pytest.raises(IndexFolderError, match=r"holds notes/thesis\.txt beside the .*; move them away"):
             change()
         assert (index / "notes" / "thesis.txt").read_text() == "years of work"
         assert leftovers(index) == []

@@ -200,7 +200,9 @@ def _table(cls: type[T], content: Any, name: str, faults: list[str]) -> T | None
     if isinstance(content, dict):
         known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         faults += [f"{name}.{key}: no such setting" for key in content if key not in known]
-    return parse(cls, content, faults, name)
+    parsed = parse(cls, content, name)
+    faults += parsed.errors
+    return parsed.value
 
 
 def _stage(cls: type[T], content: Any, name: str, base: Path, faults: list[str]) -> T | None:
@@ -221,9 +223,10 @@ def _stage(cls: type[T], content: Any, name: str, base: Path, faults: list[str])
             report()  # it may need a package
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as reason:
         faults.append(f"{name}: {str(reason).strip().splitlines()[0]}")
-    stage = parse(
-        cls, {**{k: v for k, v in content.items() if k in own}, "arguments": arguments}, faults, name
-    )
+    settings = {key: value for key, value in content.items() if key in own}
+    parsed = parse(cls, settings | {"arguments": arguments}, name)
+    faults += parsed.errors
+    stage = parsed.value
     if isinstance(stage, StageConfig):
         faults += [
             f"{name}.sample.{group}: {share} is not a finite number above 0"

@@ -19,6 +19,7 @@ from ragengine.indexing.build import build_index
 from ragengine.messages import one_line
 from ragengine.storage.atomic import explained, held_folder
 from ragengine.storage.schema import join_errors
+from ragengine.version import __version__
 from ragengine_train import preflight
 from ragengine_train.checkpoint import Parts, write_checkpoint
 from ragengine_train.config import STAGES, TrainConfig
@@ -33,7 +34,7 @@ from ragengine_train.report import CURVES, REPORT, Report, read_json, write_curv
 
 _SETTINGS = "settings.json"
 _DEV = "dev.json"
-_PACKAGES = ("ragengine", "torch", "transformers", "accelerate", "tokenizers")
+_PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
 
 
 def train(config: TrainConfig, *, start: str | None = None, fresh: bool = False) -> dict[str, Any]:
@@ -242,7 +243,7 @@ class _Run:
         stages["checkpoint"] = {"dev": self._measured(last)}
         content = {
             "seed": self.config.seed,
-            "packages": {name: version(name) for name in _PACKAGES},
+            "packages": {"ragengine": __version__} | {name: version(name) for name in _PACKAGES},
             "seconds": round(sum(stage.get("seconds", 0.0) for stage in stages.values()), 1),
             "dev": {name: stage["dev"] for name, stage in stages.items() if stage.get("dev")},
             "stages": stages,

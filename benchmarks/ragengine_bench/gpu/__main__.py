@@ -16,7 +16,7 @@ import click
 from ragengine.errors import DeviceError, RagEngineError
 from ragengine.runtime.cuda_driver import read_driver
 from ragengine.runtime.devices import ResolvedDevice, resolve_device
-from ragengine.runtime.sessions import available_cores
+from ragengine.runtime.processor import available_cores
 from ragengine_bench.compare.tables import memory as shown
 from ragengine_bench.gpu.report import Recorder, Step, step_markdown
 from ragengine_bench.harness.interrupts import INTERRUPTED, sigterm_as_ctrl_c

@@ -20,7 +20,7 @@ from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import VECTORS_FILE
 from ragengine.retrieval.recall import RecallTest
-from ragengine.runtime.sessions import available_cores
+from ragengine.runtime.processor import available_cores
 from ragengine.storage.atomic import output_file
 from ragengine.storage.npy import open_vectors
 from ragengine_bench.harness.interrupts import INTERRUPTED, sigterm_as_ctrl_c

@@ -4,7 +4,6 @@ FAISS proposes candidates; the scores come from the stored fp16 vectors.  So ``d
 exact search whatever the FAISS index keeps of a vector.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.errors import IndexFolderError, InputError
+from ragengine.messages import log
 from ragengine.retrieval.faiss_api import (
     check_whole,
     checked_nprobe,
@@ -23,8 +23,6 @@ from ragengine.retrieval.faiss_api import (
 )
 from ragengine.retrieval.gpu.rescoring import DeviceVectors
 from ragengine.retrieval.gpu.search_worker import SearchWorker
-
-log = logging.getLogger("ragengine")
 
 FP16_MAX = 65504.0
 _FLOAT32 = np.finfo(np.float32)

@@ -1,13 +1,11 @@
 """The sizes that a decoding step of fixed shapes comes in, and how many of them may be captured."""
 
 import itertools
-import logging
 import threading
 from dataclasses import dataclass
 
 from ragengine.bundle.manifest import GeneratorSpec
-
-log = logging.getLogger("ragengine")
+from ragengine.messages import log
 
 SOURCE_MULTIPLE = 32  # tokens of a document
 STEPS_MULTIPLE = 16  # tokens of an output

@@ -1,12 +1,12 @@
 """Searching a copy of a FAISS index on a GPU."""
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
 from ragengine.arrays import FloatArray, HalfArray
 from ragengine.errors import DeviceError
+from ragengine.messages import log
 from ragengine.retrieval.faiss_api import faiss_reason, faiss_threads, import_faiss, search_parameters
 from ragengine.retrieval.gpu.placement import (
     MOST_SELECTED,
@@ -22,7 +22,6 @@ from ragengine.retrieval.vector_index import VectorIndex
 from ragengine.runtime.cuda_driver import CudaDevice, read_driver
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
-log = logging.getLogger("ragengine")
 
 
 def place(index: VectorIndex, device: Device) -> Placement:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from ragengine_bench.compare.tables import tables_of
 
 from ragengine.errors import InputError
 from ragengine_bench.cli import bench
 from ragengine_bench.compare.html_page import write_page
 from ragengine_bench.compare.plots import write_plots
-from ragengine_bench.compare.tables import tables_of
 from ragengine_bench.harness.process import Engine, EngineError, have
 from ragengine_bench.harness.report import FILE, Report, Row, Sample, Section, percentile
 from ragengine_bench.harness.runs import FIRST_WORD, Workload
@@ -28,8 +28,11 @@ TINY = ["--shape", "tiny", "--source-tokens", "12", "--target-tokens", "5", "--t
 @pytest.fixture
 def report() -> Report:
     stages = {"encode documents": 0.02, "decode": 0.03, "between": 0.01}
-    floors = {"encode documents": 0.01, "decode": 0.005}
-    ours = [Sample(0.06, 1, 4, stages, floors, [0.01, 0.02]), Sample(0.07, 1, 4, stages, floors, [0.03])]
+    rooflines = {"encode documents": 0.01, "decode": 0.005}
+    ours = [
+        Sample(0.06, 1, 4, stages, rooflines, [0.01, 0.02]),
+        Sample(0.07, 1, 4, stages, rooflines, [0.03]),
+    ]
     rows = [
         Row(
             "transformers fp32",
@@ -41,7 +44,8 @@ def report() -> Report:
         Row("ragengine fp32", "a bundle", ours=True, load_seconds=0.1, peak_bytes=10**8, samples=ours),
     ]
     sweep = [
-        Row("ragengine fp32", "", True, point=n, samples=[Sample(0.1 * n, floors=floors)]) for n in (1, 2)
+        Row("ragengine fp32", "", True, point=n, samples=[Sample(0.1 * n, rooflines=rooflines)])
+        for n in (1, 2)
     ]
     machine = {"processor": "<a & b>", "cores": 2, "threads": 2, "date": "today", "versions": {"numpy": "2"}}
     sections = [
@@ -60,7 +64,7 @@ def test_a_report_is_read_as_it_was_written(report: Report, tmp_path: Path) -> N
 def test_a_report_of_another_schema_is_refused(report: Report, tmp_path: Path) -> None:
     report.schema = 99
     report.write(tmp_path)
-    with pytest.raises(InputError, match="schema 99; this version reads 1, so measure again"):
+    with pytest.raises(InputError, match="schema 99; this version reads 2, so measure again"):
         Report.read(tmp_path)
 
 
@@ -71,18 +75,18 @@ def test_percentiles() -> None:
     assert percentile([1.0, 2.0], 90) == pytest.approx(1.9)
 
 
-def test_rates_and_floors_of_a_row(report: Report) -> None:
+def test_rates_and_rooflines_of_a_row(report: Report) -> None:
     row = report.sections[0].rows[2]
     assert row.questions_per_second == pytest.approx(2 / 0.13)
     assert row.tokens_per_second == pytest.approx(8 / 0.13)
-    assert row.floor("decode") == pytest.approx(0.005)
-    assert row.floor("between") is None
-    assert row.whole_floor == pytest.approx(0.015)
-    assert row.times_floor == pytest.approx((4 + 0.07 / 0.015) / 2)
+    assert row.roofline("decode") == pytest.approx(0.005)
+    assert row.roofline("between") is None
+    assert row.whole_roofline == pytest.approx(0.015)
+    assert row.times_roofline == pytest.approx((4 + 0.07 / 0.015) / 2)
     assert row.step_seconds == [0.01, 0.02, 0.03]
 
 
-def test_tables_have_ratios_floors_and_reasons(report: Report) -> None:
+def test_tables_have_ratios_rooflines_and_reasons(report: Report) -> None:
     (_, columns, rows), (_, _, costs), (_, _, stages) = tables_of(report.sections[0])
     assert columns[-1] == "ragengine fp32 is faster by"
     assert rows[0][-1] == "10.0 x"
@@ -123,7 +127,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
         assert row.peak_bytes > 10**7
         for sample in row.samples:
             assert sum(sample.stages.values()) == pytest.approx(sample.seconds)
-            assert set(sample.floors) == {"encode documents", "decode"}
+            assert set(sample.rooflines) == {"encode documents", "decode"}
             assert sum(sample.step_seconds) == pytest.approx(sample.stages["decode"])
     together, alone = report.sections[1].rows
     assert together.outputs == alone.outputs

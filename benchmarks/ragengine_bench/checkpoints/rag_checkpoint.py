@@ -171,12 +171,10 @@ def write_checkpoint(spec: CheckpointSpec, folder: Path) -> Checkpoint:
     tokenizer.save_pretrained(str(source))
 
     passages = random_passages(rng, spec.n_passages, spec.longest_passage)
-    passages_file = folder / "passages.jsonl"
     lines = [json.dumps(passage.as_row(), ensure_ascii=False) + "\n" for passage in passages]
-    passages_file.write_text("".join(lines), encoding="utf-8")
+    (folder / "passages.jsonl").write_text("".join(lines), encoding="utf-8")
     embeddings = _passage_vectors(spec, model.rag.question_encoder, question_tokenizer, rng)
-    embeddings_file = folder / "embeddings.npy"
-    np.save(embeddings_file, embeddings)
+    np.save(folder / "embeddings.npy", embeddings)
     dataset = Dataset.from_dict(
         {
             "title": [passage.title for passage in passages],
@@ -187,14 +185,21 @@ def write_checkpoint(spec: CheckpointSpec, folder: Path) -> Checkpoint:
     dataset.save_to_disk(str(folder / "dataset"))
     dataset.add_faiss_index("embeddings", metric_type=0)  # 0 is faiss.METRIC_INNER_PRODUCT
     dataset.save_faiss_index("embeddings", str(folder / "index.faiss"))
+    return open_checkpoint(spec, folder)
+
+
+def open_checkpoint(spec: CheckpointSpec, folder: Path) -> Checkpoint:
+    """The checkpoint that :func:`write_checkpoint` has written under `folder`."""
+    with (folder / "passages.jsonl").open(encoding="utf-8") as file:
+        passages = tuple(Passage(**json.loads(line)) for line in file)
     return Checkpoint(
         spec=spec,
-        source=source,
-        passages_file=passages_file,
-        embeddings_file=embeddings_file,
+        source=folder / "source",
+        passages_file=folder / "passages.jsonl",
+        embeddings_file=folder / "embeddings.npy",
         dataset=folder / "dataset",
         faiss_index=folder / "index.faiss",
-        passages=tuple(passages),
+        passages=passages,
     )
 
 

@@ -1,4 +1,4 @@
-"""From what was asked for to what is run."""
+"""From the options of `ragengine bench` to runs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ def measure(plan: Plan, report: Report, folder: Path, save: Callable[[], None], 
     trained = BundleModel(plan.bundles, plan.index, plan.threads) if plan.bundles and plan.index else None
     precisions = _precisions(plan, trained)
     if trained is not None:
-        _questions_of(plan, trained)  # a file that cannot be read is said before anything is measured
+        _questions_of(plan, trained)  # a file that cannot be read is reported before anything is measured
     rates = _measured_rates(report, precisions, plan.threads, folder, say)
     runs = Runs(report, rates, plan.repeats, plan.patience, save, say)
     save()
@@ -59,7 +59,7 @@ def _precisions(plan: Plan, trained: BundleModel | None) -> list[Precision]:
 def _measured_rates(
     report: Report, precisions: Sequence[Precision], threads: int, folder: Path, say: Say
 ) -> Rates:
-    """What this machine does at best (:mod:`.rates`)."""
+    """What this machine does at best (:mod:`ragengine_bench.roofline.machine_rates`)."""
     graphs = {name: write_linear(folder / f"linear-{name}", name) for name in precisions}
     say("measuring GEMM rates and bandwidth")
     target, settings = "ragengine_bench.roofline.machine_rates:MachineRates", {"threads": threads}

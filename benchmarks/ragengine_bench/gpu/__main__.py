@@ -1,15 +1,12 @@
 """`python -m ragengine_bench.gpu STEP`: what is measured on a GPU, one step a process (benchmarks/gpu.sh).
 
-With ``--device cpu --size toy`` every step runs anywhere, through the code that a GPU runs: the decoder of
-fixed capacity, buckets, bound buffers.  Then the figures mean nothing but that it works.
+With ``--device cpu --size toy`` every step runs anywhere, through the code that a GPU runs: the static
+decoder, buckets, bound buffers.  Such a run only shows that every step works; its figures mean nothing.
 """
 
 import importlib
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import click
 
@@ -17,33 +14,11 @@ from ragengine.errors import DeviceError, RagEngineError
 from ragengine.runtime.cuda_driver import read_driver
 from ragengine.runtime.devices import ResolvedDevice, resolve_device
 from ragengine.runtime.sessions import available_cores
-from ragengine_bench.compare.tables import memory as shown
+from ragengine_bench.gpu.plan import GpuPlan, Size
 from ragengine_bench.gpu.report import Recorder, Step, step_markdown
 from ragengine_bench.harness.interrupts import INTERRUPTED, sigterm_as_ctrl_c
 from ragengine_bench.harness.machine import machine
-
-Size = Literal["toy", "full"]
-
-
-@dataclass(frozen=True)
-class GpuPlan:
-    """Where and how large: ``work`` keeps models and vectors from step to step."""
-
-    device: ResolvedDevice
-    size: Size
-    work: Path
-    threads: int
-    say: Callable[[str], None]
-
-    @property
-    def toy(self) -> bool:
-        return self.size == "toy"
-
-    @property
-    def counts(self) -> bool:
-        """Whether its speeds are those that were asked about."""
-        return self.device == "cuda" and not self.toy
-
+from ragengine_bench.harness.tables import memory as shown
 
 STEPS = {
     "models": "models and an index of random weights",

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,15 +15,13 @@ from ragengine.generation.decoders.buckets import Bucket, padded_source
 from ragengine.options import GenerationOptions
 from ragengine.runtime.cuda_driver import read_driver
 from ragengine.runtime.devices import ResolvedDevice
-from ragengine_bench.compare.tables import memory as shown
 from ragengine_bench.gpu.models import Models
+from ragengine_bench.gpu.plan import GpuPlan
 from ragengine_bench.gpu.report import Recorder, Table
 from ragengine_bench.harness.report import percentile
 from ragengine_bench.harness.runs import Workload
+from ragengine_bench.harness.tables import memory as shown
 from ragengine_bench.peers.ragengine import load_engine, load_generator
-
-if TYPE_CHECKING:
-    from ragengine_bench.gpu.__main__ import GpuPlan
 
 _THREADS = {"full": (1, 2, 4, 8, 16), "toy": (1, 3)}
 _ANSWERS = {"full": 64, "toy": 6}
@@ -32,10 +29,10 @@ _BATCHES = {"full": (1, 8, 32), "toy": (1, 2)}
 _HALF = 2  # bytes
 
 
-def load(plan: "GpuPlan", recorder: Recorder) -> None:
+def load(plan: GpuPlan, recorder: Recorder) -> None:
     """The same questions by more and more threads on one engine; every answer is that of one thread."""
     models = Models(plan)
-    engine = load_engine(models.bundle("fp16"), models.index, plan.device, plan.threads, fixed=True)
+    engine = load_engine(models.bundle("fp16"), models.index, plan.device, plan.threads, static=True)
     options = engine.default_options.replace(**models.workload.options, n_docs=models.workload.documents)
     asked = (models.questions * _ANSWERS[plan.size])[: _ANSWERS[plan.size]]
     expected = [_text(engine, question, options) for question in asked]  # captures, too
@@ -90,7 +87,7 @@ def _text(engine: RagEngine, question: str, options: GenerationOptions) -> str:
     return engine.generate(question, options=options).text
 
 
-def memory(plan: "GpuPlan", recorder: Recorder) -> None:
+def memory(plan: GpuPlan, recorder: Recorder) -> None:
     """Memory before a model is loaded, with it, with each bucket that is captured, and after it is let go."""
     models = Models(plan)
     bundle = models.bundle("fp16")
@@ -109,7 +106,7 @@ def memory(plan: "GpuPlan", recorder: Recorder) -> None:
         recorder.save()
 
     note("at the start")
-    generator = load_generator(bundle, plan.device, plan.threads, cuda_graphs=True, fixed=True)
+    generator = load_generator(bundle, plan.device, plan.threads, cuda_graphs=True, static=True)
     note("loaded")
     spec = generator.bundle.manifest.generator
     for batch in _BATCHES[plan.size]:

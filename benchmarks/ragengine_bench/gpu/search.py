@@ -1,14 +1,15 @@
 """Steps `search` and `search-large`: one IVF-PQ index, searched on the GPU and on the CPU.
 
-The vectors are those of `ragengine bench index` (:mod:`.index_vectors`).  Both sides search the same codes
-with the same settings through ragengine's own classes: FAISS proposes, the stored vectors decide.
+The vectors are those of `ragengine bench index` (:mod:`ragengine_bench.index.synthetic_vectors`).  Both
+sides search the same codes with the same settings through ragengine's own classes: FAISS proposes
+candidates, which are re-ranked with the stored vectors.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,17 +24,15 @@ from ragengine.retrieval.gpu.searcher import GpuSearcher, where
 from ragengine.retrieval.recall import RECALL_AT, RecallTest
 from ragengine.retrieval.vector_index import VectorIndex
 from ragengine.runtime.progress import silent
-from ragengine_bench.compare.tables import memory
-from ragengine_bench.gpu.report import Asked, Recorder, Table
+from ragengine_bench.gpu.plan import GpuPlan
+from ragengine_bench.gpu.report import Recorder, Table, Target
 from ragengine_bench.harness.report import percentile
+from ragengine_bench.harness.tables import memory
 from ragengine_bench.index.methods import factory_of
 from ragengine_bench.index.synthetic_vectors import Clusters
 
-if TYPE_CHECKING:
-    from ragengine_bench.gpu.__main__ import GpuPlan
-
 TIMES_CPU, BATCH = 10, 64
-"""Asked by issue 6: GPU against CPU in questions per second, at this batch."""
+"""Target: questions per second of the GPU against the CPU, at this batch."""
 _COUNTS = {("search", "full"): 1_000_000, ("search-large", "full"): 10_000_000}
 _TOY_COUNT, _DIMENSIONS = 4000, {"full": 768, "toy": 32}
 _QUESTIONS = {"full": 256, "toy": 64}
@@ -44,7 +43,7 @@ _SAME_RECALL = 0.01
 _BLOCK = 1 << 17
 
 
-def search(plan: "GpuPlan", recorder: Recorder) -> None:
+def search(plan: GpuPlan, recorder: Recorder) -> None:
     """Build, choose the lists to search for a recall of 0.95, and time both sides."""
     count = _COUNTS.get((recorder.step.name, plan.size), _TOY_COUNT)
     vectors, questions = _vectors(plan, count)
@@ -75,13 +74,13 @@ def search(plan: "GpuPlan", recorder: Recorder) -> None:
             index.close()
 
 
-def search_large(plan: "GpuPlan", recorder: Recorder) -> None:
+def search_large(plan: GpuPlan, recorder: Recorder) -> None:
     """The same on ten million vectors: 15 GB of disk and of memory."""
     search(plan, recorder)
 
 
 def _measure(
-    plan: "GpuPlan", recorder: Recorder, sides: dict[str, VectorIndex],
+    plan: GpuPlan, recorder: Recorder, sides: dict[str, VectorIndex],
     candidates: dict[str, CandidateSearch], test: RecallTest, questions: FloatArray,
 ) -> None:  # fmt: skip
     nprobe = int(sides["CPU"].faiss_index.nprobe)
@@ -113,13 +112,13 @@ def _measure(
                 recorder.save()
     for what in ("FAISS alone", "with re-ranking"):
         ratio = rates["GPU", what] / rates["CPU", what]
-        figure = Asked.at_least(f"times the CPU, batch {BATCH}, {what}", TIMES_CPU, ratio)
-        recorder.ask(figure, counts=plan.counts)
+        figure = Target.at_least(f"times the CPU, batch {BATCH}, {what}", TIMES_CPU, ratio)
+        recorder.compare(figure, counts=plan.counts)
     difference = abs(recalls["GPU"] - recalls["CPU"])
-    recorder.ask(Asked.below("difference of their recalls", _SAME_RECALL, difference, ""))
+    recorder.compare(Target.below("difference of their recalls", _SAME_RECALL, difference, ""))
 
 
-def _vectors(plan: "GpuPlan", count: int) -> tuple[HalfArray, FloatArray]:
+def _vectors(plan: GpuPlan, count: int) -> tuple[HalfArray, FloatArray]:
     """Vectors fp16 [N, E] in the work folder, and questions float32 [Q, E] of the same distribution."""
     dimension = _DIMENSIONS[plan.size]
     clusters = Clusters(count, dimension)
@@ -133,7 +132,7 @@ def _vectors(plan: "GpuPlan", count: int) -> tuple[HalfArray, FloatArray]:
     return vectors, clusters.questions(_QUESTIONS[plan.size])
 
 
-def _built(plan: "GpuPlan", vectors: HalfArray, factory: str) -> Any:
+def _built(plan: GpuPlan, vectors: HalfArray, factory: str) -> Any:
     """A FAISS index of ``vectors``, trained and filled on the GPU where there is one: seconds."""
     faiss_index = training.empty_faiss_index(factory, vectors.shape[1])
     if plan.device == "cpu":
@@ -158,7 +157,7 @@ def _built(plan: "GpuPlan", vectors: HalfArray, factory: str) -> Any:
     return faiss.index_gpu_to_cpu(on_gpu)
 
 
-def _device_search(plan: "GpuPlan", recorder: Recorder, faiss_index: Any) -> CandidateSearch:
+def _device_search(plan: GpuPlan, recorder: Recorder, faiss_index: Any) -> CandidateSearch:
     """A GPU's search of a copy of ``faiss_index``; on a CPU that of the index, to try this program out."""
     placement = where(faiss_index)
     recorder.step.notes.append(f"Placement: {placement}; {memory(placement.bytes)} on the device.")
@@ -171,7 +170,7 @@ def _device_search(plan: "GpuPlan", recorder: Recorder, faiss_index: Any) -> Can
 
 
 def _enough_lists(
-    plan: "GpuPlan", faiss_index: Any, vectors: HalfArray, max_norm: float, test: RecallTest
+    plan: GpuPlan, faiss_index: Any, vectors: HalfArray, max_norm: float, test: RecallTest
 ) -> int:
     """The fewest lists that reach the recall after re-ranking; the most tried where none does."""
     nprobe = _NPROBES[0]

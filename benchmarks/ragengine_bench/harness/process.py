@@ -1,4 +1,4 @@
-"""The parent's side of :mod:`.worker`: start an engine's process, call it, end it."""
+"""The parent's side of :mod:`ragengine_bench.harness.worker`: start an engine's process, call it, end it."""
 
 import contextlib
 import json

@@ -17,7 +17,7 @@ import numpy as np
 from ragengine_bench.harness.process import Call, Engine, EngineError, have
 from ragengine_bench.harness.report import Report, Row, Sample, Section
 from ragengine_bench.peers import Contender
-from ragengine_bench.roofline.roofline import Rates, RunSizes, floors
+from ragengine_bench.roofline.roofline import Rates, RunSizes, rooflines
 from ragengine_bench.roofline.sizes import Sizes, sizes_of
 
 FIRST_WORD = 4  # BART's token ids below are special
@@ -187,7 +187,7 @@ class Runs:
             step_seconds=result.get("step_seconds", []),
         )
         if sizes is not None:
-            sample.floors = floors(sizes, self.rates, RunSizes.from_json(result["sizes"]))
+            sample.rooflines = rooflines(sizes, self.rates, RunSizes.from_json(result["sizes"]))
         row.samples.append(sample)
         self.save()
 

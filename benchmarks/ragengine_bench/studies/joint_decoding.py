@@ -22,7 +22,7 @@ from rich.table import Table
 from ragengine import GenerationOptions, Generator, RagEngine
 from ragengine.evaluation import read_questions
 from ragengine.results import Hypothesis
-from ragengine_bench.checkpoints.peaked_checkpoint import VOCABULARY, write_sharp_checkpoint
+from ragengine_bench.checkpoints.peaked_checkpoint import VOCABULARY, write_peaked_checkpoint
 from ragengine_export import export_checkpoint
 
 SAME = 1e-4  # nats; two float32 sums of the same answer differ by less
@@ -181,7 +181,7 @@ def _generators(count: int, threads: int | None) -> Iterator[tuple[Generator, in
     for seed in range(count):
         with tempfile.TemporaryDirectory() as folder:
             checkpoint, bundle = Path(folder) / "checkpoint", Path(folder) / "bundle"
-            write_sharp_checkpoint(checkpoint, seed)
+            write_peaked_checkpoint(checkpoint, seed)
             export_checkpoint(checkpoint, bundle, check=False)
             yield Generator.load(bundle, "cpu", threads), seed
 

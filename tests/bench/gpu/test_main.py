@@ -19,11 +19,11 @@ from ragengine_bench.gpu.__main__ import STEPS, main
 from ragengine_bench.gpu.report import (
     JSON_FILE,
     MARKDOWN_FILE,
-    Asked,
     GpuReport,
     Recorder,
     Step,
     Table,
+    Target,
     markdown_table,
     step_markdown,
 )
@@ -47,13 +47,13 @@ def shell(script: Path, *arguments: object, timeout: int = 60, **environment: ob
     return done.returncode, done.stdout
 
 
-def test_what_was_asked_beside_what_was_got() -> None:
-    assert Asked.at_least("ratio", 15, 15.0) == Asked("ratio", ">= 15 x", "15 x", True)
-    assert Asked.at_least("ratio", 15, 14.9).met is False
-    assert Asked.below("step", 1.2, 1.1994) == Asked("step", "< 1.2 ms", "1.2 ms", True)
-    assert Asked.below("step", 1.2, 1.2).verdict == "no"
-    missing = Asked.below("step", 1.2, None)
-    assert (missing.got, missing.met, missing.verdict) == ("not measured", None, "")
+def test_targets_beside_what_was_measured() -> None:
+    assert Target.at_least("ratio", 15, 15.0) == Target("ratio", ">= 15 x", "15 x", True)
+    assert Target.at_least("ratio", 15, 14.9).met is False
+    assert Target.below("step", 1.2, 1.1994) == Target("step", "< 1.2 ms", "1.2 ms", True)
+    assert Target.below("step", 1.2, 1.2).verdict == "no"
+    missing = Target.below("step", 1.2, None)
+    assert (missing.measured, missing.met, missing.verdict) == ("not measured", None, "")
 
 
 def test_a_table_is_read_in_a_terminal_and_as_markdown() -> None:
@@ -79,15 +79,15 @@ def test_steps_share_a_file_and_keep_their_place(tmp_path: Path) -> None:
         table = Table("T", ["", "figure"])
         step.tables.append(table)
         table.add("row", "1")
-        recorder.ask(
-            Asked.at_least("speed", 10, 11.0), Asked.at_least("more", 2, 1.0), counts=name == "first"
+        recorder.compare(
+            Target.at_least("speed", 10, 11.0), Target.at_least("more", 2, 1.0), counts=name == "first"
         )
         recorder.end("" if name == "first" else "no room")
     report = GpuReport.read(tmp_path)
     assert report is not None
     assert [step.name for step in report.steps] == ["first", "second"]
     assert [(step.complete, step.failure) for step in report.steps] == [(True, ""), (False, "no room")]
-    assert [[asked.met for asked in step.asked] for step in report.steps] == [[True, False], [None, None]]
+    assert [[target.met for target in step.targets] for step in report.steps] == [[True, False], [None, None]]
     assert report.steps[0] == Step.from_json(json.loads((tmp_path / JSON_FILE).read_text())["steps"][0])
     text = (tmp_path / MARKDOWN_FILE).read_text("utf-8")
     assert text.startswith("a GPU, one, 2 cores")
@@ -108,7 +108,7 @@ def test_a_step_that_was_killed_left_what_it_had(tmp_path: Path) -> None:
 
 def test_a_report_of_another_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / JSON_FILE).write_text('{"schema": 99}')
-    with pytest.raises(InputError, match="schema 99; this version reads 1"):
+    with pytest.raises(InputError, match="schema 99; this version reads 2"):
         GpuReport.read(tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_search_at_toy_size(tmp_path: Path) -> None:
     recalls = [row[1] for row in table.rows if row[1]]
     assert recalls[0] == recalls[1]
     assert float(recalls[0]) >= 0.95
-    assert [asked.met for asked in step.asked] == [None, None, True]
+    assert [target.met for target in step.targets] == [None, None, True]
     assert "Placement: " in result.output
 
 
@@ -238,8 +238,8 @@ def test_everything_at_toy_size(tmp_path: Path) -> None:
         assert all(len(row) == len(table.columns) for table in step.tables for row in table.rows)
         assert not any("failed" in note for note in step.notes)
     # What does not depend on the device must hold here.
-    held = [asked for step in report.steps if step.name.startswith("parity") for asked in step.asked]
+    held = [target for step in report.steps if step.name.startswith("parity") for target in step.targets]
     assert len(held) == 4
-    assert all(asked.met for asked in held)
+    assert all(target.met for target in held)
     loads = next(step for step in report.steps if step.name == "load").tables[0].rows
     assert all(row[-1].split(" of ")[0] == row[-1].split(" of ")[1] for row in loads)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from ragengine_bench.compare.tables import tables_of
+from ragengine_bench.harness.tables import tables_of
 
 from ragengine.errors import InputError
 from ragengine_bench.cli import bench

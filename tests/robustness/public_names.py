@@ -21,14 +21,15 @@ import click
 
 import ragengine
 import ragengine_export
+import ragengine_train
 from ragengine import RagEngine, errors, evaluation, replay
-from ragengine.bundle import bundle
+from ragengine.bundle import manifest as bundle
 from ragengine.cli.main import cli
-from ragengine.retrieval import index
-from ragengine.retrieval.manifest import IndexManifest
-from ragengine.runtime import sessions
+from ragengine.retrieval import manifest as index
+from ragengine.runtime import devices
 from ragengine.storage import folders
 from ragengine_export import export
+from ragengine_train import provenance
 from tests.support.paths import ROOT
 
 WORLDFACTS = ROOT / "examples" / "worldfacts"
@@ -52,10 +53,15 @@ def render() -> str:
 
 
 def _python() -> Iterator[str]:
-    for module in (ragengine, ragengine_export):
+    for module in (ragengine, ragengine_export, ragengine_train):
         for name in sorted(module.__all__):
             yield from described(f"{module.__name__}.{name}", getattr(module, name))
-    choices = {"Device": sessions.Device, "Verify": folders.Verify, "Precision": export.Precision}
+    choices = {
+        "Device": devices.Device,
+        "Verify": folders.Verify,
+        "Precision": export.Precision,
+        "ResultName": provenance.ResultName,
+    }
     yield from (f"{name}: one of {', '.join(map(repr, get_args(kind)))}" for name, kind in choices.items())
 
 
@@ -191,7 +197,7 @@ def _paths(value: Any, path: str = "") -> Iterator[str]:
 
 
 def _formats() -> Iterator[str]:
-    for module, manifest in ((bundle, bundle.BundleManifest), (index, IndexManifest)):
+    for module, manifest in ((bundle, bundle.BundleManifest), (index, index.IndexManifest)):
         oldest = getattr(module, "OLDEST_VERSION", 1)
         yield f"{module.FORMAT}: versions {oldest} to {module.FORMAT_VERSION}"
         yield from (f"    {line}" for line in _manifest_fields(manifest))

@@ -38,7 +38,7 @@ STRENGTH = 1.3  # all other matrices
 
 @dataclass(frozen=True)
 class CheckpointSpec:
-    """Everything that is random about a checkpoint, so that a failing test can say what it ran."""
+    """Everything that is random about a checkpoint, so that a failing test can print it."""
 
     seed: int
     # question encoder
@@ -85,7 +85,7 @@ class CheckpointSpec:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files of one random checkpoint, with its corpus in every form that one of the sides reads."""
+    """The files of one random checkpoint, and its corpus as ragengine and transformers read."""
 
     spec: CheckpointSpec
     source: Path  # RagTokenForGeneration.save_pretrained + RagTokenizer.save_pretrained
@@ -288,7 +288,7 @@ def _randomise(model: nn.Module, spec: CheckpointSpec, rng: torch.Generator) -> 
         elif name.endswith("token_type_ids"):
             buffer.zero_()
         elif name.endswith("embed_scale"):
-            raise AssertionError("embed_scale is a number in every transformers release that we read")
+            raise AssertionError("embed_scale is a number in every supported transformers release")
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from ragengine_bench.gpu.report import Recorder, Table, Target
 from ragengine_bench.harness.report import percentile
 from ragengine_bench.harness.runs import Workload
 from ragengine_bench.harness.tables import memory
-from ragengine_bench.peers.ragengine import Recorded, load_generator, recorded
+from ragengine_bench.peers.ragengine import StageTimes, load_generator, timed_stages
 from ragengine_bench.roofline.roofline import StepSizes, decoding_step
 from ragengine_bench.roofline.sizes import sizes_of
 
@@ -70,7 +70,9 @@ def _settings(plan: GpuPlan, models: Models) -> Iterator[tuple[HalfOrFull, bool,
         yield "fp16", True, replace(models.workload, batch=batch)
 
 
-def _measured(plan: GpuPlan, models: Models, precision: HalfOrFull, graphs: bool, load: Workload) -> Recorded:
+def _measured(
+    plan: GpuPlan, models: Models, precision: HalfOrFull, graphs: bool, load: Workload
+) -> StageTimes:
     """The steps of several searches on one model, after one that captures."""
     generator = load_generator(
         models.bundle(precision), plan.device, plan.threads, cuda_graphs=graphs, static=True
@@ -79,7 +81,7 @@ def _measured(plan: GpuPlan, models: Models, precision: HalfOrFull, graphs: bool
         arrays = given["ids"], given["mask"], given["scores"]
     options = generator.default_options.replace(**load.options)
     generator.generate(*arrays, options)
-    with recorded(STAGES) as record:
+    with timed_stages(STAGES) as record:
         for _ in range(_REPEATS[plan.size]):
             generator.generate(*arrays, options)
     generator.close()

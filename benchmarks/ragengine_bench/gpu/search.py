@@ -38,7 +38,7 @@ _TOY_COUNT, _DIMENSIONS = 4000, {"full": 768, "toy": 32}
 _QUESTIONS = {"full": 256, "toy": 64}
 _SECONDS = {"full": 2.0, "toy": 0.1}  # of each figure
 _NPROBES = (8, 16, 32, 64, 128, 256, 512)
-_WIDTH, _RECALL, _ASKERS = 64, 0.95, 8
+_WIDTH, _RECALL, _THREADS = 64, 0.95, 8
 _SAME_RECALL = 0.01
 _BLOCK = 1 << 17
 
@@ -87,7 +87,7 @@ def _measure(
     table = Table(
         f"nprobe {nprobe}, {_WIDTH} candidates re-ranked, {plan.threads} threads on the CPU",
         ["", f"recall@{RECALL_AT}", "one: q/s", "one: median", f"{BATCH}: q/s", f"{BATCH}: median",
-         f"{_ASKERS} threads: q/s"],
+         f"{_THREADS} threads: q/s"],
     )  # fmt: skip
     recorder.step.tables.append(table)
     seconds, rates, recalls = _SECONDS[plan.size], {}, {}
@@ -200,8 +200,8 @@ def _timed(
 
 
 def _threaded(ask: Callable[[FloatArray], object], questions: FloatArray, seconds: float) -> float:
-    """Questions per second when several threads ask one at a time."""
-    counts, go, until = [0] * _ASKERS, threading.Barrier(_ASKERS), [0.0]
+    """Questions per second when several threads search one question at a time."""
+    counts, go, until = [0] * _THREADS, threading.Barrier(_THREADS), [0.0]
 
     def asker(number: int) -> None:
         batches = _batches(questions[number:], 1)
@@ -212,9 +212,9 @@ def _threaded(ask: Callable[[FloatArray], object], questions: FloatArray, second
             ask(next(batches))
             counts[number] += 1
 
-    with ThreadPoolExecutor(_ASKERS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         start = time.perf_counter()
-        list(pool.map(asker, range(_ASKERS)))
+        list(pool.map(asker, range(_THREADS)))
         return sum(counts) / (time.perf_counter() - start)
 
 

@@ -20,7 +20,7 @@ _WORKER = Path(__file__).with_name("worker.py")
 
 
 class EngineError(RagEngineError):
-    """What an engine of the benchmark answered instead of a result, in one sentence."""
+    """An engine of the benchmark failed; the message is one sentence."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """ragengine, every stage timed while it does what it always does.
 
 The stages are public functions and methods; for the length of a run each is replaced by itself with a clock
-around it.  What is left of the whole (`between`) is the host's part of the search.
+around it.  What is left of the whole (`between`) is the host's part of the search and bookkeeping.
 """
 
 import time
@@ -41,7 +41,7 @@ BETWEEN = "between"
 
 
 @dataclass
-class Recorded:
+class StageTimes:
     """Seconds of every call of every stage of one run, and the sizes its roofline follows from."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Recorded:
             self.sizes.steps.append(StepSizes(documents, int((mask != 0).sum()), beams, arguments[1].length))
 
     def reply(self, seconds: float, outputs: list[Any], tokens: int) -> dict[str, Any]:
-        """What the parent makes a sample of."""
+        """The reply to the parent, which makes a sample of it."""
         stages = {name: sum(values) for name, values in self.seconds.items()}
         return {
             "seconds": seconds,
@@ -72,16 +72,16 @@ class Recorded:
 
 
 @contextmanager
-def recorded(stages: Mapping[str, tuple[Any, str]] = STAGES) -> Iterator[Recorded]:
+def timed_stages(stages: Mapping[str, tuple[Any, str]] = STAGES) -> Iterator[StageTimes]:
     """Time every stage that runs inside."""
-    record = Recorded()
+    record = StageTimes()
     with ExitStack() as stack:
         for stage, (owner, name) in stages.items():
             stack.enter_context(patch.object(owner, name, _timed(stage, getattr(owner, name), record)))
         yield record
 
 
-def _timed(stage: str, function: Callable[..., Any], record: Recorded) -> Callable[..., Any]:
+def _timed(stage: str, function: Callable[..., Any], record: StageTimes) -> Callable[..., Any]:
     def timed(*arguments: Any, **settings: Any) -> Any:
         start = time.perf_counter()
         result = function(*arguments, **settings)
@@ -127,7 +127,7 @@ class RagengineGenerator:
         ids, mask, scores = self._arrays
         size = 1 if one_by_one else len(ids)
         parts = [slice(start, start + size) for start in range(0, len(ids), size)]
-        with recorded(self._stages) as record:
+        with timed_stages(self._stages) as record:
             start = time.perf_counter()
             found = [
                 hypotheses[0].token_ids.tolist()
@@ -166,7 +166,7 @@ class RagengineRag:
     def ask(self, questions: list[str], options: dict[str, Any], one_by_one: bool = False) -> dict[str, Any]:
         """Answer questions in one batch, or one after the other."""
         chosen = self._engine.default_options.replace(**options)
-        with recorded(self._stages) as record:
+        with timed_stages(self._stages) as record:
             start = time.perf_counter()
             if one_by_one:
                 answers = [self._engine.generate(question, options=chosen) for question in questions]

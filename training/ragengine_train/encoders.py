@@ -91,7 +91,7 @@ def encode(
 
 @dataclass(frozen=True)
 class Item:
-    """A positive passage with its hard negatives, and (question, passage) pairs that ask for them."""
+    """A positive passage with its hard negatives, and the (question, passage) pairs of their questions."""
 
     passages: list[int]
     questions: list[tuple[int, int]]
@@ -184,24 +184,24 @@ class BatchMaker:
             {row for item in items for row in item.passages}, key=lambda row: (len(self.passages[row]), row)
         )
         place = {row: number for number, row in enumerate(rows)}
-        asked = list(dict.fromkeys(pair for item in items for pair in item.questions))
+        pairs = list(dict.fromkeys(pair for item in items for pair in item.questions))
         middle = (len(rows) + 1) // 2
-        labels = torch.tensor([place[row] for _, row in asked])
+        labels = torch.tensor([place[row] for _, row in pairs])
         return {
-            "questions": encoder_inputs([self.questions[question] for question, _ in asked], self.pads[0]),
+            "questions": encoder_inputs([self.questions[question] for question, _ in pairs], self.pads[0]),
             "passages": [
                 encoder_inputs([self.passages[row] for row in part], self.pads[1])
                 for part in (rows[:middle], rows[middle:])
                 if part
             ],
             "labels": labels,
-            "copies": self._copies([question for question, _ in asked], rows, labels),
+            "copies": self._copies([question for question, _ in pairs], rows, labels),
         }
 
-    def _copies(self, asked: list[int], rows: list[int], labels: torch.Tensor) -> torch.Tensor:
+    def _copies(self, questions: list[int], rows: list[int], labels: torch.Tensor) -> torch.Tensor:
         """bool [Q, P]: the passages that answer a question as its positive does, without the positive."""
         originals = [self.copy_of[row] for row in rows]
-        right = [self.right[self.examples[question].question] for question in asked]
+        right = [self.right[self.examples[question].question] for question in questions]
         copies = torch.tensor([[original in own for original in originals] for own in right])
         return copies.scatter_(1, labels[:, None], False)
 
@@ -240,10 +240,10 @@ def train_encoders(
     )
 
     def vectors(encoder: BiEncoder, step: int) -> tuple[FloatArray, FloatArray]:
-        asked = [questions[index] for index in one_question_each(items.asking, step, config.seed)]
+        chosen = [questions[index] for index in one_question_each(items.asking, step, config.seed)]
         return (
             encode(encoder.passages, passages[: corpus.indexed], pads[1], bf16=arguments.bf16),
-            encode(encoder.question_encoder, asked, pads[0], bf16=arguments.bf16),
+            encode(encoder.question_encoder, chosen, pads[0], bf16=arguments.bf16),
         )
 
     collate = BatchMaker(corpus, examples, questions, passages, pads)

@@ -73,8 +73,8 @@ def test_items_follow_the_mined_negatives(tmp_path: Path, corpus: TrainingPassag
     assert NegativeTables(tmp_path / "tables", [0, 2]).at(3) == {0: [3]}
 
 
-def test_groups_that_are_not_named_are_not_asked(tmp_path: Path, corpus: TrainingPassages) -> None:
-    """A passage whose lines are of several groups is drawn for a group, and asked its questions."""
+def test_only_named_groups_are_drawn(tmp_path: Path, corpus: TrainingPassages) -> None:
+    """A passage with examples of several groups is drawn for one group, with the questions of that group."""
     groups = ("left out", "one", "two")
     examples = examples_of(tmp_path, corpus, *({"passage_id": "a", "group": group} for group in groups))
     named = [example for example in examples if example.group in ("one", "two")]
@@ -82,7 +82,7 @@ def test_groups_that_are_not_named_are_not_asked(tmp_path: Path, corpus: Trainin
     config = EncodersConfig(sample={"one": 0.9, "two": 0.1}, questions_per_passage=2)
     items = PassageItems(named, config, tables, total=200, a_step=1, seed=3)
     assert all(item.passages == [0] and len(item.questions) == 1 for item in items)
-    asked = Counter(named[item.questions[0][0]].group for item in items)
-    assert 160 < asked["one"] < 195
+    drawn = Counter(named[item.questions[0][0]].group for item in items)
+    assert 160 < drawn["one"] < 195
     with pytest.raises(OptionsError, match="sample names the groups three, which no line has"):
         check_groups([example.group for example in examples], {"three": 1.0})

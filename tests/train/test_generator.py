@@ -70,13 +70,13 @@ def test_what_the_generator_does_by_itself_is_not_measured(world: Path, unbroken
     config = read_config(world / "run.toml")
     generator = load_generator(str(world / "run/generator"), config.model)
     generator.generation_config.update(forced_bos_token_id=3, num_beams=4, no_repeat_ngram_size=1)
-    asked = sampled(
+    sample = sampled(
         read_examples([str(config.data.dev)], TrainingPassages.read(config.data.passages)), config
     )
     tokenizers = load_tokenizer(config.model.question_encoder), load_tokenizer(config.model.generator)
     prompts = gold_prompts(
-        asked, TrainingPassages.read(config.data.passages), *tokenizers, config.model, None
+        sample, TrainingPassages.read(config.data.passages), *tokenizers, config.model, None
     )
-    exact = gold_exact_match(generator, tokenizers[1], prompts, asked, config.model.max_answer_length)
+    exact = gold_exact_match(generator, tokenizers[1], prompts, sample, config.model.max_answer_length)
     assert exact == unbroken.dev["generator"]["exact_match_gold_passage"]
     assert generator.generation_config.num_beams == 4

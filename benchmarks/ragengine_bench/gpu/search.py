@@ -65,8 +65,10 @@ def search(plan: GpuPlan, recorder: Recorder) -> None:
     sides = {name: VectorIndex(faiss_index, vectors, max_norm, settings) for name in ("CPU", "GPU")}
     worker = SearchWorker(device_search, most_selected=MOST_SELECTED)
     sides["GPU"].search_with(worker)
-    cpu_search: CandidateSearch = lambda asked, width, lists: faiss_index.search(asked, width)  # noqa: E731
-    candidates = {"CPU": cpu_search, "GPU": lambda asked, width, lists: device_search(asked, width, nprobe)}
+    candidates: dict[str, CandidateSearch] = {
+        "CPU": lambda queries, width, lists: faiss_index.search(queries, width),
+        "GPU": lambda queries, width, lists: device_search(queries, width, nprobe),
+    }
     try:
         _measure(plan, recorder, sides, candidates, test, questions)
     finally:
@@ -96,8 +98,8 @@ def _measure(
             plan.say(f"searching on the {side}")
             recalls[side] = test.measure(index)
             for what, ask in {
-                "FAISS alone": lambda asked, side=side: candidates[side](asked, _WIDTH, None),
-                "with re-ranking": lambda asked, index=index: index.search(asked, RECALL_AT),
+                "FAISS alone": lambda queries, side=side: candidates[side](queries, _WIDTH, None),
+                "with re-ranking": lambda queries, index=index: index.search(queries, RECALL_AT),
             }.items():
                 whole = what != "FAISS alone"
                 one, many = (_timed(ask, questions, batch, seconds) for batch in (1, BATCH))
@@ -166,7 +168,7 @@ def _device_search(plan: GpuPlan, recorder: Recorder, faiss_index: Any) -> Candi
     if plan.device == "cuda":
         raise DeviceError(f"device is cuda, but the index is searched on the {placement}.")
     recorder.step.notes.append("Both sides are the CPU here; the GPU's goes through its worker all the same.")
-    return lambda asked, width, lists: faiss_index.search(asked, width)
+    return lambda queries, width, lists: faiss_index.search(queries, width)
 
 
 def _enough_lists(
@@ -192,9 +194,9 @@ def _timed(
     found: list[float] = []
     until = time.perf_counter() + seconds
     while not found or time.perf_counter() < until:
-        asked = next(batches)
+        queries = next(batches)
         start = time.perf_counter()
-        ask(asked)
+        ask(queries)
         found.append(time.perf_counter() - start)
     return found
 

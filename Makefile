@@ -43,7 +43,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test  ## this machine: stages, floors, and the other engines that are installed; minutes
+bench: $(VENV)/.test  ## this machine: stages, rooflines, and the other engines that are installed; minutes
 	$(BIN)/ragengine bench --shape worldfacts --precision fp32 --precision int8 --batch \
 		--sweep documents --sweep beams \
 		--bundle examples/worldfacts/bundle --index examples/worldfacts/index \

@@ -15,6 +15,7 @@ from ragengine.errors import CancelledError, DeadlineError, InputError
 from ragengine.generation.decoders.base import EncodedDocuments
 from ragengine.generation.model import GeneratorModel
 from ragengine_bench.parity.pairs import Pair
+from tests.support.ids import stable_repr
 
 LONG: dict[str, Any] = {"max_length": 60, "min_length": 59, "num_beams": 3}
 Call = Callable[..., Any]
@@ -73,7 +74,7 @@ def test_every_call_ends_at_its_deadline_and_at_a_wish(pair: Pair, question: str
     [{"deadline": 0}, {"deadline": -1}, {"deadline": float("nan")}, {"deadline": float("inf")},
      {"deadline": True}, {"deadline": "1"}, {"cancel": 1}, {"cancel": "yes"},
      {"deadline": Stop(), "cancel": threading.Event()}],
-    ids=str,
+    ids=stable_repr,
 )  # fmt: skip
 def test_what_is_neither_is_refused(pair: Pair, question: str, name: str, stop: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"^(deadline|cancel) is .*"):

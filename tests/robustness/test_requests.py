@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ragengine import Answer, Document
 from ragengine.errors import InputError, MemoryLimitError, OptionsError, RagEngineError
 from ragengine_bench.parity.pairs import Pair
+from tests.support.ids import stable_repr
 
 ODD = {
     "empty": "",
@@ -92,7 +93,7 @@ def test_half_a_surrogate_pair_is_no_text(pair: Pair, text: str) -> None:
             call()
 
 
-@pytest.mark.parametrize("question", NOT_QUESTIONS, ids=repr)
+@pytest.mark.parametrize("question", NOT_QUESTIONS, ids=stable_repr)
 def test_what_is_no_question_is_named(pair: Pair, question: Any) -> None:
     with pytest.raises(InputError, match=r"^(A question|Question \d) is \w+; it must be a str"):
         pair.engine.generate(question)
@@ -246,7 +247,7 @@ def test_odd_documents_are_read(pair: Pair) -> None:
     assert_sound(answer)
 
 
-@pytest.mark.parametrize("score", [math.nan, math.inf, "a", [], object(), 1 + 2j], ids=repr)
+@pytest.mark.parametrize("score", [math.nan, math.inf, "a", [], object(), 1 + 2j], ids=stable_repr)
 def test_wrong_scores_are_named(pair: Pair, score: Any) -> None:
     documents = [Document("t", "text", score=score), Document("t", "text", score=1.0)]
     with pytest.raises(InputError, match="score"):

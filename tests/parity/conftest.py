@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from ragengine_bench.parity.pairs import Pair, build_pair
 from tests.support.tally import MOST_TIES, PROPERTY, Tally
 
 SEEDS = range(44)
+_NO_PARAMETERS = SimpleNamespace(params={})
 _TALLIES = {kind: Tally(kind) for kind in ("token", "sequence")}
 
 
@@ -31,6 +33,15 @@ def _quiet_and_single_threaded() -> Iterator[None]:
     logging.disable_progress_bar()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker of pytest-xdist run all tests of a checkpoint, whatever their file."""
+    for item in items:
+        seed = getattr(item, "callspec", _NO_PARAMETERS).params.get("parity_pair")
+        if seed is not None:
+            item.add_marker(pytest.mark.xdist_group(f"parity-{seed}"))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

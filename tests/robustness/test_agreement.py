@@ -24,9 +24,9 @@ from ragengine.retrieval.index import PassageIndex
 from ragengine_bench.checkpoints.rag_checkpoint import write_checkpoint
 from ragengine_export import export_checkpoint
 from tests.robustness.forgery import Change, field, tokenizer
-from tests.robustness.golden import GOLDEN
 from tests.robustness.golden.make import SPEC
 from tests.support.bundles import rewrite_manifest
+from tests.support.paths import GOLDEN
 
 FAULTS_BEFORE_THE_REST = 20
 

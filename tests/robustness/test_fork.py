@@ -18,9 +18,8 @@ from ragengine import Generator, RagEngine, Retriever
 from ragengine.errors import ProcessError
 from ragengine.retrieval.index import PassageIndex
 from tests.robustness import forking
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, WORLDFACTS
 
-WORLDFACTS = ROOT / "examples" / "worldfacts"
 FOLDERS = WORLDFACTS / "bundle", WORLDFACTS / "index"
 ENDED = 3
 """The exit status that a child asks for: it came to its end."""

@@ -19,8 +19,9 @@ from ragengine.errors import BundleError, IndexFolderError
 from ragengine.retrieval import index
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
-from tests.robustness.golden import ANSWERS, GOLDEN
+from tests.robustness.golden import ANSWERS
 from tests.support.bundles import rewrite_manifest
+from tests.support.paths import GOLDEN
 
 RECORDS: list[dict[str, Any]] = json.loads(ANSWERS.read_text("utf-8"))
 PAIRS: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)

@@ -15,8 +15,8 @@ from ragengine.errors import IndexFolderError
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
 from tests.robustness.forgery import Change, field
-from tests.robustness.golden import GOLDEN
 from tests.support.bundles import rewrite_manifest
+from tests.support.paths import GOLDEN
 
 
 @pytest.fixture

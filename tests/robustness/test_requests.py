@@ -1,4 +1,4 @@
-"""Whatever is asked gets the stated result or one clear sentence (docs/requests.md)."""
+"""Whatever is asked gets the stated result or one clear sentence (the documentation's page on requests)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from ragengine import Answer, Document
 from ragengine.errors import InputError, MemoryLimitError, OptionsError, RagEngineError
 from ragengine_bench.parity.pairs import Pair
+from tests.support.commands import COMMAND
 from tests.support.ids import stable_repr
 
 ODD = {
@@ -296,17 +296,14 @@ def test_wrong_allowed_tokens_are_one_sentence(pair: Pair, allowed: Any) -> None
 # --- the command --------------------------------------------------------------------------------------
 
 
-COMMAND = [sys.executable, "-c", "from ragengine.cli.main import main; main()"]
-
-
-def _ask(pair: Pair, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
+def run_ask(pair: Pair, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
     program = [*COMMAND, "ask", str(pair.bundle), str(pair.engine.retriever.index.path), "--device", "cpu"]
     return subprocess.run([*program, *arguments], capture_output=True, check=False, **settings)
 
 
 def test_the_command_in_a_plain_locale_prints_utf8(pair: Pair) -> None:
     environment = {**os.environ, "LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii"}
-    run = _ask(pair, "--json", "Где? 👩‍👧", env=environment, stdin=subprocess.DEVNULL)
+    run = run_ask(pair, "--json", "Где? 👩‍👧", env=environment, stdin=subprocess.DEVNULL)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout.decode("utf-8"))["question"] == "Где? 👩‍👧"
 
@@ -322,7 +319,7 @@ def test_a_reader_that_goes_away_is_no_traceback(pair: Pair) -> None:
 
 
 def test_a_deadline_of_the_command(pair: Pair) -> None:
-    run = _ask(pair, "--deadline", "0.000001", "who?")
+    run = run_ask(pair, "--deadline", "0.000001", "who?")
     assert run.returncode == 1
     assert run.stderr.decode().startswith("ragengine: The deadline of 1e-06 s passed")
 

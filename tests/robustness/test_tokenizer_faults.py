@@ -11,8 +11,8 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.errors import BundleError
 from ragengine.tokenization import Tokenizer
 from tests.robustness.forgery import field, tokenizer
-from tests.robustness.golden import GOLDEN
 from tests.support.bundles import rewrite_manifest
+from tests.support.paths import GOLDEN
 
 WORDS = "question_encoder/tokenizer.json"
 

@@ -15,6 +15,7 @@ from ragengine.indexing.build import build_index
 from ragengine.indexing.update import delete_passages
 from tests.robustness.endings import can_mount, run_endings
 from tests.robustness.writers import content, leftovers
+from tests.support.commands import COMMAND
 
 
 @pytest.fixture
@@ -116,13 +117,7 @@ def test_planted_link_does_not_cost_the_folder_it_points_to(scene: Path, tmp_pat
 
 def test_writers_at_once_never_mix(scene: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
-    command: list[object] = [
-        sys.executable,
-        "-c",
-        "from ragengine.cli.main import main; main()",
-        "index",
-        "build",
-    ]
+    command: list[object] = [*COMMAND, "index", "build"]
     command += [scene / "few.jsonl", index, "--bundle", scene / "old" / "export"]
     command += ["--embeddings", scene / "few.npy", "--threads", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -27,7 +27,8 @@ from ragengine.retrieval import index
 from ragengine_bench.checkpoints.corpus import random_questions
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
 from ragengine_export import export_checkpoint
-from tests.robustness.golden import ANSWERS, GOLDEN
+from tests.robustness.golden import ANSWERS
+from tests.support.paths import GOLDEN
 
 # As small as a RAG model can be: most of what is left are the two tokenizers and the graphs.
 SPEC = random_spec(

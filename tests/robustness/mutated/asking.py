@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from ragengine import RagEngine
-from tests.robustness.golden import GOLDEN
+from tests.support.paths import GOLDEN
 
 QUESTIONS = ["who wrote it ?", "where is the capital of iceland ?"]
 

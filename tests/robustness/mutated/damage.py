@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from tests.support.bundles import rewrite_manifest
+
 Damage: TypeAlias = tuple[str, Callable[[bytes], bytes]]
 """A name, and the bytes that take the place of a file's."""
 
@@ -26,6 +28,27 @@ def linked_copy(folder: Path, target: Path) -> Path:
     """A copy of a folder that takes no time: its files are other names of the same ones."""
     shutil.copytree(folder, target, copy_function=os.link)
     return target
+
+
+def damaged_copy(folder: Path, name: str, damage: Callable[[bytes], bytes], target: Path) -> Path:
+    """A linked copy of a folder with the file ``name`` damaged."""
+    copy = linked_copy(folder, target)
+    replace(copy / name, damage((folder / name).read_bytes()))
+    return copy
+
+
+def check_damaged(
+    whole: Path, name: str, damage: Callable[[bytes], bytes], check: Callable[[Path], object], folder: Path
+) -> None:
+    """Damage a file of a copy, give the manifest its new hash, and ``check`` the copy."""
+    copy = damaged_copy(whole, name, damage, folder / "damaged")
+    rewrite_manifest(copy)
+    check(copy)
+
+
+def instead(content: bytes, _: bytes) -> bytes:
+    """A damage: ``content`` takes the place of the file's."""
+    return content
 
 
 def truncations(size: int) -> Iterator[Damage]:

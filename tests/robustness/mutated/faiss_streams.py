@@ -13,7 +13,7 @@ import numpy as np
 
 from ragengine.retrieval.manifest import FAISS_FILE
 from tests.robustness.children import Case
-from tests.robustness.mutated.damage import WORDS, Damage, flips, linked_copy, replace, spread, words
+from tests.robustness.mutated.damage import WORDS, Damage, check_damaged, flips, linked_copy, spread, words
 from tests.robustness.mutated.indexes import SERVED, N, check_answers, write_index
 from tests.support.bundles import rewrite_manifest
 
@@ -34,10 +34,14 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
     yield from _forged_lists(base)
     for name in SERVED:
         folder = base / name
-        yield Case(f"{name}: as it was written", partial(_ask, folder, bytes), "answered")
+        yield Case(
+            f"{name}: as it was written",
+            partial(check_damaged, folder, FAISS_FILE, bytes, check_answers),
+            "answered",
+        )
         damages = list(stream_damages((folder / FAISS_FILE).stat().st_size))
         for what, damage in random.Random(name).sample(damages, _SAMPLED_MANY if exhaustive else _SAMPLED):
-            yield Case(f"{name}: {what}", partial(_ask, folder, damage))
+            yield Case(f"{name}: {what}", partial(check_damaged, folder, FAISS_FILE, damage, check_answers))
 
 
 def _forged_lists(base: Path) -> Iterator[Case]:
@@ -102,10 +106,3 @@ def stream_damages(size: int) -> Iterator[Damage]:
     yield from flips(spread(size, 200, header=_HEADER), seed=size)
     yield from words(places, 4, (*WORDS, *_WRONG_FLOATS))
     yield from words(places, 8)
-
-
-def _ask(whole: Path, damage: Callable[[bytes], bytes], folder: Path) -> None:
-    index = linked_copy(whole, folder / "index")
-    replace(index / FAISS_FILE, damage((whole / FAISS_FILE).read_bytes()))
-    rewrite_manifest(index)
-    check_answers(index)

@@ -15,7 +15,7 @@ from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import FAISS_FILE, PASSAGES_FILE, VECTORS_FILE
 from ragengine.retrieval.passage_store import write_passages
 from ragengine.storage.folders import MANIFEST, write_manifest
-from tests.robustness.golden import GOLDEN
+from tests.support.paths import GOLDEN
 
 N, E = 60, 16
 """Passages, and components of a vector."""

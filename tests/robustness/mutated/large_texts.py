@@ -54,10 +54,10 @@ def prepare(base: Path) -> None:
 def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
     for name, read in READERS.items():
         for what, content in CONTENTS.items():
-            yield Case(f"{name} of {what}", partial(_read, name, read, content), memory=_MOST_MEMORY)
+            yield Case(f"{name} of {what}", partial(_read_file, name, read, content), memory=_MOST_MEMORY)
 
 
-def _read(
+def _read_file(
     name: str, read: Callable[[Path], Iterable[object]], content: Callable[[], bytes], folder: Path
 ) -> None:
     (folder / name).write_bytes(content())

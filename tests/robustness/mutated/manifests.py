@@ -16,9 +16,9 @@ from typing import Any, Final, TypeAlias
 
 from ragengine.storage.folders import MANIFEST
 from tests.robustness.children import Case
-from tests.robustness.golden import GOLDEN
 from tests.robustness.mutated.asking import check_engine
 from tests.robustness.mutated.damage import linked_copy, replace
+from tests.support.paths import GOLDEN
 
 Place: TypeAlias = tuple[str | int, ...]
 """The names and numbers that lead to a field."""

@@ -1,4 +1,4 @@
-"""The wire-format reader of ONNX graphs, and what is said of their external data."""
+"""Fuzz the wire-format reader of ONNX graphs and the checks of their external data."""
 
 import atheris
 
@@ -13,7 +13,7 @@ from tests.fuzz.fuzzing import fuzz
 
 
 def read_graph_file(folder: Path, data: bytes) -> None:
-    """Faults are returned, never raised."""
+    """Errors are returned, never raised."""
     path = folder / "graph.onnx"
     path.write_bytes(data)
     faults: list[str] = []

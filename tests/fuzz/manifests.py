@@ -1,4 +1,4 @@
-"""The manifests of bundles and indexes, and the files that they list."""
+"""Fuzz the manifests of bundles and indexes, and the files that they list."""
 
 import atheris
 

@@ -1,4 +1,4 @@
-"""Passage files of every kind, questions and records."""
+"""Fuzz passage files of every kind, questions and records."""
 
 import atheris
 

@@ -45,7 +45,16 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=True)
     constraints = ["--constraint", str(ROOT / "constraints.txt")]
-    run(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *constraints, f"{wheel}[cpu]")
+    run(
+        str(folder / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-compile",
+        *constraints,
+        f"{wheel}[cpu]",
+    )
     return folder / "bin"
 
 

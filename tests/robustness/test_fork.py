@@ -1,4 +1,4 @@
-"""One process loads and uses; a fork is refused with words, and neither hangs nor breaks its parent."""
+"""Only the process that loaded an engine may use it; its forks get an error and do no harm."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ from tests.support.paths import ROOT, WORLDFACTS
 
 FOLDERS = WORLDFACTS / "bundle", WORLDFACTS / "index"
 ENDED = 3
-"""The exit status that a child asks for: it came to its end."""
+"""The exit status of a child that ended normally."""
 CHILDREN = {
     "nothing": "ended",
     "close": "closed",
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks h
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
-    """What a process and its forks report (forking.py)."""
+    """The report of a process and its forks (forking.py)."""
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.robustness.forking", *map(str, FOLDERS)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=150)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,7 +1,7 @@
-"""What an earlier version has written opens, and gives the answers that it gave then.
+"""Folders of earlier versions open and give the answers that were recorded with them.
 
 ``golden/`` holds one bundle and one index of each format version, written by the version that wrote that
-format (``golden/make.py``), and what it answered.  They are never written again.
+format (``golden/make.py``), and its answers.  They are never written again.
 """
 
 import json
@@ -27,7 +27,7 @@ RECORDS: list[dict[str, Any]] = json.loads(ANSWERS.read_text("utf-8"))
 PAIRS: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
 for _record in RECORDS:
     PAIRS[_record["bundle"], _record["index"]].append(_record)
-MOST_BYTES = 700_000  # golden files are in the repository for good
+MOST_BYTES = 700_000  # golden files stay in the repository for ever
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" ".join)
@@ -48,7 +48,7 @@ def test_a_golden_pair_gives_the_recorded_answers(pair: tuple[str, str]) -> None
 
 
 def test_a_golden_passage_encoder_gives_the_recorded_vector() -> None:
-    """Its graph is beside the question encoder's, and most of its weights are in that one's file."""
+    """Its graph is beside the question encoder's, and shares most of its weights."""
     opened = Bundle.open(GOLDEN / "bundle_v4")
     assert opened.manifest.passage_encoder is not None
     encoder = TextEncoder.load(opened, opened.manifest.passage_encoder, device="cpu", threads=1)
@@ -58,7 +58,7 @@ def test_a_golden_passage_encoder_gives_the_recorded_vector() -> None:
 
 
 def test_every_version_that_should_open_is_there() -> None:
-    """A version that is no longer written cannot be made later: this fails in the commit that forgets it."""
+    """An old version cannot be written later: the commit that raises the version has to add its folder."""
     bundles = {f"bundle_v{n}" for n in range(bundle.OLDEST_VERSION, bundle.FORMAT_VERSION)}
     indexes = {f"index_v{n}" for n in range(1, index.FORMAT_VERSION + 1)}
     there = {path.name for path in GOLDEN.iterdir() if path.is_dir() and "_v" in path.name}

@@ -1,4 +1,4 @@
-"""Every option with every kind of wrong value: one sentence that names it, before anything is computed."""
+"""Every option with every kind of wrong value: an error that names it, before anything is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is asked gets the stated result or one clear sentence (the documentation's page on requests)."""
+"""Any request gets the documented result or one clear sentence (the page on requests)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ HALF_PAIRS = ["\ud800", "a\udfffb", "\udc00\ud800"]
 
 
 def outcome(call: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
-    """What a call returns, or the error of ours that it raises; any other exception comes out."""
+    """The result of a call, or our own error; any other exception propagates."""
     try:
         return call(*arguments, **settings)
     except RagEngineError as error:
@@ -49,7 +49,7 @@ def outcome(call: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
 
 
 def assert_sound(answer: Answer) -> None:
-    """Finite numbers, distributions that sum to one, and JSON that every reader takes."""
+    """Check for finite numbers, distributions that sum to one, and valid JSON."""
     assert math.isfinite(answer.score)
     assert answer.log_prob <= 1e-3
     assert np.isfinite(answer.token_log_probs).all()
@@ -73,7 +73,7 @@ def test_odd_questions_are_answered(pair: Pair, name: str) -> None:
 @settings(max_examples=40)
 @example("\x00")
 def test_any_text_is_answered(pair: Pair, text: str) -> None:
-    """Everything that is Unicode; Hypothesis makes no half surrogate pairs."""
+    """Any Unicode text; Hypothesis makes no lone surrogates."""
     assert_sound(pair.engine.generate(text))
 
 
@@ -107,7 +107,7 @@ def test_the_wrong_one_of_a_list_is_named(pair: Pair) -> None:
 def test_lists_of_any_length(pair: Pair) -> None:
     assert pair.engine.generate([]) == []
     asked = pair.questions(31, 6)
-    many = pair.engine.generate(asked * 60)  # more than are encoded together
+    many = pair.engine.generate(asked * 60)  # more than one encoder batch
     alone = [pair.engine.generate(question) for question in asked]
     for place, answer in enumerate(many):
         assert answer.texts == alone[place % 6].texts

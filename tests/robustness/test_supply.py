@@ -1,4 +1,4 @@
-"""Supply: what our source never does, what the engine imports, and that nothing undeclared is needed."""
+"""Supply chain: what our source never does, and that no package imports an undeclared dependency."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ EXTRAS = {
     "ragengine_train": {"cpu", "export", "plot", "train"},
     "ragengine_bench": {"cpu", "export", "plot", "peers"},
 }
-ONLY_INSIDE = {"ragengine": {"pyarrow"}}  # of the extra export: read where it is installed (datasets folders)
+ONLY_INSIDE = {"ragengine": {"pyarrow"}}  # of the extra export, for datasets folders
 PROMISES = [ROOT / "SECURITY.md", *(ROOT / "docs").rglob("versioning.md")]
 PEERS = {"ragengine_bench": {"optimum", "onnx"}}
 

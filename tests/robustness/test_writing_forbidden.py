@@ -1,4 +1,4 @@
-"""Targets that cannot or must not be written: one sentence, before hours are spent, nothing is changed."""
+"""Targets that cannot or must not be written: an early error in one sentence, and nothing is changed."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ from tests.support.commands import COMMAND
 
 @pytest.fixture
 def public(scene: Path) -> Iterator[Path]:
-    """A copy of the scene that another user can read, which pytest's folders are not for root's tests."""
+    """A copy of the scene that another user can read; folders that pytest makes for root are private."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(scene, folder / "scene")
@@ -134,7 +134,7 @@ def test_writers_at_once_never_mix(scene: Path, tmp_path: Path) -> None:
 
 
 def test_inputs_that_are_the_target_are_refused_or_whole(scene: Path, tmp_path: Path) -> None:
-    """Passages inside of the index they would replace are kept; an index may take its own place."""
+    """Passages inside the index that they would replace are kept; an index may replace itself."""
     index = tmp_path / "index"
     build(scene, index)
     shutil.copy(scene / "few.jsonl", index)

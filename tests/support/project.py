@@ -1,4 +1,4 @@
-"""What pyproject.toml says."""
+"""The content of pyproject.toml."""
 
 import tomllib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``.npy`` files whose header says anything: numpy reads it as a Python literal."""
+"""``.npy`` files with arbitrary headers, which numpy reads as a Python literal."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _HEADERS = {
     "a number of Python 2": "{'descr': '<f2', 'fortran_order': False, 'shape': (60L, 16L), }",
     "a tab at a line's begin": "\n\t \n  {'descr': '<f2'\n}",
 }
-_FINE = ("Fortran's order",)  # the same numbers as other vectors: verify() may see that
+_FINE = ("Fortran's order",)  # the same numbers as other vectors; only verify() can notice
 _SAMPLED, _SAMPLED_MANY = 60, 3000
 """Bits of each file in the default and in the exhaustive run."""
 
@@ -123,7 +123,7 @@ def _header() -> str:
 
 
 def _npy(header: str, data: bytes, version: tuple[int, int], length: int | None = None) -> bytes:
-    """A file of numpy's format whose header is any text; ``length`` is what it says of the header's."""
+    """An ``.npy`` file with any text as its header; ``length`` is the stated length of the header."""
     text = header.encode("utf-8" if version == (3, 0) else "latin-1")
     width = 2 if version == (1, 0) else 4
     padding = -(8 + width + len(text) + 1) % 64

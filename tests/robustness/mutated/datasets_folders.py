@@ -1,4 +1,4 @@
-"""Folders of ``datasets.Dataset.save_to_disk`` that are damaged: pyarrow takes much of a file on trust."""
+"""Damaged folders of ``datasets.Dataset.save_to_disk``: pyarrow trusts much of a file."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _read_table(columns: Callable[[], dict[str, Any]], folder: Path) -> None:
 
 
 def _read_all(dataset: Path) -> None:
-    """Read all that an index is built from; everything is text, or a number."""
+    """Read everything that an index is built from; all of it is text or numbers."""
     passages = list(read_dataset_passages(dataset))
     assert len(passages) == count_rows(dataset)
     for passage in passages:

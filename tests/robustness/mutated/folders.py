@@ -1,7 +1,7 @@
-"""Every file of a bundle and of an index, cut, extended, changed by a bit, or replaced by something else.
+"""Every file of a bundle and of an index: cut, extended, with a flipped bit, or replaced.
 
-With ``verify="sha256"`` the file is named before any library sees it.  With the manifest made right again,
-onnxruntime, tokenizers, SQLite, numpy and FAISS read what is left of it.
+With ``verify="sha256"`` the error names the file before any library reads it.  If the manifest has the new
+hash, onnxruntime, tokenizers, SQLite, numpy and FAISS read the file.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
 
 
 def _unlike_the_hash(folder: Path, name: str, open_folder: Callable[..., object]) -> Iterator[Case]:
-    """Damages that the hash shows, and files that are none."""
+    """Damage that the hash reveals, and files that are not plain files."""
     size = (folder / name).stat().st_size
     damages = [*truncations(size), *extensions()]
     if name == MANIFEST:
-        damages = list(truncations(size - 1))  # its last byte ends a line, and white space may follow
+        damages = list(truncations(size - 1))  # without its final line feed it is valid, too
     else:
         damages += flips(spread(size, _FLIPS, header=16), seed=size)
     for what, damage in damages:
@@ -87,7 +87,7 @@ def _behind_a_right_hash(
 
 
 def _with_noise(seed: int, content: bytes) -> bytes:
-    """A hundred bytes somewhere are others."""
+    """Replace a hundred bytes at a random place."""
     drawn = random.Random(seed)
     place = drawn.randrange(len(content))
     return (content[:place] + drawn.randbytes(100) + content[place + 100 :])[: len(content)]

@@ -1,6 +1,6 @@
-"""Graphs that somebody forged, behind right hashes: external data, other graphs, nodes changed one by one.
+"""Forged graphs with matching hashes: external data, exchanged graphs, nodes changed one by one.
 
-What the bundle's check lets pass, onnxruntime opens and runs.
+onnxruntime opens and runs what the bundle's checks accept.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
         for key, number in itertools.product(("offset", "length"), NUMBERS):
             run = _check_forged(bundle, name, partial(_edited, partial(_external, key, str(number))))
             yield Case(f"{name}: weights of {key} {number}", run, "refused", mentions=name)
-        # overlapping weights are right ones, to every reader of ONNX
+        # ONNX allows overlapping weights
         yield Case(
             f"{name}: weights over each other", _check_forged(bundle, name, partial(_edited, _overlap))
         )
@@ -79,7 +79,7 @@ def _check_forged(bundle: Path, name: str, forge: Callable[[bytes], bytes]) -> C
 
 
 def _node_edits(path: Path) -> Iterator[tuple[str, Edit]]:
-    """Every node without one of its parts, or with another; every small constant with other numbers."""
+    """Every node with one part removed or changed; every small constant with other numbers."""
     graph = onnx.load(str(path), load_external_data=False).graph
     operators = sorted({node.op_type for node in graph.node})
     drawn = random.Random(path.name)

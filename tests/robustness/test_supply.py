@@ -25,7 +25,8 @@ EXTRAS = {
     "ragengine_train": {"cpu", "export", "plot", "train"},
     "ragengine_bench": {"cpu", "export", "plot", "peers"},
 }
-ONLY_INSIDE = {"ragengine": {"pyarrow"}}  # of the extra export, for datasets folders
+# Of the extra export: `datasets` folders are read where it is installed, and a script writes a graph with it.
+ONLY_INSIDE = {"ragengine": {"pyarrow", "onnx_ir"}}
 PROMISES = [ROOT / "SECURITY.md", *(ROOT / "docs").rglob("versioning.md")]
 PEERS = {"ragengine_bench": {"optimum", "onnx"}}
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from ragengine import RagEngine
-from ragengine.bundle import manifest as bundle_manifest
+from ragengine.bundle import manifest as bundle_format
 from ragengine.bundle.bundle import Bundle
 from ragengine.errors import BundleError, IndexFolderError
-from ragengine.retrieval import manifest as index_manifest
+from ragengine.retrieval import manifest as index_format
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
 from tests.robustness.golden import ANSWERS
@@ -59,8 +59,8 @@ def test_a_golden_passage_encoder_gives_the_recorded_vector() -> None:
 
 def test_every_version_that_should_open_is_there() -> None:
     """An old version cannot be written later: the commit that raises the version has to add its folder."""
-    bundles = {f"bundle_v{n}" for n in range(bundle_manifest.OLDEST_VERSION, bundle_manifest.FORMAT_VERSION)}
-    indexes = {f"index_v{n}" for n in range(1, index_manifest.FORMAT_VERSION + 1)}
+    bundles = {f"bundle_v{n}" for n in range(bundle_format.OLDEST_VERSION, bundle_format.FORMAT_VERSION)}
+    indexes = {f"index_v{n}" for n in range(1, index_format.FORMAT_VERSION + 1)}
     there = {path.name for path in GOLDEN.iterdir() if path.is_dir() and "_v" in path.name}
     assert bundles | indexes <= there
     assert there == {name for pair in PAIRS for name in pair}
@@ -74,8 +74,8 @@ def test_a_newer_version_is_refused_with_both_numbers(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "bundle_v2", tmp_path / "bundle")
     shutil.copytree(GOLDEN / "index_v1", tmp_path / "index")
     bundles, indexes, reads = (
-        bundle_manifest.FORMAT_VERSION,
-        index_manifest.FORMAT_VERSION,
+        bundle_format.FORMAT_VERSION,
+        index_format.FORMAT_VERSION,
         "this ragengine reads up to",
     )
     rewrite_manifest(tmp_path / "bundle", format_version=bundles + 1)
@@ -88,7 +88,8 @@ def test_a_newer_version_is_refused_with_both_numbers(tmp_path: Path) -> None:
 
 def test_a_version_before_the_oldest_is_refused_with_all_numbers(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "bundle_v2", tmp_path / "bundle")
-    rewrite_manifest(tmp_path / "bundle", format_version=bundle_manifest.OLDEST_VERSION - 1)
-    reads = f"version 1, this ragengine reads {bundle_manifest.OLDEST_VERSION} to {bundle_manifest.FORMAT_VERSION}; write"
+    rewrite_manifest(tmp_path / "bundle", format_version=bundle_format.OLDEST_VERSION - 1)
+    oldest, newest = bundle_format.OLDEST_VERSION, bundle_format.FORMAT_VERSION
+    reads = f"version 1, this ragengine reads {oldest} to {newest}; write"
     with pytest.raises(BundleError, match=reads):
         Bundle.open(tmp_path / "bundle")

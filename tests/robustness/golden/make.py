@@ -21,9 +21,9 @@ import torch
 from transformers import DPRContextEncoder, RagTokenForGeneration, RagTokenizer
 
 from ragengine import RagEngine
-from ragengine.bundle import manifest as bundle_manifest
+from ragengine.bundle import manifest as bundle_format
 from ragengine.indexing.build import build_index
-from ragengine.retrieval import manifest as index_manifest
+from ragengine.retrieval import manifest as index_format
 from ragengine_bench.checkpoints.corpus import random_questions
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
 from ragengine_export import export_checkpoint
@@ -68,8 +68,8 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 
 def main() -> None:
     """Write the missing folders and their answers."""
-    bundle_name = f"bundle_v{bundle_manifest.FORMAT_VERSION}"
-    index_name = f"index_v{index_manifest.FORMAT_VERSION}"
+    bundle_name = f"bundle_v{bundle_format.FORMAT_VERSION}"
+    index_name = f"index_v{index_format.FORMAT_VERSION}"
     if (GOLDEN / bundle_name).exists() and (GOLDEN / index_name).exists():
         raise SystemExit(f"{bundle_name} and {index_name} are there; golden files are never written again.")
     with tempfile.TemporaryDirectory() as folder:

@@ -20,8 +20,8 @@ from ragengine.bundle.manifest import STEP_GRAPH
 from ragengine.errors import DeviceError
 from ragengine.generation.decoders.static import StaticDecoder
 from ragengine.indexing import training
-from ragengine.retrieval.gpu.searcher import faiss_build, place
-from ragengine.retrieval.vector_index import VectorIndex
+from ragengine.retrieval.gpu.searcher import faiss_build
+from ragengine.retrieval.vector_index import VectorIndex, place
 from ragengine.runtime.cuda_driver import read_driver
 from ragengine.runtime.progress import silent
 from ragengine_bench.index.synthetic_vectors import Clusters

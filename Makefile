@@ -9,7 +9,7 @@ WORKERS := --tx '2*popen//python=$(STRICT)' --dist loadgroup
 # The trained checkpoint, where it was trained here: with it transformers answers the questions too.
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 
-.PHONY: install demo lint test test-slow coverage fuzz test-oldest audit build bench clean
+.PHONY: install demo lint test test-slow coverage fuzz test-oldest audit build docs bench clean
 
 install: $(VENV)/.test  ## Everything: runtime, export, training, benchmark and test tools
 
@@ -54,6 +54,9 @@ audit: $(VENV)/.test  ## Known vulnerabilities of all installed packages; fails 
 build: $(VENV)/.test  ## The wheel and the source archive, in dist/
 	rm -rf dist
 	$(BIN)/python -m build
+
+docs: $(VENV)/.test  ## The documentation site, in build/site: no network, and a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.test  ## This machine: stages, rooflines, and the other engines that are installed; minutes
 	$(BIN)/ragengine bench --shape worldfacts --precision fp32 --precision int8 --batch \

@@ -68,7 +68,7 @@ def import_command(
             source,
             index,
             bundle=bundle,
-            faiss_file=faiss_file,
+            faiss=faiss_file,
             embeddings=embeddings,
             ids=ids,
             queries=queries,

@@ -76,7 +76,7 @@ class ForeignIndex:
                 "'embeddings' of the datasets folder."
             )
         return VectorSource(
-            f"FAISS file {self.path.name}", lambda store, first, done: self._blocks(done), self.count
+            f"FAISS file {self.path.name}", lambda pending: self._blocks(pending.done), self.count
         )
 
     def structure(self) -> Any:

@@ -31,7 +31,8 @@ EXTRAS = {
     "ragengine_train": {"cpu", "export", "plot", "train"},
     "ragengine_bench": {"cpu", "export", "plot", "peers"},
 }
-ONLY_INSIDE = {"ragengine": {"pyarrow"}}  # of the extra export: read where it is installed (datasets folders)
+# Where they are installed: pyarrow reads datasets folders, onnx makes the rescoring graph.
+ONLY_INSIDE = {"ragengine": {"pyarrow", "onnx"}}
 PEERS = {"ragengine_bench": {"optimum", "onnx"}}
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import json
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +15,6 @@ from ragengine.cli.index_options import (
 )
 from ragengine.cli.index_progress import progress_bars
 from ragengine.cli.index_table import print_manifest
-
-if TYPE_CHECKING:
-    pass
 
 
 class _IndexCommands(click.Group):
@@ -86,7 +82,7 @@ def build(
     by datasets.Dataset.save_to_disk, or .txt and .md files or a folder of them, split into passages of 100
     words.
     """
-    from ragengine.indexing.build import build_index
+    from ragengine import build_index
 
     with progress_bars() as progress:
         manifest = build_index(
@@ -126,7 +122,7 @@ def add(
 
     The rotation, lists and codes that were trained stay; the search settings are tuned again.
     """
-    from ragengine.indexing.update import add_passages
+    from ragengine import add_passages
 
     with progress_bars() as progress:
         manifest = add_passages(
@@ -147,7 +143,7 @@ def add(
 @threads_option
 def delete(index: str, ids: tuple[str, ...], threads: int | None) -> None:
     """Delete the passages with these IDs from INDEX."""
-    from ragengine.indexing.update import delete_passages
+    from ragengine import delete_passages
 
     with progress_bars() as progress:
         manifest = delete_passages(index, ids, threads=threads, progress=progress)
@@ -164,7 +160,7 @@ def merge(first: str, second: str, index: str, threads: int | None) -> None:
 
     The FAISS index is FIRST's with the vectors of SECOND added: give the larger one first.
     """
-    from ragengine.indexing.update import merge_indexes
+    from ragengine import merge_indexes
 
     with progress_bars() as progress:
         manifest = merge_indexes(first, second, index, threads=threads, progress=progress)
@@ -176,7 +172,7 @@ def merge(first: str, second: str, index: str, threads: int | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def info(index: str, as_json: bool) -> None:
     """Describe INDEX."""
-    from ragengine.retrieval.manifest import IndexManifest
+    from ragengine import IndexManifest
 
     manifest = IndexManifest.read(index)
     if as_json:
@@ -189,8 +185,8 @@ def info(index: str, as_json: bool) -> None:
 @click.argument("index", type=click.Path())
 def verify(index: str) -> None:
     """Check INDEX: hashes, counts, vectors, that FAISS holds what is stored, and the recall again."""
-    from ragengine.retrieval.index import PassageIndex
+    from ragengine import verify_index
 
-    with PassageIndex.open(index, verify="sha256") as opened:
-        opened.verify()
-        click.echo(f"{index} is whole: {opened.count} passages of {opened.dimension} dimensions.")
+    with progress_bars() as progress:
+        manifest = verify_index(index, progress=progress)
+    click.echo(f"{index} is whole: {manifest.count} passages of {manifest.dimension} dimensions.")

@@ -10,7 +10,7 @@ from ragengine.cli.index_progress import progress_bars
 @click.argument("source", type=click.Path())
 @click.argument("index", type=click.Path())
 @bundle_option
-@click.option("--faiss", "faiss_file", type=click.Path(), metavar="FILE", help="The FAISS file of SOURCE.")
+@click.option("--faiss", type=click.Path(), metavar="FILE", help="The FAISS file of SOURCE.")
 @click.option(
     "--embeddings",
     type=click.Path(),
@@ -47,7 +47,7 @@ def import_command(
     source: str,
     index: str,
     bundle: str,
-    faiss_file: str | None,
+    faiss: str | None,
     embeddings: str | None,
     ids: str | None,
     factory: str | None,
@@ -61,14 +61,14 @@ def import_command(
     RagRetriever.save_pretrained, which has the FAISS file, too.  Row i of the FAISS file is passage i of
     SOURCE.  Pickles (DPR's index_meta.dpr) are never read: give --ids where the order is another.
     """
-    from ragengine.indexing.import_index import import_index
+    from ragengine import import_index
 
     with progress_bars() as progress:
         manifest = import_index(
             source,
             index,
             bundle=bundle,
-            faiss=faiss_file,
+            faiss=faiss,
             embeddings=embeddings,
             ids=ids,
             queries=queries,

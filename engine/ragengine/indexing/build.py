@@ -11,7 +11,7 @@ from ragengine.indexing.build_state import describe_files
 from ragengine.indexing.inputs import check_recall, check_seed, opened_bundle, read_queries
 from ragengine.indexing.plan import IndexPlan, plan_index
 from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
-from ragengine.indexing.writer import DEFAULT_RECALL, IndexWriter, draft_manifest, version
+from ragengine.indexing.writer import IndexWriter, draft_manifest, version
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.manifest import IndexManifest
@@ -27,7 +27,7 @@ def build_index(
     embeddings: str | Path | None = None,
     queries: str | Path | None = None,
     factory: str | None = None,
-    recall: float = DEFAULT_RECALL,
+    recall: float = 0.95,
     seed: int = 0,
     resume: bool = False,
     device: Device = "auto",

@@ -21,7 +21,7 @@ from ragengine.indexing.foreign_index import ForeignIndex
 from ragengine.indexing.inputs import check_recall, check_seed, opened_bundle, read_queries
 from ragengine.indexing.plan import IndexPlan, plan_index
 from ragengine.indexing.vector_sources import given_vectors
-from ragengine.indexing.writer import DEFAULT_RECALL, IndexWriter, draft_manifest
+from ragengine.indexing.writer import IndexWriter, draft_manifest
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.passage_store import PassageStore, write_passages
 from ragengine.retrieval.recall import sample_rows
@@ -43,7 +43,7 @@ def import_index(
     ids: str | Path | None = None,
     queries: str | Path | None = None,
     factory: str | None = None,
-    recall: float = DEFAULT_RECALL,
+    recall: float = 0.95,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,

@@ -24,7 +24,7 @@ from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing import resources, training
 from ragengine.indexing.inputs import opened_bundle
 from ragengine.indexing.vector_sources import VectorSource, encoded_vectors, given_vectors, stored_vectors
-from ragengine.indexing.writer import DEFAULT_RECALL, IndexWriter
+from ragengine.indexing.writer import IndexWriter
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
@@ -40,6 +40,7 @@ from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
 from ragengine.storage.npy import open_vectors
 
+_DEFAULT_RECALL = 0.95  # of an index whose manifest does not say what was asked for
 _STORE_BLOCK = 4096
 _SHOWN_IDS = 3
 
@@ -278,7 +279,7 @@ def _finish(
     manifest = old.manifest
     writer.write_faiss(manifest.factory, manifest.seed, faiss_index)
     draft = dataclasses.replace(manifest, created_from=created_from, max_norm=max_norm)
-    target = DEFAULT_RECALL if manifest.tuning is None else manifest.tuning.target
+    target = _DEFAULT_RECALL if manifest.tuning is None else manifest.tuning.target
     writer.finish(draft, old.questions(), target)
 
 

@@ -51,8 +51,6 @@ from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
 from ragengine.storage.npy import open_vectors
 
-DEFAULT_RECALL = 0.95
-
 _TRAINED_FILE = "trained.faiss"
 _FILLED_FILE = "filled.faiss"
 _SAVE_SECONDS = 10.0

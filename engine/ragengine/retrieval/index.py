@@ -11,17 +11,18 @@ import numpy as np
 from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.passage import Passage
-from ragengine.errors import ClosedError, IndexFolderError, InputError
+from ragengine.errors import ClosedError, IndexFolderError, InputError, RagEngineError
 from ragengine.results import Document
 from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.faiss_reader import read_faiss
-from ragengine.retrieval.gpu.placement import Placement
-from ragengine.retrieval.gpu.searcher import Device, place, where
+from ragengine.retrieval.gpu.placement import Placement, no_gpu_build
+from ragengine.retrieval.gpu.searcher import Device, faiss_build, place, where
 from ragengine.retrieval.manifest import FAISS_FILE, PASSAGES_FILE, QUERIES_FILE, VECTORS_FILE, IndexManifest
 from ragengine.retrieval.passage_store import PassageStore
 from ragengine.retrieval.recall import RecallTest
 from ragengine.retrieval.vector_index import SearchResult, VectorIndex
 from ragengine.runtime.lifecycle import OneProcess, awaited_at_exit
+from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
 from ragengine.storage.npy import open_vectors
 from ragengine.storage.schema import join_errors
@@ -78,6 +79,11 @@ class PassageIndex(OneProcess):
             index.close()
             raise
         return index
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"index {self.path}"
 
     @property
     def count(self) -> int:
@@ -159,13 +165,13 @@ class PassageIndex(OneProcess):
         return self._store.fetch(rows)
 
     @awaited_at_exit
-    def verify(self) -> None:
+    def verify(self, progress: Progress | None = None) -> None:
         """Compare the parts of the index with each other, reading all of it.
 
-        :meth:`open` has checked the hashes; this looks for what hashes cannot show, an index that was
-        wrong when it was written.  Raises :class:`IndexFolderError` for the first fault.
+        :meth:`open` has checked the hashes; this finds what hashes cannot show, an index that was wrong when
+        it was written.  Raises :class:`IndexFolderError` for the first error.
         """
-        searcher = self._open_part()
+        searcher, report = self._open_part(), phase_report(progress, "vectors")
         if (found := self._store.count_all()) != self.count:
             raise IndexFolderError(
                 f"{self.path} is damaged: {PASSAGES_FILE} has {found} passages, its manifest says "
@@ -190,23 +196,24 @@ class PassageIndex(OneProcess):
                         f"{self.path}: row {start + differing[0]} of {FAISS_FILE} is not the vector stored "
                         f"in {VECTORS_FILE}; build the index again."
                     )
+            report(start + len(block), self.count)
         if not searcher.exact and self.manifest.recall is not None:
-            recall = self._recall_test(searcher).measure(searcher)
+            recall = self._recall_test(searcher, phase_report(progress, "exact")).measure(searcher)
             if recall < self.manifest.recall - _RECALL_ROUNDING:
                 raise IndexFolderError(
                     f"{self.path}: its recall is {recall:.3f}, the manifest says {self.manifest.recall:.3f}; "
                     "build the index again."
                 )
 
-    def _recall_test(self, searcher: VectorIndex) -> RecallTest:
+    def _recall_test(self, searcher: VectorIndex, report: Report) -> RecallTest:
         """The questions that the manifest's recall was measured with, searched exactly."""
         tuning = self.manifest.tuning
         if tuning is None:
-            return RecallTest.sample(searcher.vectors)
+            return RecallTest.sample(searcher.vectors, report=report)
         if tuning.source == "file":
             questions = open_vectors(self.path / QUERIES_FILE, np.float32, IndexFolderError)
-            return RecallTest.of_questions(searcher.vectors, questions, tuning.n_docs)
-        return RecallTest.sample(searcher.vectors, tuning.n_docs, self.manifest.seed)
+            return RecallTest.of_questions(searcher.vectors, questions, tuning.n_docs, report)
+        return RecallTest.sample(searcher.vectors, tuning.n_docs, self.manifest.seed, report)
 
     def close(self) -> None:
         """Let go of the files; may be called again.  Searches that run now finish.  In a fork: nothing."""
@@ -231,6 +238,18 @@ class PassageIndex(OneProcess):
         if searcher is None:
             raise ClosedError(f"The index {self.path} is closed; open it again.")
         return searcher
+
+
+def describe_placement(path: str | Path) -> str:
+    """Where ``device="auto"`` would let the index at ``path`` be searched on this machine, and why."""
+    try:
+        build = faiss_build()
+        if not build.gpu:  # whatever the index is
+            return str(no_gpu_build(build))
+        with PassageIndex.open(path, verify="size") as opened:
+            return str(opened.best_placement())
+    except RagEngineError as reason:
+        return f"not known: {reason}"
 
 
 def _own_questions(manifest: IndexManifest) -> set[str]:

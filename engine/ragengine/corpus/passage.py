@@ -1,4 +1,4 @@
-"""A passage, and how one is checked."""
+"""A passage, how one is checked, and the lines of the files that passages come from."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

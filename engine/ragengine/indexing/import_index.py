@@ -164,28 +164,31 @@ def _write_passages(writer: IndexWriter, corpus: Corpus, ids: Path | None, count
 
 
 def _in_order(store: PassageStore, ids: Path) -> Iterator[Passage]:
-    """The passages of ``ids``, each named once; their ids are held in memory, about 150 bytes a passage."""
+    """The passages in the order of ``ids``, which names each once.
+
+    All ids are held in memory, about 150 bytes a passage.
+    """
     row_of: dict[str, int] = {}
     for row, passage in enumerate(chain.from_iterable(store.blocks(_ROWS_TOGETHER))):
         if row_of.setdefault(passage.id, row) != row:
             raise PassagesError(
-                f"Several passages have the id {passage.id!r}, so {ids} does not tell them apart; "
-                "give each an id of its own."
+                f"Several passages have the id {passage.id!r}, so {ids} is ambiguous; "
+                "give each passage a different id."
             )
     taken = np.zeros(store.count, bool)
     for id in read_ids(ids):
         row = row_of.get(id, -1)
         if row < 0 or taken[row]:
-            fault = "which is not there" if row < 0 else "more than once"
+            reason = "which is not in the passages" if row < 0 else "more than once"
             raise PassagesError(
-                f"{ids} names the passage {id!r}, {fault}; give the id of each vector's passage."
+                f"{ids} names the passage {id!r}, {reason}; give the id of each vector's passage."
             )
         taken[row] = True
         yield store.fetch([row])[0]
 
 
 def read_ids(path: Path) -> Iterator[str]:
-    """Passage ids in the order of a FAISS file: of a ``.json`` list, or the first column of each line.
+    """Passage ids in the order of a FAISS file: a ``.json`` list, or the first column of each line of a text.
 
     A first line whose first column is ``id`` is a header.  Raises :class:`PassagesError`.
     """

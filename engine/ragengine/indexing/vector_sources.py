@@ -23,7 +23,7 @@ from ragengine.runtime.progress import Report
 from ragengine.storage.atomic import sync_file
 from ragengine.storage.npy import open_vectors
 
-# Passages sorted by length together: enough for little padding, few enough for any memory.
+# Passages that are sorted by length together: enough for little padding, few enough for any memory.
 _SORTED_TOGETHER = 4096
 
 
@@ -129,7 +129,7 @@ class VectorFile:
     def __init__(
         self, path: Path, shape: tuple[int, int], *, done: int = 0, dtype: DTypeLike = np.float16
     ) -> None:
-        """Begin a new file, or go on behind row ``done`` of one that is there."""
+        """Begin a new file, or continue one that has ``done`` rows."""
         self.shape, self.done, self._dtype = shape, done, np.dtype(dtype)
         header = io.BytesIO()
         descr = np.lib.format.dtype_to_descr(self._dtype)
@@ -147,12 +147,12 @@ class VectorFile:
         self._file.close()
 
     def append(self, block: FloatArray | HalfArray) -> None:
-        """Write ``block`` [K, E] behind the rows that are done."""
+        """Write ``block`` [K, E] after the rows that are done."""
         self._file.write(np.ascontiguousarray(block, self._dtype).data)
         self.done += len(block)
 
     def sync(self) -> None:
-        """Bring what was written to disk."""
+        """Bring to disk what was written."""
         sync_file(self._file)
 
 

@@ -59,13 +59,13 @@ class PassageIndex(OneProcess):
         """Open an index folder; its files are checked against the manifest before any library reads them.
 
         ``verify="sha256"`` reads every file once and finds every change since the build; ``"size"`` compares
-        sizes only and opens at once, since vectors and FAISS index are memory-mapped: the choice for an index
+        sizes only and opens at once, since vectors and FAISS index are memory-mapped: choose it for an index
         larger than memory that was checked when it arrived.  Either way the parts are compared with each
-        other.  A folder that somebody changes while it is opened is out of scope: what was checked must stay.
-        ``device`` is where candidates are searched: ``cuda`` copies the FAISS index to the GPU, ``auto`` does
-        so where that can be, and logs what it chose (docs/gpu.md).
+        other.  The folder must not change while it is opened.  ``device`` is where candidates are searched:
+        ``cuda`` copies the FAISS index to the GPU, ``auto`` does so where it is possible, and logs what it
+        chose (docs/gpu.md).
         Raises :class:`IndexFolderError` when the folder is not whole or its parts do not fit together, and
-        :class:`DeviceError` where ``cuda`` cannot be.
+        :class:`DeviceError` where ``cuda`` cannot be used.
         """
         folder = Path(path)
         manifest = IndexManifest.read(folder)
@@ -154,8 +154,7 @@ class PassageIndex(OneProcess):
         return where(self._open_part().faiss_index)
 
     def warm_up(self) -> None:
-        """Search once, so that what a search needs is in memory and an index that cannot be searched is
-        found out now."""
+        """Search once: it loads what a search needs, and fails now if the index cannot be searched."""
         question = np.asarray(self._open_part().vectors[:1], np.float32)
         self.search_documents(question, 1)
 
@@ -180,7 +179,7 @@ class PassageIndex(OneProcess):
         for start in range(0, self.count, _ROWS_AT_ONCE):
             block = np.asarray(searcher.vectors[start : start + _ROWS_AT_ONCE], np.float32)
             norms = np.linalg.norm(block.astype(np.float64), axis=1)
-            # Written so that NaN is a fault, too.
+            # Written so that NaN is wrong, too.
             wrong = np.flatnonzero(~(norms <= self.manifest.max_norm * (1 + _NORM_ROUNDING)))
             if len(wrong):
                 raise IndexFolderError(
@@ -216,7 +215,7 @@ class PassageIndex(OneProcess):
         return RecallTest.sample(searcher.vectors, tuning.n_docs, self.manifest.seed, report)
 
     def close(self) -> None:
-        """Let go of the files; may be called again.  Searches that run now finish.  In a fork: nothing."""
+        """Close the files; may be called again.  Running searches finish.  In a fork it does nothing."""
         if self._in_fork:
             return
         searcher, self._searcher = self._searcher, None
@@ -264,9 +263,9 @@ def _open_parts(folder: Path, manifest: IndexManifest) -> tuple[VectorIndex, Pas
         opened.callback(store.close)
         vectors = open_vectors(folder / VECTORS_FILE, np.float16, IndexFolderError)
         faiss_index = read_faiss(folder / FAISS_FILE, mapped=True)
-        faults = [*_misfits(manifest, vectors, faiss_index, store), *_question_faults(folder, manifest)]
-        if faults:
-            raise IndexFolderError(f"{folder} is damaged: {join_errors(faults)}; build the index again.")
+        errors = [*_part_errors(manifest, vectors, faiss_index, store), *_question_errors(folder, manifest)]
+        if errors:
+            raise IndexFolderError(f"{folder} is damaged: {join_errors(errors)}; build the index again.")
         try:
             searcher = VectorIndex(faiss_index, vectors, manifest.max_norm, manifest.search)
         except InputError as reason:
@@ -275,10 +274,10 @@ def _open_parts(folder: Path, manifest: IndexManifest) -> tuple[VectorIndex, Pas
         return searcher, store
 
 
-def _misfits(
+def _part_errors(
     manifest: IndexManifest, vectors: HalfArray, faiss_index: Any, store: PassageStore
 ) -> Iterator[str]:
-    """Where the files differ from what the manifest says."""
+    """Each difference between the files and what the manifest says."""
     said = f"its manifest says {manifest.count} of {manifest.dimension} ({manifest.metric})"
     if vectors.shape != (manifest.count, manifest.dimension):
         found, width = vectors.shape
@@ -291,7 +290,7 @@ def _misfits(
         yield f"{PASSAGES_FILE} has {store.count} passages, {said}"
 
 
-def _question_faults(folder: Path, manifest: IndexManifest) -> Iterator[str]:
+def _question_errors(folder: Path, manifest: IndexManifest) -> Iterator[str]:
     for name in _own_questions(manifest):
         questions = open_vectors(folder / name, np.float32, IndexFolderError)
         if questions.shape[1] != manifest.dimension or not len(questions):

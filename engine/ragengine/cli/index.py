@@ -1,38 +1,30 @@
 """``ragengine index``: build, change, describe and check an index."""
 
 import dataclasses
-import importlib
 import json
 
 import click
 
+from ragengine.cli.index_import import import_command
 from ragengine.cli.index_options import (
     batch_tokens_option,
     bundle_option,
     embeddings_option,
     print_result,
+    queries_option,
+    recall_option,
     threads_option,
 )
 from ragengine.cli.index_progress import progress_bars
 from ragengine.cli.index_table import print_manifest
 
 
-class _IndexCommands(click.Group):
-    """The group ``index``; ``import`` lives in a module of its own, loaded when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "import"])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "import":
-            command: click.Command = importlib.import_module("ragengine.cli.index_import").import_command
-            return command
-        return super().get_command(ctx, cmd_name)
-
-
-@click.group(cls=_IndexCommands)
+@click.group()
 def index() -> None:
     """Build, change, describe and check indexes of passages."""
+
+
+index.add_command(import_command)
 
 
 @index.command()
@@ -44,21 +36,9 @@ def index() -> None:
     metavar="STR",
     help="FAISS factory string.  [default: Flat, which is exact, below 50,000 passages; then OPQ + IVF + PQ]",
 )
-@click.option(
-    "--recall",
-    metavar="R",
-    default=0.95,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Recall@5 to reach with an approximate factory.",
-)
+@recall_option
 @embeddings_option
-@click.option(
-    "--queries",
-    type=click.Path(),
-    metavar="FILE.npy",
-    help="Question vectors, float32 [Q, E], to measure the recall with, instead of passages.",
-)
+@queries_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Draws the samples.")
 @click.option("--resume", is_flag=True, help="Go on with a build of INDEX that was killed or interrupted.")
 @batch_tokens_option

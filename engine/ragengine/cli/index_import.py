@@ -2,7 +2,13 @@
 
 import click
 
-from ragengine.cli.index_options import bundle_option, print_result, threads_option
+from ragengine.cli.index_options import (
+    bundle_option,
+    print_result,
+    queries_option,
+    recall_option,
+    threads_option,
+)
 from ragengine.cli.index_progress import progress_bars
 
 
@@ -28,20 +34,8 @@ from ragengine.cli.index_progress import progress_bars
     metavar="STR",
     help="Build this FAISS index.  [default: keep one for inner products, else as index build]",
 )
-@click.option(
-    "--recall",
-    metavar="R",
-    default=0.95,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Recall@5 to reach with an approximate index.",
-)
-@click.option(
-    "--queries",
-    type=click.Path(),
-    metavar="FILE.npy",
-    help="Question vectors, float32 [Q, E], to measure the recall with, instead of passages.",
-)
+@recall_option
+@queries_option
 @threads_option
 def import_command(
     source: str,

@@ -20,6 +20,22 @@ embeddings_option = click.option(
     help="Vectors of the passages, float32 [passages, E], in file order, instead of encoding them.",
 )
 
+recall_option = click.option(
+    "--recall",
+    metavar="R",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Recall@5 to reach with an approximate index.",
+)
+
+queries_option = click.option(
+    "--queries",
+    type=click.Path(),
+    metavar="FILE.npy",
+    help="Question vectors, float32 [Q, E], to measure the recall with, instead of passages.",
+)
+
 batch_tokens_option = click.option(
     "--batch-tokens",
     default=1024,

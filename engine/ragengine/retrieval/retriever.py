@@ -171,7 +171,7 @@ class Retriever(Resource):
         try:
             questions = np.asarray(vectors)
         except (ValueError, TypeError, OverflowError, RuntimeError) as reason:  # rows of different lengths
-            raise InputError(f"Question vectors are no array: {reason}.") from reason
+            raise InputError(f"Question vectors are not an array: {reason}.") from reason
         with self._slot.borrow() as index:
             return index.search_documents(questions, n_docs, nprobe=nprobe, rerank_width=rerank_width)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -11,12 +10,13 @@ import pytest
 from transformers import AutoTokenizer, RagConfig, RagRetriever
 from transformers.models.rag.retrieval_rag import CustomHFIndex
 
-from ragengine.corpus.readers import read_passages
+from ragengine.corpus.corpus import Corpus
 from ragengine.errors import OptionsError
+from ragengine_train import TrainResult
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
 
 
-def test_equal_to_transformers(world: Path, unbroken: dict[str, Any]) -> None:
+def test_equal_to_transformers(world: Path, unbroken: TrainResult) -> None:
     """Context ids byte for byte, document vectors and ids, with a prefix and quotes in the question."""
     run = world / "run"
     config = RagConfig.from_pretrained(run / "checkpoint")
@@ -25,7 +25,7 @@ def test_equal_to_transformers(world: Path, unbroken: dict[str, Any]) -> None:
         AutoTokenizer.from_pretrained(run / "generator"),
     )
     stored = np.load(run / "index/vectors.npy").astype(np.float32)
-    rows = [{"title": p.title, "text": p.text} for p in read_passages(world / "data/passages.tsv")]
+    rows = [{"title": p.title, "text": p.text} for p in Corpus.open(world / "data/passages.tsv").read()]
     dataset = datasets.Dataset.from_list(
         [{**row, "embeddings": v} for row, v in zip(rows, stored, strict=True)]
     )
@@ -47,6 +47,6 @@ def test_equal_to_transformers(world: Path, unbroken: dict[str, Any]) -> None:
     index.close()
 
 
-def test_more_documents_than_passages(world: Path, unbroken: dict[str, Any]) -> None:
+def test_more_documents_than_passages(world: Path, unbroken: TrainResult) -> None:
     with pytest.raises(OptionsError, match=r"n_docs is 121, and .* has 120 passages"):
         RagengineIndex(world / "run/index", 121)

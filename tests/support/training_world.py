@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
@@ -18,9 +19,20 @@ from transformers import (
 )
 
 from ragengine_bench.checkpoints.tokenizers import BART_SPECIALS, BERT_SPECIALS
+from ragengine_train.data import Example, TrainingPassages, read_examples
 
 TOWNS = 120
 WORDINGS = ("Who is the mayor of {}?", "Which person leads {}?", "Who leads the town of {}?")
+COMMON = 'logging_steps = 5\nlr_scheduler_type = "constant_with_warmup"\nwarmup_steps = 5\nsave_steps = 10\n'
+STAGES = {
+    "encoders": COMMON
+    + "per_device_train_batch_size = 24\nmax_steps = 30\nlearning_rate = 2e-3\n"
+    + "hard_negatives = 1\nrefresh_negatives = [20]\nquestions_per_passage = 2\n"
+    + "sample = {even = 0.9, odd = 0.1}\n",
+    "generator": COMMON + "per_device_train_batch_size = 16\nmax_steps = 180\nlearning_rate = 3e-3\n",
+    "joint": COMMON + "per_device_train_batch_size = 8\ngradient_accumulation_steps = 2\nmax_steps = 60\n"
+    "learning_rate = 3e-4\n",
+}
 _WORDS = "the of is who mayor leads town river lies on has a named which person in ? . / ' s"
 
 
@@ -49,6 +61,15 @@ def write_data(folder: Path) -> None:
     (folder / "passages.tsv").write_text("\n".join(passages) + "\n")
     for name, lines in (("train", train), ("dev", dev)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def examples_of(tmp_path: Path, corpus: TrainingPassages, *entries: dict[str, Any]) -> list[Example]:
+    """The examples of a questions file with these lines over ``corpus``."""
+    path = tmp_path / "lines.jsonl"
+    path.write_text(
+        "".join(json.dumps({"question": "q", "answers": ["x"], **entry}) + "\n" for entry in entries)
+    )
+    return read_examples([path], corpus)
 
 
 def write_models(folder: Path) -> None:

@@ -1,31 +1,11 @@
-"""The report in the terminal: a table a section, times beside their floors, ratios beside peers."""
+"""The sections of a report as tables of text, for the terminal, the page and `gpu.md` alike."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from ragengine_bench.harness.report import Report, Row, Section, percentile
+from ragengine_bench.harness.report import Row, Section, percentile
 
 DECODE, STEP = "decode", "decode, a step"
 LESS = " *"  # after the name of an engine that does less
-
-
-def print_report(console: Console, report: Report) -> None:
-    """Everything that was measured."""
-    console.print(machine_line(report.machine), highlight=False)
-    for name, rate in report.rates.items():
-        console.print(f"{name}: {rate / 1e9:.1f} · 10⁹", highlight=False)
-    for section in report.sections:
-        for title, columns, rows in tables_of(section):
-            _print(console, title, columns, rows)
-            if "setting" in columns:
-                _print_settings(console, section)
-        if same := agreement(section):
-            console.print(same, highlight=False, soft_wrap=True)
-
-
 Cells = list[list[str]]
 
 
@@ -33,7 +13,7 @@ def tables_of(section: Section) -> list[tuple[str, list[str], Cells]]:
     """The tables of a section, as (title, columns, rows): times, costs, then the stages of each of ours."""
     if section.kind == "sweep":
         return [(section.title, *_sweep(section))]
-    tables = [(section.title, *_times(section)), ("Throughput, floor, memory", *_costs(section))]
+    tables = [(section.title, *_times(section)), ("Throughput, roofline, memory", *_costs(section))]
     tables += [(f"{row.name}, by stage", *_stages(row)) for row in section.measured if row.stages]
     return tables
 
@@ -64,23 +44,23 @@ def _gain(section: Section, row: Row) -> str:
 
 
 def _costs(section: Section) -> tuple[list[str], Cells]:
-    columns = ["", "questions/s", "tokens/s", "floor", "times its floor", "load", "memory", "setting"]
+    columns = ["", "questions/s", "tokens/s", "roofline", "times its roofline", "load", "memory", "setting"]
     cells = []
     for row in section.rows:
         setting = "; ".join(part for part in (row.shown, row.does_less, row.failure) if part)
         if row.samples:
             speed = [f"{row.questions_per_second:.2f}", f"{row.tokens_per_second:.0f}"]
             spent = [time(row.load_seconds or 0), memory(row.peak_bytes)]
-            cells.append([row.name, *speed, *_floor(row), *spent, setting])
+            cells.append([row.name, *speed, *_roofline(row), *spent, setting])
         else:
             cells.append([row.name, *[""] * 6, setting])
     return columns, cells
 
 
-def _floor(row: Row) -> tuple[str, str]:
-    if row.times_floor is None or row.whole_floor is None:
+def _roofline(row: Row) -> tuple[str, str]:
+    if row.times_roofline is None or row.whole_roofline is None:
         return "", ""
-    return time(row.whole_floor), f"{row.times_floor:.1f} x"
+    return time(row.whole_roofline), f"{row.times_roofline:.1f} x"
 
 
 def _stages(row: Row) -> tuple[list[str], Cells]:
@@ -92,16 +72,16 @@ def _stages(row: Row) -> tuple[list[str], Cells]:
         )
         if name == DECODE and row.step_seconds:
             cells.append([STEP, *_percentiles(row.step_seconds), "", "", ""])
-    cells.append(["whole", *_percentiles(row.seconds), "", *_against(row.median, row.whole_floor)])
-    return ["stage", "p50", "p90", "p99", "share", "floor", "times its floor"], cells
+    cells.append(["whole", *_percentiles(row.seconds), "", *_against(row.median, row.whole_roofline)])
+    return ["stage", "p50", "p90", "p99", "share", "roofline", "times its roofline"], cells
 
 
 def _beside(row: Row, stage: str) -> tuple[str, str]:
-    return _against(percentile(row.stages[stage], 50), row.floor(stage))
+    return _against(percentile(row.stages[stage], 50), row.roofline(stage))
 
 
-def _against(seconds: float, floor: float | None) -> tuple[str, str]:
-    return ("", "") if not floor else (time(floor), f"{seconds / floor:.1f} x")
+def _against(seconds: float, roofline: float | None) -> tuple[str, str]:
+    return ("", "") if not roofline else (time(roofline), f"{seconds / roofline:.1f} x")
 
 
 def _percentiles(values: list[float]) -> list[str]:
@@ -109,13 +89,13 @@ def _percentiles(values: list[float]) -> list[str]:
 
 
 def _sweep(section: Section) -> tuple[list[str], Cells]:
-    """A row a point, a column an engine: median and times its floor."""
+    """A row a point, a column an engine: median and times its roofline."""
     names = list(dict.fromkeys(row.name for row in section.rows))
     points = list(dict.fromkeys(row.point for row in section.rows))
     found = {(row.point, row.name): row for row in section.rows}
     columns = [section.axis]
     for name in names:
-        columns += [name, "times its floor", "memory"]
+        columns += [name, "times its roofline", "memory"]
     cells = []
     for point in points:
         line = [str(point)]
@@ -124,32 +104,10 @@ def _sweep(section: Section) -> tuple[list[str], Cells]:
             if row is None or not row.samples:
                 line += ["" if row is None else row.failure, "", ""]
             else:
-                ratio = "" if row.times_floor is None else f"{row.times_floor:.1f} x"
+                ratio = "" if row.times_roofline is None else f"{row.times_roofline:.1f} x"
                 line += [time(row.median), ratio, memory(row.peak_bytes)]
         cells.append(line)
     return columns, cells
-
-
-def _print(console: Console, title: str, columns: Sequence[str], rows: Cells) -> None:
-    """Without the columns that are empty, and without settings, which are too wide for a table here."""
-    kept = [
-        place
-        for place, name in enumerate(columns)
-        if place == 0 or (name != "setting" and any(row[place] for row in rows))
-    ]
-    console.print(f"\n[bold]{title}[/bold]", highlight=False, soft_wrap=True)
-    table = Table(box=None)
-    for place in kept:
-        table.add_column(columns[place], justify="left" if place == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(row[place] for place in kept))
-    console.print(table)
-
-
-def _print_settings(console: Console, section: Section) -> None:
-    for row in section.rows:
-        less = f"; * {row.does_less}" if row.does_less else ""
-        console.print(f"  {row.name}: {row.shown}{less}", style="dim", highlight=False, soft_wrap=True)
 
 
 def agreement(section: Section) -> str:

@@ -16,41 +16,36 @@ from transformers import AutoConfig, AutoTokenizer, RagTokenForGeneration, RagTo
 
 from ragengine import RagEngine
 from ragengine.errors import OptionsError, RagEngineError
-from ragengine_train import read_config, train
-from ragengine_train.checkpoint import load_generator, load_tokenizer
-from ragengine_train.data import Corpus, read_lines
-from ragengine_train.dev_metrics import sampled
-from ragengine_train.generator import gold_exact_match, gold_prompts
-from ragengine_train.provenance import Settings
-from ragengine_train.report import losses, read_json
-from tests.train import toy
-from tests.train.conftest import COMMON, STAGES
+from ragengine_train import TrainProgress, TrainResult, read_config, train
+from ragengine_train.report import read_json
+from tests.support import training_world
+from tests.support.training_world import COMMON, STAGES
 
 
-def curve(report: dict[str, Any], stage: str) -> list[float]:
+def curve(result: TrainResult, stage: str) -> list[float]:
     """The losses of a stage."""
-    return losses(report["stages"][stage]["log_history"])[1]
+    return [loss for _, loss in result.stages[stage].losses]
 
 
 @pytest.mark.parametrize("stage", ["encoders", "generator", "joint"])
-def test_loss_falls(unbroken: dict[str, Any], stage: str) -> None:
+def test_loss_falls(unbroken: TrainResult, stage: str) -> None:
     values = curve(unbroken, stage)
     assert values[-1] < 0.7 * values[0]
 
 
-def test_marginal_likelihood_alone_improves_retrieval(unbroken: dict[str, Any]) -> None:
+def test_marginal_likelihood_alone_improves_retrieval(unbroken: TrainResult) -> None:
     """Joint tuning sees questions and answers, no passage; what it finds is more often the right one."""
-    before, after = (unbroken["dev"][name]["retrieval"] for name in ("index", "checkpoint"))
+    before, after = (unbroken.dev[name]["retrieval"] for name in ("index", "checkpoint"))
     assert after["passage_recall@5"] > before["passage_recall@5"] + 0.1
-    before, after = (unbroken["dev"][name]["answers"] for name in ("index", "checkpoint"))
+    before, after = (unbroken.dev[name]["answers"] for name in ("index", "checkpoint"))
     assert after["exact_match"] > before["exact_match"]
 
 
-def test_generator_reads_gold_passages(unbroken: dict[str, Any]) -> None:
-    assert unbroken["dev"]["generator"]["exact_match_gold_passage"] > 0.8
+def test_generator_reads_gold_passages(unbroken: TrainResult) -> None:
+    assert unbroken.dev["generator"]["exact_match_gold_passage"] > 0.8
 
 
-def test_checkpoint_is_an_ordinary_one(world: Path, unbroken: dict[str, Any]) -> None:
+def test_checkpoint_is_an_ordinary_one(world: Path, unbroken: TrainResult) -> None:
     folder = world / "run" / "checkpoint"
     model, info = RagTokenForGeneration.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"]
@@ -65,21 +60,26 @@ def test_checkpoint_is_an_ordinary_one(world: Path, unbroken: dict[str, Any]) ->
     assert str(world) not in (folder / "config.json").read_text()
 
 
-def test_run_leaves_a_report_and_curves(world: Path, unbroken: dict[str, Any]) -> None:
-    assert read_json(world / "run" / "report.json") == unbroken
+def test_run_leaves_a_report_and_curves(world: Path, unbroken: TrainResult) -> None:
+    report = read_json(unbroken.report)
+    assert unbroken.report == world / "run" / "report.json"
+    assert (report["seconds"], report["dev"]) == (unbroken.seconds, unbroken.dev)
+    assert list(report["stages"]) == ["encoders", "generator", "joint", "index", "checkpoint"]
+    assert report["stages"]["joint"]["log_history"] == unbroken.stages["joint"].log_history
+    assert report["seed"] == 5
     assert (world / "run" / "loss.png").read_bytes()[:4] == b"\x89PNG"
     with RagEngine.load(world / "run/work/checkpoint/bundle", index=world / "run/index", threads=1) as engine:
-        assert engine.generate(f"Who is the mayor of {toy.names(1, 'ton', 1)[0]}?").documents
+        assert engine.generate(f"Who is the mayor of {training_world.names(1, 'ton', 1)[0]}?").documents
 
 
-def test_finished_run_is_not_run_again(world: Path, unbroken: dict[str, Any]) -> None:
+def test_finished_run_is_not_run_again(world: Path, unbroken: TrainResult) -> None:
     results = [world / "run" / name for name in ("encoders", "generator", "index", "joint", "checkpoint")]
     made = [result.stat().st_mtime_ns for result in results]
     assert train(read_config(world / "run.toml")) == unbroken
     assert [result.stat().st_mtime_ns for result in results] == made
 
 
-def test_other_generation_settings_change_the_checkpoint_alone(world: Path, unbroken: dict[str, Any]) -> None:
+def test_other_generation_settings_change_the_checkpoint_alone(world: Path, unbroken: TrainResult) -> None:
     made = (world / "run/joint").stat().st_mtime_ns
     text = (world / "run.toml").read_text()
     (world / "other.toml").write_text(text.replace("num_beams = 2", "num_beams = 3"))
@@ -90,7 +90,7 @@ def test_other_generation_settings_change_the_checkpoint_alone(world: Path, unbr
     assert train(read_config(world / "run.toml")) == unbroken
 
 
-def test_other_settings_are_not_mixed_in(world: Path, unbroken: dict[str, Any]) -> None:
+def test_other_settings_are_not_mixed_in(world: Path, unbroken: TrainResult) -> None:
     text = (world / "run.toml").read_text().replace("learning_rate = 2e-3", "learning_rate = 1e-3")
     (world / "other.toml").write_text(text)
     with pytest.raises(
@@ -102,7 +102,7 @@ def test_other_settings_are_not_mixed_in(world: Path, unbroken: dict[str, Any]) 
     assert (world / "run/joint").exists(), "what is refused removes nothing"
 
 
-def test_other_contents_of_a_file_are_noticed(world: Path, unbroken: dict[str, Any]) -> None:
+def test_other_contents_of_a_file_are_noticed(world: Path, unbroken: TrainResult) -> None:
     path = world / "data/train.jsonl"
     content = path.read_bytes()
     path.write_bytes(content + content.splitlines(keepends=True)[0])
@@ -114,54 +114,29 @@ def test_other_contents_of_a_file_are_noticed(world: Path, unbroken: dict[str, A
     assert train(read_config(world / "run.toml")) == unbroken
 
 
-def test_a_stage_that_is_taken_away_is_no_part_of_the_checkpoint(
-    world: Path, unbroken: dict[str, Any]
-) -> None:
+def test_a_stage_that_is_taken_away_is_no_part_of_the_checkpoint(world: Path, unbroken: TrainResult) -> None:
     without = {name: body for name, body in STAGES.items() if name != "joint"}
-    path = toy.write_config(world, output="run", **without).rename(world / "less.toml")
-    toy.write_config(world, output="run", **STAGES)
+    path = training_world.write_config(world, output="run", **without).rename(world / "less.toml")
+    training_world.write_config(world, output="run", **STAGES)
     report = train(read_config(path))
-    assert report["dev"]["checkpoint"] == report["dev"]["index"] == unbroken["dev"]["index"]
+    assert report.dev["checkpoint"] == report.dev["index"] == unbroken.dev["index"]
     weights = [load_file(world / "run" / name / "model.safetensors") for name in ("checkpoint", "generator")]
     name = "model.decoder.layers.0.fc1.weight"
     assert (weights[0][f"rag.generator.{name}"] == weights[1][name]).all()
     assert train(read_config(world / "run.toml")) == unbroken
 
 
-def test_results_of_other_stages_are_not_mixed_in(world: Path, unbroken: dict[str, Any]) -> None:
+def test_results_of_other_stages_are_not_mixed_in(world: Path, unbroken: TrainResult) -> None:
     without = {name: body for name, body in STAGES.items() if name != "encoders"}
-    path = toy.write_config(world, output="run", **without).rename(world / "less.toml")
-    toy.write_config(world, output="run", **STAGES)
+    path = training_world.write_config(world, output="run", **without).rename(world / "less.toml")
+    training_world.write_config(world, output="run", **STAGES)
     with pytest.raises(OptionsError, match=r"made_of\.context_encoder was 'encoders', is 'start'"):
         train(read_config(path))
     assert (world / "run/joint").exists()
 
 
-def test_what_the_generator_does_by_itself_is_not_measured(world: Path, unbroken: dict[str, Any]) -> None:
-    """facebook/bart-large's own settings force `<s>` and search with beams, which warm-up does not train."""
-    config = read_config(world / "run.toml")
-    generator = load_generator(str(world / "run/generator"), config.model)
-    generator.generation_config.update(forced_bos_token_id=3, num_beams=4, no_repeat_ngram_size=1)
-    asked = sampled(read_lines([str(config.data.dev)], Corpus.read(config.data.passages)), config)
-    tokenizers = load_tokenizer(config.model.question_encoder), load_tokenizer(config.model.generator)
-    prompts = gold_prompts(asked, Corpus.read(config.data.passages), *tokenizers, config.model, None)
-    exact = gold_exact_match(generator, tokenizers[1], prompts, asked, config.model.max_answer_length)
-    assert exact == unbroken["dev"]["generator"]["exact_match_gold_passage"]
-    assert generator.generation_config.num_beams == 4
-
-
-def test_folders_are_hashed_by_their_files(world: Path, tmp_path: Path) -> None:
-    settings = [Settings(read_config(world / "run.toml")) for _ in range(3)]
-    (tmp_path / "texts/deep").mkdir(parents=True)
-    (tmp_path / "texts/deep/one.txt").write_text("one")
-    first = settings[0].contents([str(tmp_path / "texts")])
-    assert settings[1].contents([str(tmp_path / "texts")]) == first
-    (tmp_path / "texts/deep/one.txt").write_text("two")
-    assert settings[2].contents([str(tmp_path / "texts")]) != first
-
-
 def test_other_dev_questions_are_measured_and_nothing_else_is_made(
-    world: Path, unbroken: dict[str, Any]
+    world: Path, unbroken: TrainResult
 ) -> None:
     path, made = world / "data/dev.jsonl", (world / "run/index").stat().st_mtime_ns
     content = path.read_bytes()
@@ -170,7 +145,7 @@ def test_other_dev_questions_are_measured_and_nothing_else_is_made(
         report = train(read_config(world / "run.toml"))
     finally:
         path.write_bytes(content)
-    assert [report["dev"][name]["retrieval"]["n"] for name in ("index", "checkpoint")] == [10, 10]
+    assert [report.dev[name]["retrieval"]["n"] for name in ("index", "checkpoint")] == [10, 10]
     assert (world / "run/index").stat().st_mtime_ns == made
     assert train(read_config(world / "run.toml")) == unbroken
 
@@ -191,9 +166,9 @@ def test_other_dev_questions_are_measured_and_nothing_else_is_made(
         ("max_steps = 60\n", "max_steps = 60\nfreeze = ['nothing.*']\n", r"freeze has 'nothing\.\*'"),
     ],
 )
-def test_faults_are_found_before_the_first_stage(world: Path, old: str, new: str, said: str) -> None:
+def test_errors_are_found_before_the_first_stage(world: Path, old: str, new: str, said: str) -> None:
     (world / "data/wrong.jsonl").write_text("nonsense\n")
-    config = toy.write_config(world, output="faulty", **STAGES)
+    config = training_world.write_config(world, output="faulty", **STAGES)
     text = config.read_text().replace('type = "token"', 'type = "token"\nn_docs = 5')
     config.write_text(text.replace(old, new))
     with pytest.raises(RagEngineError, match=said):
@@ -207,14 +182,14 @@ def test_a_loss_that_is_no_number_ends_the_run(world: Path, one_thread: None) ->
     with pytest.raises(
         OptionsError, match=r"The loss is (nan|inf) at step \d+; lower learning_rate, now 1e\+30"
     ):
-        train(read_config(toy.write_config(world, output="diverged", generator=stage)))
+        train(read_config(training_world.write_config(world, output="diverged", generator=stage)))
     assert not (world / "diverged/generator").exists()
 
 
-def test_sequence_model_from_trained_parts(world: Path, unbroken: dict[str, Any]) -> None:
+def test_sequence_model_from_trained_parts(world: Path, unbroken: TrainResult) -> None:
     """Only [joint], on another objective, from parts that are there."""
     joint = COMMON + "per_device_train_batch_size = 8\nmax_steps = 10\nfreeze = ['question_encoder.*']\n"
-    path = toy.write_config(world, kind="sequence", output="sequence", joint=joint)
+    path = training_world.write_config(world, kind="sequence", output="sequence", joint=joint)
     parts = {"start/question_encoder": "run/encoders/question_encoder", "start/generator": "run/generator"}
     text = path.read_text()
     for old, new in parts.items():
@@ -225,13 +200,13 @@ def test_sequence_model_from_trained_parts(world: Path, unbroken: dict[str, Any]
     assert AutoConfig.from_pretrained(world / "sequence/checkpoint").architectures == [
         "RagSequenceForGeneration"
     ]
-    before, after = (report["dev"][name]["retrieval"] for name in ("index", "checkpoint"))
+    before, after = (report.dev[name]["retrieval"] for name in ("index", "checkpoint"))
     assert before == after, "the question encoder was to stay as it is"
 
 
-def test_killed_run_goes_on_to_the_same_curves(world: Path, unbroken: dict[str, Any]) -> None:
+def test_killed_run_goes_on_to_the_same_curves(world: Path, unbroken: TrainResult) -> None:
     """SIGKILL in each stage; every loss of the four runs together is that of the unbroken one."""
-    config, output = toy.write_config(world, output="killed", **STAGES), world / "killed"
+    config, output = training_world.write_config(world, output="killed", **STAGES), world / "killed"
     killed_after(config, output / "work/encoders/checkpoint-20/trainer_state.json")
     assert not (output / "encoders").exists()
     killed_after(config, output / "work/generator/checkpoint-20/trainer_state.json")
@@ -241,8 +216,8 @@ def test_killed_run_goes_on_to_the_same_curves(world: Path, unbroken: dict[str, 
     report = train(read_config(config))
     for stage in STAGES:
         assert curve(report, stage) == curve(unbroken, stage), stage
-    for name, figures in unbroken["dev"].items():
-        assert report["dev"][name] == figures
+    for name, figures in unbroken.dev.items():
+        assert report.dev[name] == figures
 
 
 def killed_after(config: Path, path: Path) -> None:
@@ -262,3 +237,34 @@ def killed_after(config: Path, path: Path) -> None:
         child.send_signal(signal.SIGKILL)
         child.wait()
         child.stderr.close()
+
+
+def test_progress_is_reported(reported_run: tuple[TrainResult, list[TrainProgress]]) -> None:
+    """Every step that is logged, with its loss, and every stage by name."""
+    result, reports = reported_run
+    assert list(dict.fromkeys(report.stage for report in reports)) == [
+        "encoders",
+        "generator",
+        "index",
+        "joint",
+        "checkpoint",
+    ]
+    for name, stage in result.stages.items():
+        steps = [(report.step, report.loss) for report in reports if report.stage == name and report.step]
+        assert steps == stage.losses
+    assert {report.total for report in reports if report.stage == "joint"} == {None, 60}
+    assert "  20: hard negatives mined from 120 passages" in [report.message for report in reports]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"fresh": True, "start": "joint"}, "fresh makes everything again and start='joint' does not"),
+        ({"start": "decoder"}, "start is 'decoder'; it must be one of encoders, generator, index, joint"),
+        ({"threads": 0}, "threads is 0; it must be at least 1"),
+    ],
+)
+def test_wrong_options(world: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionsError, match=said):
+        train(training_world.write_config(world, output="options", joint="max_steps = 1"), **options)
+    assert not (world / "options").exists()

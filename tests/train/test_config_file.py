@@ -8,10 +8,10 @@ import pytest
 
 from ragengine.errors import OptionsError
 from ragengine_train import read_config
-from tests.train import toy
+from tests.support import training_world
 
 
-def test_every_fault_at_once(tmp_path: Path) -> None:
+def test_every_error_at_once(tmp_path: Path) -> None:
     path = tmp_path / "train.toml"
     path.write_text(
         """
@@ -68,8 +68,8 @@ bf16 = "yes"
 
 
 def test_generation_settings(tmp_path: Path) -> None:
-    toy.write_data(tmp_path / "data")
-    path = toy.write_config(tmp_path, joint="max_steps = 1")
+    training_world.write_data(tmp_path / "data")
+    path = training_world.write_config(tmp_path, joint="max_steps = 1")
     path.write_text(path.read_text().replace("num_beams = 2", "num_beem = 2"))
     with pytest.raises(OptionsError, match=r"model\.generation\.num_beem: no field of GenerationConfig"):
         read_config(path)
@@ -99,17 +99,19 @@ def test_generation_settings(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_do_not_go_together(tmp_path: Path, old: str, new: str, said: str) -> None:
-    toy.write_data(tmp_path / "data")
-    path = toy.write_config(tmp_path, encoders="max_steps = 1")
+    training_world.write_data(tmp_path / "data")
+    path = training_world.write_config(tmp_path, encoders="max_steps = 1")
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(OptionsError, match=said):
         read_config(path)
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
-    toy.write_data(tmp_path / "data")
+    training_world.write_data(tmp_path / "data")
     (tmp_path / "start/question_encoder").mkdir(parents=True)
-    config = read_config(toy.write_config(tmp_path, joint="train = 'data/dev.jsonl'\nmax_steps = 7"))
+    config = read_config(
+        training_world.write_config(tmp_path, joint="train = 'data/dev.jsonl'\nmax_steps = 7")
+    )
     assert config.output == tmp_path / "run"
     assert config.data.train == [str(tmp_path / "data/train.jsonl")]
     assert config.model.question_encoder == str(tmp_path / "start/question_encoder")
@@ -120,6 +122,6 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 
 
 def test_no_stage(tmp_path: Path) -> None:
-    toy.write_data(tmp_path / "data")
+    training_world.write_data(tmp_path / "data")
     with pytest.raises(OptionsError, match="no stage: give one of the tables encoders, generator, joint"):
-        read_config(toy.write_config(tmp_path))
+        read_config(training_world.write_config(tmp_path))

@@ -239,7 +239,7 @@ def test_generator_refuses_arrays_that_do_not_fit(pair: Pair) -> None:
         (ids * 0.5, mask, scores, "context_input_ids is float64"),
         (np.full_like(ids, vocab_size), mask, scores, f"hold token {vocab_size}"),
         (np.full_like(ids, -1), mask, scores, "hold token -1"),
-        (ids, mask * 0, scores, "masked whole"),
+        (ids, mask * 0, scores, "no token that the mask shows"),
         (ids, mask, scores * np.nan, "NaN"),
         (np.full((1, 1, 5000), 4), np.ones((1, 1, 5000)), scores[:, :1], "context_attention_mask is float64"),
         (np.full((1, 1, 5000), 4), np.ones((1, 1, 5000), int), scores[:, :1], "the generator reads at most"),

@@ -6,21 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ragengine.arrays import IntArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError
 from ragengine.generation.generator import Generator
 from ragengine.generation.search.rules import AllowedTokens
+from ragengine.generation.validation import check_streamable, checked_allowed
 from ragengine.options import GenerationOptions, checked_kind
 from ragengine.pipeline.answers import build_answer
-from ragengine.pipeline.documents import Documents, given_documents, prune, scored, with_priors
-from ragengine.pipeline.labels import Output, build_labels, shares
+from ragengine.pipeline.documents import (
+    Documents,
+    SelectedDocuments,
+    checked_pruning,
+    given_documents,
+    scored,
+    select_documents,
+)
+from ragengine.pipeline.labels import GivenAnswer, build_labels, shares
 from ragengine.pipeline.prompts import Prompts, build_prompts
 from ragengine.pipeline.streaming import AnswerStream
 from ragengine.results import Answer, Document
-from ragengine.retrieval.encoder import TextEncoder
+from ragengine.retrieval.encoder import EncodedQuestions, TextEncoder
 from ragengine.retrieval.retriever import Retriever
 from ragengine.runtime.cancellation import Stop
 from ragengine.runtime.devices import Device
@@ -116,13 +122,9 @@ class RagEngine(Resource):
         ``deadline`` and ``cancel`` as in :meth:`generate`.
         """
         stop = Stop.of(deadline, cancel)
-        tokens = self.retriever.tokenize([checked_question(question)])
-        with self.retriever.borrow_index() as index:
-            vectors = self.retriever.encode(tokens, stop)
-            stop.check("before the search")
-            n_docs = self.default_options.n_docs if n_docs is None else n_docs
-            found = index.search_documents(vectors, n_docs)
-        return with_priors(found)[0]
+        n_docs = self.default_options.n_docs if n_docs is None else n_docs
+        questions = self._encode_questions([checked_question(question)], stop)
+        return self._search(questions, n_docs, None, None, stop).documents[0]
 
     @overload
     def generate(self, question: str, **settings: Any) -> Answer: ...
@@ -170,16 +172,21 @@ class RagEngine(Resource):
         Raises :class:`OptionsError` and :class:`InputError` for what cannot be used.
         """
         stop = Stop.of(deadline, cancel)
-        questions, single = checked_questions(question), isinstance(question, str)
+        texts, single = checked_questions(question), isinstance(question, str)
         options = self._options(options, overrides)
-        own = given_documents(documents, len(questions), single=single)
-        if not questions:
+        own = given_documents(documents, len(texts), single=single)
+        doc_pruning = checked_pruning(doc_pruning)
+        allowed = checked_allowed(prefix_allowed_tokens_fn, self.bundle.manifest.generator.vocab_size)
+        if not texts:
             return []
         clock = _Clock()
-        prompts = self._read(questions, options.n_docs, own, doc_pruning, clock, stop)
-        hypotheses = self.generator.generate(
-            *prompts.arrays, options, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn, deadline=stop
-        )
+        questions = self._encode_questions(texts, stop)  # q(x)
+        clock.stage("encode_question")
+        selected = self._search(questions, options.n_docs, own, doc_pruning, stop)  # top-k of p(z | x)
+        clock.stage("search")
+        prompts = self._read_documents(questions, selected, stop)  # x and z joined
+        clock.stage("tokenize_documents")
+        hypotheses = self.generator._generate(prompts.contexts, options, allowed, stop)  # p(y | x)
         clock.stage("generate")
         answers = [
             build_answer(
@@ -194,7 +201,7 @@ class RagEngine(Resource):
                 doc_pruning=doc_pruning,
                 own_documents=documents is not None,
             )
-            for number, asked in enumerate(questions)
+            for number, asked in enumerate(texts)
         ]
         return answers[0] if single else answers
 
@@ -218,23 +225,27 @@ class RagEngine(Resource):
         ``search="joint"``.  ``deadline``, counted from this call, and ``cancel`` as in :meth:`generate`.
         """
         stop = Stop.of(deadline, cancel)
-        options = self._options(options, overrides)
+        text, options = checked_question(question), self._options(options, overrides)
+        check_streamable(options)
         own = given_documents(documents, 1, single=True)
-        prompts = self._read([checked_question(question)], options.n_docs, own, doc_pruning, _Clock(), stop)
-        tokens = self.generator.stream(*prompts.arrays, options, deadline=stop)
+        prompts = self._prompts([text], options.n_docs, own, checked_pruning(doc_pruning), stop)
+        tokens = self.generator._stream(prompts.contexts, options, stop)
+        selected = prompts.selected
         return AnswerStream(
-            question, prompts.documents[0], prompts.pruned[0], tokens, self._tokenizer, options
+            question, selected.documents[0], selected.pruned[0], tokens, self._tokenizer, options
         )
 
     @overload
-    def score(self, question: str, answer: Output, **settings: Any) -> float: ...
+    def score(self, question: str, answer: GivenAnswer, **settings: Any) -> float: ...
     @overload
-    def score(self, question: Sequence[str], answer: Sequence[Output], **settings: Any) -> list[float]: ...
+    def score(
+        self, question: Sequence[str], answer: Sequence[GivenAnswer], **settings: Any
+    ) -> list[float]: ...
     @while_open
     def score(
         self,
         question: str | Sequence[str],
-        answer: Output | Sequence[Output],
+        answer: GivenAnswer | Sequence[GivenAnswer],
         *,
         options: GenerationOptions | None = None,
         documents: OwnDocuments = None,
@@ -260,20 +271,18 @@ class RagEngine(Resource):
         token, and get_nll adds p(z | x) at the second.  ``deadline`` and ``cancel`` as in :meth:`generate`.
         """
         stop = Stop.of(deadline, cancel)
-        questions, single = checked_questions(question), isinstance(question, str)
-        answers = checked_answers(answer, len(questions), single=single)
+        texts, single = checked_questions(question), isinstance(question, str)
+        answers = checked_answers(answer, len(texts), single=single)
         options = self._options(options, overrides)
-        own = given_documents(documents, len(questions), single=single)
-        if not questions:
+        own = given_documents(documents, len(texts), single=single)
+        doc_pruning = checked_pruning(doc_pruning)
+        checked_flag("exclude_bos_score", exclude_bos_score)
+        if not texts:
             return []
         labels = self._labels(answers, options, with_bos)
-        prompts = self._read(questions, options.n_docs, own, doc_pruning, _Clock(), stop)
-        scores: list[float] = self.generator.score(
-            *prompts.arrays,
-            labels,
-            marginalize=options.marginalize,
-            exclude_bos_score=exclude_bos_score,
-            deadline=stop,
+        prompts = self._prompts(texts, options.n_docs, own, doc_pruning, stop)
+        scores: list[float] = self.generator._score(
+            prompts.contexts, labels, options.marginalize, exclude_bos_score, stop
         ).tolist()
         return scores[0] if single else scores
 
@@ -301,12 +310,10 @@ class RagEngine(Resource):
         stop = Stop.of(deadline, cancel)
         chosen = checked_labels(labels)
         options = self._options(options, overrides)
-        targets = self._labels(chosen, options, with_bos)
+        text, targets = checked_question(question), self._labels(chosen, options, with_bos)
         own = given_documents(documents, 1, single=True)
-        prompts = self._read([checked_question(question)], options.n_docs, own, doc_pruning, _Clock(), stop)
-        log_probs = self.generator.score(
-            *prompts.arrays, targets, marginalize=options.marginalize, deadline=stop
-        )
+        prompts = self._prompts([text], options.n_docs, own, checked_pruning(doc_pruning), stop)
+        log_probs = self.generator._score(prompts.contexts, targets, options.marginalize, None, stop)
         return dict(zip(chosen, shares(log_probs), strict=True))
 
     def swap_index(self, path: str | Path, *, verify: Literal["sha256", "size"] = "sha256") -> None:
@@ -327,44 +334,57 @@ class RagEngine(Resource):
 
     def _options(self, options: GenerationOptions | None, overrides: dict[str, Any]) -> GenerationOptions:
         """The options of a call, checked before anything is computed."""
-        options = checked_kind(self.default_options if options is None else options).replace(**overrides)
+        options = checked_kind(self.default_options if options is None else options)
+        if overrides:
+            options = options.replace(**overrides)
         self.generator.check_options(options)
         return options
 
-    def _read(
+    def _prompts(
         self,
-        questions: list[str],
+        texts: list[str],
         n_docs: int,
-        documents: Documents | None,
+        own: Documents | None,
         doc_pruning: float | None,
-        clock: "_Clock",
         stop: Stop,
     ) -> Prompts:
-        """The left half of Figure 1: q(x), the documents with p(z | x), and what the generator reads."""
-        retriever = self.retriever
-        with retriever.borrow_index() as index:
-            tokens = retriever.tokenize(questions)
-            vectors = retriever.encode(tokens, stop)
-            clock.stage("encode_question")
-            stop.check("before the search")
-            if documents is None:
-                found = index.search_documents(vectors, n_docs)
-            else:
-                found = scored(documents, vectors, self._passage_encoder, stop)
-        kept, pruned = prune(with_priors(found), doc_pruning)
-        clock.stage("search")
+        """The left half of Figure 1: from questions to what the generator reads."""
+        questions = self._encode_questions(texts, stop)
+        selected = self._search(questions, n_docs, own, doc_pruning, stop)
+        return self._read_documents(questions, selected, stop)
+
+    def _encode_questions(self, texts: list[str], stop: Stop) -> EncodedQuestions:
+        """q(x) of every question."""
+        return self.retriever._encode_questions(texts, stop)
+
+    def _search(
+        self,
+        questions: EncodedQuestions,
+        n_docs: int,
+        own: Documents | None,
+        doc_pruning: float | None,
+        stop: Stop,
+    ) -> SelectedDocuments:
+        """The documents of every question with p(z | x): the index's ``n_docs`` best, or the caller's own."""
+        stop.check("before the search")
+        if own is None:
+            with self.retriever.borrow_index() as index:
+                found = index.search_documents(questions.vectors, n_docs)
+        else:
+            found = scored(own, questions.vectors, self._passage_encoder, stop)
+        selected = select_documents(found, doc_pruning)
         stop.check("after the search")
-        texts = [retriever.question_text(encoded) for encoded in tokens]
-        truncated = [encoded.truncated for encoded in tokens]
-        prompts = build_prompts(
-            self.bundle.manifest.rag, self._tokenizer, kept, pruned, texts, truncated, stop
-        )
-        clock.stage("tokenize_documents")
-        return prompts
+        return selected
+
+    def _read_documents(
+        self, questions: EncodedQuestions, selected: SelectedDocuments, stop: Stop
+    ) -> Prompts:
+        """Every question joined with each of its documents, as tokens."""
+        return build_prompts(self.bundle.manifest.rag, self._tokenizer, questions, selected, stop)
 
     def _labels(
-        self, answers: Sequence[Output], options: GenerationOptions, with_bos: bool | None
-    ) -> NDArray[np.int64]:
+        self, answers: Sequence[GivenAnswer], options: GenerationOptions, with_bos: bool | None
+    ) -> IntArray:
         checked_flag("with_bos", with_bos)
         spec = self.bundle.manifest.generator
         return build_labels(answers, options, tokenizer=self._tokenizer, spec=spec, with_bos=with_bos)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ragengine import Generator
-from ragengine.generation.decoders.base import Step
+from ragengine.generation.decoders.base import StepOutputs
 from ragengine.generation.model import GeneratorModel
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
 from ragengine_bench.parity.pairs import full_options
@@ -52,15 +52,15 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers that each step brings to the host, a question."""
     found: list[int] = []
-    step = GeneratorModel.step
+    decode_step = GeneratorModel.decode_step
 
     def counting(self: GeneratorModel, *args: Any, **settings: Any) -> Any:
-        result = step(self, *args, **settings)
-        assert isinstance(result, Step)
+        result = decode_step(self, *args, **settings)
+        assert isinstance(result, StepOutputs)
         found.append(sum(array.size for array in vars(result).values()) // Q)
         return result
 
-    monkeypatch.setattr(GeneratorModel, "step", counting)
+    monkeypatch.setattr(GeneratorModel, "decode_step", counting)
     return found
 
 

@@ -22,7 +22,10 @@ from ragengine_bench.roofline.sizes import sizes_of
 if TYPE_CHECKING:
     from ragengine_bench.gpu.__main__ import GpuPlan
 
-STAGES: dict[str, tuple[Any, str]] = {"decode": (GeneratorModel, "step"), "device": (StepBuffers, "run")}
+STAGES: dict[str, tuple[Any, str]] = {
+    "decode": (GeneratorModel, "decode_step"),
+    "device": (StepBuffers, "run"),
+}
 """A step, and the part of it that sends, computes and takes back; the rest is the host's."""
 _REPEATS = {"full": 10, "toy": 2}
 _BATCHES = {"full": (1, 8, 32), "toy": (1, 2)}

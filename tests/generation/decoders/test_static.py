@@ -1,6 +1,6 @@
-"""The decoder of static capacity, which CUDA graphs need, gives what the dynamic one gives, token for token.
+"""The static decoder, which CUDA graphs need, gives what the dynamic one gives, token for token.
 
-Both run on the CPU here, the static one through the very code that a GPU runs: buckets, bound buffers, a past
+Both run on the CPU here, the static one through the code that a GPU runs: buckets, bound buffers, a past
 written in place.
 """
 
@@ -19,14 +19,8 @@ import pytest
 from ragengine import Generator
 from ragengine.bundle.bundle import Bundle
 from ragengine.errors import DeviceError
-from ragengine.generation.decoders.buckets import (
-    NOT_CAPTURED,
-    Bucket,
-    GraphNumbers,
-    padded_source,
-    power_of_two,
-)
-from ragengine.generation.decoders.static import StaticDecoder, Workspace
+from ragengine.generation.decoders.buckets import Bucket, GraphNumbers, padded_source
+from ragengine.generation.decoders.static import Buffer, DecoderBuffers, StaticDecoder
 from ragengine.generation.model import GeneratorModel
 from ragengine.results import Hypothesis
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
@@ -112,9 +106,7 @@ def test_a_stream_is_the_same_and_may_be_abandoned(dynamic: Generator, static: G
     del abandoned, beside
 
 
-def test_a_workspace_serves_search_after_search(
-    bundle: Bundle, dynamic: Generator, static: Generator
-) -> None:
+def test_buffers_serve_search_after_search(bundle: Bundle, dynamic: Generator, static: Generator) -> None:
     """What an earlier search left in the buffers is never read."""
     decoder = static._model._decoder
     assert isinstance(decoder, StaticDecoder)
@@ -163,8 +155,8 @@ def test_the_memory_of_a_bucket_is_what_it_takes(bundle: Bundle, static: Generat
     decoder = static._model._decoder
     assert isinstance(decoder, StaticDecoder)
     bucket = Bucket(2, 3, 4, 32, 16)
-    workspace = Workspace(decoder, bucket)
-    values = [*workspace.cross.values(), *workspace.past.values()]
+    buffers = DecoderBuffers(decoder, bucket)
+    values = [*buffers.cross.values(), *buffers.past.values()]
     expected = bucket.buffer_bytes(bundle.manifest.generator, np.dtype(decoder.dtype).itemsize)
     assert sum(value.tensor_size_in_bytes() for value in values) == expected
 
@@ -176,11 +168,16 @@ def test_a_bundle_without_the_graph_is_refused(bundle: Bundle, tmp_path: Any) ->
         GeneratorModel(older, device="cpu", decoder="static")
 
 
-def test_buckets() -> None:
-    assert [power_of_two(n) for n in (1, 2, 3, 4, 5, 8, 9)] == [1, 2, 4, 4, 8, 8, 16]
-    assert (padded_source(1, 1024), padded_source(160, 1024), padded_source(90, 96)) == (32, 160, 96)
-    bucket = Bucket.holding(3, 5, 6, 160, 19)
-    assert (bucket.questions, bucket.documents, bucket.beams, bucket.steps) == (4, 5, 8, 32)
-    assert (bucket.rows, bucket.capacity) == (20, 256)
-    numbers = GraphNumbers(limit=1)
-    assert [numbers.take(bucket) for _ in range(3)] == [1, NOT_CAPTURED, NOT_CAPTURED]
+def test_a_buffer_keeps_its_arrays_apart() -> None:
+    """Every array starts at an aligned place, and comes back from the device as it was sent."""
+    layout = {"a": ((3, 5), np.int64), "b": ((7,), np.bool_), "c": ((2, 2), np.float32)}
+    buffer = Buffer(layout, "cpu")
+    rng = np.random.default_rng(0)
+    sent = {name: rng.integers(0, 2, shape).astype(dtype) for name, (shape, dtype) in layout.items()}
+    for name, array in sent.items():
+        buffer.arrays[name][:] = array
+    buffer.upload()
+    buffer.download()
+    for name, array in sent.items():
+        np.testing.assert_array_equal(buffer.arrays[name], array)
+        assert buffer.arrays[name].dtype == array.dtype

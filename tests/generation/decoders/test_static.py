@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -18,7 +17,6 @@ import pytest
 
 from ragengine import Generator
 from ragengine.bundle.bundle import Bundle
-from ragengine.errors import DeviceError
 from ragengine.generation.decoders.buckets import Bucket, GraphNumbers, padded_source
 from ragengine.generation.decoders.static import Buffer, DecoderBuffers, StaticDecoder
 from ragengine.generation.model import GeneratorModel
@@ -26,9 +24,10 @@ from ragengine.results import Hypothesis
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
 from ragengine_bench.parity.pairs import full_options
 from ragengine_export import export_checkpoint
-from tests.parity.test_traffic import FULL, OPTIONS
+from tests.support.searches import FEW_CANDIDATES, WHOLE_DISTRIBUTIONS
 
 V, LENGTH = 700, 12
+OPTIONS = FEW_CANDIDATES | WHOLE_DISTRIBUTIONS
 SIZES = [(1, 1, 7), (1, 5, 33), (3, 2, 20)]
 """Q, D, S; the second and third are padded in more than one axis."""
 
@@ -67,7 +66,7 @@ def contexts(sizes: tuple[int, int, int], seed: int = 0) -> tuple[Any, ...]:
 
 def decoded(generator: Generator, sizes: tuple[int, int, int], name: str, seed: int = 0) -> Any:
     allowed = (lambda question, tokens: [2, 5, 9, 11]) if name == "allowed" else None
-    options = full_options(max_length=LENGTH, **(OPTIONS | FULL)[name])
+    options = full_options(max_length=LENGTH, **OPTIONS[name])
     return generator.generate(*contexts(sizes, seed), options, prefix_allowed_tokens_fn=allowed)
 
 
@@ -81,7 +80,7 @@ def assert_same(ours: list[list[Hypothesis]], expected: list[list[Hypothesis]]) 
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("name", OPTIONS | FULL)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_token_for_token(dynamic: Generator, static: Generator, sizes: Any, name: str) -> None:
     assert_same(decoded(static, sizes, name), decoded(dynamic, sizes, name))
 
@@ -159,13 +158,6 @@ def test_the_memory_of_a_bucket_is_what_it_takes(bundle: Bundle, static: Generat
     values = [*buffers.cross.values(), *buffers.past.values()]
     expected = bucket.buffer_bytes(bundle.manifest.generator, np.dtype(decoder.dtype).itemsize)
     assert sum(value.tensor_size_in_bytes() for value in values) == expected
-
-
-def test_a_bundle_without_the_graph_is_refused(bundle: Bundle, tmp_path: Any) -> None:
-    files = {name: entry for name, entry in bundle.manifest.files.items() if not name.endswith("step.onnx")}
-    older = replace(bundle, manifest=replace(bundle.manifest, files=files))
-    with pytest.raises(DeviceError, match=r"step\.onnx.*export it again"):
-        GeneratorModel(older, device="cpu", decoder="static")
 
 
 def test_a_buffer_keeps_its_arrays_apart() -> None:

@@ -46,15 +46,15 @@ OwnDocuments: TypeAlias = Sequence[Document] | Sequence[Sequence[Document]] | No
 class RagEngine(Resource):
     """A RAG model and an index, ready to answer.  Safe to use from several threads.
 
-    It belongs to the process that loaded it (:class:`ProcessError` elsewhere), and its retriever and
-    generator to it: :meth:`close` closes them, too.  Running questions and streams finish, every later call
-    is a :class:`ClosedError`.
+    Only the process that loaded it can use it; a fork gets :class:`ProcessError`.  :meth:`close` closes its
+    retriever and generator too: running questions and streams finish, every later call raises
+    :class:`ClosedError`.
     """
 
     def __init__(
         self, bundle: Bundle, retriever: Retriever, generator: Generator, *, threads: int | None = None
     ) -> None:
-        """``threads`` are for what is loaded later: the passage encoder, when documents come unscored."""
+        """``threads`` are for the passage encoder, which is loaded when documents come without scores."""
         super().__init__()
         self.bundle = bundle
         self.retriever = retriever
@@ -79,13 +79,20 @@ class RagEngine(Resource):
     ) -> "RagEngine":
         """Open a bundle and an index.
 
-        ``device`` is auto, cpu or cuda, and ``search_device`` the same for the index alone (default: as
-        ``device``); :attr:`device` and ``retriever.index.placement`` say what ``auto`` chose.
-        ``threads`` are those a graph may use (default: all cores of this process).  ``verify="size"``
-        compares the sizes of files instead of hashing them.  ``memory_limit`` is the bytes of memory this
-        process should stay under, as in :meth:`Generator.load`.  Raises :class:`BundleError` or
-        :class:`IndexFolderError` when a folder is not whole or the two do not belong together,
-        :class:`MemoryLimitError` when they do not fit, :class:`DeviceError` where ``cuda`` cannot be.
+        Args:
+            bundle: the bundle's folder.
+            index: the index's folder.
+            device: where the graphs run: auto, cpu or cuda; :attr:`device` says what auto chose.
+            threads: threads of a graph; None takes all cores of this process.
+            verify: "sha256" hashes every file, "size" compares sizes alone.
+            memory_limit: bytes of memory that this process should stay under, as in :meth:`Generator.load`.
+            search_device: where the index is searched, ``device`` where not given;
+                ``retriever.index.placement`` says what auto chose.
+
+        Raises:
+            BundleError, IndexFolderError: a folder is not whole, or the two do not belong together.
+            MemoryLimitError: they do not fit into ``memory_limit``.
+            DeviceError: the device is cuda and cannot be used.
         """
         opened = Bundle.open(bundle, verify=verify)
         retriever = Retriever.load(
@@ -119,7 +126,10 @@ class RagEngine(Resource):
     ) -> list[Document]:
         """The documents for one question, best first, with their scores and priors p(z | x).
 
-        ``deadline`` and ``cancel`` as in :meth:`generate`.
+        Args:
+            question: the question x.
+            n_docs: how many documents; the model's default where not given.
+            deadline, cancel: as in :meth:`generate`.
         """
         stop = Stop.of(deadline, cancel)
         n_docs = self.default_options.n_docs if n_docs is None else n_docs
@@ -145,15 +155,31 @@ class RagEngine(Resource):
     ) -> Answer | list[Answer]:
         """Answer a question, or several in one batch (the answers are those of one at a time).
 
-        ``options`` are this model's defaults where not given; ``overrides`` change single ones by name
-        (``num_beams=4``).  ``documents`` are read instead of searching: a list for one question, a list
-        of lists for several.  They keep their scores, or are scored by the bundle's passage encoder.
-        ``prefix_allowed_tokens_fn(question number, tokens so far)`` gives the token ids that may follow.
+        Args:
+            question: the question x, or a list of them.
+            options: how to search for the answer; the model's defaults where not given.
+            documents: documents to read instead of searching: a list for one question, a list of lists for
+                several.  They keep their scores, or are scored by the bundle's passage encoder.
+            doc_pruning: leave out, before they are read, documents whose prior p(z | x) is under this; see
+                below.
+            prefix_allowed_tokens_fn: called with a question's number and its tokens so far, returns the token
+                ids that may follow.
+            deadline: seconds from now, or a :class:`Stop` that several calls share.
+            cancel: an event that another thread sets to end the call.
+            overrides: single options by name, such as ``num_beams=4``.
 
-        ``doc_pruning`` leaves out, before they are read, documents whose prior p(z | x) is under it; the
-        best one always stays.  The priors of those that stay are normalised anew, so the answer is
-        exactly that of the model with these documents alone, and every distribution still sums to 1.  Let
-        m be the prior of those left out together, m < doc_pruning · their number
+        Returns:
+            An answer, or a list of them for a list of questions.
+
+        Raises:
+            OptionsError, InputError: something that cannot be used; nothing has been computed.
+            DeadlineError, CancelledError: the call was ended.  Both are checked between stages, batches of
+                documents and tokens; a search of the index and one batch of documents are not interrupted.
+                Of several questions none is answered.
+
+        With ``doc_pruning`` the best document always stays, and the priors of those that stay are normalised
+        anew: the answer is exactly that of the model with these documents alone, and every distribution still
+        sums to 1.  Let m be the prior of those left out together, m < doc_pruning · their number
         (:attr:`Answer.pruned_mass`).  Then, after any prefix, for any token,
 
             RAG-Token:     |p'(y_t | x, y_<t) - p(y_t | x, y_<t)| <= m
@@ -163,13 +189,6 @@ class RagEngine(Resource):
         p - p' = m (r - p'), and r - p' is between -1 and 1.  The sum over all tokens of |p' - p| is at
         most 2m for the same reason.  (RAG-Sequence's p(y_t | x, y_<t) alone has no such bound: a prefix
         can raise the posterior of a document left out.)
-
-        ``deadline`` is in seconds from now (or a :class:`Stop` that several calls share) and ``cancel`` is
-        set by another thread.  Between stages, batches of documents and tokens they end the call with
-        :class:`DeadlineError` or :class:`CancelledError`; nothing of it is left, and of several questions
-        none is answered.  A search of the index and one batch of documents are not interrupted.
-
-        Raises :class:`OptionsError` and :class:`InputError` for what cannot be used.
         """
         stop = Stop.of(deadline, cancel)
         texts, single = checked_questions(question), isinstance(question, str)
@@ -217,12 +236,17 @@ class RagEngine(Resource):
         cancel: threading.Event | None = None,
         **overrides: Any,
     ) -> AnswerStream:
-        """Answer one question token by token: iterate over the result for :class:`AnswerToken`.
+        """Answer one question token by token.
 
-        The tokens, their texts put together and their posteriors are those of :meth:`generate` with the
-        same settings.  Raises :class:`OptionsError` at once, with the reason, for a search whose first
-        token is not known before its last: several beams, sampling, and RAG-Sequence unless
-        ``search="joint"``.  ``deadline``, counted from this call, and ``cancel`` as in :meth:`generate`.
+        Arguments as in :meth:`generate`; ``deadline`` counts from this call.
+
+        Returns:
+            An iterator over :class:`AnswerToken`.  The tokens, their texts put together and their posteriors
+            are those of :meth:`generate` with the same settings.
+
+        Raises:
+            OptionsError: the search does not know its first token before its last: several beams, sampling,
+                and RAG-Sequence unless ``search="joint"``.
         """
         stop = Stop.of(deadline, cancel)
         text, options = checked_question(question), self._options(options, overrides)
@@ -256,19 +280,25 @@ class RagEngine(Resource):
         cancel: threading.Event | None = None,
         **overrides: Any,
     ) -> float | list[float]:
-        """log p(y | x) in nats of an answer to a question, or of one answer to each of several questions.
+        """log p(y | x) of an answer to a question, or of one answer to each of several questions.
 
-        An answer is token ids, as in `Hypothesis.token_ids` (the end token is one of them), or text.  Text
-        becomes what a search would have to produce: the BOS token where the model forces one (``with_bos``
-        says otherwise), the text's tokens, the end token.  It is tokenised as it stands: BART's tokenizer
-        gives " Paris" and "Paris" different tokens, and a model has learned one of them, so compare
-        `Answer.text` (not stripped) to see which.  Where the tokenizer gives an answer's text the tokens
-        that the search chose, ``score(question, answer.text)`` is ``answer.log_prob``.
+        Args:
+            question: the question x, or a list of them.
+            answer: text, or token ids as in `Hypothesis.token_ids` (the end token is one of them).  Text is
+                tokenised as it stands: BART's tokenizer gives " Paris" and "Paris" different tokens, and a
+                model has learned one of them; `Answer.text`, not stripped, shows which.
+            with_bos: whether a text's tokens begin with the BOS token; where not given, they do if the model
+                forces one.
+            exclude_bos_score: leave that BOS out of RAG-Sequence's score; the checkpoint's setting where not
+                given.
+            options, documents, doc_pruning, deadline, cancel, overrides: as in :meth:`generate`.
 
-        ``documents`` and ``doc_pruning`` as in :meth:`generate`; ``exclude_bos_score`` (default: the
-        checkpoint's) leaves the BOS out for RAG-Sequence.  It is `Generator.score`, the negative of
-        transformers' `get_nll`, with its quirk: an empty answer of RAG-Sequence without BOS has one target
-        token, and get_nll adds p(z | x) at the second.  ``deadline`` and ``cancel`` as in :meth:`generate`.
+        Returns:
+            Nats.  Where the tokenizer gives an answer's text the tokens that the search chose,
+            ``score(question, answer.text)`` is ``answer.log_prob``.
+
+        This is `Generator.score`, the negative of transformers' `get_nll`, with its quirk: an empty answer of
+        RAG-Sequence without BOS has one target token, and get_nll adds p(z | x) at the second.
         """
         stop = Stop.of(deadline, cancel)
         texts, single = checked_questions(question), isinstance(question, str)
@@ -300,12 +330,20 @@ class RagEngine(Resource):
         cancel: threading.Event | None = None,
         **overrides: Any,
     ) -> dict[str, float]:
-        """p(label | x) over the given labels, in their order: the paper's use for FEVER (section 3.4).
+        """p(label | x) over the given labels, as the paper classifies FEVER's claims (section 3.4).
 
-        The documents are searched and read once, and p(label | x) of :meth:`score` is normalised over
-        the labels.  Write labels as the model has learned to write them (" supports", with its space, if
-        so).  A longer label is a less probable output: choose labels of about equal length where nothing
-        was trained.  ``deadline`` and ``cancel`` as in :meth:`generate`.
+        The documents are searched and read once.
+
+        Args:
+            question: the claim or question x.
+            labels: different texts, written as the model has learned to write them (" supports", with its
+                space, if so).  A longer label is a less probable output: choose labels of about equal length
+                where nothing was trained.
+            with_bos: as in :meth:`score`.
+            options, documents, doc_pruning, deadline, cancel, overrides: as in :meth:`generate`.
+
+        Returns:
+            For each label, in their order, exp of :meth:`score` normalised over the labels.
         """
         stop = Stop.of(deadline, cancel)
         chosen = checked_labels(labels)
@@ -321,8 +359,14 @@ class RagEngine(Resource):
 
         The new index is opened, checked to belong to the bundle and searched once, then takes the old one's
         place.  Questions that run finish on the old one, which closes after the last of them: every answer
-        comes wholly from one index.  ``path`` may be the same path, built again.  Raises
-        :class:`IndexFolderError` where the new index cannot be used; then nothing has changed.
+        comes wholly from one index.
+
+        Args:
+            path: the new index's folder; it may be the same path, built again.
+            verify: "sha256" hashes every file, "size" compares sizes alone.
+
+        Raises:
+            IndexFolderError: the new index cannot be used; nothing has changed.
         """
         self._check_open()
         self.retriever.swap_index(path, verify=verify)

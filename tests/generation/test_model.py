@@ -78,8 +78,11 @@ class Decoding:
     """Beams whose graph returns what it is told to."""
 
     outputs: StepOutputs
-    encoded: EncodedDocuments = EncodedDocuments(np.zeros((Q, D, 1), np.int64), {})
     length: int = 0
+
+    @property
+    def encoded(self) -> EncodedDocuments:
+        return EncodedDocuments(np.zeros((Q, D, 1), np.int64), {})
 
     def advance(self, inputs: StepInputs) -> StepOutputs:
         return self.outputs

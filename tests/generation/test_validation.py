@@ -120,7 +120,7 @@ def test_allowed_tokens_come_as_numbers_of_the_vocabulary() -> None:
 def test_what_are_no_tokens_is_refused_when_it_is_returned(returned: Any) -> None:
     allowed = checked_allowed(lambda question, tokens: returned, V)
     assert allowed is not None
-    with pytest.raises(InputError, match="prefix_allowed_tokens_fn returned .* for question 3"):
+    with pytest.raises(InputError, match=r"prefix_allowed_tokens_fn returned .* for question 3"):
         allowed(3, [2])
     with pytest.raises(InputError, match="prefix_allowed_tokens_fn is int"):
         checked_allowed(5, V)

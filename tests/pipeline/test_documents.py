@@ -60,7 +60,7 @@ def test_a_question_without_a_passage_is_an_error_of_the_index() -> None:
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, "0.5", True, float("nan"), [0.1]], ids=repr)
 def test_a_threshold_is_a_probability(wrong: Any) -> None:
-    with pytest.raises(InputError, match="doc_pruning is .*from 0 to 1"):
+    with pytest.raises(InputError, match=r"doc_pruning is .*from 0 to 1"):
         checked_pruning(wrong)
     assert [checked_pruning(fine) for fine in (None, 0, 0.25, 1)] == [None, 0, 0.25, 1]
 

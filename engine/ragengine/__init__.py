@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ragengine.bundle.bundle import Bundle
     from ragengine.engine import RagEngine
     from ragengine.errors import RagEngineError
+    from ragengine.evaluation.report import Evaluation
+    from ragengine.evaluation.run import evaluate
     from ragengine.generation.generator import Generator
     from ragengine.options import GenerationOptions
     from ragengine.pipeline.streaming import AnswerStream, AnswerToken
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ragengine.results import Answer, Document, Hypothesis
     from ragengine.retrieval.retriever import Retriever
     from ragengine.runtime.cancellation import Stop
+    from ragengine.version import __version__ as __version__
 
 __all__ = [
     "Answer",
@@ -27,6 +30,7 @@ __all__ = [
     "AnswerToken",
     "Bundle",
     "Document",
+    "Evaluation",
     "GenerationOptions",
     "Generator",
     "Hypothesis",
@@ -35,6 +39,7 @@ __all__ = [
     "Record",
     "Retriever",
     "Stop",
+    "evaluate",
 ]
 
 # Found when they are first used: `ragengine --help` and a missing onnxruntime's error message must not
@@ -45,6 +50,7 @@ _MODULES = {
     "AnswerToken": "pipeline.streaming",
     "Bundle": "bundle.bundle",
     "Document": "results",
+    "Evaluation": "evaluation.report",
     "GenerationOptions": "options",
     "Generator": "generation.generator",
     "Hypothesis": "results",
@@ -53,6 +59,8 @@ _MODULES = {
     "Record": "replay",
     "Retriever": "retrieval.retriever",
     "Stop": "runtime.cancellation",
+    "__version__": "version",
+    "evaluate": "evaluation.run",
 }
 
 
@@ -63,4 +71,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *_MODULES})

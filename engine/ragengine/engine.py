@@ -1,14 +1,12 @@
 """`RagEngine`: Figure 1 of the paper.  Encode the question, search, read the documents, generate."""
 
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
 from ragengine.arrays import IntArray
 from ragengine.bundle.bundle import Bundle
-from ragengine.errors import InputError
 from ragengine.generation.generator import Generator
 from ragengine.generation.search.rules import AllowedTokens
 from ragengine.generation.validation import check_streamable, checked_allowed
@@ -16,17 +14,18 @@ from ragengine.options import GenerationOptions, checked_kind
 from ragengine.pipeline.answers import build_answer
 from ragengine.pipeline.documents import (
     Documents,
+    PassageScorer,
     SelectedDocuments,
     checked_pruning,
     given_documents,
-    scored,
     select_documents,
 )
 from ragengine.pipeline.labels import GivenAnswer, build_labels, shares
 from ragengine.pipeline.prompts import Prompts, build_prompts
+from ragengine.pipeline.stage_clock import StageClock
 from ragengine.pipeline.streaming import AnswerStream
 from ragengine.results import Answer, Document
-from ragengine.retrieval.encoder import EncodedQuestions, TextEncoder
+from ragengine.retrieval.encoder import EncodedQuestions
 from ragengine.retrieval.retriever import Retriever
 from ragengine.runtime.cancellation import Stop
 from ragengine.runtime.devices import Device
@@ -61,9 +60,7 @@ class RagEngine(Resource):
         self.generator = generator
         spec = bundle.manifest.generator
         self._tokenizer = Tokenizer(bundle.file(spec.path, "tokenizer.json"), spec.tokenizer)
-        self._passages: TextEncoder | None = None
-        self._threads = threads
-        self._loading = threading.Lock()
+        self._scorer = PassageScorer(bundle, threads)
 
     @classmethod
     @awaited_at_exit
@@ -133,7 +130,7 @@ class RagEngine(Resource):
         """
         stop = Stop.of(deadline, cancel)
         n_docs = self.default_options.n_docs if n_docs is None else n_docs
-        questions = self._encode_questions([checked_question(question)], stop)
+        questions = self.retriever._encode_questions([checked_question(question)], stop)
         return self._search(questions, n_docs, None, None, stop).documents[0]
 
     @overload
@@ -160,8 +157,8 @@ class RagEngine(Resource):
             options: how to search for the answer; the model's defaults where not given.
             documents: documents to read instead of searching: a list for one question, a list of lists for
                 several.  They keep their scores, or are scored by the bundle's passage encoder.
-            doc_pruning: leave out, before they are read, documents whose prior p(z | x) is under this; see
-                below.
+            doc_pruning: leave out, before they are read, documents whose prior p(z | x) is under this; the
+                best always stays.
             prefix_allowed_tokens_fn: called with a question's number and its tokens so far, returns the token
                 ids that may follow.
             deadline: seconds from now, or a :class:`Stop` that several calls share.
@@ -177,18 +174,9 @@ class RagEngine(Resource):
                 documents and tokens; a search of the index and one batch of documents are not interrupted.
                 Of several questions none is answered.
 
-        With ``doc_pruning`` the best document always stays, and the priors of those that stay are normalised
-        anew: the answer is exactly that of the model with these documents alone, and every distribution still
-        sums to 1.  Let m be the prior of those left out together, m < doc_pruning · their number
-        (:attr:`Answer.pruned_mass`).  Then, after any prefix, for any token,
-
-            RAG-Token:     |p'(y_t | x, y_<t) - p(y_t | x, y_<t)| <= m
-            RAG-Sequence:  |p'(y_<=t | x)     - p(y_<=t | x)|     <= m
-
-        since p = (1 - m) p' + m r with r, the average under the documents left out, a probability: so
-        p - p' = m (r - p'), and r - p' is between -1 and 1.  The sum over all tokens of |p' - p| is at
-        most 2m for the same reason.  (RAG-Sequence's p(y_t | x, y_<t) alone has no such bound: a prefix
-        can raise the posterior of a document left out.)
+        With ``doc_pruning`` the answer is exactly that of the model with the documents that stay, and
+        :attr:`Answer.pruned_mass` bounds how far its probabilities are from those with all documents
+        (:func:`~ragengine.pipeline.documents.select_documents`).
         """
         stop = Stop.of(deadline, cancel)
         texts, single = checked_questions(question), isinstance(question, str)
@@ -198,8 +186,8 @@ class RagEngine(Resource):
         allowed = checked_allowed(prefix_allowed_tokens_fn, self.bundle.manifest.generator.vocab_size)
         if not texts:
             return []
-        clock = _Clock()
-        questions = self._encode_questions(texts, stop)  # q(x)
+        clock = StageClock()
+        questions = self.retriever._encode_questions(texts, stop)  # q(x)
         clock.stage("encode_question")
         selected = self._search(questions, options.n_docs, own, doc_pruning, stop)  # top-k of p(z | x)
         clock.stage("search")
@@ -374,7 +362,7 @@ class RagEngine(Resource):
     def _release(self) -> None:
         self.retriever.close()
         self.generator.close()
-        del self._tokenizer, self._passages
+        del self._tokenizer, self._scorer
 
     def _options(self, options: GenerationOptions | None, overrides: dict[str, Any]) -> GenerationOptions:
         """The options of a call, checked before anything is computed."""
@@ -393,13 +381,9 @@ class RagEngine(Resource):
         stop: Stop,
     ) -> Prompts:
         """The left half of Figure 1: from questions to what the generator reads."""
-        questions = self._encode_questions(texts, stop)
+        questions = self.retriever._encode_questions(texts, stop)
         selected = self._search(questions, n_docs, own, doc_pruning, stop)
         return self._read_documents(questions, selected, stop)
-
-    def _encode_questions(self, texts: list[str], stop: Stop) -> EncodedQuestions:
-        """q(x) of every question."""
-        return self.retriever._encode_questions(texts, stop)
 
     def _search(
         self,
@@ -415,7 +399,7 @@ class RagEngine(Resource):
             with self.retriever.borrow_index() as index:
                 found = index.search_documents(questions.vectors, n_docs)
         else:
-            found = scored(own, questions.vectors, self._passage_encoder, stop)
+            found = self._scorer.scored(own, questions.vectors, stop)
         selected = select_documents(found, doc_pruning)
         stop.check("after the search")
         return selected
@@ -432,28 +416,3 @@ class RagEngine(Resource):
         checked_flag("with_bos", with_bos)
         spec = self.bundle.manifest.generator
         return build_labels(answers, options, tokenizer=self._tokenizer, spec=spec, with_bos=with_bos)
-
-    def _passage_encoder(self) -> TextEncoder:
-        spec = self.bundle.manifest.passage_encoder
-        if spec is None:
-            raise InputError(
-                "Documents have no scores and this bundle has no passage encoder; "
-                "give each a score, or export with --context-encoder."
-            )
-        with self._loading:
-            if self._passages is None:
-                self._passages = TextEncoder.load(self.bundle, spec, device="cpu", threads=self._threads)
-            return self._passages
-
-
-class _Clock:
-    """Milliseconds since the last stage ended, by stage."""
-
-    def __init__(self) -> None:
-        self.timings: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def stage(self, name: str) -> None:
-        now = time.perf_counter()
-        self.timings[name] = (now - self._last) * 1000
-        self._last = now

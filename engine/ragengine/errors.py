@@ -30,35 +30,35 @@ class InputError(RagEngineError, ValueError):
 
 
 class DeviceError(RagEngineError):
-    """The asked device or execution provider cannot be used here."""
+    """The chosen device or execution provider cannot be used here."""
 
 
 class MemoryLimitError(RagEngineError):
-    """What was asked needs more memory than ``memory_limit`` allows."""
+    """A call needs more memory than ``memory_limit`` allows."""
 
 
 class DeadlineError(RagEngineError, TimeoutError):
-    """The deadline of a call passed before it was done; nothing of it is left."""
+    """The deadline of a call passed before its end; it leaves nothing behind."""
 
 
 class CancelledError(RagEngineError):
-    """A call was cancelled before it was done; nothing of it is left."""
+    """A call was cancelled before its end; it leaves nothing behind."""
 
 
 class ClosedError(RagEngineError):
-    """An engine, retriever, generator or index is used after ``close()``."""
+    """An engine, retriever, generator or index is used after its ``close()``."""
 
 
 class ProcessError(RagEngineError):
-    """What one process loaded is used in its fork, or sent to another process."""
+    """An object that one process loaded is used in its fork, or sent to another process."""
 
 
 class DependencyError(RagEngineError):
-    """A package that the asked feature needs is not installed."""
+    """A feature needs a package that is not installed."""
 
 
 class GraphOutputError(RagEngineError):
-    """A graph could not be computed, or returned NaN or infinite numbers where there must be finite ones."""
+    """A graph could not be computed, or returned NaN or infinite numbers."""
 
 
 class ExportError(RagEngineError):

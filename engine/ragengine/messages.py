@@ -1,7 +1,11 @@
-"""Words and values of others inside our messages."""
+"""What ragengine says: its logger, and foreign texts and values as they appear in its messages."""
 
+import logging
 import reprlib
 from typing import Any, Final
+
+log = logging.getLogger("ragengine")
+"""Where ragengine tells what it chose by itself, such as a device."""
 
 _LONGEST: Final = 400
 
@@ -10,9 +14,9 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def one_line(reason: object) -> str:
-    """What another library says, in one line that may be printed: it can quote names from a forged file.
+    """Another library's message in one line that is safe to print: it may quote names from a forged file.
 
-    Line breaks and what a terminal would obey become spaces, and of a long text its beginning is kept.
+    Line breaks and control characters become spaces, and a long text is cut.
     """
     text = "".join(character if character.isprintable() else " " for character in str(reason))
     line = " ".join(text.split()).rstrip(".")
@@ -20,5 +24,5 @@ def one_line(reason: object) -> str:
 
 
 def short_repr(value: Any) -> str:
-    """A user's value as it is written in Python; of a long or deep one its beginning."""
+    """A user's value as Python writes it; a long or deep one is cut."""
     return _SHORT.repr(value)

@@ -9,7 +9,6 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from ragengine.results import Answer, Document
 from ragengine.storage.atomic import output_file
 from ragengine.storage.folders import MANIFEST, sha256_of
 from ragengine.storage.schema import parse
+from ragengine.version import __version__
 
 if TYPE_CHECKING:
     from ragengine.engine import RagEngine
@@ -87,7 +87,7 @@ class Record:
             ) from reason
         best = answer.hypotheses[0]
         return cls(
-            ragengine=version("ragengine"),
+            ragengine=__version__,
             device=engine.generator.device,
             bundle=_folder(engine.bundle.path),
             index=_folder(engine.retriever.index.path),
@@ -118,11 +118,10 @@ class Record:
                 f"{source} has format version {content.get('format_version')!r}, this ragengine reads "
                 f"{FORMAT_VERSION}; use the version that wrote it."
             )
-        faults: list[str] = []
-        record = parse(cls, content, faults)
-        if record is None:
-            raise InputError(f"{source} is damaged: {'; '.join(faults)}.")
-        return record
+        parsed = parse(cls, content)
+        if parsed.value is None:
+            raise InputError(f"{source} is damaged: {'; '.join(parsed.errors)}.")
+        return parsed.value
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,9 @@ class Answer:
 
     @property
     def pruned_mass(self) -> float:
-        """The prior the left-out documents had together: the bound on what leaving them out changed.
+        """The prior that the documents left out had together; 0.0 where none was left out.
 
-        See :meth:`RagEngine.generate`; 0.0 where none was left out.
+        It bounds what leaving them out changed: see :func:`ragengine.pipeline.documents.select_documents`.
         """
         return sum(document.prior or 0.0 for document in self.pruned)
 

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,6 +17,7 @@ from ragengine.errors import ExportError
 from ragengine.options import OPTION_NAMES, GenerationOptions
 from ragengine.storage import folders
 from ragengine.storage.schema import join_errors
+from ragengine.version import __version__
 from ragengine_export import verification as checks
 from ragengine_export.checkpoint import (
     Checkpoint,
@@ -126,7 +126,7 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
         {
             "format": manifest.FORMAT,
             "format_version": manifest.FORMAT_VERSION,
-            "created_by": f"ragengine {version('ragengine')}",
+            "created_by": f"ragengine {__version__}",
             "created_from": {
                 "source": Path(checkpoint.source).name,
                 "transformers_version": config.transformers_version or transformers.__version__,

@@ -35,8 +35,8 @@ def test_numbers_of_64_bits(number: int) -> None:
     [
         (b"\x08" + b"\xff" * 10 + b"\x00", "does not end within 64 bits"),
         (b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "does not end within 64 bits"),
-        (b"\x00\x01", "field number 0, which ONNX has not"),
-        (b"\xf8\x07\x01", "field number 127, which ONNX has not"),
+        (b"\x00\x01", "field 0 at byte 0 is not part of the ONNX format"),
+        (b"\xf8\x07\x01", "field 127 at byte 0 is not part of the ONNX format"),
         (b"\x0b", "wire type 3; a number was expected"),
         (b"\x0d\0\0\0\0", "wire type 5; a number was expected"),
         (b"\x08\x01\x08\x01", "a second ir_version"),

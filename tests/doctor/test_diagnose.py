@@ -1,54 +1,23 @@
-"""`ragengine doctor`: what it finds here, and that whatever is broken is a finding and never a traceback."""
+"""`ragengine doctor` on this machine: what it finds, for people and for programs."""
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import checker, load_model_from_string
 
-from ragengine.doctor import Diagnosis, Finding, diagnose
-from ragengine.doctor.machine import two_cudas
+from ragengine.doctor import diagnose
 from ragengine.errors import DeviceError
-from ragengine.runtime import devices, sessions
+from ragengine.runtime import devices
 from ragengine.runtime.devices import resolve_device
 from ragengine_bench.parity.pairs import Pair
+from tests.support.doctor import COMMAND, doctor, reported
 
-COMMAND = "import sys; sys.argv[0] = 'ragengine'; from ragengine.cli.main import main; main()"
 no_cuda = pytest.mark.skipif(
     devices.CUDA_PROVIDER in ort.get_available_providers(), reason="this onnxruntime has CUDA"
 )
-
-
-def doctor(*arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", COMMAND, "doctor", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            **{name: str(value) for name, value in environment.items()},
-        },
-    )
-
-
-def reported(*arguments: object, **environment: object) -> tuple[int, dict[str, Any]]:
-    """The exit code and the JSON of a run, which must have nothing on stderr."""
-    result = doctor(*arguments, "--json", **environment)
-    assert result.stderr == ""
-    return result.returncode, json.loads(result.stdout)
-
-
-# --- this machine -------------------------------------------------------------------------------------
 
 
 def test_a_question_is_answered(pair: Pair) -> None:
@@ -106,198 +75,6 @@ def test_cuda_is_refused_with_the_sentence_of_the_error(pair: Pair) -> None:
     assert "answer" not in found
 
 
-# --- what is wrong is a finding -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reasons"),
-    [
-        (["nowhere"], ["nowhere is not a folder"]),
-        (["{bundle}", "nowhere"], ["nowhere is not a folder"]),
-        (["{index}", "{bundle}"], ["says format 'ragengine-index'", "says format 'ragengine-bundle'"]),
-    ],
-)
-def test_wrong_folders_are_reasons(pair: Pair, arguments: list[str], reasons: list[str]) -> None:
-    index = pair.bundle.parent / "index"
-    paths = [Path(part.format(bundle=pair.bundle, index=index)) for part in arguments]
-    found = diagnose(*paths, device="cpu").reasons
-    assert len(found) == len(reasons)
-    assert all(part in reason for part, reason in zip(reasons, found, strict=True))
-
-
-def test_a_damaged_graph_is_a_reason(pair: Pair, tmp_path: Path) -> None:
-    bundle = shutil.copytree(pair.bundle, tmp_path / "bundle")
-    weights = bundle / "generator" / "weights.bin"
-    weights.write_bytes(weights.read_bytes()[:-1])
-    (reason,) = diagnose(bundle, device="cpu").reasons
-    assert "generator/weights.bin" in reason
-
-
-@pytest.mark.parametrize(
-    ("package", "body", "said"),
-    [
-        ("onnxruntime", "raise ImportError('libfoo.so.1: cannot open')", "ImportError: libfoo.so.1: cannot"),
-        ("onnxruntime", "", "has no attribute"),
-        ("faiss", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "ends Python with SIGSEGV"),
-        ("faiss", "1 / 0", "ZeroDivisionError: division by zero"),
-        ("tokenizers", "raise ModuleNotFoundError('No module named foo')", "No module named foo"),
-    ],
-)
-def test_a_broken_package_is_a_finding(
-    pair: Pair, tmp_path: Path, package: str, body: str, said: str
-) -> None:
-    (tmp_path / package).mkdir()
-    (tmp_path / package / "__init__.py").write_text(body)
-    code, found = reported(pair.bundle, pair.bundle.parent / "index", "--device", "cpu", PYTHONPATH=tmp_path)
-    assert code == 1
-    assert any(said in reason for reason in found["reasons"]), found["reasons"]
-    assert said in found[package]["fault"]
-    assert found["processor"]["cores"]["allowed"] >= 1
-    assert "answer" not in found
-
-
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [
-        (["onnxruntime", "onnxruntime_gpu"], "onnxruntime and onnxruntime-gpu are both installed"),
-        (["faiss_cpu", "faiss_gpu"], "faiss-cpu and faiss-gpu are both installed"),
-    ],
-)
-def test_distributions_that_overwrite_each_other_are_named(
-    tmp_path: Path, names: list[str], said: str
-) -> None:
-    for name in names:
-        info = tmp_path / f"{name}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n"
-        )
-    _, found = reported("--device", "cpu", PYTHONPATH=tmp_path)
-    assert any(said in warning for warning in found["warnings"])
-    assert found["usable"]  # it works for all that
-
-
-def test_whatever_is_raised_ends_a_section_and_no_more() -> None:
-    def half() -> Any:
-        yield Finding("first", 1)
-        raise KeyError("no such thing")
-
-    diagnosis = Diagnosis("auto")
-    diagnosis.examine("part", half)
-    diagnosis.examine("rest", lambda: iter([Finding("second", 2, problem="It is small.")]))
-    assert diagnosis.to_dict() == {
-        "device": "auto",
-        "usable": False,
-        "reasons": ["part failed with KeyError: 'no such thing'"],
-        "warnings": ["It is small."],
-        "part": {"first": 1, "fault": "part failed with KeyError: 'no such thing'"},
-        "rest": {"second": 2},
-    }
-
-
-# --- CUDA -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("libraries", "said"),
-    [
-        ([], ""),
-        (["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9", "libcufft.so.12"], ""),
-        (["libcudart.so.12", "libcudart.so.13"], "(libcudart 12 and 13)"),
-        (["libcublas.so.12.6.1", "libcublas.so.13", "libcudart.so.13"], "(libcublas 12 and 13)"),
-    ],
-)
-def test_two_versions_of_cuda_in_one_process(libraries: list[str], said: str) -> None:
-    sentence = two_cudas(libraries)
-    assert bool(sentence) == bool(said)
-    assert said in sentence
-
-
-def test_the_graph_of_one_node_is_what_it_says() -> None:
-    model = load_model_from_string(devices.ONE_NODE)
-    checker.check_model(model, full_check=True)
-    assert [node.op_type for node in model.graph.node] == ["Abs"]
-    session = ort.InferenceSession(devices.ONE_NODE, providers=["CPUExecutionProvider"])
-    assert session.run(None, {"x": np.array([-3], np.float32)})[0] == 3
-    assert devices.provider_fault("CPUExecutionProvider") is None
-
-
-def test_a_provider_that_leaves_its_node_to_another_does_not_work() -> None:
-    if "AzureExecutionProvider" not in ort.get_available_providers():
-        pytest.skip("there is none without kernels")
-    fault = devices.provider_fault("AzureExecutionProvider")
-    assert fault == "it leaves the node to CPUExecutionProvider"
-
-
-def test_libraries_are_those_of_the_cuda_that_onnxruntime_was_built_for() -> None:
-    assert {"libcudart.so.13", "libcufft.so.12", "libcudnn.so.9"} <= set(devices.cuda_libraries("13.0"))
-    assert {"libcudart.so.12", "libcufft.so.11", "libcudnn.so.9"} <= set(devices.cuda_libraries("12.8"))
-
-
-DRIVER = r"""
-#include <stddef.h>
-#include <string.h>
-static int retained, pushed;
-int cuInit(unsigned flags) { return INIT; }
-int cuDriverGetVersion(int *version) { *version = 13020; return 0; }
-int cuDeviceGetCount(int *count) { *count = COUNT; return 0; }
-int cuDeviceGet(int *device, int number) { *device = number + 7; return 0; }
-int cuDeviceGetName(char *name, int length, int device) {
-    if (device < 7 || length < 10) return 101;
-    strncpy(name, device == 7 ? "Card zero" : "Card one", length);
-    return 0;
-}
-int cuDeviceGetAttribute(int *value, int which, int device) {
-    *value = which == 8 ? 49152 : which == 75 ? 9 : which == 76 ? device - 7 : -1;
-    return device < 7;
-}
-int cuDevicePrimaryCtxRetain(void **context, int device) {
-    retained = device; *context = &retained;
-    return 0;
-}
-int cuCtxPushCurrent_v2(void *context) { pushed = context == &retained; return !pushed; }
-int cuMemGetInfo_v2(size_t *free, size_t *total) {
-    if (!pushed) return 201;
-    *free = ((size_t)5 << 32) + retained; *total = (size_t)9 << 32;
-    return 0;
-}
-int cuCtxPopCurrent_v2(void **context) { pushed = 0; *context = &retained; return 0; }
-int cuDevicePrimaryCtxRelease_v2(int device) { return device != retained; }
-int cuGetErrorName(int status, const char **name) {
-    *name = status == 999 ? "CUDA_ERROR_UNKNOWN" : "CUDA_ERROR_OTHER"; return 0;
-}
-"""
-
-
-def read_by(folder: Path, **defined: int) -> dict[str, Any]:
-    """What doctor finds with a driver of our own, which checks that it is called as cuda.h says."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    (folder / "driver.c").write_text(DRIVER)
-    flags = [f"-D{name}={value}" for name, value in defined.items()]
-    library = folder / "libcuda.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", *flags, "-o", library, folder / "driver.c"], check=True)
-    _, found = reported("--device", "cpu", LD_LIBRARY_PATH=folder)
-    return dict(found["cuda"])
-
-
-def test_the_driver_is_asked_for_its_devices(tmp_path: Path) -> None:
-    found = read_by(tmp_path, INIT=0, COUNT=2)
-    assert found["driver"] == "13.2"
-    assert found["device 0"] == {
-        "name": "Card zero", "compute": "9.0", "free": (5 << 32) + 7, "total": 9 << 32
-    }  # fmt: skip
-    assert (found["device 1"]["name"], found["device 1"]["compute"]) == ("Card one", "9.1")
-
-
-@pytest.mark.parametrize(("init", "count"), [(999, 1), (0, 0)])
-def test_a_driver_that_does_not_work_is_a_finding(tmp_path: Path, init: int, count: int) -> None:
-    found = read_by(tmp_path, INIT=init, COUNT=count)
-    assert found["driver"] is None
-    assert "device 0" not in found
-
-
 def test_faiss_without_its_cuda_libraries_is_one_sentence(pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "faiss").mkdir()
     (tmp_path / "faiss" / "__init__.py").write_text("raise RuntimeError('libcublas.so.13 is missing')")
@@ -313,13 +90,3 @@ def test_faiss_without_its_cuda_libraries_is_one_sentence(pair: Pair, tmp_path: 
         "ragengine: faiss cannot be loaded: libcublas.so.13 is missing; ragengine doctor"
     )
     assert result.stderr.count("\n") == 1
-
-
-@no_cuda
-def test_auto_says_what_it_chose(caplog: pytest.LogCaptureFixture) -> None:
-    sessions._automatic_device.cache_clear()
-    with caplog.at_level("INFO", "ragengine"):
-        assert resolve_device("auto") == resolve_device("auto") == "cpu"
-    assert [record.getMessage() for record in caplog.records] == [
-        f"device auto is cpu: {devices.why_no_cuda()}."
-    ]

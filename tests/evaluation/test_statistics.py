@@ -1,5 +1,7 @@
 """Intervals, paired tests and calibration: hand-worked values, scipy's, and what must always hold."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ragengine.errors import InputError
-from ragengine.evaluation import Measured, Prediction, Question, compare, report
 from ragengine.evaluation.statistics import (
     DoubleArray,
     Resampling,
@@ -40,7 +41,7 @@ def test_an_interval_is_that_of_scipy_and_the_same_for_a_seed() -> None:
     np.testing.assert_array_equal(ours, bootstrap_intervals(values[:, None], Resampling(resamples=4000))[0])
 
 
-def test_intervals_leave_out_what_a_question_has_not() -> None:
+def test_intervals_leave_out_questions_without_the_figure() -> None:
     values = np.array([[1.0, np.nan], [0.0, 0.5], [1.0, 0.5]])
     np.testing.assert_array_equal(bootstrap_intervals(values, QUICK)[1], [0.5, 0.5])
 
@@ -96,17 +97,17 @@ def test_the_paired_bootstrap_of_a_mean_is_that_of_the_differences() -> None:
     np.testing.assert_allclose(interval, expected)
     assert p == pytest.approx(stats.ttest_rel(first[:, 0], second[:, 0]).pvalue, abs=0.02)
     assert 0.02 < p < 0.5
-    assert paired_bootstrap(first, first, mean_of, QUICK) == ([0, 0], 1)
+    assert paired_bootstrap(first, first, mean_of, QUICK) == ((0, 0), 1)
     assert paired_bootstrap(first, first + np.array([1, 0]), mean_of, QUICK)[1] == 1 / 201
 
 
 def test_calibration_by_hand() -> None:
     # bin 0.9-1: probability 0.95, accuracy 1/2; bin 0.2-0.3: probability 0.25, accuracy 0; 1.0 is in the last
     figures = calibration([0.9, 1.0, 0.25, 0.25], [1, 0, 0, 0])
-    assert figures["ece"] == pytest.approx((2 * 0.45 + 2 * 0.25) / 4)
-    assert figures["brier"] == pytest.approx((0.01 + 1 + 2 * 0.0625) / 4)
-    assert [one["n"] for one in figures["bins"]] == [2, 2]
-    assert calibration([1.0, 0.0], [1, 0])["ece"] == 0
+    assert figures.ece == pytest.approx((2 * 0.45 + 2 * 0.25) / 4)
+    assert figures.brier == pytest.approx((0.01 + 1 + 2 * 0.0625) / 4)
+    assert [one.n for one in figures.bins] == [2, 2]
+    assert calibration([1.0, 0.0], [1, 0]).ece == 0
 
 
 @given(st.lists(UNIT, min_size=1, max_size=12), st.lists(UNIT, min_size=1, max_size=12))
@@ -115,59 +116,9 @@ def test_auroc_is_the_mann_whitney_statistic(positive: list[float], negative: li
     assert auroc(positive, negative) == pytest.approx(np.mean(pairs))
 
 
-def measured(values: list[dict[str, float]]) -> list[Measured]:
-    return [
-        Measured(Question(f"q{number}", ("a",)), Prediction("a", 0.5, ()), row)
-        for number, row in enumerate(values)
-    ]
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([0.0, 1.0]), UNIT), min_size=1, max_size=20))
-def test_equal_systems_differ_in_nothing(rows: list[tuple[float, float]]) -> None:
-    one = measured([{"exact_match": em, "f1": f1} for em, f1 in rows])
-    for table in compare(one, one, QUICK).values():
-        assert (table["difference"], table["p"], table["interval"]) == (0, 1, [0, 0])
-
-
-def test_a_comparison_is_over_what_both_have() -> None:
-    first = measured([{"exact_match": 1.0, "f1": 1.0}, {"exact_match": 0.0, "f1": 0.5, "recall@9": 1.0}, {}])
-    second = measured([{"exact_match": 0.0, "f1": 0.25}, {"exact_match": 0.0}, {}])
-    tables = compare(first, second, QUICK)
-    assert list(tables) == ["exact_match", "f1"]
-    assert tables["exact_match"]["test"] == "mcnemar"
-    assert (tables["exact_match"]["only_first"], tables["exact_match"]["only_second"]) == (1, 0)
-    assert (tables["f1"]["n"], tables["f1"]["difference"], tables["f1"]["test"]) == (1, -0.75, "permutation")
-    with pytest.raises(InputError, match="different questions"):
-        compare(first, second[:2], QUICK)
-
-
-def test_bleu_of_two_systems_is_compared_as_the_reports_have_it() -> None:
-    right = [f"the capital of country {number} is city {number}" for number in range(20)]
-    asked = [Question(str(number), (text,)) for number, text in enumerate(right)]
-    asked += [Question("pattern", (".",), regex=True), Question("unanswerable", ())]
-
-    def system(texts: list[str]) -> list[Measured]:
-        said = [Prediction(text, 0.5, ()) for text in (*texts, "x", "y")]
-        return [Measured(question, one, {}) for question, one in zip(asked, said, strict=True)]
-
-    good, bad = system(right), system([text.replace("the capital of", "in") for text in right])
-    tables = compare(bad, good, QUICK, task="generation")
-    assert list(tables) == ["bleu", "bleu-1"]
-    for name, table in tables.items():
-        first, second = (report(one, task="generation")[name] for one in (bad, good))
-        assert (table["n"], table["first"], table["second"]) == (20, first, second)
-        assert table["difference"] == second - first > 0
-        assert (table["test"], table["p"]) == ("bootstrap", 1 / 201)
-        assert 0 < table["interval"][0] <= table["difference"] <= table["interval"][1]
-    for table in compare(good, good, QUICK, task="generation").values():
-        assert (table["difference"], table["p"], table["interval"]) == (0, 1, [0, 0])
-    assert "p" not in compare(bad, good, Resampling(0), task="generation")["bleu"]
-    assert compare(bad, good, QUICK) == {}
-
-
-def test_a_regex_among_labels_is_in_no_calibration() -> None:
-    said = Prediction("yes", 0.5, ())
-    asked = [(Question("a", ("yes",)), {"label_accuracy": 1.0}), (Question("b", (".",), regex=True), {})]
-    figures = report([Measured(q, said, values) for q, values in asked], task="classification")
-    assert figures["calibration"]["brier"] == pytest.approx(0.25)
+@pytest.mark.parametrize("wrong", [{"resamples": -1}, {"resamples": 1.0}, {"seed": -1}, {"seed": True}])
+def test_resampling_takes_whole_numbers(wrong: dict[str, Any]) -> None:
+    with pytest.raises(
+        InputError, match=r"^(resamples|seed) is .*; it must be a whole number of at least 0\.$"
+    ):
+        Resampling(**wrong)

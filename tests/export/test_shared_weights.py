@@ -76,10 +76,9 @@ def _vectors(path: Path, *, of_passages: bool) -> bytes:
 
 def _external(path: Path, file: str) -> dict[str, tuple[str, int]]:
     """Where a graph's tensors are, by name: file and length in bytes."""
-    faults: list[str] = []
-    graph = read_graph(path / file, faults, file)
-    assert graph is not None, faults
-    return {data.tensor: (data.location, data.length) for data in graph.external}
+    parsed = read_graph(path / file)
+    assert parsed.value is not None, parsed.errors
+    return {data.tensor: (data.location, data.length) for data in parsed.value.external}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -1,4 +1,4 @@
-"""The wire-format reader of ONNX graphs, and what is said of their external data."""
+"""Fuzz the wire-format reader of ONNX graphs and the checks of their external data."""
 
 import atheris
 
@@ -12,16 +12,15 @@ from pathlib import Path
 from tests.fuzz.fuzzing import fuzz
 
 
-def read(folder: Path, data: bytes) -> None:
-    """Faults are returned, never raised."""
+def read_graph_file(folder: Path, data: bytes) -> None:
+    """Errors are returned, never raised."""
     path = folder / "graph.onnx"
     path.write_bytes(data)
-    faults: list[str] = []
-    graph = read_graph(path, faults, "graph.onnx")
-    assert (graph is None) == bool(faults)
-    if graph is not None:
-        external_data_errors(graph, {"weights.bin": 100_000})
+    parsed = read_graph(path)
+    assert (parsed.value is None) == bool(parsed.errors)
+    if parsed.value is not None:
+        external_data_errors(parsed.value, {"weights.bin": 100_000})
 
 
 if __name__ == "__main__":
-    fuzz(read, [path.read_bytes() for path in sorted((GOLDEN / "bundle_v4").glob("*/*.onnx"))])
+    fuzz(read_graph_file, [path.read_bytes() for path in sorted((GOLDEN / "bundle_v4").glob("*/*.onnx"))])

@@ -1,4 +1,4 @@
-"""Passage files of every kind, questions and records."""
+"""Fuzz passage files of every kind, questions and records."""
 
 import atheris
 
@@ -22,7 +22,7 @@ SEEDS = [
 ]
 
 
-def read(folder: Path, data: bytes) -> None:
+def read_lines_file(folder: Path, data: bytes) -> None:
     """The first byte chooses the kind."""
     kind = data[:1]
     path = folder / f"file{SUFFIXES.get(kind, '.jsonl')}"
@@ -38,4 +38,4 @@ def read(folder: Path, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    fuzz(read, SEEDS)
+    fuzz(read_lines_file, SEEDS)

@@ -1,6 +1,8 @@
 """Priors of documents, which of them are read, and what callers may give."""
 
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -8,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragengine import Document
+from ragengine.bundle.bundle import Bundle
 from ragengine.errors import IndexFolderError, InputError
-from ragengine.pipeline.documents import checked_pruning, given_documents, scored, select_documents
+from ragengine.pipeline.documents import PassageScorer, checked_pruning, given_documents, select_documents
+from ragengine.retrieval.encoder import TextEncoder
 from ragengine.runtime.cancellation import NEVER
+from tests.robustness.golden import GOLDEN
 
 SCORES = st.lists(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=5), min_size=1, max_size=3)
 
@@ -88,13 +93,20 @@ def test_documents_without_scores_are_scored_by_the_passage_encoder() -> None:
         def encode_by_length(self, pairs: list[tuple[str, str]], stop: Any) -> np.ndarray:
             return np.array([[len(title), len(text)] for title, text in pairs], np.float32)
 
-    loaded: list[int] = []
-
-    def encoder() -> Any:
-        loaded.append(1)
-        return Encoder()
-
+    bundle = Bundle.open(GOLDEN / "bundle_v2")
+    manifest = replace(bundle.manifest, passage_encoder=bundle.manifest.question_encoder)
+    scorer = PassageScorer(replace(bundle, manifest=manifest), None)
     own = [[Document("a", "bcd"), Document("ef", "")], [Document("g", "h", score=2)]]
-    found = scored(own, np.array([[1, 10], [5, 5]], np.float32), encoder, NEVER)
+    vectors = np.array([[1, 10], [5, 5]], np.float32)
+    with patch.object(TextEncoder, "load", return_value=Encoder()) as load:
+        found = scorer.scored(own, vectors, NEVER)
+        scorer.scored(own, vectors, NEVER)
     assert [[document.score for document in row] for row in found] == [[31.0, 2.0], [2.0]]
-    assert len(loaded) == 1
+    assert load.call_count == 1
+
+
+def test_without_a_passage_encoder_scores_are_needed() -> None:
+    bundle = Bundle.open(GOLDEN / "bundle_v2")
+    scorer = PassageScorer(replace(bundle, manifest=replace(bundle.manifest, passage_encoder=None)), None)
+    with pytest.raises(InputError, match="this bundle has no passage encoder"):
+        scorer.scored([[Document("a", "b")]], np.zeros((1, 8), np.float32), NEVER)

@@ -21,14 +21,15 @@ import click
 
 import ragengine
 import ragengine_export
+import ragengine_train
 from ragengine import RagEngine, errors, evaluation, replay
-from ragengine.bundle import bundle
+from ragengine.bundle import manifest as bundle_format
 from ragengine.cli.main import cli
-from ragengine.retrieval import index
-from ragengine.retrieval.manifest import IndexManifest
-from ragengine.runtime import sessions
+from ragengine.retrieval import manifest as index_format
+from ragengine.runtime import devices
 from ragengine.storage import folders
 from ragengine_export import export
+from ragengine_train import provenance
 from tests.support.paths import ROOT
 
 WORLDFACTS = ROOT / "examples" / "worldfacts"
@@ -52,10 +53,15 @@ def render() -> str:
 
 
 def _python() -> Iterator[str]:
-    for module in (ragengine, ragengine_export):
+    for module in (ragengine, ragengine_export, ragengine_train):
         for name in sorted(module.__all__):
             yield from described(f"{module.__name__}.{name}", getattr(module, name))
-    choices = {"Device": sessions.Device, "Verify": folders.Verify, "Precision": export.Precision}
+    choices = {
+        "Device": devices.Device,
+        "Verify": folders.Verify,
+        "Precision": export.Precision,
+        "ResultName": provenance.ResultName,
+    }
     yield from (f"{name}: one of {', '.join(map(repr, get_args(kind)))}" for name, kind in choices.items())
 
 
@@ -170,7 +176,7 @@ def _json() -> Iterator[str]:
     with RagEngine.load(WORLDFACTS / "bundle", WORLDFACTS / "index", device="cpu", threads=1) as engine:
         answer = engine.generate(_QUESTION, doc_pruning=0.01)
         asked = [evaluation.Question(_QUESTION, ("Reykjavik",), "1")]
-        measured = evaluation.report(evaluation.measure(engine, asked, n_docs=5))
+        measured = evaluation.report(evaluation.measure(engine, asked, n_docs=5)).to_dict()
         record = replay.Record.of(engine, answer).to_dict()
     yield from (f"ask --json: {path}" for path in _paths(answer.to_dict()))
     yield from (f"eval --json: {path}" for path in _paths(measured))
@@ -191,7 +197,10 @@ def _paths(value: Any, path: str = "") -> Iterator[str]:
 
 
 def _formats() -> Iterator[str]:
-    for module, manifest in ((bundle, bundle.BundleManifest), (index, IndexManifest)):
+    for module, manifest in (
+        (bundle_format, bundle_format.BundleManifest),
+        (index_format, index_format.IndexManifest),
+    ):
         oldest = getattr(module, "OLDEST_VERSION", 1)
         yield f"{module.FORMAT}: versions {oldest} to {module.FORMAT_VERSION}"
         yield from (f"    {line}" for line in _manifest_fields(manifest))
@@ -200,8 +209,8 @@ def _formats() -> Iterator[str]:
 
 def _manifest_fields(cls: type, path: str = "") -> Iterator[str]:
     """The fields of a manifest, those of the objects in it too."""
-    known = {c.__name__: c for c in vars(bundle).values() if dataclasses.is_dataclass(c)}
-    known |= {c.__name__: c for c in vars(index).values() if dataclasses.is_dataclass(c)}
+    known = {c.__name__: c for c in vars(bundle_format).values() if dataclasses.is_dataclass(c)}
+    known |= {c.__name__: c for c in vars(index_format).values() if dataclasses.is_dataclass(c)}
     for line in _fields(cls):
         yield path + line
         name, _, kind = line.partition(": ")

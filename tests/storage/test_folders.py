@@ -80,7 +80,7 @@ def test_killed_process_leaves_the_old_one_for_the_next_write(tmp_path: Path, wh
     code = f"""
 import os, sys
 from pathlib import Path
-from ragengine import durable, folders
+from ragengine.storage import atomic, folders
 atomic.exchange = lambda *_: False
 real = os.rename
 def rename(old, new):

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.manifest import BundleManifest
@@ -23,57 +21,11 @@ from ragengine.errors import BundleError, IndexFolderError, RagEngineError
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.storage import folders, strict_json
-from ragengine.storage.schema import Pattern, Range, join_errors, parse
-from ragengine.storage.strict_json import parse_json, read_json
-from tests.robustness.golden import GOLDEN
+from ragengine.storage.schema import Pattern, Range, parse
+from ragengine.storage.strict_json import read_json
+from tests.support.paths import GOLDEN
 
 EMPTY = folders.FileEntry(0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"a": NaN}', "NaN is not a JSON number"),
-        ('{"a": [-Infinity]}', "-Infinity is not a JSON number"),
-        ('{"a": 1e999}', "1e999 is larger than any float"),
-        ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' occurs twice"),
-        ('{"a": "\\ud800"}', "surrogates not allowed"),
-        ('{"\\udfff": 1}', "surrogates not allowed"),
-        ("1" * 41, "has 41 digits"),
-        ("1" * 100_000, "has 100000 digits"),
-        ("\ufeff{}", "BOM"),
-        ("{} {}", "Extra data"),
-        ("{'a': 1}", "double quotes"),
-        ("", "Expecting value"),
-    ],
-)
-def test_what_is_not_json_is_refused(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        parse_json(text)
-
-
-@given(
-    st.recursive(
-        st.none()
-        | st.booleans()
-        | st.integers(-(10**30), 10**30)
-        | st.floats(allow_nan=False, allow_infinity=False)
-        | st.text(),  # without surrogates
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    )
-)
-def test_json_is_read_as_it_was_written(content: Any) -> None:
-    assert parse_json(json.dumps(content)) == content
-    assert parse_json(json.dumps(content, ensure_ascii=False)) == content
-
-
-@given(st.binary(max_size=60))
-def test_any_bytes_are_json_or_a_typed_error(content: bytes) -> None:
-    try:
-        parse_json(content.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return
-    json.loads(content)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +36,10 @@ def test_any_bytes_are_json_or_a_typed_error(content: bytes) -> None:
         (b'{"a": "\xed\xa0\x80"}', "can't decode byte"),  # half a pair in UTF-8
         (b"[" * 100_000, "recursion"),
         (b'{"a":' * 100_000, "recursion"),
-        (b"{" + b" " * strict_json.MAX_BYTES + b"}", "bytes, at most"),
+        (b"{" + b" " * strict_json.MAX_BYTES + b"}", "bytes, more than the"),
     ],
 )
-def test_a_manifest_that_cannot_be_read_is_told(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     for read in (Bundle.open, PassageIndex.open):
         with pytest.raises(RagEngineError, match=f"manifest.json cannot be read: .*{message}") as caught:
@@ -135,7 +87,7 @@ INDEX_FIELDS = dict(leaves(IndexManifest))
 
 
 def read_changed(name: str, cls: type[Any], path: str, value: Any, *, absent: bool = False) -> list[str]:
-    """The faults of the golden manifest with one field changed."""
+    """The errors of the golden manifest with one field changed."""
     content = json.loads((GOLDEN / name / "manifest.json").read_text("utf-8"))
     *parents, last = path.split(".")
     inner = content
@@ -147,9 +99,7 @@ def read_changed(name: str, cls: type[Any], path: str, value: Any, *, absent: bo
         inner.pop(last, None)
     else:
         inner[last] = value
-    faults: list[str] = []
-    parse(cls, content, faults)
-    return faults
+    return list(parse(cls, content).errors)
 
 
 def holds(hint: Any, value: Any) -> bool:
@@ -210,7 +160,7 @@ def test_every_field_that_is_missing_is_named(name: str) -> None:
             assert f"{path}: missing" in read_changed(name, cls, path, None, absent=True)
 
 
-def test_all_faults_of_a_manifest_are_told_and_no_number_is_allocated(tmp_path: Path) -> None:
+def test_all_errors_of_a_manifest_are_listed_and_no_number_is_allocated(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(GOLDEN / "bundle_v2", tmp_path / "bundle"))
     content = json.loads((folder / "manifest.json").read_text("utf-8"))
     content["generator"] |= {"num_heads": 0, "vocab_size": 10**12, "max_positions": 0, "path": "../../etc"}
@@ -236,13 +186,6 @@ def test_all_faults_of_a_manifest_are_told_and_no_number_is_allocated(tmp_path: 
     ):
         assert fault in str(caught.value)
     assert most < 1_000_000
-
-
-def test_very_many_faults_are_counted() -> None:
-    assert join_errors(["a", "b"]) == "a; b"
-    many = join_errors([str(n) for n in range(1000)])
-    assert many.startswith("0; 1; ")
-    assert many.endswith("; 19; and 980 more faults")
 
 
 # Names of files.
@@ -297,13 +240,6 @@ def test_what_is_not_a_plain_file_in_plain_folders_is_missing(
         folders.check_files(folder, {name: EMPTY}, IndexFolderError, verify=verify)
 
 
-def test_a_large_object_with_a_name_twice_is_refused_at_once() -> None:
-    """The reader must not look for the name in quadratic time."""
-    names = ", ".join(f'"{n}": 0' for n in range(300_000))
-    with pytest.raises(ValueError, match="the name '0' occurs twice"):
-        parse_json(f'{{{names}, "0": 1}}')
-
-
 def test_two_names_for_one_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "Data").write_bytes(b"")
     (tmp_path / "data").write_bytes(b"")
@@ -331,7 +267,7 @@ def test_size_and_sha256_find_what_they_say(tmp_path: Path) -> None:
         Bundle.open(folder, verify="size")
 
 
-def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
+def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(GOLDEN / "bundle_v2", tmp_path / "bundle"))
     (folder / "generator" / "decoder.onnx").chmod(0)
     if os.access(folder / "generator" / "decoder.onnx", os.R_OK):

@@ -1,4 +1,4 @@
-"""Manifests are somebody else's data: every fault is found and named by its path, none crashes the reader."""
+"""Manifests are somebody else's data: every error is named by its path, and none crashes the reader."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragengine.storage.schema import parse
+from ragengine.storage.schema import Parsed, join_errors, parse
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,18 @@ WHOLE = {
 
 
 def test_whole_object_is_read_and_unknown_fields_are_ignored() -> None:
-    faults: list[str] = []
-    outer = parse(Outer, {**WHOLE, "of_a_newer_version": 1}, faults)
-    assert not faults
-    assert outer == Outer("n", 0.5, Inner(1), None, [True], {"x": 2}, {"p": Inner(3, "b")})
+    outer = parse(Outer, {**WHOLE, "of_a_newer_version": 1})
+    assert not outer.errors
+    assert outer.value == Outer("n", 0.5, Inner(1), None, [True], {"x": 2}, {"p": Inner(3, "b")})
 
 
 def test_whole_number_is_a_float_but_not_the_other_way_round() -> None:
-    assert parse(Outer, {**WHOLE, "weight": 2}, []) == dataclasses.replace(_whole(), weight=2.0)
-    faults: list[str] = []
-    assert parse(Outer, {**WHOLE, "maybe": 2.0}, faults) is None
-    assert faults == ["maybe: expected int, found float"]
+    assert parse(Outer, {**WHOLE, "weight": 2}).value == dataclasses.replace(_whole(), weight=2.0)
+    assert parse(Outer, {**WHOLE, "maybe": 2.0}) == Parsed(None, ("maybe: expected int, found float",))
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("change", "error"),
     [
         ({"name": 1}, "name: expected str, found int"),
         ({"weight": True}, "weight: expected float, found bool"),
@@ -70,16 +67,25 @@ def test_whole_number_is_a_float_but_not_the_other_way_round() -> None:
         ({"parts": {"p": {"size": 1, "kind": "c"}}}, "parts.p.kind: 'c' is not one of 'a', 'b'"),
     ],
 )
-def test_each_fault_is_named_by_its_path(change: dict[str, Any], fault: str) -> None:
-    faults: list[str] = []
-    assert parse(Outer, {**WHOLE, **change}, faults) is None
-    assert faults == [fault]
+def test_each_error_names_its_path(change: dict[str, Any], error: str) -> None:
+    assert parse(Outer, {**WHOLE, **change}) == Parsed(None, (error,))
 
 
-def test_all_faults_are_reported_at_once() -> None:
-    faults: list[str] = []
-    assert parse(Outer, {"name": None, "weight": 1.0, "inner": {"size": "s"}}, faults) is None
-    assert {fault.split(":")[0] for fault in faults} == {"name", "inner.size", "maybe", "flags", "sizes"}
+def test_all_errors_are_reported_at_once() -> None:
+    outer = parse(Outer, {"name": None, "weight": 1.0, "inner": {"size": "s"}})
+    assert outer.value is None
+    assert {error.split(":")[0] for error in outer.errors} == {
+        "name",
+        "inner.size",
+        "maybe",
+        "flags",
+        "sizes",
+    }
+
+
+def test_a_path_is_put_before_the_names_of_fields() -> None:
+    assert parse(Inner, {}, "a.b").errors == ("a.b.size: missing",)
+    assert parse(Inner, [], "a.b").errors == ("a.b: expected an object, found list",)
 
 
 JSON = st.recursive(
@@ -90,10 +96,9 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(list(WHOLE)), JSON))
-def test_any_json_gives_an_object_or_faults_never_a_crash(changes: dict[str, Any]) -> None:
-    faults: list[str] = []
-    result = parse(Outer, {**WHOLE, **changes}, faults)
-    assert (result is None) == bool(faults)
+def test_any_json_gives_an_object_or_errors_never_a_crash(changes: dict[str, Any]) -> None:
+    result = parse(Outer, {**WHOLE, **changes})
+    assert (result.value is None) == bool(result.errors)
 
 
 @given(
@@ -111,12 +116,19 @@ def test_any_json_gives_an_object_or_faults_never_a_crash(changes: dict[str, Any
 )
 def test_json_round_trip(outer: Outer) -> None:
     text = json.dumps(dataclasses.asdict(outer))
-    read = parse(Outer, json.loads(text), [])
+    read = parse(Outer, json.loads(text)).value
     assert read is not None
     assert json.dumps(dataclasses.asdict(read)) == text
 
 
 def _whole() -> Outer:
-    outer = parse(Outer, WHOLE, [])
+    outer = parse(Outer, WHOLE).value
     assert outer is not None
     return outer
+
+
+def test_very_many_errors_are_counted() -> None:
+    assert join_errors(["a", "b"]) == "a; b"
+    many = join_errors([str(n) for n in range(1000)])
+    assert many.startswith("0; 1; ")
+    assert many.endswith("; 19; and 980 more errors")

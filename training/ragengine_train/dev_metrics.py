@@ -1,4 +1,4 @@
-"""What a model can do, measured on the dev questions with ragengine itself."""
+"""Figures on the dev questions, measured with ragengine itself."""
 
 import random
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from typing import Any
 
 from ragengine.engine import RagEngine
 from ragengine.evaluation import evaluate, read_questions
+from ragengine.evaluation.measured import means
 from ragengine.evaluation.retrieval import retrieval_values
-from ragengine.evaluation.run import means
 from ragengine.retrieval.retriever import Retriever
 from ragengine_export import export_checkpoint
 from ragengine_train.checkpoint import Parts, write_checkpoint
@@ -46,8 +46,8 @@ def measure_answers(bundle: Path, index: Path, config: TrainConfig) -> dict[str,
     questions = sampled(read_questions(Path(config.data.dev)), config)
     options: dict[str, Any] = {"max_length": config.model.max_answer_length, **config.model.generation}
     with RagEngine.load(bundle, index=index, verify="size") as engine:
-        figures = evaluate(engine, questions, **options)
-    return {name: value for name, value in figures.items() if isinstance(value, float)}
+        found = evaluate(engine, questions, resamples=0, **options)
+    return {"n": float(found.n)} | {name: value for name, value in found.figures.items() if value is not None}
 
 
 def sampled(questions: Sequence[Any], config: TrainConfig) -> list[Any]:

@@ -26,13 +26,18 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path, *, verify: folders.Verify = "sha256") -> "Bundle":
-        """Open a bundle folder and check it, before any library reads one of its files.
+        """Open a bundle folder and check it before any library reads one of its files.
 
-        ``verify="sha256"`` reads every file once, and so finds every change since the export; ``"size"``
-        compares sizes only, and starts faster.  Either way the graphs are inspected: they refer to nothing
-        outside of the bundle, and fit the manifest, the tokenizers and each other.
-        Raises :class:`BundleError` with every fault when the bundle is not whole.  A folder that somebody
-        changes while it is opened is out of scope: what was checked must stay.
+        The graphs are inspected: they refer to nothing outside of the bundle, and fit the manifest, the
+        tokenizers and each other.  The folder must not change while it is in use: what was checked must stay.
+
+        Args:
+            path: the folder.
+            verify: ``"sha256"`` reads every file once and so finds every change since the export; ``"size"``
+                compares sizes only and starts faster.
+
+        Raises:
+            BundleError: the bundle is not whole; the message lists everything that is wrong.
         """
         folder = Path(path)
         manifest = folders.read_manifest(
@@ -40,8 +45,8 @@ class Bundle:
         )
         bundle = cls(folder, manifest)
         folders.check_files(folder, manifest.files, BundleError, needed=bundle._needed(), verify=verify)
-        if faults := bundle_errors(folder, manifest):
-            raise BundleError(f"{folder} does not fit together: {join_errors(faults)}; export it again.")
+        if errors := bundle_errors(folder, manifest):
+            raise BundleError(f"{folder} does not fit together: {join_errors(errors)}; export it again.")
         return bundle
 
     def file(self, *parts: str) -> Path:
@@ -50,11 +55,11 @@ class Bundle:
 
     @property
     def index_encoder(self) -> EncoderSpec:
-        """The encoder an index is bound to: the passage encoder, or without one the question encoder."""
+        """The encoder that an index is bound to: the passage encoder, or the question encoder without one."""
         return self.manifest.passage_encoder or self.manifest.question_encoder
 
     def _needed(self) -> set[str]:
-        """The files that will be opened; only listed files are checked, so they must be listed."""
+        """The files that will be opened: the manifest must list them, since only listed files are checked."""
         generator = self.manifest.generator.path
         needed = {
             f"{encoder.path}/{name}"

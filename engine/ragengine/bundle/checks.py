@@ -69,11 +69,14 @@ def _read_graphs(folder: Path, manifest: BundleManifest, faults: list[str]) -> d
         parent, _, file = path.rpartition("/")
         sizes[parent][file] = entry.size
     for name in manifest.files:
-        graph = read_graph(folder / name, faults, name) if name.endswith(".onnx") else None
-        if graph is not None:
-            beside = sizes[name.rpartition("/")[0]]
-            faults += [f"{name}: {fault}" for fault in external_data_errors(graph, beside)]
-            graphs[name] = graph
+        if not name.endswith(".onnx"):
+            continue
+        parsed = read_graph(folder / name)
+        errors = [*parsed.errors]
+        if parsed.value is not None:
+            errors += external_data_errors(parsed.value, sizes[name.rpartition("/")[0]])
+            graphs[name] = parsed.value
+        faults += [f"{name}: {error}" for error in errors]
     return graphs
 
 

@@ -1,20 +1,20 @@
 """Where the graphs of a bundle run."""
 
-import logging
-
 from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.manifest import STEP_PRECISIONS
 from ragengine.errors import DeviceError
+from ragengine.messages import log
 from ragengine.runtime.devices import Device, ResolvedDevice, resolve_device
-
-log = logging.getLogger("ragengine")
 
 
 def graph_device(bundle: Bundle, device: Device) -> ResolvedDevice:
-    """The device that the graphs of ``bundle`` run on; as :func:`resolve_device`, and the bundle has a say.
+    """The device on which the graphs of ``bundle`` run: as :func:`resolve_device`, if their precision allows.
 
-    int8 and int4 graphs have operators that only a CPU has.  onnxruntime would run those nodes on the CPU
-    without a word; here ``cuda`` is refused and ``auto`` takes the CPU for the whole graph, with a log entry.
+    int8 and int4 graphs have operators that only the CPU implements.  onnxruntime would silently run those
+    nodes there; instead ``cuda`` is refused, and ``auto`` takes the CPU for all nodes and logs the reason.
+
+    Raises:
+        DeviceError: ``device`` is cuda and the graphs cannot run there.
     """
     resolved, precision = resolve_device(device), bundle.manifest.precision
     if resolved == "cpu" or precision in STEP_PRECISIONS:

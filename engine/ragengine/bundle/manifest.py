@@ -7,35 +7,24 @@ from ragengine.storage import folders
 from ragengine.storage.schema import FileName, Hash, Line, Range, Size, TokenId
 
 FORMAT = "ragengine-bundle"
-
-
-FORMAT_VERSION = 4  # 3 has step.onnx, which CUDA needs; 4 has EncoderSpec.graph
-
+FORMAT_VERSION = 4  # 3 added step.onnx, which CUDA needs; 4 added EncoderSpec.graph
+OLDEST_VERSION = 2  # 1 had no cross.onnx, and its decoder reordered the cache
 
 ENCODER_GRAPH: Final = "encoder.onnx"
-
-
 PASSAGES_GRAPH: Final = "passages.onnx"
-
-
 GENERATOR_GRAPHS = ("encoder.onnx", "cross.onnx", "decoder.onnx")
-
-
 STEP_GRAPH = "step.onnx"
-
-
-STEP_PRECISIONS = ("fp32", "fp16")  # whose operators CUDA has; the others are for the CPU
-
-
-OLDEST_VERSION = 2  # 1 had no cross.onnx, and a decoder that reordered its cache
+STEP_PRECISIONS = ("fp32", "fp16")
+"""The precisions whose operators CUDA implements, so that there is a :data:`STEP_GRAPH`."""
 
 
 @dataclass(frozen=True)
 class TokenizerSpec:
     """What `tokenizer.json` does not say about a Hugging Face tokenizer.
 
-    ``max_length`` is the longest input in tokens, special tokens included;
-    ``clean_up_tokenization_spaces`` is whether ``decode`` pulls punctuation to the word before it.
+    pad_token_id                   fills shorter inputs of a batch
+    max_length                     the longest input in tokens, special tokens included
+    clean_up_tokenization_spaces   whether ``decode`` removes the space before punctuation
     """
 
     pad_token_id: TokenId
@@ -47,11 +36,16 @@ class TokenizerSpec:
 class EncoderSpec:
     """A BERT encoder of questions or passages.
 
-    ``path`` is its folder in the bundle, ``graph`` the file in it.  Both sides share the graph where all
-    their weights are the same, and the folder where some are: ``passages.onnx`` then reads those from the
-    question encoder's weights.
-    ``fingerprint`` identifies the weights, whatever the precision they are stored in: an index
-    remembers the one that encoded its passages.
+    path          its folder in the bundle
+    name          where it came from, for people
+    fingerprint   identifies the weights, in whatever precision they are stored; an index remembers that of
+                  the encoder of its passages
+    dimension     E, the length of its vectors
+    tokenizer     what tokenises its inputs
+    graph         the file in ``path``
+
+    The two encoders share one graph if all their weights are the same.  If some are, they share the folder,
+    and ``passages.onnx`` reads those from the question encoder's weights.
     """
 
     path: FileName
@@ -66,8 +60,8 @@ class EncoderSpec:
 class GeneratorSpec:
     """Sizes and special tokens of the BART generator.
 
-    ``pad_token_id`` and ``bos_token_id`` are the model's, which decide what is scored; the tokenizer's may
-    differ.
+    ``pad_token_id`` and ``bos_token_id`` are those of the model's configuration, which decide what is scored;
+    those of the tokenizer may differ.
     """
 
     path: FileName

@@ -1,11 +1,11 @@
-"""What an ``.onnx`` file says of itself, read before onnxruntime sees a byte of it (and without onnx).
+"""The structure of an ``.onnx`` file, read before onnxruntime sees a byte of it (and without onnx).
 
 An ONNX graph can name other files: every tensor, wherever it is, may say that its numbers are "external", in
 a file at a path, at an offset (or, to onnxruntime, at an address of memory).  :func:`read_graph` finds them
-all; :func:`external_data_errors` says which of them are not simply a part of a listed file beside the graph.
+all; :func:`external_data_errors` names those that are not plainly a part of a listed file beside the graph.
 
-The graphs that ragengine writes need no functions, no training info and no operators but ONNX's and
-onnxruntime's own, so a file that has any of these is refused.
+The graphs that ragengine writes have no functions, no training info and only operators of ONNX and
+onnxruntime, so a file with anything else is refused.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,10 +16,11 @@ from typing import Final
 
 from ragengine.bundle.onnx_schema import SCHEMA
 from ragengine.bundle.protobuf import Message, WireError, decode
+from ragengine.storage.schema import Parsed
 from ragengine.storage.strict_json import read_regular
 
 MAX_BYTES: Final = 64 << 20
-"""The largest graph that is read: weights are in files of their own, and without them our largest is 1 MB."""
+"""The largest graph that is read, in bytes: weights are in other files, and without them graphs have 1 MB."""
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 """The domains of operators that onnxruntime itself implements for inference."""
 
@@ -27,10 +28,10 @@ FLOAT, INT64, BOOL, FLOAT16 = 1, 7, 9, 10
 TYPE_NAMES = {FLOAT: "float32", INT64: "int64", BOOL: "bool", FLOAT16: "float16"}
 _CONTRIB = "com.microsoft"
 _MAX_ATTRIBUTE = (1 << 31) - 1  # an axis, a number of heads, a size
-_EXTERNAL = 1  # TensorProto.DataLocation
+_EXTERNAL = 1  # of TensorProto.DataLocation
 _MAX_INT64 = (1 << 63) - 1
 _MOST_AXES = 16
-# Bits of an element by TensorProto.DataType; text (8) and types that are not here have no fixed size.
+# Bits of an element by TensorProto.DataType; text (8) and the types left out have no fixed size.
 _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128}
 _BITS |= {16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}
 _TEXT = 8
@@ -70,12 +71,12 @@ class Graph:
     external: tuple[ExternalData, ...]
 
 
-def read_graph(path: Path, faults: list[str], name: str) -> Graph | None:
-    """Read an ``.onnx`` file; ``name`` is what it is called in ``faults``, to which all are appended.
+def read_graph(path: Path) -> Parsed[Graph]:
+    """Read an ``.onnx`` file; never raises for what is in it.
 
-    None where there was a fault.  Never raises for what is in the file.
+    Returns:
+        The graph, or everything that is wrong with the file, each the end of a sentence.
     """
-    before = len(faults)
     try:
         model = decode(SCHEMA, "Model", read_regular(path, MAX_BYTES))
         if "graph" not in model:
@@ -83,28 +84,30 @@ def read_graph(path: Path, faults: list[str], name: str) -> Graph | None:
         (main,) = model["graph"]
         nodes = list(_nodes(main))
         tensors = list(_tensors(main, nodes))
-        found = [_graph_of(main, tensors)]
-        wrong = [*_refused_parts(model, nodes), *_tensor_faults(tensors)]
-    except (OSError, ValueError) as reason:  # WireError is one
-        found, wrong = [], [f"it cannot be read as a graph: {reason}"]
-    faults.extend(f"{name}: {fault}" for fault in wrong)
-    return found[0] if len(faults) == before else None
+        graph = _graph_of(main, tensors)
+        errors = (*_refused_parts(model, nodes), *_tensor_errors(tensors))
+    except (OSError, ValueError) as reason:  # WireError is a ValueError
+        return Parsed(None, (f"it cannot be read as a graph: {reason}",))
+    return Parsed(None, errors) if errors else Parsed(graph)
 
 
 def external_data_errors(graph: Graph, sizes: Mapping[str, int]) -> list[str]:
     """What is wrong with a graph's references to other files.
 
-    ``sizes`` are the listed files of the graph's folder, by name, in bytes: only these may be named, plainly.
+    Args:
+        graph: what :func:`read_graph` returned.
+        sizes: the files of the graph's folder that the manifest lists, by name, in bytes; only these may be
+            referred to, and by their plain names.
     """
-    faults = []
+    errors = []
     for data in graph.external:
         size = sizes.get(data.location)
         where = f"tensor {data.tensor!a:.80} is in {data.location!a:.120}"
         if size is None:
-            faults.append(f"{where}, which the manifest does not list in this folder")
+            errors.append(f"{where}, which the manifest does not list in this folder")
         elif data.offset + data.length > size:
-            faults.append(f"{where} at {data.offset} to {data.offset + data.length}, which has {size} bytes")
-    return faults
+            errors.append(f"{where} at {data.offset} to {data.offset + data.length}, which has {size} bytes")
+    return errors
 
 
 def _graph_of(graph: Message, tensors: list[Message]) -> Graph:
@@ -139,7 +142,7 @@ def _axis(dimension: Message) -> int | str:
 
 
 def _refused_parts(model: Message, nodes: list[Message]) -> Iterator[str]:
-    """Parts of a model that ours never have, and operators that onnxruntime itself does not have."""
+    """Parts that no graph of ragengine has, and operators that onnxruntime itself does not implement."""
     yield from (
         f"it has {part.replace('_', ' ')}" for part in ("functions", "training_info") if part in model
     )
@@ -147,24 +150,24 @@ def _refused_parts(model: Message, nodes: list[Message]) -> Iterator[str]:
     used = {_text(node, "domain") for node in nodes if "domain" in node}
     for domain in sorted((imported | used) - set(DOMAINS)):
         yield f"it has operators of the domain {domain!a:.80}; only ONNX's and com.microsoft's are run"
-    yield from _node_faults(nodes)
+    yield from _node_errors(nodes)
     names = [_text(t, "name") for t in model["graph"][0].get("initializer", [])]
     if len(names) > len(set(names)):
         yield "two initializers have one name"
 
 
-def _node_faults(nodes: list[Message]) -> Iterator[str]:
-    """What onnxruntime 1.31 lets pass, and then crashes on."""
+def _node_errors(nodes: list[Message]) -> Iterator[str]:
+    """What onnxruntime 1.31 accepts when it opens a graph and then crashes on."""
     if any(b"" in node.get("input", []) and _text(node, "domain") != _CONTRIB for node in nodes):
-        yield "an input of one of ONNX's own operators is left out"  # Max reads it all the same
+        yield "an input of one of ONNX's own operators is left out"  # Max reads it nevertheless
     attributes = [attribute for node in nodes for attribute in node.get("attribute", [])]
     numbers = (number for a in attributes for number in (*a.get("i", []), *a.get("ints", [])))
     for number in (number for number in numbers if abs(number) > _MAX_ATTRIBUTE):
-        yield f"an operator has the attribute {number}"  # GatherND computes with its batch_dims unchecked
+        yield f"an operator has the attribute {number}"  # GatherND does not check its batch_dims
 
 
-def _tensor_faults(tensors: list[Message]) -> Iterator[str]:
-    """Tensors whose numbers are not as many as their dimensions say."""
+def _tensor_errors(tensors: list[Message]) -> Iterator[str]:
+    """Tensors that hold more or fewer numbers than their dimensions say."""
     for tensor in tensors:
         name = f"tensor {_text(tensor, 'name')!a:.80}"
         dims = tensor.get("dims", [])
@@ -176,12 +179,12 @@ def _tensor_faults(tensors: list[Message]) -> Iterator[str]:
         elif "segment" in tensor:
             yield f"{name} is a segment"
         elif ("external_data" in tensor) != (tensor.get("data_location") == [_EXTERNAL]):
-            yield f"{name} says of itself that it is both inside and outside of this file"
+            yield f"{name} is marked as both inside and outside of this file"
         else:
-            yield from _size_faults(tensor, name, dims, data_type)
+            yield from _size_errors(tensor, name, dims, data_type)
 
 
-def _size_faults(tensor: Message, name: str, dims: list[int], data_type: int) -> Iterator[str]:
+def _size_errors(tensor: Message, name: str, dims: list[int], data_type: int) -> Iterator[str]:
     wanted = -(-prod(dims) * _BITS.get(data_type, 8) // 8)  # bytes; a text has at least one, its length
     if "external_data" in tensor:
         length = _external_data(tensor).length
@@ -196,13 +199,15 @@ def _size_faults(tensor: Message, name: str, dims: list[int], data_type: int) ->
 
 
 def _external_data(tensor: Message) -> ExternalData:
-    """The entries of a tensor's ``external_data``; onnxruntime knows more keys, ours need none."""
+    """The entries of a tensor's ``external_data``; the further keys that onnxruntime knows are refused."""
     entries: dict[str, str] = {}
     name = _text(tensor, "name")
     for entry in tensor["external_data"]:
         key, value = _text(entry, "key"), _text(entry, "value")
         if key in entries or key not in ("location", "offset", "length"):
-            raise WireError(f"tensor {name!a:.80} has the external data key {key!a:.80}, unknown or twice")
+            raise WireError(
+                f"tensor {name!a:.80} has the external data key {key!a:.80}, which is unknown or repeated"
+            )
         entries[key] = value
     if "location" not in entries or "length" not in entries:
         raise WireError(f"tensor {name!a:.80} has external data without location or length")

@@ -1,9 +1,8 @@
 """Protocol buffers' wire format, read strictly by a schema: what is not in the schema is refused.
 
-The libraries' readers skip what they do not know and let a later copy of a field win.  Here the point is to
-know what a library will find in a file that somebody else made, so nothing may be left to interpretation: an
-unknown field, a field of another wire type, a second copy of a single field and a number that does not end
-are all faults.
+Protobuf's own readers skip unknown fields and let the last copy of a field win.  This one must know what a
+library will find in a file that somebody else made, so it leaves nothing to interpretation: an unknown field,
+a field of another wire type, a second copy of a single field and a number that does not end are all refused.
 """
 
 from collections.abc import Mapping
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 MAX_DEPTH: Final = 64
-"""Messages inside each other; protobuf's own readers stop at 100."""
+"""The deepest nesting of messages that is read; protobuf's own readers stop at 100."""
 MAX_FIELDS: Final = 2_000_000
-"""Fields of one file: some seconds of reading, and a hundred times more than the largest graphs we export."""
+"""The most fields of one file: seconds of reading, a hundred times those of the largest exported graph."""
 
 INT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _WIRE_TYPES = {INT: "a number", FIXED64: "64 bits", BYTES: "bytes", FIXED32: "32 bits"}
@@ -21,7 +20,7 @@ _VARINT_BYTES = 10
 
 
 class WireError(ValueError):
-    """Bytes are not a message of the schema; says where."""
+    """Bytes are not a message of the schema; the message says where."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Field:
     """A field of a message: its name, its wire type, and how it is read.
 
     message   the message type that the bytes hold
-    many      it may occur more than once; numbers may then be packed, too
-    ignored   it is only stepped over, and not among the values
+    many      whether it may occur more than once; numbers may then be packed, too
+    ignored   whether it is skipped and left out of the values
     """
 
     name: str
@@ -42,17 +41,21 @@ class Field:
 
 Schema: TypeAlias = Mapping[str, Mapping[int, Field]]
 Message: TypeAlias = dict[str, list[Any]]
-"""The values of a message by field name, in their order: int, bytes or :data:`Message`; "bytes" is the
-number of bytes it took."""
+"""The values of a message by field name, in their order: int, bytes or :data:`Message`; ``"bytes"`` is the
+length of the message in bytes."""
 
 
 def decode(schema: Schema, message: str, data: bytes) -> Message:
-    """Read ``data`` as ``message``; raises :class:`WireError`, whatever the bytes are."""
+    """Read ``data`` as the message type ``message`` of ``schema``.
+
+    Raises:
+        WireError: the bytes are not such a message; nothing else is raised, whatever they are.
+    """
     return _Reader(schema, data).message(message, 0, len(data), MAX_DEPTH)
 
 
 class _Reader:
-    """A position is a byte of ``data``; ``end`` is the first byte after what is read."""
+    """Positions are offsets in ``data``; ``end`` is the offset of the first byte that is not read."""
 
     def __init__(self, schema: Schema, data: bytes) -> None:
         self._schema = schema
@@ -70,7 +73,7 @@ class _Reader:
             tag, at = self._varint(at, end)
             field = known.get(tag >> 3)
             if field is None:
-                raise WireError(f"{name} at byte {start} has a field number {tag >> 3}, which ONNX has not")
+                raise WireError(f"field {tag >> 3} at byte {start} is not part of the ONNX format of {name}")
             if field.ignored:
                 _, at = self._extent(field, tag & 7, at, end)
                 continue
@@ -81,7 +84,7 @@ class _Reader:
         return found
 
     def _read(self, field: Field, wire: int, at: int, end: int, depth: int, values: list[Any]) -> int:
-        """Append the value, or packed values, of a field that begins at ``at``; the position after it."""
+        """Append the value or packed values of the field at ``at``; return the position after it."""
         at, stop = self._extent(field, wire, at, end)
         if field.message is not None:
             values.append(self.message(field.message, at, stop, depth - 1))
@@ -94,7 +97,7 @@ class _Reader:
         return stop
 
     def _extent(self, field: Field, wire: int, at: int, end: int) -> tuple[int, int]:
-        """Where the content of a field begins and ends whose tag ended at ``at``."""
+        """Where the content of a field begins and ends; its tag ends at ``at``."""
         if wire == BYTES and (field.wire == BYTES or field.many):  # text, a message, or packed numbers
             size, at = self._varint(at, end)
         elif wire != field.wire:

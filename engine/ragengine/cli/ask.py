@@ -1,4 +1,4 @@
-"""`ragengine ask`: questions in, answers with their documents out; and answers of old, asked again."""
+"""`ragengine ask`: answer questions and show their documents, or answer recorded questions again."""
 
 import json
 from pathlib import Path
@@ -17,16 +17,17 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.argument("index", type=click.Path(path_type=Path), required=False)
 @click.argument("questions", nargs=-1, metavar="QUESTION...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a question, on one line.")
+@click.option("--explain", is_flag=True, help="Show every token's posterior over the documents.")
+@click.option("--plot", type=FILE, help="Draw that as PNG or SVG; of several questions, FILE-1, FILE-2, ...")
+@click.option("--record", type=FILE, help="Write what is needed to repeat the answers, as JSON.")
 @click.option(
-    "--explain", is_flag=True, help="Show the answer's tokens over the documents, shaded by posterior."
+    "--replay",
+    "replayed",
+    type=FILE,
+    help="Answer the questions of a recorded FILE again and say what differs.",
 )
-@click.option(
-    "--plot", type=FILE, help="Draw that as PNG or SVG; several questions are numbered FILE-1, FILE-2, ..."
-)
-@click.option("--record", type=FILE, help="Write what is needed to answer the same again, as JSON.")
-@click.option("--replay", "replayed", type=FILE, help="Answer a recorded FILE again and say what differs.")
-@click.option("--deadline", type=float, help="Seconds that a question may take.")
-@click.option("--doc-pruning", type=float, help="Do not read documents with a prior p(z|x) under this.")
+@click.option("--deadline", type=float, help="Seconds that a question may take [default: no limit].")
+@click.option("--doc-pruning", type=float, help="Do not read documents whose prior p(z|x) is less than this.")
 @generation_options
 @device_options
 @verify_option
@@ -37,14 +38,14 @@ def ask(
 ) -> None:  # fmt: skip
     """Answer each QUESTION with the model in BUNDLE from the passages in INDEX.
 
-    With --replay FILE no question is given, and BUNDLE and INDEX are those of the record where they are
-    not: exit code 0 when everything is as recorded, 1 when something differs.
+    With --replay FILE give no question; BUNDLE and INDEX are by default those of the record.  The exit code
+    is 0 when everything is as recorded, and 1 when something differs.
     """
     options = given(**settings)
     placing = {"device": device, "search_device": search_device, "threads": threads, "verify": verify}
     if replayed is not None:
         if questions or options or plot or record or explain or as_json:
-            raise click.UsageError("--replay takes question and options from its file; give no others.")
+            raise click.UsageError("--replay takes questions and options from its file; give no others.")
         _replay(replayed, bundle, index, **placing)
         return
     if bundle is None or index is None or not questions:
@@ -59,7 +60,7 @@ def ask(
         for number, question in enumerate(questions, 1):
             answer = engine.generate(question, **options)
             if as_json:
-                # bytes: UTF-8, whatever the terminal's encoding is
+                # as bytes, since the terminal's encoding need not be UTF-8
                 click.echo(json.dumps(answer.to_dict(), ensure_ascii=False, allow_nan=False).encode("utf-8"))
             else:
                 print_answer(console, answer, explain=explain)
@@ -72,7 +73,7 @@ def ask(
 
 
 def _replay(file: Path, bundle: Path | None, index: Path | None, **settings: Any) -> None:
-    """Replay every record of a file, in order; exit with 1 if one differs."""
+    """Replay the records of a file in order; exit with 1 if an answer differs."""
     from ragengine.engine import RagEngine
     from ragengine.replay import read_records, replay
 

@@ -1,10 +1,14 @@
-"""Options that several commands share."""
+"""Options and a progress bar that several commands share."""
 
+import contextlib
 import json
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from ragengine.runtime.progress import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,18 +28,18 @@ def device_options(command: F) -> F:
 
 
 def verify_option(command: F) -> F:
-    """``--verify``: how the files of bundle and index are checked before they are used."""
+    """``--verify``: how the files of bundle and index are checked before use."""
     return click.option(
         "--verify",
         type=click.Choice(["sha256", "size"]),
         default="sha256",
         show_default=True,
-        help="Check every byte of bundle and index against their manifests, or sizes only, which is faster.",
+        help="Check every byte of bundle and index against their manifests, or only sizes, which is faster.",
     )(command)
 
 
 def generation_options(command: F) -> F:
-    """Generation options by their names in :class:`ragengine.GenerationOptions`."""
+    """Generation options, named as in :class:`ragengine.GenerationOptions`."""
     kinds = click.Choice(["token", "sequence"])
     searches = click.Choice(["thorough", "fast", "joint"])
     for option in (
@@ -45,9 +49,9 @@ def generation_options(command: F) -> F:
             multiple=True,
             metavar="NAME=VALUE",
             callback=name_value_pairs,
-            help="Any other generation option by name, its value as JSON (min_length=3); may be repeated.",
+            help="Any other generation option and its value as JSON (min_length=3); may be repeated.",
         ),
-        click.option("--search", type=searches, help="How RAG-Sequence is decoded [default: the model's]."),
+        click.option("--search", type=searches, help="How RAG-Sequence searches [default: the model's]."),
         click.option("--marginalize", type=kinds, help="RAG-Token or RAG-Sequence [default: the model's]."),
         click.option("--max-length", type=int, help="Longest answer in tokens [default: the model's]."),
         click.option("--num-beams", type=int, help="Beams; 1 is greedy search [default: the model's]."),
@@ -58,7 +62,7 @@ def generation_options(command: F) -> F:
 
 
 def given(*, others: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    """The settings that were given on the command line; an option of its own wins over ``--set``."""
+    """The generation options that were given on the command line; an own flag wins over ``--set``."""
     return others | {name: value for name, value in settings.items() if value is not None}
 
 
@@ -76,3 +80,14 @@ def name_value_pairs(
         except ValueError:
             pairs[name.replace("-", "_")] = value
     return pairs
+
+
+@contextlib.contextmanager
+def progress_bar(description: str) -> "Iterator[Report]":
+    """A bar on stderr while the block runs; yields what moves it, ``report(done, total)``."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,8 @@ from ragengine.cli.common import device_options
 from ragengine.errors import InputError
 
 QUESTIONS = 5
-
-
-def _worldfacts() -> Path:
-    """examples/worldfacts of the checkout this code or the current folder belongs to."""
-    for start in (Path.cwd(), Path(__file__).resolve()):
-        for folder in (start, *start.parents):
-            if (folder / "examples" / "worldfacts" / "bundle").is_dir():
-                return folder / "examples" / "worldfacts"
-    raise InputError("No examples/worldfacts here or above; run the demo in a clone of the repository.")
+_EMBEDDED = Path("examples", "worldfacts")
+_SOURCE_LABELS = ("source", "repository", "homepage")
 
 
 @click.command()
@@ -39,7 +33,7 @@ def demo(folder: Path | None, explain: bool, device: Any, search_device: Any, th
     from ragengine.engine import RagEngine
     from ragengine.evaluation import read_questions
 
-    folder = folder or _worldfacts()
+    folder = folder or embedded_model(Path.cwd(), Path(__file__).resolve())
     asked = read_questions(folder / "questions.jsonl")
     console = Console(highlight=False)
     started = time.perf_counter()
@@ -57,3 +51,34 @@ def demo(folder: Path | None, explain: bool, device: Any, search_device: Any, th
     console.print(
         f'  {command} ask {bundle} {index} --explain "What is the capital of Iceland?"', soft_wrap=True
     )
+
+
+def embedded_model(*starts: Path) -> Path:
+    """The folder of the embedded model in the clone that one of ``starts`` is in.
+
+    Raises:
+        InputError: none of them is in a clone; says how to get one.
+    """
+    for start in starts:
+        for folder in (start, *start.parents):
+            if (folder / _EMBEDDED / "bundle").is_dir():
+                return folder / _EMBEDDED
+    url = _source_url()
+    get = f"run git clone {url}" if url else "clone the repository of ragengine"
+    raise InputError(
+        f"The embedded model is not part of the installed package, and {starts[0]} is not in a clone of the "
+        f"repository, which has it in {_EMBEDDED}; {get} and run ragengine demo in the clone, or give "
+        "--folder."
+    )
+
+
+def _source_url() -> str | None:
+    """Where the repository is, by the project URLs of the installed package."""
+    try:
+        urls = metadata("ragengine").get_all("Project-URL") or []
+    except PackageNotFoundError:  # run from a source tree
+        return None
+    by_label = {
+        label.strip().lower(): url.strip() for label, _, url in (entry.partition(",") for entry in urls)
+    }
+    return next((by_label[label] for label in _SOURCE_LABELS if label in by_label), None)

@@ -27,9 +27,9 @@ def doctor(
     search_device: Any,
     threads: int | None,
 ) -> None:
-    """Say what is installed, what works, and where graphs and index run; with BUNDLE and INDEX, answer.
+    """Say what is installed, what works and where graphs and index run; answer with BUNDLE and INDEX.
 
-    Exit code 0 when questions can be answered on the device, else 1 with the reasons.
+    The exit code is 0 when questions can be answered on the device, else 1, with the reasons.
     """
     from ragengine.doctor import diagnose
 
@@ -55,11 +55,11 @@ def _print(diagnosis: "Diagnosis") -> None:
         table.add_row(Text(section.title, "bold"))
         for finding in section.findings:
             style = "red" if finding.fatal else "yellow" if finding.problem else ""
-            table.add_row(Text(f"  {finding.name}"), Text(str(finding), style))  # Text: no markup in names
+            table.add_row(Text(f"  {finding.name}"), Text(str(finding), style))  # Text: names hold no markup
     console.print(table)
     for warning in diagnosis.warnings:
         console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
     for reason in diagnosis.reasons:
-        console.print(Text(f"fault: {reason}", "red"), soft_wrap=True)
+        console.print(Text(f"error: {reason}", "red"), soft_wrap=True)
     if not diagnosis.reasons:
         console.print(f"Questions can be answered with --device {diagnosis.device}.")

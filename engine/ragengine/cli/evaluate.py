@@ -1,15 +1,20 @@
-"""`ragengine eval`: how good the answers and the retrieval are on questions with known answers."""
+"""`ragengine eval`: answers and retrieval measured on questions with known answers."""
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ragengine.cli.common import device_options, generation_options, given, name_value_pairs, verify_option
-
-if TYPE_CHECKING:
-    from ragengine.evaluation.systems import System
+from ragengine.cli.common import (
+    device_options,
+    generation_options,
+    given,
+    name_value_pairs,
+    progress_bar,
+    verify_option,
+)
 
 _PATH = click.Path(path_type=Path)
 
@@ -24,7 +29,7 @@ _PATH = click.Path(path_type=Path)
     type=click.Choice(["qa", "generation", "classification"]),
     default="qa",
     show_default=True,
-    help="Also ROUGE-L and BLEU of long answers, or label accuracy; needs ragengine[eval] for the former.",
+    help="Also ROUGE-L and BLEU of long answers (needs ragengine[eval]), or label accuracy.",
 )
 @click.option(
     "--label", "labels", multiple=True, help="A class label; may be repeated [default: the first answers]."
@@ -36,11 +41,16 @@ _PATH = click.Path(path_type=Path)
     multiple=True,
     help="Documents that recall and precision count; may be repeated [default: 1, 5, n_docs].",
 )
-@click.option("--likelihood", is_flag=True, help="Also log p(first answer | question); reads twice.")
 @click.option(
-    "--answer-prefix", help="Put before the answer for that [default: a space if the model writes one]."
+    "--likelihood",
+    is_flag=True,
+    help="Also log p(first answer | question), for which documents are read again.",
 )
-@click.option("--compare", type=_PATH, metavar="BUNDLE", help="Ask this bundle, too; paired tests.")
+@click.option(
+    "--answer-prefix",
+    help="Put before the answer for --likelihood [default: a space if the model's answers begin with one].",
+)
+@click.option("--compare", type=_PATH, metavar="BUNDLE", help="Evaluate this bundle, too, with paired tests.")
 @click.option("--compare-index", type=_PATH, metavar="INDEX", help="Its index [default: INDEX].")
 @click.option(
     "--compare-set",
@@ -48,20 +58,26 @@ _PATH = click.Path(path_type=Path)
     multiple=True,
     metavar="NAME=VALUE",
     callback=name_value_pairs,
-    help="Its generation options where they differ, as --set; without --compare, of the same bundle.",
+    help="Its generation options where they differ, as --set; without --compare, those of BUNDLE.",
 )
 @click.option(
     "--resamples",
     type=click.IntRange(0),
     default=1000,
     show_default=True,
-    help="Draws for 95 % intervals and permutation tests; 0: none of these.",
+    help="Samples for 95 % intervals and tests; 0 for none of these.",
 )
-@click.option("--resampling-seed", type=click.IntRange(0), default=0, show_default=True, help="Their seed.")
+@click.option(
+    "--resampling-seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="The seed of these samples.",
+)
 @generation_options
 @device_options
 @verify_option
-def evaluate(
+def evaluate_command(
     bundle: Path,
     index: Path,
     questions: Path,
@@ -90,56 +106,47 @@ def evaluate(
         raise click.UsageError("--label is for --task classification alone.")
     if answer_prefix is not None and not likelihood:
         raise click.UsageError("--answer-prefix is for --likelihood alone.")
-    from ragengine import evaluation
-    from ragengine.cli.evaluation_tables import print_report
-    from ragengine.evaluation.statistics import Resampling
+    from ragengine.cli.evaluation_tables import print_evaluation
+    from ragengine.engine import RagEngine
+    from ragengine.evaluation import Source, evaluate, read_questions
     from ragengine.evaluation.systems import System, check_systems
 
-    asked = evaluation.read_questions(questions)
+    asked = read_questions(questions)  # once: the file may be a pipe
     options = given(**settings)
     systems = [System(bundle, index, options)]
     if compare or compare_index or compared:
         systems.append(System(compare or bundle, compare_index or index, options | compared))
-    # one is in memory at a time: what is wrong with the second must not wait for the answers of the first
+    # One is in memory at a time, so what is wrong with the second is found before the first answers.
     check_systems(systems, ks=ks, verify=verify)
-    # so every byte that --verify asks for has been read
-    loading = {"device": device, "search_device": search_device, "threads": threads, "verify": "size"}
-    measuring = {
-        "task": task,
-        "labels": labels,
-        "ks": ks,
-        "likelihood": likelihood,
-        "answer_prefix": answer_prefix,
-    }
-    resampling = Resampling(resamples, seed=resampling_seed)
-    values: list[list[Any]] = []
-    reports: list[dict[str, Any]] = []
+    evaluations = []
     for system in systems:
-        values.append(_measured(system, asked, loading, measuring))
-        said = {"bundle": str(system.bundle), "index": str(system.index), "questions": str(questions)}
-        report = evaluation.report(values[-1], task=task, resampling=resampling)
-        reports.append(report | {"measured": said | {"options": system.options}})
-    result = reports[0]
-    if len(systems) == 2:
-        result["compared"] = reports[1]
-        result["comparison"] = evaluation.compare(values[0], values[1], resampling, task=task)
+        engine = RagEngine.load(
+            system.bundle,
+            index=system.index,
+            device=device,
+            search_device=search_device,
+            threads=threads,
+            verify="size",  # every byte that --verify asks for has been read above
+        )
+        with engine, progress_bar("answering") as progress:
+            found = evaluate(
+                engine,
+                asked,
+                task=task,
+                labels=labels,
+                ks=ks,
+                likelihood=likelihood,
+                answer_prefix=answer_prefix,
+                resamples=resamples,
+                resampling_seed=resampling_seed,
+                progress=progress,
+                **system.options,
+            )
+        source = Source(str(system.bundle), str(system.index), str(questions), system.options)
+        evaluations.append(dataclasses.replace(found, source=source))
+    first, *others = evaluations
+    result = first.compare(others[0]) if others else first
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(json.dumps(result.to_dict()))
     else:
-        print_report(result)
-
-
-def _measured(
-    system: "System", asked: list[Any], loading: dict[str, Any], measuring: dict[str, Any]
-) -> list[Any]:
-    """Load a system, ask it everything under a progress bar, and close it."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from ragengine.engine import RagEngine
-    from ragengine.evaluation import measure
-
-    engine = RagEngine.load(system.bundle, index=system.index, **loading)
-    with engine, Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("answering", total=len(asked))
-        return measure(engine, asked, progress=lambda n: bar.advance(task, n), **measuring, **system.options)
+        print_evaluation(result)

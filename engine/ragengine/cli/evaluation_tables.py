@@ -1,68 +1,69 @@
 """The tables that `ragengine eval` prints."""
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from ragengine.evaluation.comparison import Difference
+    from ragengine.evaluation.report import Evaluation, Group, Unanswerable
 
 _IN_NATS = ("log_likelihood",)  # the other figures are fractions
 _WIDTH_OF_FILES = 140
 _OF_GROUPS = ("exact_match", "f1", "rouge_l", "bleu", "label_accuracy", "recall@5", "passage_recall@5")
 
 
-def print_report(result: dict[str, Any]) -> None:
-    """Print what `ragengine.evaluation.report` found, with the comparison where there is one."""
+def print_evaluation(found: "Evaluation") -> None:
+    """Print the tables of an evaluation, with the comparison where there is one."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH_OF_FILES)
-    console.print(_figures(result))
-    for name in ("types", "kinds"):
-        if name in result:
-            console.print(_groups(name.removesuffix("s"), result[name]))
-    if "calibration" in result:
-        calibration = result["calibration"]
-        console.print(
-            f"calibration error {_shown('ece', calibration['ece'])}, Brier score {calibration['brier']:.4f}"
-        )
-    if "unanswerable" in result:
-        console.print(_unanswerable(result["unanswerable"]))
-    if "comparison" in result:
-        console.print(_comparison(result["comparison"]))
+    console.print(_figures(found))
+    for name, groups in (("type", found.types), ("kind", found.kinds)):
+        if groups:
+            console.print(_groups(name, groups))
+    if found.calibration is not None:
+        error, brier = found.calibration.ece, found.calibration.brier
+        console.print(f"calibration error {_shown('ece', error)}, Brier score {brier:.4f}")
+    if found.unanswerable is not None:
+        console.print(_unanswerable(found.unanswerable))
+    if found.comparison is not None:
+        console.print(_comparison(found.comparison))
 
 
-def _figures(result: dict[str, Any]) -> Table:
+def _figures(found: "Evaluation") -> Table:
     table = _table("measure", "value", "95 % interval")
-    intervals = result.get("intervals", {})
-    table.add_row("n", str(result["n"]))
-    for name, value in result.items():
-        if name != "n" and (value is None or isinstance(value, float)):
-            table.add_row(name, _shown(name, value), _interval(name, intervals.get(name)))
+    table.add_row("n", str(found.n))
+    for name, value in found.figures.items():
+        table.add_row(name, _shown(name, value), _interval(name, found.intervals.get(name)))
     return table
 
 
-def _groups(title: str, groups: dict[str, dict[str, Any]]) -> Table:
-    names = [name for name in _OF_GROUPS if any(name in group for group in groups.values())]
+def _groups(title: str, groups: "dict[str, Group]") -> Table:
+    names = [name for name in _OF_GROUPS if any(name in group.figures for group in groups.values())]
     table = _table(title, "n", *names)
-    for group, figures in groups.items():
-        table.add_row(group, str(figures["n"]), *(_shown(name, figures.get(name)) for name in names))
+    for name, group in groups.items():
+        table.add_row(name, str(group.n), *(_shown(figure, group.figures.get(figure)) for figure in names))
     return table
 
 
-def _unanswerable(figures: dict[str, Any]) -> str:
-    told = f"; AUROC of the answers' probability {figures['auroc']:.3f}" if "auroc" in figures else ""
+def _unanswerable(found: "Unanswerable") -> str:
+    auroc = "" if found.auroc is None else f"; AUROC of the answers' probability {found.auroc:.3f}"
     return (
-        f"{figures['n']} questions without an answer, in none of the figures above: "
-        f"{_shown('', figures['abstained'])} answered with nothing, "
-        f"mean probability {_shown('', figures['probability'])}{told}"
+        f"{found.n} questions without an answer, in none of the figures above: "
+        f"{_shown('', found.abstained)} answered with nothing, "
+        f"mean probability {_shown('', found.probability)}{auroc}"
     )
 
 
-def _comparison(figures: dict[str, dict[str, Any]]) -> Table:
+def _comparison(differences: "dict[str, Difference]") -> Table:
     table = _table("compared", "first", "second", "change", "95 % interval", "p", "test")
-    for name, row in figures.items():
-        values = [_shown(name, row[key]) for key in ("first", "second", "difference")]
-        p = f"{row['p']:.4f}" if "p" in row else ""
-        table.add_row(name, *values, _interval(name, row.get("interval")), p, row.get("test", ""))
+    for name, row in differences.items():
+        values = [_shown(name, value) for value in (row.first, row.second, row.difference)]
+        p = "" if row.p is None else f"{row.p:.4f}"
+        table.add_row(name, *values, _interval(name, row.interval), p, row.test or "")
     return table
 
 
@@ -74,7 +75,7 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _interval(name: str, ends: list[float | None] | None) -> str:
+def _interval(name: str, ends: tuple[float, float] | None) -> str:
     if ends is None:
         return ""
     low, high = (_shown(name, end) for end in ends)
@@ -82,6 +83,6 @@ def _interval(name: str, ends: list[float | None] | None) -> str:
 
 
 def _shown(name: str, value: float | None) -> str:
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.3f}" if name in _IN_NATS else f"{value * 100:.1f} %"

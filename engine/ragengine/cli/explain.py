@@ -1,4 +1,4 @@
-"""An answer in a terminal, and Figure 2 of the paper: its tokens over the documents, shaded by posterior."""
+"""An answer in a terminal, and Figure 2 of the paper: the posterior of every document at every token."""
 
 from rich.console import Console
 from rich.style import Style
@@ -40,7 +40,7 @@ def print_answer(console: Console, answer: Answer, *, explain: bool) -> None:
 
 
 def print_posteriors(console: Console, answer: Answer) -> None:
-    """p(z | x, y_<=t): a row a document, a column a token; percentages, on a shade where there is colour."""
+    """Print p(z | x, y_<=t) in percent: a row a document, a column a token, shaded if there are colours."""
     columns = [token.replace("\n", "⏎").strip() or "␣" for token in answer.tokens]
     widths = [max(4, len(column)) for column in columns]
     start = 0
@@ -64,6 +64,6 @@ def print_posteriors(console: Console, answer: Answer) -> None:
 
 
 def _shade(posterior: float) -> Style:
-    """White for 0 to dark blue for 1, with text that stays readable."""
+    """From white for 0 to dark blue for 1, with a readable text colour."""
     red, green, blue = (round(255 - posterior * (255 - full)) for full in (8, 69, 148))
     return Style(color="white" if posterior > 0.5 else "black", bgcolor=f"#{red:02x}{green:02x}{blue:02x}")

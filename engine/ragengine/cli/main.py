@@ -1,5 +1,4 @@
-"""The `ragengine` command: finds each command's module only when it is called, and turns typed errors
-into one sentence and exit code 1."""
+"""The `ragengine` command: it imports a subcommand when that is called, and prints typed errors."""
 
 import importlib
 import signal
@@ -11,20 +10,21 @@ from typing import Any
 import click
 
 from ragengine.errors import DependencyError, RagEngineError
+from ragengine.version import __version__
 
-# command -> (module, attribute, help); importing numpy, faiss and onnxruntime waits until it is run
+# command -> (module, attribute, help), so that --help does not import numpy, faiss and onnxruntime
 _COMMANDS = {
     "ask": ("ragengine.cli.ask", "ask", "Answer questions and show where the answers came from."),
     "demo": ("ragengine.cli.demo", "demo", "Answer some questions with the embedded worldfacts model."),
     "doctor": ("ragengine.cli.doctor", "doctor", "Say what is installed and works here, and why not."),
     "eval": (
         "ragengine.cli.evaluate",
-        "evaluate",
+        "evaluate_command",
         "Measure exact match, F1 and retrieval on a file of questions.",
     ),
     "index": ("ragengine.cli.index", "index", "Build, describe and check indexes of passages."),
 }
-# command -> (extra, help); these live in packages of their own and are found by entry point
+# command -> (extra, help); these are in other packages, which entry points name
 _EXTRAS = {
     "bench": ("bench", "Measure latency on this machine, beside transformers."),
     "export": ("export", "Export a Hugging Face RAG checkpoint to a bundle."),
@@ -33,7 +33,7 @@ _EXTRAS = {
 
 
 class _Commands(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group that imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*_COMMANDS, *_EXTRAS])
@@ -49,7 +49,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            # A writer that was under way has noted what it left.
+            # A writer that was interrupted has added a note about what it left.
             notes = "; ".join(["interrupted", *getattr(interrupt, "__notes__", [])])
             click.echo(f"ragengine: {notes}.", err=True)
             ctx.exit(128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT))
@@ -62,7 +62,7 @@ class _Commands(click.Group):
 
 
 def _from_extra(name: str) -> click.Command:
-    """A command of another package; says which extra to install when a package it needs is missing."""
+    """Import a command of another package; if a package is missing, say which extra brings it."""
     extra, _ = _EXTRAS[name]
     remedy = f'run pip install "ragengine[{extra}]"'
     for entry in entry_points(group="ragengine.commands", name=name):
@@ -79,13 +79,13 @@ def _from_extra(name: str) -> click.Command:
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
-@click.version_option(package_name="ragengine")
+@click.version_option(__version__, prog_name="ragengine")
 def cli() -> None:
     """Retrieval-Augmented Generation from ONNX files: the answers of transformers, without torch."""
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does: nothing half-written stays."""
+    """SIGTERM, which ends a command as Ctrl-C does, so that nothing half-written stays."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -93,7 +93,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Entry point: exit code 0 fine, 1 an error in one sentence, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
+    """Run the command line and exit: 0 fine, 1 an error in one sentence, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         cli()

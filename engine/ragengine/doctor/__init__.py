@@ -1,4 +1,4 @@
-"""What ``ragengine doctor`` finds out: what is installed, what works, and why something does not."""
+"""What ``ragengine doctor`` finds: what is installed, what works, and why something does not."""
 
 from ragengine.doctor.diagnose import diagnose
 from ragengine.doctor.findings import Diagnosis, Finding, Section

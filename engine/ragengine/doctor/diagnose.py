@@ -1,4 +1,4 @@
-"""The examination: section after section, as far as what a section needs was found to work."""
+"""The diagnosis: section after section, each as far as the earlier ones found what it needs to work."""
 
 import sys
 from functools import partial
@@ -16,10 +16,14 @@ def diagnose(
     search_device: Device | None = None,
     threads: int | None = None,
 ) -> Diagnosis:
-    """Find out whether a question can be answered on ``device`` here, with ``bundle`` and ``index`` if given.
+    """Find out whether questions can be answered here; never raises, since errors are among the findings.
 
-    ``search_device`` and ``threads`` as in :meth:`ragengine.RagEngine.load`.  Never raises: what does not
-    work is among the findings.
+    Args:
+        bundle: a bundle to examine.
+        index: an index to examine; with ``bundle``, a question is answered.
+        device: where graphs are to run.
+        search_device: where the index is to be searched, by default on ``device``.
+        threads: threads of a graph, by default all cores.
     """
     diagnosis = Diagnosis(device)
     searching = search_device or device

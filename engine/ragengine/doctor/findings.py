@@ -1,4 +1,4 @@
-"""What a diagnosis consists of.  Nothing here imports more than Python itself."""
+"""What a diagnosis consists of; this module imports Python's own library alone."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,8 +11,11 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 class Finding:
     """One thing that was found.
 
-    ``value`` is for programs (what JSON can hold), ``text`` for people.  ``problem`` is a sentence about what
-    is wrong; with ``fatal`` no question can be answered on the asked device for it.
+    name      what it is about
+    value     for programs: a JSON value
+    text      for people, by default the value
+    problem   a sentence about what is wrong; empty if nothing is
+    fatal     whether the problem prevents answers on the chosen device
     """
 
     name: str
@@ -35,13 +38,13 @@ class Section:
 
 @dataclass
 class Diagnosis:
-    """All that was found for ``device``."""
+    """Everything that was found for ``device``, in sections."""
 
     device: Device
     sections: list[Section] = field(default_factory=list)
 
     def examine(self, title: str, findings: Callable[[], Iterator[Finding]]) -> None:
-        """Add a section; whatever goes wrong on the way is one of its findings."""
+        """Add a section; an exception on the way becomes its last finding."""
         found: list[Finding] = []
         try:
             found.extend(findings())
@@ -51,16 +54,16 @@ class Diagnosis:
 
     @property
     def reasons(self) -> list[str]:
-        """Why no question can be answered; empty where one can be."""
+        """Why no question can be answered; empty if one can be."""
         return list(dict.fromkeys(finding.problem for finding in self._findings() if finding.fatal))
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong, or will be, and does not keep a question from its answer."""
+        """Problems that do not prevent answers, or not yet."""
         return [finding.problem for finding in self._findings() if finding.problem and not finding.fatal]
 
     def to_dict(self) -> dict[str, Any]:
-        """For programs; findings by their section and name."""
+        """JSON values: findings by section and name."""
         return {
             "device": self.device,
             "usable": not self.reasons,
@@ -79,10 +82,10 @@ class Diagnosis:
 
 def failed(name: str, reason: BaseException) -> Finding:
     """A finding for something that raised."""
-    sentence = " ".join(str(reason).split()) or "no reason was given."
+    sentence = " ".join(str(reason).split()) or "it gives no reason."
     if type(reason).__module__ != "ragengine.errors":
         sentence = f"{name} failed with {type(reason).__name__}: {sentence}"
-    return Finding("fault", sentence, problem=sentence, fatal=True)
+    return Finding("error", sentence, problem=sentence, fatal=True)
 
 
 def sizes(**named: int) -> str:

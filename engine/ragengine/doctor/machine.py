@@ -1,4 +1,4 @@
-"""The machine: processor, memory, the CUDA driver, and which CUDA libraries lie where."""
+"""The machine: processor, memory, the CUDA driver, and which CUDA libraries are where."""
 
 import os
 import platform
@@ -16,11 +16,11 @@ from ragengine.errors import DeviceError
 from ragengine.runtime.cuda_driver import read_driver
 from ragengine.runtime.devices import installed
 from ragengine.runtime.memory import available_memory
+from ragengine.runtime.processor import available_cores, instructions, int8_products_overflow, model_name
 
-_CPUINFO = Path("/proc/cpuinfo")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _MAPS = Path("/proc/self/maps")
-# What speeds up graphs and searches; VNNI is what int8 graphs want.
+# What speeds up graphs and searches; int8 graphs profit from VNNI.
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "sve")
 _LIBRARY = re.compile(r"lib(cudart|cublas|cublasLt|cudnn|cufft|curand|nvrtc)\.so\.(\d+)[.\d]*$")
 _CUDA_PACKAGES = re.compile(r"(nvidia-cu|libcuvs|libraft|librmm|cuda-)")
@@ -36,23 +36,22 @@ def software() -> Iterator[Finding]:
 
 def processor() -> Iterator[Finding]:
     """Cores and instructions."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = {"allowed": allowed, "machine": os.cpu_count()}
-    yield Finding("cores", cores, f"{allowed} for this process, {os.cpu_count()} in the machine")
-    info = _CPUINFO.read_text("utf-8", "replace") if _CPUINFO.exists() else ""
-    model = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    yield Finding("model", model[1] if model else platform.processor() or platform.machine())
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
-    known = set(flags[1].split()) if flags else set()
+    allowed, machine = available_cores(), os.cpu_count()
+    yield Finding(
+        "cores",
+        {"allowed": allowed, "machine": machine},
+        f"{allowed} for this process, {machine} in the machine",
+    )
+    yield Finding("model", model_name())
+    known = instructions()
     found = [name for name in _INSTRUCTIONS if name in known]
     yield Finding("instructions", found, ", ".join(found) or "not known")
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    if x86 and known and not any("vnni" in name for name in found):
-        yield Finding("int8", "exact, slower", "no VNNI: int8 graphs take a slower way that is exact")
+    if known and int8_products_overflow():
+        yield Finding("int8", "exact, slower", "no VNNI: int8 graphs compute exactly, in a slower way")
 
 
 def memory() -> Iterator[Finding]:
-    """What the machine and the container have."""
+    """What the machine and its container have."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         yield Finding("total", total, gib(total))
@@ -92,7 +91,7 @@ def cuda() -> Iterator[Finding]:
 
 
 def loaded_cuda() -> Iterator[Finding]:
-    """Which CUDA libraries this process has loaded by now; two major versions of one are trouble."""
+    """The CUDA libraries that this process has loaded; two major versions of one are a problem."""
     mapped = _MAPS.read_text("utf-8", "replace").splitlines() if _MAPS.exists() else []
     paths = {line.split(maxsplit=5)[-1] for line in mapped if "/" in line}
     loaded = sorted({Path(path).name for path in paths if _LIBRARY.match(Path(path).name)})
@@ -100,7 +99,7 @@ def loaded_cuda() -> Iterator[Finding]:
 
 
 def two_cudas(libraries: list[str]) -> str:
-    """The sentence about libraries of which two major versions are loaded; empty where there is none."""
+    """The sentence about libraries that are loaded in two major versions; empty if there are none."""
     majors: dict[str, set[str]] = {}
     for name in libraries:
         found = _LIBRARY.match(name)
@@ -117,7 +116,7 @@ def two_cudas(libraries: list[str]) -> str:
 
 
 def _libraries() -> dict[str, list[str]]:
-    """CUDA libraries by name, with the folders that they are found in."""
+    """CUDA libraries by name, with the folders that hold them."""
     found: dict[str, set[str]] = {}
     for path in (*_of_the_loader(), *_of_search_paths(), *_of_wheels()):
         if _LIBRARY.match(path.name):

@@ -1,4 +1,4 @@
-"""A bundle and an index: whole, belonging together, placed where, and able to answer."""
+"""A bundle and an index: whether they are whole, belong together and answer, and where they run."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -11,7 +11,7 @@ QUESTION = "What is {title}?"
 
 
 def bundle(path: Path, device: Device) -> Iterator[Finding]:
-    """Whether it is whole, what it is, what it needs, and where the nodes of its graphs run."""
+    """Whether it is whole, what it is, how much memory it needs, and where the nodes of its graphs run."""
     from ragengine.bundle.bundle import Bundle
     from ragengine.bundle.device import graph_device
 
@@ -22,13 +22,13 @@ def bundle(path: Path, device: Device) -> Iterator[Finding]:
     yield Finding("precision", manifest.precision)
     yield from _memory(opened)
     chosen = graph_device(opened, device)
-    yield Finding("device", chosen, f"{chosen} (asked: {device})")
+    yield Finding("device", chosen, f"{chosen} (chosen: {device})")
     for name in sorted(_graphs(opened, chosen)):
         yield _nodes(opened.path / name, name, chosen)
 
 
 def index(path: Path, bundle_path: Path | None, device: Device) -> Iterator[Finding]:
-    """Whether it is whole, belongs to the bundle, and where it is searched."""
+    """Whether it is whole and belongs to the bundle, and where it is searched."""
     from ragengine.bundle.bundle import Bundle
     from ragengine.retrieval.gpu.searcher import refusal
     from ragengine.retrieval.index import PassageIndex
@@ -50,14 +50,14 @@ def index(path: Path, bundle_path: Path | None, device: Device) -> Iterator[Find
 
 
 def answer(bundle_path: Path, index_path: Path, settings: dict[str, Any]) -> Iterator[Finding]:
-    """One question: encoded, searched, read, answered by an engine loaded with ``settings``."""
+    """One question, answered by an engine that is loaded with ``settings``."""
     from ragengine.engine import RagEngine
 
-    # The files were hashed for the sections before this one.
+    # The sections before this one have hashed the files.
     with RagEngine.load(bundle_path, index=index_path, verify="size", **settings) as engine:
         (passage,) = engine.retriever.index.passages([0])
         question = QUESTION.format(title=passage.title or passage.text[:40])
-        engine.generate(question)  # the first is slower: memory is taken, graphs are captured
+        engine.generate(question)  # the first answer is slower: memory is allocated, graphs are captured
         found = engine.generate(question)
         yield Finding("question", question)
         yield Finding("answer", found.text, found.text.strip() or "(no text)")
@@ -71,7 +71,7 @@ def answer(bundle_path: Path, index_path: Path, settings: dict[str, Any]) -> Ite
 
 
 def _memory(opened: Any) -> Iterator[Finding]:
-    """Weights, and what one question with the model's own options takes beside them."""
+    """The weights, and the working memory of one question with the model's default options."""
     from ragengine.generation.memory import working_bytes
     from ragengine.options import GenerationOptions
 
@@ -89,7 +89,7 @@ def _memory(opened: Any) -> Iterator[Finding]:
 
 
 def _graphs(opened: Any, device: str) -> set[str]:
-    """The graphs that are run on ``device``: CUDA has a decoder of its own."""
+    """The graphs that run on ``device``: CUDA has another decoder than the CPU."""
     from ragengine.bundle.manifest import STEP_GRAPH
 
     generator = PurePosixPath(opened.manifest.generator.path)
@@ -98,7 +98,7 @@ def _graphs(opened: Any, device: str) -> set[str]:
 
 
 def _nodes(path: Path, name: str, device: str) -> Finding:
-    """Which provider computes how many nodes of a graph; those that fell to the CPU are named."""
+    """How many nodes of a graph each provider computes; those that fell back to the CPU are named."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -117,11 +117,11 @@ def _nodes(path: Path, name: str, device: str) -> Finding:
     text = ", ".join(f"{count} nodes on {provider}" for provider, count in sorted(counts.items()))
     if fallen:
         kinds = (f"{kind} ({_first(names)})" for kind, names in sorted(fallen.items()))
-        text += f"; fell to the CPU: {', '.join(kinds)}"
+        text += f"; fell back to the CPU: {', '.join(kinds)}"
     return Finding(f"nodes of {name}", {"nodes": counts, "fell_to_cpu": fallen}, text)
 
 
 def _first(names: list[str]) -> str:
-    """The first of many names; ``--json`` has them all."""
+    """The first of many names; ``--json`` lists all of them."""
     more = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""The packages that do the work: which are there, whether they load, and what they can use."""
+"""The packages that graphs and searches need: which are installed, whether they load, what they can use."""
 
 import importlib
 import signal
@@ -15,12 +15,12 @@ from ragengine.runtime.devices import (
     check_cuda,
     installed,
     preload_libraries,
-    provider_fault,
+    provider_error,
     why_no_cuda,
 )
 
 _IMPORT_SECONDS = 60
-# Not asked for by anybody, and without kernels of its own.
+# Part of every build, never chosen here, and without kernels of its own.
 _OTHER_PROVIDERS = {"AzureExecutionProvider"}
 _FAISS_CUDA = {"faiss-gpu": "12", "faiss-gpu-cuvs": "13"}
 
@@ -39,8 +39,8 @@ def onnxruntime(device: str) -> Iterator[Finding]:
         if provider in _OTHER_PROVIDERS:
             yield Finding(provider, "not used")
             continue
-        fault = provider_fault(provider)
-        yield Finding(provider, fault is None, f"does not work: {fault}" if fault else "works")
+        error = provider_error(provider)
+        yield Finding(provider, error is None, f"does not work: {error}" if error else "works")
     reason = why_no_cuda()
     yield Finding("graphs on cuda", reason is None, "yes" if reason is None else f"no: {reason}")
     if device == "cuda":
@@ -48,7 +48,7 @@ def onnxruntime(device: str) -> Iterator[Finding]:
 
 
 def faiss(device: str) -> Iterator[Finding]:
-    """The distribution, what it was built with, and the instructions and threads that it uses."""
+    """The distribution, how it was built, and the instructions and threads that it uses."""
     packages = installed(FAISS_PACKAGES)
     yield from _distributions("faiss", FAISS_PACKAGES)
     module = _imported("faiss")
@@ -89,7 +89,7 @@ def tokenizers() -> Iterator[Finding]:
 
 
 def _distributions(module: str, names: tuple[str, ...]) -> Iterator[Finding]:
-    """Which distributions of a module are installed; two overwrite each other's files."""
+    """The installed distributions of a module; two of them overwrite each other's files."""
     found = installed(names)
     problem = ""
     if len(found) > 1:
@@ -102,7 +102,7 @@ def _distributions(module: str, names: tuple[str, ...]) -> Iterator[Finding]:
 
 
 def _imported(name: str) -> Any:
-    """The module, imported in a child first: what crashes the child must not take the doctor with it."""
+    """Import a module, in a child process first, so that a crash does not end the doctor."""
     child = subprocess.run(
         [sys.executable, "-c", f"import {name}"],
         capture_output=True,

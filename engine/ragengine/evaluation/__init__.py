@@ -1,20 +1,24 @@
 """Measures of answers and of retrieval, as SQuAD, DPR and Hugging Face's ``eval_rag`` define them.
 
-``docs/evaluation.md`` defines every figure.  ``measure`` turns questions into per-question figures, and
-``report`` and ``compare`` turn those into the tables of ``ragengine eval``; ``evaluate`` is the short way.
+``docs/evaluation.md`` defines every figure.  :func:`evaluate` is `ragengine eval` as one call;
+:func:`measure` gives the figures of single questions, :func:`report` their summary.
 """
 
-from ragengine.evaluation.comparison import compare
+from ragengine.evaluation.comparison import Difference, compare
+from ragengine.evaluation.measured import Measured, Prediction, Task
 from ragengine.evaluation.metrics import exact_match, f1, label_match, normalize_answer
 from ragengine.evaluation.questions import Question, read_questions
-from ragengine.evaluation.report import report
+from ragengine.evaluation.report import Evaluation, Source, report
 from ragengine.evaluation.retrieval import has_answer, title_precision
-from ragengine.evaluation.run import Measured, Prediction, Task, evaluate, measure
+from ragengine.evaluation.run import evaluate, measure
 
 __all__ = [
+    "Difference",
+    "Evaluation",
     "Measured",
     "Prediction",
     "Question",
+    "Source",
     "Task",
     "compare",
     "evaluate",

@@ -13,13 +13,14 @@ _LONGEST = max(BLEU_ORDERS.values())
 
 
 def rouge_scorer() -> Callable[[str, Sequence[str]], float]:
-    """ROUGE-L's F1 of an answer against the best of its references (Lin 2004), without stemming.
+    """ROUGE-L's F1 of an answer and the best of its references (Lin 2004), without stemming.
 
-    Raises :class:`DependencyError` without rouge-score, and without sacrebleu: `bleu` is asked for only when
-    all questions have been answered.
+    Raises:
+        DependencyError: rouge-score is not installed, or sacrebleu, which :func:`bleu` needs after hours of
+            answering.
     """
     try:
-        import sacrebleu  # noqa: F401  # whether it is there, before hours of answering
+        import sacrebleu  # noqa: F401  # only whether it is installed
         from rouge_score.rouge_scorer import RougeScorer
     except ModuleNotFoundError as reason:
         raise _missing(reason) from reason
@@ -32,22 +33,31 @@ def rouge_scorer() -> Callable[[str, Sequence[str]], float]:
 
 
 def bleu_statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> DoubleArray:
-    """What sacrebleu counts in each answer, [N, 10] with 13a tokens: BLEU is a function of the sums.
+    """What sacrebleu counts in each answer with 13a tokens: BLEU is a function of the sums.
 
-    Length of the answer, length of its nearest reference, n-grams that a reference has, n-grams; n is 1 to 4.
-    An answer may have any number of references, at least one.  Raises :class:`DependencyError` without
-    sacrebleu.
+    Args:
+        answers: N texts.
+        references: one text or more for each answer.
+
+    Returns:
+        float64 [N, 10]: the length of the answer, that of its nearest reference, the n-grams that a reference
+        has too for n = 1 to 4, and all n-grams for n = 1 to 4.
+
+    Raises:
+        DependencyError: sacrebleu is not installed.
     """
-    # effective_order is for the score of one sentence, which nobody reads; without it sacrebleu warns
+    # effective_order changes the score of single sentences, which is not used; without it sacrebleu warns
     metric = _sacrebleu()(max_ngram_order=_LONGEST, effective_order=True)
     scores = [metric.sentence_score(*pair) for pair in zip(answers, references, strict=True)]
     return np.array([[one.sys_len, one.ref_len, *one.counts, *one.totals] for one in scores], np.float64)
 
 
 def bleu(sums: DoubleArray, order: int) -> float:
-    """Corpus BLEU up to n-grams of ``order``, exponentially smoothed, 0 to 1.
+    """Corpus BLEU with exponential smoothing, 0 to 1 (Papineni et al. 2002).
 
-    ``sums``, [10], are those of `bleu_statistics` over the answers.
+    Args:
+        sums: the sums of :func:`bleu_statistics` over the answers, [10].
+        order: the longest n-grams that count, 1 to 4.
     """
     lengths, right, all_ = (part.tolist() for part in np.split(sums, [2, 2 + _LONGEST]))
     score = _sacrebleu().compute_bleu(

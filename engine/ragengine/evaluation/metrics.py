@@ -11,7 +11,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, without punctuation, articles and extra white space (SQuAD's `normalize_answer`)."""
+    """Lower-case a text and remove punctuation, articles and extra spaces (SQuAD's `normalize_answer`)."""
     text = text.lower().translate(_PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
@@ -35,20 +35,21 @@ def regex_match(answer: str, patterns: Sequence[str]) -> bool:
 
 @lru_cache(maxsize=4096)
 def answer_pattern(pattern: str) -> re.Pattern[str]:
-    """An answer's pattern, compiled as DrQA and DPR do, for texts that are `decomposed`, too.
+    """Compile an answer's pattern as DrQA and DPR do, for texts that are :func:`decomposed`.
 
-    Raises :class:`re.error` for what is none.
+    Raises:
+        re.error: it is not a regular expression.
     """
     return re.compile(decomposed(pattern), re.IGNORECASE | re.UNICODE | re.MULTILINE)
 
 
 def decomposed(text: str) -> str:
-    """Letters and their accents as characters of their own (NFD), as DrQA and DPR compare texts."""
+    """Separate letters from their accents (NFD), as DrQA and DPR do to compare texts."""
     return unicodedata.normalize("NFD", text)
 
 
 def label_match(label: str, references: Sequence[str]) -> bool:
-    """Whether a class label is a reference, up to white space around it: FEVER's label accuracy."""
+    """Whether a class label is a reference, apart from white space around it (FEVER's label accuracy)."""
     return label.strip() in {reference.strip() for reference in references}
 
 

@@ -1,4 +1,4 @@
-"""Questions with known answers, and the JSONL file they come in."""
+"""Questions with known answers, and the JSONL file that holds them."""
 
 import json
 import re
@@ -14,13 +14,14 @@ from ragengine.messages import short_repr
 
 @dataclass(frozen=True)
 class Question:
-    """A question, what counts as a right answer, and where the answer stands if that is known.
+    """A question, its right answers, and the passages that hold them if these are known.
 
-    answers      texts that count as right; none: no document answers the question
-    passage_id   the passage that holds the answer; ``passage_ids`` where several are needed
-    titles       titles of the right pages, for title precision as Hugging Face's ``eval_rag`` has it
-    regex        whether the answers are regular expressions, as CuratedTREC's are
-    type, kind   what the question asks for and how it is worded: groups of the report
+    answers       texts that count as right; none where no document answers the question
+    passage_id    the passage that holds the answer
+    passage_ids   the passages that are needed together, where one is not enough
+    titles        titles of the right pages, for the title precision of Hugging Face's ``eval_rag``
+    type, kind    what the question asks for, and how it is worded: groups of the report
+    regex         whether the answers are regular expressions, as CuratedTREC's are
     """
 
     question: str
@@ -34,25 +35,26 @@ class Question:
 
     @property
     def answerable(self) -> bool:
-        """Whether there is a right answer at all."""
+        """Whether there is a right answer."""
         return bool(self.answers)
 
     @property
     def worded(self) -> bool:
-        """Whether its answers are texts with words that can be counted."""
+        """Whether its answers are texts, whose words can be counted."""
         return self.answerable and not self.regex
 
     @property
     def gold_ids(self) -> frozenset[str]:
-        """The ids of all passages that are known to be right."""
+        """The ids of the passages that are known to hold the answer."""
         single = () if self.passage_id is None else (self.passage_id,)
         return frozenset((*single, *self.passage_ids))
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read a JSONL file of ``{"question": str, "answers": [str, ...]}`` and the other fields of `Question`.
+    """Read a JSONL file whose lines are objects with the fields of :class:`Question`.
 
-    Raises :class:`PassagesError` naming the line.
+    Raises:
+        PassagesError: the file cannot be read, is empty, or a line is wrong; names the line.
     """
     questions = [
         _question(line, f"{path} line {number}")
@@ -60,14 +62,15 @@ def read_questions(path: Path) -> list[Question]:
         if line.strip()
     ]
     if not questions:
-        raise PassagesError(f"{path} holds no questions.")
+        raise PassagesError(f"{path} holds no questions; write one JSON object a line.")
     return questions
 
 
 def question_entry(line: str, where: str) -> dict[str, Any]:
-    """The object of one line, whose ``question`` is a text and whose ``answers`` are a list of texts.
+    """Read the object of one line, with a text as ``question`` and a list of texts as ``answers``.
 
-    Raises :class:`PassagesError` that begins with ``where``.
+    Raises:
+        PassagesError: it is not such an object; the message begins with ``where``.
     """
     try:
         entry = json.loads(line)
@@ -80,7 +83,7 @@ def question_entry(line: str, where: str) -> dict[str, Any]:
 
 
 def texts_of(entry: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
-    """An optional field that is a list of texts; raises :class:`PassagesError` where it is something else."""
+    """An optional field that holds a list of texts; raises :class:`PassagesError` for anything else."""
     values: Any = entry.get(name)
     if values is None:
         return ()
@@ -90,7 +93,7 @@ def texts_of(entry: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
 
 
 def text_of(entry: dict[str, Any], name: str, where: str) -> str | None:
-    """An optional field that is a text; raises :class:`PassagesError` where it is something else."""
+    """An optional field that holds a text; raises :class:`PassagesError` for anything else."""
     value = entry.get(name)
     if value is not None and not (isinstance(value, str) and _is_unicode(value)):
         raise PassagesError(f'{where}: "{name}" is {short_repr(value)}; write a string.')
@@ -104,7 +107,8 @@ def _question(line: str, where: str) -> Question:
         raise PassagesError(f'{where}: "regex" is {short_repr(regex)}; write true or false.')
     if regex and (wrong := next((answer for answer in answers if not _compiles(answer)), None)) is not None:
         raise PassagesError(
-            f"{where} has the answer {short_repr(wrong)}, which is no regular expression (in NFD)."
+            f"{where} has the answer {short_repr(wrong)}, which is not a regular expression (in NFD); "
+            "mend it, or leave out regex."
         )
     return Question(
         question,
@@ -131,7 +135,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_unicode(*texts: str) -> bool:
-    """Whether no text has half a surrogate pair, which JSON can write and nothing can read."""
+    """Whether no text holds half a surrogate pair, which JSON can write but UTF-8 cannot encode."""
     try:
         "".join(texts).encode("utf-8")
     except UnicodeEncodeError:

@@ -1,81 +1,169 @@
-"""The tables of an evaluation: means with intervals, groups, calibration, unanswerable questions."""
+"""What an evaluation found: means with intervals, groups, calibration, unanswerable questions."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from ragengine.evaluation.long_answers import BLEU_ORDERS, bleu, bleu_statistics
+from ragengine.evaluation.comparison import Difference, compare
+from ragengine.evaluation.long_answers import BLEU_ORDERS, bleu
+from ragengine.evaluation.measured import Measured, Task, bleu_table, means, value_table
 from ragengine.evaluation.metrics import normalize_answer
 from ragengine.evaluation.questions import Question
-from ragengine.evaluation.run import Measured, Task, means
-from ragengine.evaluation.statistics import DoubleArray, Resampling, auroc, bootstrap_intervals, calibration
+from ragengine.evaluation.statistics import (
+    Calibration,
+    Resampling,
+    auroc,
+    bootstrap_intervals,
+    calibration,
+)
 
-ALWAYS = ("exact_match", "f1", "recall@5")  # keys of `eval --json`, null where nothing can be answered
+Figures: TypeAlias = dict[str, float | None]
+"""Means by the name of the figure; None where no question has it."""
+
+ALWAYS = ("exact_match", "f1", "recall@5")
+"""Figures that every evaluation names, with None where no question can be answered."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The questions of one type or kind: how many can be answered, and their figures."""
+
+    n: int
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Unanswerable:
+    """What the model did with questions that no document answers.
+
+    n             how many there are
+    abstained     the share that it answered with nothing
+    probability   the mean probability of its answers
+    auroc         the chance that an answerable question's answer is more probable than one of these, ties
+                  counting half: 1/2 does not separate the two kinds, 1 separates them wholly; None without
+                  answerable questions
+    """
+
+    n: int
+    abstained: float
+    probability: float
+    auroc: float | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was evaluated: bundle, index and questions file, and the options that are not the bundle's."""
+
+    bundle: str
+    index: str
+    questions: str | None
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on questions with known answers; docs/evaluation.md defines every figure.
+
+    n              how many of the questions can be answered
+    figures        the means over those by name, such as ``exact_match``, ``f1`` and ``recall@5``
+    intervals      the ends of their bootstrap intervals, for the figures of single questions
+    calibration    how the answers' probabilities differ from the rate of right answers; None if not known
+    types, kinds   the same figures of each group that the questions name
+    unanswerable   what was answered where there is no answer; None if every question has one
+    measured       each question with its answer and its own figures, in the order of the file
+    task           what the answers are
+    resampling     how intervals and tests were drawn
+    source         what was evaluated, if it is known
+    compared       the other evaluation, after :meth:`compare`
+    comparison     the difference between the two by the name of the figure
+    """
+
+    n: int
+    figures: Figures
+    intervals: dict[str, tuple[float, float]]
+    calibration: Calibration | None
+    types: dict[str, Group]
+    kinds: dict[str, Group]
+    unanswerable: Unanswerable | None
+    measured: tuple[Measured, ...]
+    task: Task = "qa"
+    resampling: Resampling = dataclasses.field(default_factory=Resampling)
+    source: Source | None = None
+    compared: "Evaluation | None" = None
+    comparison: dict[str, Difference] | None = None
+
+    def compare(self, other: "Evaluation") -> "Evaluation":
+        """This evaluation with ``other``, of the same questions, beside it: ``other`` minus this one.
+
+        Raises:
+            InputError: the questions are not the same.
+        """
+        found = compare(self.measured, other.measured, self.resampling, task=self.task)
+        return dataclasses.replace(self, compared=other, comparison=found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `ragengine eval --json` prints: JSON values, None for NaN and infinite numbers."""
+        result: dict[str, Any] = {"n": self.n, **self.figures}
+        if self.intervals:
+            result["intervals"] = self.intervals
+            result["bootstrap"] = {"method": "percentile", **dataclasses.asdict(self.resampling)}
+        if self.calibration is not None:
+            result["calibration"] = self.calibration.to_dict()
+        for name, groups in (("types", self.types), ("kinds", self.kinds)):
+            if groups:
+                result[name] = {group: {"n": one.n, **one.figures} for group, one in groups.items()}
+        if self.unanswerable is not None:
+            result["unanswerable"] = _without_none(self.unanswerable)
+        if self.source is not None:
+            result["measured"] = dataclasses.asdict(self.source)
+        if self.compared is not None:
+            result["compared"] = self.compared.to_dict()
+        if self.comparison is not None:
+            result["comparison"] = {name: _without_none(one) for name, one in self.comparison.items()}
+        values: dict[str, Any] = _json_values(result)
+        return values
 
 
 def report(
-    measured: Sequence[Measured], *, task: Task = "qa", resampling: Resampling | None = None
-) -> dict[str, Any]:
-    """All figures as JSON values.
+    measured: Sequence[Measured],
+    *,
+    task: Task = "qa",
+    resampling: Resampling | None = None,
+    source: Source | None = None,
+) -> Evaluation:
+    """Summarise the figures of single questions.
 
-    ``n`` answerable questions and the mean of each figure over those that have it; ``intervals`` (percentile
-    bootstrap over questions, described in ``bootstrap``); ``calibration`` of the answers' probabilities
-    against exact match (of labels: label accuracy); ``types`` and ``kinds``, the same means by the question's
-    group; ``unanswerable``, apart from all of these.  A figure that there is not is None.
+    Args:
+        measured: each question with its answer and figures, as :func:`ragengine.evaluation.measure` returns.
+        task: what the answers are; ``generation`` adds BLEU.
+        resampling: how intervals are drawn, by default 1,000 times.
+        source: what was evaluated.
     """
     resampling = resampling or Resampling()
     answerable = [one for one in measured if one.question.answerable]
-    result: dict[str, Any] = {"n": len(answerable)} | _figures(answerable, task)
-    result |= dict.fromkeys(name for name in ALWAYS if name not in result)
-    if answerable and resampling.resamples:
-        names = list(means([one.values for one in answerable]))
-        ends = bootstrap_intervals(value_table(answerable, names), resampling)
-        result["intervals"] = dict(zip(names, ends.tolist(), strict=True))
-        result["bootstrap"] = {
-            "method": "percentile",
-            "resamples": resampling.resamples,
-            "confidence": resampling.confidence,
-            "seed": resampling.seed,
-        }
-    if answerable and task != "generation":
-        right = "label_accuracy" if task == "classification" else "exact_match"
-        judged = [one for one in answerable if right in one.values]
-        if judged:
-            result["calibration"] = calibration(
-                [one.prediction.probability for one in judged], [one.values[right] for one in judged]
-            )
-    result |= _groups(answerable, task)
     unanswerable = [one for one in measured if not one.question.answerable]
-    if unanswerable:
-        result["unanswerable"] = _unanswerable(unanswerable, answerable)
-    values: dict[str, Any] = json_values(result)
-    return values
+    figures = _figures(answerable, task)
+    return Evaluation(
+        n=len(answerable),
+        figures=figures | {name: None for name in ALWAYS if name not in figures},
+        intervals=_intervals(answerable, resampling),
+        calibration=_calibration(answerable, task),
+        types=_groups(answerable, task, lambda question: question.type),
+        kinds=_groups(answerable, task, lambda question: question.kind),
+        unanswerable=_unanswerable(unanswerable, answerable) if unanswerable else None,
+        measured=tuple(measured),
+        task=task,
+        resampling=resampling,
+        source=source,
+    )
 
 
-def value_table(measured: Sequence[Measured], names: Sequence[str]) -> DoubleArray:
-    """The named figures of each question, float64 [N, M], NaN where it has none."""
-    return np.array([[one.values.get(name, np.nan) for name in names] for one in measured], np.float64)
-
-
-def bleu_table(measured: Sequence[Measured]) -> DoubleArray:
-    """What BLEU adds up, [N, 10] (`bleu_statistics`), of questions whose answers are `Question.worded`."""
-    answers = [one.prediction.text.strip() for one in measured]
-    return bleu_statistics(answers, [one.question.answers for one in measured])
-
-
-def json_values(value: Any) -> Any:
-    """``value`` with None for the numbers that JSON has not: NaN and the infinite ones."""
-    if isinstance(value, dict):
-        return {key: json_values(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_values(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _figures(measured: Sequence[Measured], task: Task) -> dict[str, float]:
-    figures = means([one.values for one in measured])
+def _figures(measured: Sequence[Measured], task: Task) -> Figures:
+    figures: Figures = {**means([one.values for one in measured])}
     worded = [one for one in measured if one.question.worded]
     if task == "generation" and worded:
         sums = bleu_table(worded).sum(axis=0)
@@ -83,34 +171,55 @@ def _figures(measured: Sequence[Measured], task: Task) -> dict[str, float]:
     return figures
 
 
-def _groups(measured: Sequence[Measured], task: Task) -> dict[str, Any]:
-    """``types`` and ``kinds``, those of them that the questions have."""
-    by: dict[str, Callable[[Question], str | None]] = {"types": lambda q: q.type, "kinds": lambda q: q.kind}
-    tables: dict[str, Any] = {}
-    for table, group_of in by.items():
-        groups: dict[str, list[Measured]] = {}
-        for one in measured:
-            if (group := group_of(one.question)) is not None:
-                groups.setdefault(group, []).append(one)
-        if groups:
-            tables[table] = {
-                group: {"n": len(groups[group])} | _figures(groups[group], task) for group in sorted(groups)
-            }
-    return tables
+def _intervals(measured: Sequence[Measured], resampling: Resampling) -> dict[str, tuple[float, float]]:
+    if not measured or not resampling.resamples:
+        return {}
+    names = list(means([one.values for one in measured]))
+    ends = bootstrap_intervals(value_table(measured, names), resampling).tolist()
+    return {name: (low, high) for name, (low, high) in zip(names, ends, strict=True)}
 
 
-def _unanswerable(measured: Sequence[Measured], answerable: Sequence[Measured]) -> dict[str, Any]:
-    """What the model did where no document answers.
+def _calibration(measured: Sequence[Measured], task: Task) -> Calibration | None:
+    """Of answers against exact match, of labels against label accuracy, of long answers none."""
+    right = "label_accuracy" if task == "classification" else "exact_match"
+    judged = [one for one in measured if right in one.values]
+    if task == "generation" or not judged:
+        return None
+    return calibration([one.prediction.probability for one in judged], [one.values[right] for one in judged])
 
-    ``abstained``: answered nothing; ``probability``: of its answers, in the mean.  ``auroc``: the chance that
-    a question with an answer has the more probable one of two; 1/2 tells the two sorts not apart.
-    """
+
+def _groups(
+    measured: Sequence[Measured], task: Task, group_of: Callable[[Question], str | None]
+) -> dict[str, Group]:
+    """The groups that the questions name, in alphabetical order."""
+    groups: dict[str, list[Measured]] = {}
+    for one in measured:
+        if (group := group_of(one.question)) is not None:
+            groups.setdefault(group, []).append(one)
+    return {group: Group(len(groups[group]), _figures(groups[group], task)) for group in sorted(groups)}
+
+
+def _unanswerable(measured: Sequence[Measured], answerable: Sequence[Measured]) -> Unanswerable:
     probabilities = [one.prediction.probability for one in measured]
-    result = {
-        "n": len(measured),
-        "abstained": float(np.mean([not normalize_answer(one.prediction.text) for one in measured])),
-        "probability": float(np.mean(probabilities)),
-    }
-    if answerable:
-        result["auroc"] = auroc([one.prediction.probability for one in answerable], probabilities)
-    return result
+    return Unanswerable(
+        n=len(measured),
+        abstained=float(np.mean([not normalize_answer(one.prediction.text) for one in measured])),
+        probability=float(np.mean(probabilities)),
+        auroc=auroc([one.prediction.probability for one in answerable], probabilities)
+        if answerable
+        else None,
+    )
+
+
+def _without_none(record: Unanswerable | Difference) -> dict[str, Any]:
+    """The fields of a record that have a value."""
+    return {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
+
+
+def _json_values(value: Any) -> Any:
+    """``value`` with lists for tuples, and None for NaN and infinite numbers, which are not part of JSON."""
+    if isinstance(value, dict):
+        return {key: _json_values(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_values(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,8 @@
 """Measures of the documents of one question: by answer string, by passage id and by title.
 
-Recall@k asks for one right document among the first k (of several known passages: for their share), as DPR's
-top-k accuracy; precision@k is the share of the k places that hold a right one.
+Recall@k is whether one of the first k documents is right, as in DPR's top-k accuracy; where several passages
+are known, it is the share of these among the first k.  Precision@k is the share of the k places that hold a
+right document.
 """
 
 import unicodedata
@@ -20,9 +21,13 @@ def has_answer(document: Document, references: Sequence[str]) -> bool:
 def retrieval_values(
     question: Question, documents: Sequence[Document], ks: Sequence[int], n_docs: int
 ) -> dict[str, float]:
-    """The retrieval figures of one question: ``recall@k`` and the like, those by id and title where known.
+    """The retrieval figures of one question by name.
 
-    ``documents`` are those read, best first, at most ``n_docs``; there is no precision for k over ``n_docs``.
+    Args:
+        question: its passage ids and titles add figures of their own.
+        documents: those that were read, best first, at most ``n_docs``.
+        ks: the k of each figure; there is no precision for a k above ``n_docs``.
+        n_docs: how many documents were to be read.
     """
     hits = _hits(question, documents)
     places = [k for k in ks if k <= n_docs]
@@ -39,7 +44,7 @@ def retrieval_values(
 
 
 def title_precision(titles: Sequence[str], gold: Sequence[str], k: int) -> float:
-    """Different right titles among the first k, over k: precision@k of Hugging Face's `eval_rag`."""
+    """The number of different right titles among the first k, over k (precision@k of `eval_rag`)."""
     return len({_stripped(title) for title in titles[:k]} & set(gold)) / k
 
 
@@ -68,20 +73,20 @@ def _places(words: list[str], first: str) -> list[int]:
 
 
 def _words(text: str) -> list[str]:
-    """The uncased tokens of DPR's `SimpleTokenizer`: runs of letters, numbers and accents, single signs."""
+    """The lower-cased tokens of DPR's `SimpleTokenizer`: runs of letters, numbers and accents, or a sign."""
     return [word.lower() for word in decomposed(text).translate(_SPACED).split()]
 
 
 class _Spaced(dict[int, str]):
     """A table for `str.translate` that puts spaces between tokens, filled as characters occur.
 
-    It goes by Unicode categories, for which Python's own regular expressions have no classes.
+    It uses Unicode categories, for which Python's regular expressions have no classes.
     """
 
     def __missing__(self, code: int) -> str:
         sign = chr(code)
         kind = unicodedata.category(sign)[0]
-        if kind in "ZC":  # separators, and what is not seen: controls, soft hyphens, zero-width spaces
+        if kind in "ZC":  # separators, and what is invisible: controls, soft hyphens, zero-width spaces
             sign = " "
         elif kind not in "LNM":
             sign = f" {sign} "

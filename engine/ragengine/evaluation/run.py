@@ -1,66 +1,107 @@
-"""Ask an engine the questions, and measure each answer."""
+"""Ask an engine questions with known answers, and measure what it answers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
 from ragengine.engine import RagEngine
 from ragengine.errors import InputError
 from ragengine.evaluation.long_answers import rouge_scorer
+from ragengine.evaluation.measured import Measured, Prediction, Task
 from ragengine.evaluation.metrics import exact_match, f1, label_match, regex_match
-from ragengine.evaluation.questions import Question
+from ragengine.evaluation.questions import Question, read_questions
+from ragengine.evaluation.report import Evaluation, Source, report
 from ragengine.evaluation.retrieval import retrieval_values
-from ragengine.options import OPTION_NAMES, checked_kind
-from ragengine.results import Answer, Document
+from ragengine.evaluation.statistics import Resampling
+from ragengine.messages import short_repr
+from ragengine.options import OPTION_NAMES, GenerationOptions, check_names, checked_kind
+from ragengine.results import Answer
+from ragengine.runtime.progress import Report, silent
 from ragengine.validation import checked_labels
 
-Task: TypeAlias = Literal["qa", "generation", "classification"]
-Progress: TypeAlias = Callable[[int], None]
 _ALWAYS_AT = 5  # recall@5 is there whatever n_docs is
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What an engine said: a text, its p(y | x) (a label's: among the labels), and the documents read."""
-
-    text: str
-    probability: float
-    documents: tuple[Document, ...]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A question, what the engine said, and the figures of it by name; unanswerable ones have none."""
-
-    question: Question
-    prediction: Prediction
-    values: dict[str, float]
 
 
 def evaluate(
     engine: RagEngine,
-    questions: Sequence[Question],
+    questions: str | Path | Sequence[Question],
     *,
+    task: Task = "qa",
+    labels: Sequence[str] = (),
+    ks: Sequence[int] = (),
+    likelihood: bool = False,
+    answer_prefix: str | None = None,
+    resamples: int = 1000,
+    resampling_seed: int = 0,
     batch_size: int = 8,
-    progress: Progress = lambda done: None,
-    **options: Any,
-) -> dict[str, float]:
-    """Answer every question and measure: means over the questions, and ``n``, how many can be answered.
+    progress: Report | None = None,
+    options: GenerationOptions | None = None,
+    **changes: Any,
+) -> Evaluation:
+    """Measure answers and retrieval on questions with known answers, as `ragengine eval` does.
 
-    ``recall@5`` is the share of questions with an answer's words in one of the first five documents;
-    ``passage_recall@5``, where the file names the right passage, of those with that passage among them.
+    ``evaluate(engine, file).compare(evaluate(other, file))`` is what ``--compare`` and ``--compare-set`` do:
+    paired tests of two systems.
+
+    Args:
+        engine: the model and its index.
+        questions: a JSONL file as docs/evaluation.md describes it, or the questions themselves.
+        task: ``generation`` adds ROUGE-L and BLEU of long answers (extra ``eval``), ``classification`` adds
+            the accuracy of the most probable label.
+        labels: the class labels, for ``classification`` alone; by default the first answers.
+        ks: the k of recall and precision, at most n_docs; by default 1, 5 and n_docs.
+        likelihood: also measure log p(first answer | question) in nats, which reads the documents again.
+        answer_prefix: put before the answer for ``likelihood``; by default a space if most of the model's
+            own answers begin with one.
+        resamples: samples drawn for 95 % intervals and tests; 0 for none of these.
+        resampling_seed: the seed of these samples.
+        batch_size: questions answered together.
+        progress: called as ``progress(done, total)`` after each question.
+        options: generation options, by default those of the model.
+        **changes: single generation options by name.
+
+    Returns:
+        Every figure, and each question with its answer.
+
+    Raises:
+        PassagesError: the file cannot be read as questions.
+        OptionsError: a generation option is wrong.
+        InputError: another argument is wrong.
+        DependencyError: ``generation`` without the extra ``eval``.
     """
-    measured = measure(engine, questions, batch_size=batch_size, progress=progress, **options)
-    answerable = [one.values for one in measured if one.question.answerable]
-    return {"n": float(len(answerable))} | means(answerable)
-
-
-def means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each figure over the questions that have it, in the order of first appearance."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    if task not in get_args(Task):
+        raise InputError(f"task is {short_repr(task)}; it must be one of {', '.join(get_args(Task))}.")
+    if type(batch_size) is not int or batch_size < 1:
+        raise InputError(f"batch_size is {short_repr(batch_size)}; it must be a whole number of at least 1.")
+    if labels and task != "classification":
+        raise InputError('labels are given, which only task="classification" uses; leave them out.')
+    if answer_prefix is not None and not likelihood:
+        raise InputError("answer_prefix is given, which only likelihood=True uses; leave it out.")
+    check_names(changes)
+    resampling = Resampling(resamples, seed=resampling_seed)
+    settings: dict[str, Any] = changes if options is None else {"options": options, **changes}
+    measured = measure(
+        engine,
+        read_questions(Path(questions)) if isinstance(questions, str | Path) else questions,
+        task=task,
+        labels=labels,
+        ks=ks,
+        likelihood=likelihood,
+        answer_prefix=answer_prefix,
+        batch_size=batch_size,
+        progress=progress,
+        **settings,
+    )
+    different = changes if options is None else options.to_dict() | changes
+    source = Source(
+        bundle=str(engine.bundle.path),
+        index=str(engine.retriever.index.path),
+        questions=str(questions) if isinstance(questions, str | Path) else None,
+        options=different,
+    )
+    return report(measured, task=task, resampling=resampling, source=source)
 
 
 def measure(
@@ -73,21 +114,22 @@ def measure(
     likelihood: bool = False,
     answer_prefix: str | None = None,
     batch_size: int = 8,
-    progress: Progress = lambda done: None,
+    progress: Report | None = None,
     **options: Any,
 ) -> list[Measured]:
-    """The figures of each question, in their order; ``docs/evaluation.md`` defines them.
+    """Answer the questions and measure each answer: :func:`evaluate` without its summary.
 
-    ``task`` adds ``rouge_l`` for generation (BLEU is of all questions together: `report`) and
-    ``label_accuracy`` for classification among ``labels`` (default: all first answers).  ``ks`` are the k of
-    recall and precision (default: 1, 5 and n_docs).  ``likelihood`` adds ``log_likelihood``, log p(first
-    answer | x) in nats, at the price of reading the documents again; ``answer_prefix`` is put before the
-    answer for it (default: a space if most of the model's own answers begin with one).  ``options`` are
-    those of `RagEngine.generate`.
+    Args:
+        **options: those of :meth:`ragengine.RagEngine.generate`; the others are those of :func:`evaluate`.
 
-    Raises :class:`InputError` for a k over n_docs, :class:`OptionsError` for wrong options, both before the
-    first question, and what the engine raises.
+    Returns:
+        Each question with its answer and figures, in their order.
+
+    Raises:
+        InputError: a k is above n_docs, or labels are wrong; said before the first question.
+        OptionsError: options are wrong; said before the first question.
     """
+    tell = progress or silent
     chosen = checked_kind(options.get("options") or engine.default_options)
     n_docs = chosen.replace(**{name: options[name] for name in OPTION_NAMES if name in options}).n_docs
     ks = checked_ks(ks, n_docs)
@@ -102,14 +144,14 @@ def measure(
     for question, prediction in zip(questions, predictions, strict=True):
         values = score(question, prediction) | retrieval_values(question, prediction.documents, ks, n_docs)
         measured.append(Measured(question, prediction, values if question.answerable else {}))
-        progress(1)
+        tell(len(measured), len(questions))
     if likelihood:
         _add_likelihood(engine, measured, answer_prefix, batch_size, options)
     return measured
 
 
 def first_answers(questions: Sequence[Question]) -> list[str]:
-    """Every first answer once, in order: the labels of a classification file."""
+    """Every first answer once, in alphabetical order: the labels of a classification file."""
     return sorted({question.answers[0] for question in questions if question.answerable})
 
 
@@ -187,7 +229,11 @@ def _add_likelihood(
 
 
 def checked_ks(ks: Sequence[int], n_docs: int) -> list[int]:
-    """The k of recall, by default 1 and n_docs, and 5.  Raises :class:`InputError` for one over n_docs."""
+    """The k of recall: ``ks``, by default 1 and n_docs, and always 5.
+
+    Raises:
+        InputError: one of ``ks`` is not from 1 to n_docs.
+    """
     if wrong := [k for k in ks if not 1 <= k <= n_docs]:
         raise InputError(f"k is {wrong[0]} and must be 1 to n_docs, which is {n_docs}; raise n_docs.")
     return sorted({*(ks or (1, n_docs)), _ALWAYS_AT})

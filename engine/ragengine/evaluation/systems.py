@@ -1,4 +1,4 @@
-"""What `ragengine eval` compares, and whether it can answer, before hours of asking."""
+"""What `ragengine eval` compares, and whether it can answer: checked before hours of answering."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ragengine.storage.folders import Verify
 
 @dataclass(frozen=True)
 class System:
-    """A bundle, an index, and the generation options that differ from the bundle's own, by name."""
+    """A bundle, an index, and the generation options that differ from the bundle's defaults, by name."""
 
     bundle: Path
     index: Path
@@ -24,13 +24,22 @@ class System:
 
 
 def check_systems(systems: Sequence[System], *, ks: Sequence[int], verify: Verify) -> None:
-    """Raise what keeps one of ``systems`` from answering, without loading a model.
+    """Raise what prevents one of ``systems`` from answering, without loading a model.
 
-    Each bundle and each index is opened once and checked as ``verify`` says, and an index must belong to its
-    bundle; options must be right and fit the bundle, and ``ks`` their n_docs.  Raises :class:`OptionsError`,
-    :class:`InputError`, :class:`BundleError` or :class:`IndexFolderError`.
+    Each bundle and each index is opened once.
+
+    Args:
+        systems: what is to answer.
+        ks: the k of recall and precision, each at most n_docs.
+        verify: how the files are compared with their manifests.
+
+    Raises:
+        OptionsError: a generation option is wrong or does not fit its bundle.
+        InputError: a k is above n_docs.
+        BundleError: a bundle is not whole.
+        IndexFolderError: an index is not whole, or does not belong to its bundle.
     """
-    for system in systems:  # names need no file
+    for system in systems:  # the names first, since they need no file
         check_names(system.options)
     bundles = {path: Bundle.open(path, verify=verify) for path in _once(one.bundle for one in systems)}
     for system in systems:
@@ -47,8 +56,8 @@ def _once(paths: Iterable[Path]) -> list[Path]:
 
 
 def _checked_options(bundle: Bundle, changes: dict[str, Any]) -> GenerationOptions:
-    """The options of a bundle with some of them changed."""
+    """The default options of a bundle with some of them changed."""
     options = GenerationOptions.from_dict(bundle.manifest.generation).replace(**changes)
-    if faults := option_errors(options, bundle.manifest.generator):
-        raise OptionsError(f"Generation options do not fit {bundle.path}: {'; '.join(faults)}.")
+    if errors := option_errors(options, bundle.manifest.generator):
+        raise OptionsError(f"Generation options do not fit {bundle.path}: {'; '.join(errors)}.")
     return options

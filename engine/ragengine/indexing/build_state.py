@@ -54,13 +54,13 @@ class Workspace:
             workspace.output.mkdir(exist_ok=True)
             workspace.save("passages")
             return workspace
-        faults: list[str] = []
         try:
-            state = parse(BuildState, json.loads(path.read_text("utf-8")), faults)
+            parsed = parse(BuildState, json.loads(path.read_text("utf-8")))
         except (OSError, ValueError) as reason:
             raise IndexFolderError(f"{path} cannot be read: {reason}; build without --resume.") from reason
+        state = parsed.value
         if state is None:
-            raise IndexFolderError(f"{path} is damaged: {'; '.join(faults)}; build without --resume.")
+            raise IndexFolderError(f"{path} is damaged: {'; '.join(parsed.errors)}; build without --resume.")
         names = sorted(state.settings.keys() | settings.keys())
         differing = [
             f"{name} was {state.settings.get(name, 'not set')}, is {settings.get(name, 'not set')}"

@@ -2,13 +2,14 @@
 
 import math
 import numbers
-from collections.abc import Callable
+import threading
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ragengine.arrays import FloatArray
+from ragengine.bundle.bundle import Bundle
 from ragengine.errors import IndexFolderError, InputError
 from ragengine.generation.marginalization import log_prior
 from ragengine.messages import short_repr
@@ -40,7 +41,19 @@ class SelectedDocuments:
 def select_documents(documents: Documents, doc_pruning: float | None) -> SelectedDocuments:
     """Give scored documents their priors p(z | x), and leave out those whose prior is under ``doc_pruning``.
 
-    The best document of a question always stays; the priors of those that stay are normalised anew.
+    The best document of a question always stays; the priors of those that stay are normalised anew, so the
+    answer is exactly that of the model with these documents alone, and every distribution still sums to 1.
+    Let m be the prior of those left out together, m < doc_pruning · their number.  Then, after any prefix, for
+    any token,
+
+        RAG-Token:     |p'(y_t | x, y_<t) - p(y_t | x, y_<t)| <= m
+        RAG-Sequence:  |p'(y_<=t | x)     - p(y_<=t | x)|     <= m
+
+    since p = (1 - m) p' + m r with r, the average under the documents left out, a probability: so
+    p - p' = m (r - p'), and r - p' is between -1 and 1.  The sum over all tokens of |p' - p| is at most 2m
+    for the same reason.  (RAG-Sequence's p(y_t | x, y_<t) alone has no such bound: a prefix can raise the
+    posterior of a document left out.)
+
     Raises :class:`IndexFolderError` where a question has no document: an approximate index whose searched
     lists are empty.
     """
@@ -87,22 +100,44 @@ def given_documents(documents: Any, questions: int, *, single: bool) -> Document
     return [_checked_documents(given, question) for question, given in enumerate(lists)]
 
 
-def scored(
-    documents: Documents, vectors: FloatArray, passage_encoder: Callable[[], TextEncoder], stop: Stop
-) -> Documents:
-    """Given documents, a list a question, with scores: their own, or q(x)·d(z).
+class PassageScorer:
+    """Scores given documents with the bundle's passage encoder, which is loaded when it is first needed.
 
-    vectors are q(x), float32 [Q, E]; ``passage_encoder`` is called where scores are needed.
+    Safe to use from several threads.
     """
-    found = []
-    for given, vector in zip(documents, vectors, strict=True):
-        if given[0].score is None:
-            pairs = [(document.title, document.text) for document in given]
-            scores = (passage_encoder().encode_by_length(pairs, stop=stop) @ vector).tolist()
-        else:
-            scores = [float(document.score) for document in given if document.score is not None]
-        found.append([replace(document, score=s) for document, s in zip(given, scores, strict=True)])
-    return found
+
+    def __init__(self, bundle: Bundle, threads: int | None) -> None:
+        self._bundle = bundle
+        self._threads = threads
+        self._encoder: TextEncoder | None = None
+        self._loading = threading.Lock()
+
+    def scored(self, documents: Documents, vectors: FloatArray, stop: Stop) -> Documents:
+        """Given documents, a list a question, with scores: their own, or q(x)·d(z).
+
+        ``vectors`` are q(x), float32 [Q, E].
+        """
+        found = []
+        for given, vector in zip(documents, vectors, strict=True):
+            if given[0].score is None:
+                pairs = [(document.title, document.text) for document in given]
+                scores = (self._passage_encoder().encode_by_length(pairs, stop=stop) @ vector).tolist()
+            else:
+                scores = [float(document.score) for document in given if document.score is not None]
+            found.append([replace(document, score=s) for document, s in zip(given, scores, strict=True)])
+        return found
+
+    def _passage_encoder(self) -> TextEncoder:
+        spec = self._bundle.manifest.passage_encoder
+        if spec is None:
+            raise InputError(
+                "Documents have no scores and this bundle has no passage encoder; "
+                "give each a score, or export with --context-encoder."
+            )
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = TextEncoder.load(self._bundle, spec, device="cpu", threads=self._threads)
+            return self._encoder
 
 
 def _with_priors(documents: Documents) -> tuple[Documents, FloatArray]:

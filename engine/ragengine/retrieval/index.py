@@ -16,11 +16,11 @@ from ragengine.results import Document
 from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.gpu.placement import Placement
-from ragengine.retrieval.gpu.searcher import Device, place, where
+from ragengine.retrieval.gpu.searcher import Device, where
 from ragengine.retrieval.manifest import FAISS_FILE, PASSAGES_FILE, QUERIES_FILE, VECTORS_FILE, IndexManifest
 from ragengine.retrieval.passage_store import PassageStore
 from ragengine.retrieval.recall import RecallTest
-from ragengine.retrieval.vector_index import SearchResult, VectorIndex
+from ragengine.retrieval.vector_index import SearchResult, VectorIndex, place
 from ragengine.runtime.lifecycle import OneProcess, awaited_at_exit
 from ragengine.storage import folders
 from ragengine.storage.npy import open_vectors

@@ -4,7 +4,6 @@ FAISS proposes candidates; the scores come from the stored fp16 vectors.  So ``d
 exact search whatever the FAISS index keeps of a vector.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.arrays import FloatArray, HalfArray, RowArray
-from ragengine.errors import IndexFolderError, InputError
+from ragengine.errors import DeviceError, IndexFolderError, InputError
+from ragengine.messages import log
 from ragengine.retrieval.faiss_api import (
     check_whole,
     checked_nprobe,
@@ -21,10 +21,10 @@ from ragengine.retrieval.faiss_api import (
     import_faiss,
     search_faiss,
 )
+from ragengine.retrieval.gpu.placement import MOST_SELECTED, Placement
 from ragengine.retrieval.gpu.rescoring import DeviceVectors
 from ragengine.retrieval.gpu.search_worker import SearchWorker
-
-log = logging.getLogger("ragengine")
+from ragengine.retrieval.gpu.searcher import Device, GpuSearcher, device_vectors, refusal, where
 
 FP16_MAX = 65504.0
 _FLOAT32 = np.finfo(np.float32)
@@ -235,6 +235,34 @@ class VectorIndex:
                 "scores exceed float32; scale it down."
             )
         return norms
+
+
+def place(index: VectorIndex, device: Device) -> Placement:
+    """Search ``index`` on the GPU where ``device`` allows it and the index fits.
+
+    Returns:
+        The device that searches from now on, and why.
+
+    Raises:
+        DeviceError: ``device`` is ``"cuda"`` and the GPU cannot search this index; with ``"auto"`` the CPU
+            searches it, and the log gives the reason.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"The index's device is {device!r}; it must be auto, cpu or cuda.")
+    if device == "cpu":
+        return Placement("cpu", "device is cpu")
+    placement = where(index.faiss_index)
+    if placement.on_gpu:
+        try:
+            searcher = GpuSearcher(index.faiss_index, placement)
+            vectors = device_vectors(index.vectors, placement)
+            index.search_with(SearchWorker(searcher.search, most_selected=MOST_SELECTED), vectors)
+        except DeviceError as reason:
+            placement = Placement("cpu", str(reason).rstrip("."))
+    if not placement.on_gpu and device == "cuda":
+        raise refusal(placement)
+    log.info("The index is searched on the %s.", placement)
+    return placement
 
 
 def _check_scores(rows: RowArray, scores: FloatArray) -> None:

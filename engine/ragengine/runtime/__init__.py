@@ -1,1 +1,1 @@
-"""What runs the graphs: sessions, devices, memory, time and the life of a process."""
+"""What graphs run on: sessions, devices, memory, deadlines, progress, and the life of loaded objects."""

@@ -1,4 +1,4 @@
-"""When a call has to end early: a deadline, or somebody's wish."""
+"""Ending a call early: at a deadline, or when another thread cancels it."""
 
 import math
 import numbers
@@ -12,13 +12,21 @@ from ragengine.runtime.lifecycle import check_interpreter
 
 
 class Stop:
-    """What a call asks between its steps, whether it should go on.
+    """What a call checks between its steps.
 
-    ``deadline`` is in seconds from when this is made; ``cancel`` is set by another thread.  One that is given
-    to several calls, as their ``deadline``, ends them together.
+    Given to several calls as their ``deadline``, one object ends them together.
     """
 
     def __init__(self, deadline: float | None = None, cancel: threading.Event | None = None) -> None:
+        """Start the clock.
+
+        Args:
+            deadline: seconds from now; None for no limit.
+            cancel: an event that another thread sets to end the calls.
+
+        Raises:
+            InputError: ``deadline`` is no finite number above 0, or ``cancel`` is no event.
+        """
         if deadline is not None and not (_is_number(deadline) and deadline > 0):
             raise InputError(
                 f"deadline is {short_repr(deadline)}; it must be a number of seconds above 0, or None."
@@ -31,24 +39,36 @@ class Stop:
 
     @classmethod
     def of(cls, deadline: "float | Stop | None", cancel: threading.Event | None) -> "Stop":
-        """What the arguments ``deadline`` and ``cancel`` of a call mean.
+        """The :class:`Stop` that the arguments ``deadline`` and ``cancel`` of a call stand for.
 
-        Raises :class:`InputError` where they are something else.
+        Raises:
+            InputError: ``deadline`` is neither seconds nor a :class:`Stop`, or is a :class:`Stop` and
+                ``cancel`` is given besides.
         """
         if not isinstance(deadline, Stop):
             return cls(deadline, cancel) if deadline is not None or cancel is not None else NEVER
         if cancel is not None:
-            raise InputError("deadline is a Stop and cancel is given, too; give Stop(seconds, cancel) alone.")
+            raise InputError(
+                "deadline is a Stop and cancel is given besides; give Stop(seconds, cancel) alone."
+            )
         return deadline
 
     def check(self, done: str) -> None:
-        """Raise :class:`DeadlineError` or :class:`CancelledError` if it is time; ``done`` says how far."""
+        """End the call if it is time.
+
+        Args:
+            done: how far it has come, the end of the error's sentence: ``"after 4 tokens"``.
+
+        Raises:
+            CancelledError: the event is set.
+            DeadlineError: the time is over.
+        """
         check_interpreter()
         if self._cancel is not None and self._cancel.is_set():
             raise CancelledError(f"The call was cancelled {done}.")
         if self._end is not None and time.monotonic() > self._end:
             raise DeadlineError(
-                f"The deadline of {self._deadline:g} s passed {done}; allow more time, or ask for less."
+                f"The deadline of {self._deadline:g} s passed {done}; allow more time, or give it less to do."
             )
 
 
@@ -57,7 +77,7 @@ def _is_number(value: Any) -> bool:
         return False
     try:
         return math.isfinite(float(value))
-    except OverflowError:  # an int beyond float
+    except OverflowError:  # an int larger than any float
         return False
 
 

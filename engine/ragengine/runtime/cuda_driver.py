@@ -1,4 +1,4 @@
-"""The CUDA driver, asked directly: which devices there are, whatever package may use them."""
+"""The CUDA driver, called directly: its devices, and memory on them, whatever packages are installed."""
 
 import contextlib
 import ctypes
@@ -20,7 +20,15 @@ _NAME_BYTES = 128
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """One GPU: memory in bytes, ``shared_bytes`` is what a block of threads may share without asking."""
+    """One GPU.
+
+    number         its place among the devices that this process sees
+    name           such as ``NVIDIA H100``
+    compute        its compute capability, such as 9.0
+    total_bytes    its memory
+    free_bytes     what is free of it
+    shared_bytes   shared memory of a block of threads, without opting in to more
+    """
 
     number: int
     name: str
@@ -32,35 +40,37 @@ class CudaDevice:
 
 @dataclass(frozen=True)
 class CudaDriver:
-    """The driver: ``cuda`` is the newest CUDA that it runs, such as 13.0."""
+    """The driver: the newest CUDA that it runs, such as 13.0, and its devices."""
 
     cuda: str
     devices: tuple[CudaDevice, ...]
 
 
 def read_driver() -> CudaDriver:
-    """Ask the driver for its devices and their memory now.
+    """Read the driver's devices and how much of their memory is free now.
 
-    Takes and gives back a context on each device, which is what the driver needs to tell free memory.
-    Raises :class:`DeviceError` where there is no driver, it does not start, or it has no device.
+    This retains and releases a context on each device, without which the driver does not report free memory.
+
+    Raises:
+        DeviceError: there is no driver, it does not start, or it has no device.
     """
     library = _started()
     version = _number(library, "cuDriverGetVersion")
     count = _number(library, "cuDeviceGetCount")
     if not count:
-        raise DeviceError("The CUDA driver has no device; look at nvidia-smi and CUDA_VISIBLE_DEVICES.")
+        raise DeviceError("The CUDA driver has no device; check nvidia-smi and CUDA_VISIBLE_DEVICES.")
     devices = tuple(_device(library, number) for number in range(count))
     return CudaDriver(f"{version // 1000}.{version % 1000 // 10}", devices)
 
 
 class DeviceMemory:
-    """``size`` bytes on a device, at :attr:`pointer`, until nobody holds this any more.
+    """Memory on a device, at :attr:`pointer`, freed with this object.
 
-    Exactly these: onnxruntime's own allocator takes the next power of two.
+    It takes exactly the bytes asked for: onnxruntime's own allocator takes the next power of two.
     """
 
     def __init__(self, size: int, device: int) -> None:
-        """Raises :class:`DeviceError` where the device has not so much left."""
+        """Take ``size`` bytes of device number ``device``; raises :class:`DeviceError` if less is left."""
         self._library = _started()
         self._device = _device_handle(self._library, device)
         self._pointer = ctypes.c_uint64()
@@ -74,7 +84,7 @@ class DeviceMemory:
         release = weakref.finalize(
             self, _release, os.getpid(), self._library, self._context, self._device, self._pointer
         )
-        release.atexit = False  # the end of the process gives it back anyway
+        release.atexit = False  # the end of the process frees it anyway
 
     @property
     def pointer(self) -> int:
@@ -82,11 +92,13 @@ class DeviceMemory:
         return self._pointer.value
 
     def write(self, offset: int, array: NDArray[Any]) -> None:
-        """Copy a contiguous array to ``offset`` bytes from the start; it is there on return."""
+        """Copy a contiguous array to ``offset`` bytes from the start; the copy is complete on return."""
         address = ctypes.c_uint64(self.pointer + offset)
         source = ctypes.c_void_p(array.ctypes.data)
         self._in_context("cuMemcpyHtoD_v2", address, source, ctypes.c_size_t(array.nbytes))
-        self._in_context("cuCtxSynchronize")  # other streams, such as onnxruntime's, do not wait for the copy
+        self._in_context(
+            "cuCtxSynchronize"
+        )  # streams of others, such as onnxruntime's, do not wait for the copy
 
     def _in_context(self, function: str, *arguments: Any) -> None:
         with _current(self._library, self._context):
@@ -96,7 +108,7 @@ class DeviceMemory:
 def _release(
     process: int, library: Any, context: ctypes.c_void_p, device: ctypes.c_int, pointer: ctypes.c_uint64
 ) -> None:
-    """Give device memory back, unless this is a fork, which does not have it."""
+    """Free device memory, except in a fork, which does not own it."""
     if os.getpid() == process:
         with _current(library, context):
             _call(library, "cuMemFree_v2", pointer)
@@ -135,7 +147,7 @@ def _memory(library: Any, device: ctypes.c_int) -> tuple[int, int]:
 
 
 def _started() -> Any:
-    """The driver's library, initialised."""
+    """Load and initialise the driver's library."""
     try:
         library = ctypes.CDLL(_LIBRARY)
     except OSError as reason:
@@ -153,7 +165,7 @@ def _device_handle(library: Any, number: int) -> ctypes.c_int:
 
 @contextlib.contextmanager
 def _current(library: Any, context: ctypes.c_void_p) -> Iterator[None]:
-    """Make ``context`` this thread's for the block."""
+    """Make ``context`` the current one of this thread within the block."""
     _call(library, "cuCtxPushCurrent_v2", context)
     try:
         yield
@@ -175,5 +187,5 @@ def _call(library: Any, function: str, *arguments: Any) -> None:
         library.cuGetErrorName(status, ctypes.byref(text))
         name = text.value.decode() if text.value else "unknown"
         raise DeviceError(
-            f"The CUDA driver does not work: {function} failed with {status} ({name}); look at nvidia-smi."
+            f"The CUDA driver does not work: {function} failed with {status} ({name}); check nvidia-smi."
         )

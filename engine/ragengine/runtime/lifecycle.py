@@ -1,7 +1,11 @@
-"""How long what the engine holds lives: in one process, until it is closed, until the interpreter ends.
+"""The life of loaded objects: one process, until ``close``, at most until the interpreter ends.
 
-:class:`OneProcess` refuses forks, :class:`Resource` refuses calls after ``close`` and lets running
-ones finish, :func:`awaited_at_exit` makes the end of the interpreter wait for native code.
+An engine holds native sessions, threads and memory maps, so three events need care:
+
+* a **fork**: :class:`OneProcess` refuses calls there, :func:`leak_in_forks` prevents destructors that hang.
+* **close**: :class:`Resource` refuses new calls and releases what it holds after the last running one.
+* the **end of the interpreter**: it waits for functions marked with :func:`awaited_at_exit`, since Python
+  stops threads that return from native code by then, and some libraries abort the process over it.
 """
 
 import atexit
@@ -19,17 +23,57 @@ from ragengine.errors import ClosedError, ProcessError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-LONGEST_WAIT_SECONDS = 10.0
-"""For calls that are still inside a library, or in a callback, when the interpreter ends."""
 
-_inside: list[int] = []  # the thread of each call
-_ending_thread: int | None = None
+# The end of the interpreter
+
+LONGEST_WAIT_SECONDS = 10.0
+"""How long the end of the interpreter waits for native code, or a callback within it, to return."""
+
+_native_calls: list[int] = []  # the thread of each running call, once a call
+_ending_thread: int | None = None  # the thread that ends the interpreter
+
+
+def awaited_at_exit(function: Function) -> Function:
+    """Mark a function that runs native code: the end of the interpreter waits until it returns."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        thread = threading.get_ident()
+        _native_calls.append(thread)
+        try:
+            check_interpreter()
+            return function(*args, **kwargs)
+        finally:
+            _native_calls.remove(thread)
+
+    return cast(Function, call)
+
+
+def check_interpreter() -> None:
+    """End this thread, as `sys.exit` does, if another thread is ending the interpreter."""
+    if _ending_thread is not None and _ending_thread != threading.get_ident():
+        raise SystemExit
+
+
+def _await_native_calls() -> None:
+    global _ending_thread
+    _ending_thread = threading.get_ident()
+    latest = time.monotonic() + LONGEST_WAIT_SECONDS
+    while any(thread != _ending_thread for thread in list(_native_calls)) and time.monotonic() < latest:
+        time.sleep(0.001)
+
+
+atexit.register(_await_native_calls)
+
+
+# Forks
+
 _leaked_in_forks: weakref.WeakSet[Any] = weakref.WeakSet()
-_forked_thread: int | None = None
+_forked_thread: int | None = None  # the thread that came through the latest fork
 
 
 class OneProcess:
-    """Base of what only the process that loaded it can use."""
+    """Base class of objects that only the process which loaded them can use."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
@@ -39,7 +83,10 @@ class OneProcess:
         return os.getpid() != self._process
 
     def _check_process(self) -> None:
-        """Raise :class:`ProcessError` in a fork; to be asked before any lock is taken."""
+        """Raise :class:`ProcessError` in a fork.
+
+        Call it before taking a lock: a thread that the fork does not have may hold it for ever.
+        """
         if self._in_fork:
             raise ProcessError(
                 f"This {type(self).__name__} was loaded in process {self._process} and cannot be used in its "
@@ -53,32 +100,66 @@ class OneProcess:
         )
 
 
-class Resource(OneProcess):
-    """Base of what is loaded, called from any thread, and closed.
+def leak_in_forks(owner: Any) -> None:
+    """Never destroy ``owner`` in a fork of this process, where its destructor could wait for ever.
 
-    Its calls are the methods marked with :func:`while_open`; after :meth:`close` and the last of them
-    :meth:`_release` runs, once.
+    The fork gives the memory back when it ends; until then it shares most of it with its parent.
+    """
+    _leaked_in_forks.add(owner)
+
+
+def lost_openmp_threads() -> bool:
+    """Whether this thread came through a fork, so that its team of OpenMP threads is gone.
+
+    OpenMP would wait for that team for ever, unless one thread is enough.  A thread that was started after
+    the fork gets a team of its own.
+    """
+    return _forked_thread == threading.get_ident()
+
+
+def _after_fork() -> None:
+    """In the child, only this thread exists: forget the calls of the others, and free no native memory."""
+    global _forked_thread
+    _forked_thread = threading.get_ident()
+    _native_calls[:] = [thread for thread in _native_calls if thread == _forked_thread]
+    for owner in list(_leaked_in_forks):
+        # A list of owners would not do: the interpreter empties modules at its end, and would destroy them.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# Closing
+
+
+class Resource(OneProcess):
+    """Base class of objects that are loaded, called from any thread, and closed.
+
+    The methods marked with :func:`while_open` are its calls.  After :meth:`close`, when the last of them has
+    returned, :meth:`_release` runs once.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._running: list[int] = []  # the thread of each call
+        self._calls: list[int] = []  # the thread of each running call, once a call
         self._closed = self._released = False
-        # Reentrant, since a signal handler may close what the interrupted thread is about to call.
-        self._count = threading.RLock()
+        # Reentrant: a signal handler may close the object that the interrupted thread is about to call.
+        self._lock = threading.RLock()
 
     def close(self) -> None:
-        """Take no more calls; running ones finish, then memory and files are given back.
+        """Refuse further calls; once the running ones have returned, memory and files are released.
 
-        May be called again, by several threads, and from within a call.  In a fork of the process that
-        loaded it, it does nothing.
+        It may be called repeatedly, by several threads, and from within a call.  In a fork of the process
+        that loaded the object, it does nothing.
         """
         if self._in_fork:
             return
-        with self._count:
+        with self._lock:
             self._closed = True
-            last = self._is_last()
-        if last:
+            release = self._take_release()
+        if release:
             self._release()
 
     def __enter__(self) -> Self:
@@ -90,7 +171,7 @@ class Resource(OneProcess):
         self.close()
 
     def _release(self) -> None:
-        """Give back what is held; nothing runs any more, and nothing will."""
+        """Release what the object holds: no call is running, and none will."""
 
     def _check_open(self) -> None:
         """Raise :class:`ProcessError` in a fork and :class:`ClosedError` after :meth:`close`."""
@@ -98,102 +179,41 @@ class Resource(OneProcess):
         if self._closed:
             raise ClosedError(f"This {type(self).__name__} was closed; load it again.")
 
-    def _begin(self) -> None:
+    def _begin_call(self) -> None:
         self._check_process()
         thread = threading.get_ident()
-        with self._count:
-            if thread not in self._running:  # a call within a call belongs to it
+        with self._lock:
+            if thread not in self._calls:  # a call within a call may still begin after `close`
                 self._check_open()
-            self._running.append(thread)
+            self._calls.append(thread)
 
-    def _end(self) -> None:
-        with self._count:
-            self._running.remove(threading.get_ident())
-            last = self._is_last()
-        if last:
+    def _end_call(self) -> None:
+        with self._lock:
+            self._calls.remove(threading.get_ident())
+            release = self._take_release()
+        if release:
             self._release()
 
-    def _is_last(self) -> bool:
-        """Whether it is time to release; true once."""
-        last = self._closed and not self._running and not self._released
-        self._released |= last
-        return last
+    def _take_release(self) -> bool:
+        """Whether the caller has to release the object now; True exactly once."""
+        take = self._closed and not self._calls and not self._released
+        self._released |= take
+        return take
 
 
 def while_open(method: Function) -> Function:
-    """A method of a :class:`Resource` that is refused after ``close``, and that ``close`` waits for.
+    """Mark a method of a :class:`Resource` as a call: refused after ``close``, which waits until it returns.
 
-    What it returns may outlive the call: an iterator has to hold what it needs.
+    An iterator that it returns outlives the call, and has to hold what it needs itself.
     """
 
     @awaited_at_exit
     @functools.wraps(method)
     def call(self: Resource, /, *args: Any, **kwargs: Any) -> Any:
-        self._begin()
+        self._begin_call()
         try:
             return method(self, *args, **kwargs)
         finally:
-            self._end()
+            self._end_call()
 
     return cast(Function, call)
-
-
-def awaited_at_exit(function: Function) -> Function:
-    """A function that runs native code, which the interpreter's end waits for."""
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        thread = threading.get_ident()
-        _inside.append(thread)
-        try:
-            check_interpreter()
-            return function(*args, **kwargs)
-        finally:
-            _inside.remove(thread)
-
-    return cast(Function, call)
-
-
-def check_interpreter() -> None:
-    """End this thread, as `sys.exit` does, where the interpreter ends in another one."""
-    if _ending_thread is not None and _ending_thread != threading.get_ident():
-        raise SystemExit
-
-
-def _await_others() -> None:
-    global _ending_thread
-    _ending_thread = threading.get_ident()
-    latest = time.monotonic() + LONGEST_WAIT_SECONDS
-    while any(thread != _ending_thread for thread in list(_inside)) and time.monotonic() < latest:
-        time.sleep(0.001)
-
-
-def leak_in_forks(owner: Any) -> None:
-    """Let ``owner``, while it lives, never be destroyed in a fork: its destructor could wait there for ever.
-
-    A fork gives back its memory when it ends, and most of it is shared with the parent until then.
-    """
-    _leaked_in_forks.add(owner)
-
-
-def lost_openmp_threads() -> bool:
-    """Whether this thread went through a fork, so that the OpenMP threads it had are gone.
-
-    OpenMP would wait for them; where one thread is enough it does not.  Threads started since have their own.
-    """
-    return _forked_thread == threading.get_ident()
-
-
-def _after_fork() -> None:
-    """Only this thread is in the fork: forget the calls of others, free no native memory."""
-    global _forked_thread
-    _forked_thread = threading.get_ident()
-    _inside[:] = [thread for thread in _inside if thread == _forked_thread]
-    for owner in list(_leaked_in_forks):
-        # Not a list of them: the interpreter empties modules when it ends, and would destroy them then.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
-
-
-atexit.register(_await_others)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

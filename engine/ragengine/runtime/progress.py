@@ -1,11 +1,11 @@
-"""How a long job tells where it is."""
+"""How a long job reports its progress."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
 Report: TypeAlias = Callable[[int, int | None], None]
-"""``report(done, total)`` of one phase; ``total`` is None where it is not known yet."""
+"""``report(done, total)`` of one phase; ``total`` is None while it is not known."""
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """``progress(phase, done, total)``, with a phase of :data:`PHASES`."""
 
@@ -17,13 +17,13 @@ PHASES = {
     "exact": "vectors",
     "tune": "settings",
 }
-"""The phases of a build in their order, and what each counts."""
+"""The phases of an index build in their order, and what each counts."""
 
 
 def silent(done: int, total: int | None) -> None:
-    """A :data:`Report` to nobody."""
+    """A :data:`Report` that nobody reads."""
 
 
 def phase_report(progress: Progress | None, phase: str) -> Report:
-    """The :data:`Report` of one phase of ``progress``."""
+    """The :data:`Report` of one phase of ``progress``; :func:`silent` where that is None."""
     return silent if progress is None else partial(progress, phase)

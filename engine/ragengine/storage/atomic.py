@@ -1,8 +1,8 @@
-"""Files and folders that take their place in one step, after a kill and after a power failure, too.
+"""Files and folders that are replaced in one step, which a kill or a power failure cannot leave half done.
 
-What is written goes to disk (fsync) before it is renamed: a rename alone survives a kill, but a machine that
-loses power may keep the new name and lose the new content.  It costs the time that the system would spend on
-writing it anyway.
+What is written is brought to disk (fsync) before it is renamed: a rename alone survives a kill, but a machine
+that loses power may keep the new name and lose the new content.  The system would spend the same time on
+writing it later.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from ragengine.errors import InputError
 
 try:
     import fcntl
-except ModuleNotFoundError:  # not a POSIX system: two writers are not noticed, and folders cannot be synced
-    fcntl = None  # type: ignore[assignment]  # asked for before it is used
+except ModuleNotFoundError:  # not a POSIX system: two writers are not detected, and folders cannot be synced
+    fcntl = None  # type: ignore[assignment]  # checked before it is used
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _REMEDIES = {
     errno.EAGAIN: "wait for it or stop it",
-    errno.EIO: "look at the disk and its limits, or write to another disk",
+    errno.EIO: "check the disk and its limits, or write to another disk",
     errno.ENOSPC: "make room there or write to another disk",
     errno.EDQUOT: "make room within the quota or write to another disk",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f) or write to another disk",
@@ -34,7 +34,7 @@ _REMEDIES = {
     errno.EPERM: "write where you have permission to",
     errno.EROFS: "write to a disk that is not read-only",
     errno.ENAMETOOLONG: "choose a shorter name",
-    # A mount point cannot be renamed; nor can what a container's image holds be (overlayfs).
+    # Neither a mount point nor a folder of a container's image (overlayfs) can be renamed.
     errno.EBUSY: "write to a path inside the mount, or to another one",
     errno.EXDEV: "write to a path outside the container's image, or to another one",
 }
@@ -42,9 +42,12 @@ _REMEDIES = {
 
 @contextlib.contextmanager
 def replaced_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a binary file that takes the place of ``path`` when the block ends well; else ``path`` stays.
+    """Yield a binary file that replaces ``path`` when the block ends without an error; else ``path`` stays.
 
-    What a killed run left of it is written over.  Raises :class:`OSError`.
+    What a killed run left is overwritten.
+
+    Raises:
+        OSError: the file cannot be written, or another process is writing it.
     """
     partial = path.with_name(f".{path.name}.writing")
     handle = lock(partial, os.O_RDWR | os.O_CREAT)
@@ -56,23 +59,28 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
             keep_private(path, partial)
             if fcntl is None:
                 file.close()  # Windows renames no open file
-            partial.replace(path)  # before the lock goes with the handle
+            partial.replace(path)  # while the handle still holds the lock
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # it is in place, and a power failure leaves it or the old one
+    with contextlib.suppress(OSError):  # it is in place; a power failure leaves this one or the old one
         sync(path.parent)
 
 
 @contextlib.contextmanager
 def output_file(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
-    """:func:`replaced_file` for a file that the user named; a pipe or device is written into as it is.
+    """Yield a file that the user named: as :func:`replaced_file`, but a pipe or device is written directly.
 
-    With ``parents`` the folders above are made, too.  Raises :class:`InputError` where it cannot be written.
+    Args:
+        path: the file; behind a link, the file is replaced and not the link.
+        parents: also make the folders above it.
+
+    Raises:
+        InputError: it cannot be written.
     """
     path = Path(path)
     try:
-        real = Path(os.path.realpath(path))  # behind a link, the file is replaced, not the link
+        real = Path(os.path.realpath(path))
     except ValueError as reason:  # it holds NUL or half a surrogate pair
         raise InputError(f"{str(path)!a:.200} cannot be written: {reason}; choose another path.") from reason
     try:
@@ -89,24 +97,24 @@ def output_file(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO
 
 
 def sync_file(file: BinaryIO) -> None:
-    """Bring to disk what was written into ``file``."""
+    """Flush what was written into ``file`` to disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder and everything in it to disk."""
+    """Flush a folder and everything in it to disk."""
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)
 
 
 def put_in_place(source: Path, target: Path) -> None:
-    """Let the folder ``source`` take the place of ``target``; an old one is then at ``source``.
+    """Replace the folder ``target`` by ``source``; the old folder is then at ``source``.
 
-    On Linux the two change places in one step.  Where there is no such step (other systems, some network
-    disks) the old one is moved to :func:`retired` first, where it stays, and back if the second move fails;
-    a process that is killed between the two moves leaves no ``target``.
+    On Linux the two change places in one step.  On other systems, and on some network disks, the old folder
+    is first moved to :func:`retired`, where it stays, and moved back if the second move fails; a process that
+    is killed between the two moves leaves no ``target``.
     """
     keep_private(target, source)
     sync_folder(source)
@@ -119,23 +127,23 @@ def put_in_place(source: Path, target: Path) -> None:
         except BaseException:
             os.rename(retired(target), target)
             raise
-    with contextlib.suppress(OSError):  # it is in place, and a power failure leaves it or the old one
+    with contextlib.suppress(OSError):  # it is in place; a power failure leaves this one or the old one
         sync(target.parent)
 
 
 def keep_private(old: Path, new: Path) -> None:
-    """Give ``new`` the permissions of ``old``, if it is there: what others may not read stays so."""
+    """Give ``new`` the permissions of ``old``, if that exists, so that a private folder stays private."""
     with contextlib.suppress(OSError):  # a disk without permissions
         shutil.copymode(old, new)
 
 
 def retired(target: Path) -> Path:
-    """Where the old folder waits while the new one is renamed in its place, in two steps."""
+    """Where the old folder is while the new one is renamed, where replacing takes two steps."""
     return target.parent / f".{target.name}.retired"
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Let two folders change places in one step; False where this system or disk has no such step."""
+    """Exchange two folders in one step; False where this system or disk cannot."""
     rename = _renameat2()
     if rename is None:
         return False
@@ -148,9 +156,10 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def lock(path: Path, flags: int) -> int:
-    """Open ``path`` and hold it for this process; the lock goes with the handle, however the process ends.
+    """Open ``path`` and lock it for this process; the lock ends with the handle, however the process ends.
 
-    Raises :class:`BlockingIOError` where another process holds it.
+    Raises:
+        BlockingIOError: another process holds it.
     """
     while True:
         handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -158,7 +167,7 @@ def lock(path: Path, flags: int) -> int:
             if fcntl is None:
                 return handle
             _flock(handle, path)
-            # Whoever held it may have removed or renamed it by now: then this is the lock of something else.
+            # Its last holder may have removed or renamed it meanwhile: then this locks something else.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.lstat(path)):
                     return handle
@@ -170,20 +179,20 @@ def lock(path: Path, flags: int) -> int:
 
 @contextlib.contextmanager
 def held_folder(path: Path) -> Iterator[None]:
-    """Make a folder if there is none and hold it as :func:`lock` does; an empty one is removed again."""
+    """Make a folder, if there is none, and :func:`lock` it; an empty one is removed at the end."""
     path.mkdir(exist_ok=True)
     handle = None if fcntl is None else lock(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # it is not empty, or gone
+        with contextlib.suppress(OSError):  # it is not empty, or is gone
             path.rmdir()
         if handle is not None:
             os.close(handle)
 
 
 def explained(reason: Exception) -> str:
-    """Why something cannot be written, with the file that it is about, and what to do."""
+    """Why something cannot be written, which file it concerns, and what to do about it."""
     what = getattr(reason, "strerror", None) or str(reason)
     remedy = _REMEDIES.get(getattr(reason, "errno", None) or 0, "choose another path")
     name = getattr(reason, "filename", None)
@@ -196,18 +205,18 @@ def _flock(handle: int, path: Path) -> None:
     except BlockingIOError as reason:
         raise BlockingIOError(reason.errno, "another process is writing it", str(path)) from reason
     except OSError:
-        pass  # a disk without locks (NFS knows none of folders): two writers are not noticed there
+        pass  # a disk without locks, such as NFS for folders: two writers are not detected there
 
 
 def sync(path: Path) -> None:
-    """Bring a file's content, or the names in a folder, to disk."""
+    """Flush a file's content, or the names in a folder, to disk."""
     if fcntl is None:
         return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as reason:
-        if reason.errno not in (errno.EINVAL, errno.ENOTSUP):  # a disk that does not know it for folders
+        if reason.errno not in (errno.EINVAL, errno.ENOTSUP):  # a disk that cannot sync folders
             raise
     finally:
         os.close(handle)
@@ -221,4 +230,4 @@ def _renameat2() -> Callable[..., int] | None:
     except (OSError, TypeError, AttributeError):
         return None
     function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
-    return function  # type: ignore[no-any-return]  # ctypes makes functions on demand
+    return function  # type: ignore[no-any-return]  # ctypes creates functions on demand

@@ -1,7 +1,7 @@
-"""Folders that are whole or not there: atomic writing, and the manifest that lists every file.
+"""Folders with a manifest, which lists every file: written whole or not at all, and checked before use.
 
 A bundle and an index are folders with a ``manifest.json``.  They are written into a hidden sibling and
-renamed, so a process killed at any point leaves the old folder whole.
+renamed, so a process that is killed at any point leaves the old folder whole.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from ragengine.storage.strict_json import read_json
 
 MANIFEST = "manifest.json"
 OUTPUT = "output"
-"""The part of a workspace of :func:`resumable_folder` that becomes the folder."""
+"""The subfolder of a :func:`resumable_folder` that becomes the folder."""
 T = TypeVar("T")
 Verify: TypeAlias = Literal["sha256", "size"]
 """How the files of a folder are compared with its manifest."""
@@ -41,25 +41,33 @@ _FILE_NAME = re.compile(r"{0}(/{0}){{0,7}}".format("[A-Za-z0-9_][A-Za-z0-9_.-]{0
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Size in bytes and sha256 (hex) of one file of a folder."""
+    """Size in bytes and sha256 (hexadecimal) of one file of a folder."""
 
     size: Annotated[int, Range(0, 1 << 62)]
     sha256: Hash
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's content, as hex."""
+    """The sha256 of a file's content in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
 def replaced_folder(target: Path, format_name: str, error: type[RagEngineError]) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of ``target`` when the block ends well.
+    """Yield an empty folder that replaces ``target`` when the block ends without an error.
 
-    A ``target`` that exists is replaced only if it holds a manifest of ``format_name`` and nothing that this
-    does not list: a mistyped path must never cost somebody a file.  Leftovers of killed runs are removed; a
-    folder that another process is writing now is refused.
+    An existing ``target`` is replaced only if it is empty, or holds a manifest of ``format_name`` and no
+    file that this does not list: a mistyped path must never cost anybody a file.  What killed runs left is
+    removed.
+
+    Args:
+        target: the folder to write.
+        format_name: the ``format`` in its manifest.
+        error: the class of the errors that are raised.
+
+    Raises:
+        RagEngineError: as ``error``: ``target`` cannot be replaced, or another process is writing it.
     """
     everything = (BaseException,)
     with resumable_folder(target, format_name, error, resume=False, hopeless=everything) as workspace:
@@ -76,10 +84,10 @@ def resumable_folder(
     resume: bool,
     hopeless: tuple[type[BaseException], ...],
 ) -> Iterator[Path]:
-    """Yield a sibling workspace whose subfolder ``OUTPUT`` takes the place of ``target`` at the end.
+    """Yield a sibling workspace whose subfolder ``OUTPUT`` replaces ``target`` at the end.
 
-    The workspace outlives a kill, an interrupt and every exception but the ``hopeless`` ones, and with
-    ``resume`` the next call yields it as it was left.  Without ``resume`` it begins empty.  Otherwise as
+    The workspace outlives a kill, an interrupt and every exception but the ``hopeless`` ones.  With
+    ``resume`` it is yielded as the last run left it, else it begins empty.  Otherwise as
     :func:`replaced_folder`.
     """
     with _workspace(target, format_name, error) as (target, workspace):
@@ -87,8 +95,8 @@ def resumable_folder(
             _tidy(workspace, target, resume, error)
             keep_private(target, workspace)
             yield workspace
-            if (workspace / OUTPUT).exists():  # else a run was killed after this very step
-                with replaced_file(workspace / MANIFEST) as file:  # tells which is new, to `_in_place`
+            if (workspace / OUTPUT).exists():  # else the last run was killed right after replacing
+                with replaced_file(workspace / MANIFEST) as file:  # how `_in_place` recognises the new one
                     file.write((workspace / OUTPUT / MANIFEST).read_bytes())
                 put_in_place(workspace / OUTPUT, target)
         except BaseException as reason:
@@ -108,7 +116,7 @@ def resumable_folder(
 
 @contextlib.contextmanager
 def _workspace(target: Path, format_name: str, error: type[RagEngineError]) -> Iterator[tuple[Path, Path]]:
-    """The real path of ``target`` and a sibling that this process holds; refuses what must not be lost."""
+    """The real path of ``target`` and a sibling that this process locks; refuses to replace foreign files."""
     with contextlib.ExitStack() as stack:
         try:
             real = Path(os.path.realpath(target))  # behind a link, the folder is replaced, not the link
@@ -127,7 +135,7 @@ def _workspace(target: Path, format_name: str, error: type[RagEngineError]) -> I
 
 
 def _repair(target: Path) -> None:
-    """Put back the old folder that a run killed between the two renames of :func:`put_in_place` moved."""
+    """Put back the old folder if a run was killed between the two renames of :func:`put_in_place`."""
     old = retired(target)
     if old.exists():
         shutil.rmtree(old) if target.exists() else os.rename(old, target)
@@ -140,14 +148,14 @@ def _check_replaceable(target: Path, format_name: str, error: type[RagEngineErro
         raise error(f"{target} is a mount point, which cannot be replaced; give a path inside it.")
     if not _is_ours(target, format_name):
         raise error(f"{target} exists and is not a {format_name}; choose another path or remove it first.")
-    if not os.access(target, os.W_OK):  # needed to move a folder, said before hours are spent
+    if not os.access(target, os.W_OK):  # moving a folder needs it; checked before hours of work
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
     if Path.cwd().is_relative_to(target):
-        raise error(f"{target} is where this command runs, so it cannot be replaced; run it elsewhere.")
+        raise error(f"{target} is or holds the current folder, so it cannot be replaced; run this elsewhere.")
     if foreign := _foreign_files(target):
         raise error(
             f"{target} holds {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''} beside the "
-            f"{format_name}, which would be lost; move that away or choose another path."
+            f"{format_name}, which would be lost; move them away or choose another path."
         )
 
 
@@ -162,7 +170,7 @@ def _is_ours(folder: Path, format_name: str) -> bool:
 
 
 def _foreign_files(folder: Path) -> list[str]:
-    """What somebody has put into a folder of ours: every file that its manifest does not list."""
+    """The files in a folder that its manifest does not list, which somebody has put there."""
     there = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     names = {path.relative_to(folder).as_posix() for path in there} - {MANIFEST}
     if not names:
@@ -172,7 +180,7 @@ def _foreign_files(folder: Path) -> list[str]:
 
 
 def _tidy(workspace: Path, target: Path, resume: bool, error: type[RagEngineError]) -> None:
-    """Remove what an earlier run left and this one does not go on with."""
+    """Remove what an earlier run left and this one does not continue with."""
     try:
         if not resume:
             for path in workspace.iterdir():
@@ -186,7 +194,7 @@ def _tidy(workspace: Path, target: Path, resume: bool, error: type[RagEngineErro
 
 
 def _in_place(workspace: Path, target: Path) -> bool:
-    """Whether what was written in ``workspace`` has taken the place of ``target``."""
+    """Whether what was written in ``workspace`` has replaced ``target``."""
     try:
         return (workspace / MANIFEST).read_bytes() == (target / MANIFEST).read_bytes()
     except OSError:
@@ -194,7 +202,7 @@ def _in_place(workspace: Path, target: Path) -> bool:
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Write ``manifest.json`` with ``content`` and a ``files`` entry for every other file in ``folder``."""
+    """Write ``manifest.json``: ``content``, and under ``files`` every other file in ``folder``."""
     files = {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.rglob("*"))
@@ -213,10 +221,19 @@ def read_manifest(
     *,
     oldest: int = 1,
 ) -> T:
-    """Read and check ``manifest.json`` of a folder as the dataclass ``cls``.
+    """Read and check ``manifest.json`` of a folder.
 
-    Raises ``error`` when the folder is not there, is of another format, of a newer version or one before
-    ``oldest``, or when fields are missing or of the wrong type (all of them named at once).
+    Args:
+        folder: the folder.
+        cls: the dataclass that the manifest becomes.
+        format_name: the ``format`` that it must have.
+        version: the newest ``format_version`` that can be read.
+        error: the class of the errors that are raised.
+        oldest: the oldest ``format_version`` that can be read.
+
+    Raises:
+        RagEngineError: as ``error``: the folder is absent, of another format or version, or fields of its
+            manifest are missing or wrong, all of which are named.
     """
     path = folder / MANIFEST
     try:
@@ -245,11 +262,10 @@ def read_manifest(
             f"{path} has format version {found}, this ragengine reads {oldest} to {version}; "
             "write the folder again with this version."
         )
-    faults: list[str] = []
-    manifest = parse(cls, content, faults)
-    if manifest is None:
-        raise error(f"{path} is damaged: {join_errors(faults)}; write or copy the folder again.")
-    return manifest
+    parsed = parse(cls, content)
+    if parsed.value is None:
+        raise error(f"{path} is damaged: {join_errors(parsed.errors)}; write or copy the folder again.")
+    return parsed.value
 
 
 def check_files(
@@ -260,28 +276,38 @@ def check_files(
     needed: Collection[str] = (),
     verify: Verify = "sha256",
 ) -> None:
-    """Check that every listed file is there, inside the folder, with its size and (optionally) its sha256.
+    """Check every listed file before any library opens one.
 
-    All faults are reported at once, before any library opens a file, and so is a ``needed`` file that is not
-    listed.  Names are plain and in one form, and nothing on the way to a file is a link, so none leaves the
-    folder; what is not a plain file (a pipe, a device) is never opened.
+    Names are plain and in one form, and nothing on the way to a file is a link, so that none leaves the
+    folder.  What is not a plain file (a pipe, a device) is never opened.
+
+    Args:
+        folder: the folder.
+        files: what its manifest lists, by name.
+        error: the class of the error that is raised.
+        needed: the files that must be listed.
+        verify: compare sizes and sha256, or sizes only.
+
+    Raises:
+        RagEngineError: as ``error``, with everything that is wrong.
+        InputError: ``verify`` is neither.
     """
     if verify not in get_args(Verify):
         raise InputError(f"verify is {verify!r:.80}; it must be 'sha256' or 'size'.")
-    faults = [f"the manifest does not list {name}" for name in sorted(set(needed) - set(files))]
+    errors = [f"the manifest does not list {name}" for name in sorted(set(needed) - set(files))]
     seen: dict[str, str] = {}
     for name, entry in files.items():
         twin = seen.setdefault(name.casefold(), name)
         if twin != name:
-            faults.append(f"{name!a:.120} and {twin!a:.120} are one file where case does not count")
-        fault = _file_fault(folder, name, entry, hashes=verify == "sha256")
-        if fault is not None:
-            faults.append(fault)
-    if faults:
-        raise error(f"{folder} is damaged: {join_errors(faults)}; write or copy it again.")
+            errors.append(f"{name!a:.120} and {twin!a:.120} are one file where case does not count")
+        found = _file_error(folder, name, entry, hashes=verify == "sha256")
+        if found is not None:
+            errors.append(found)
+    if errors:
+        raise error(f"{folder} is damaged: {join_errors(errors)}; write or copy it again.")
 
 
-def _file_fault(folder: Path, name: str, entry: FileEntry, *, hashes: bool) -> str | None:
+def _file_error(folder: Path, name: str, entry: FileEntry, *, hashes: bool) -> str | None:
     """What is wrong with one listed file, or None."""
     if not _FILE_NAME.fullmatch(name):
         return f"{name!a:.120} is not the plain name of a file inside the folder"

@@ -1,8 +1,8 @@
-"""``.npy`` files, mapped into memory without numpy's own reading of the header.
+"""``.npy`` files, mapped into memory with a header parser of its own.
 
-numpy evaluates the header as a Python literal.  That runs nothing, but a forged one ends in a dozen kinds
-of exceptions, or in a parser that runs out of stack.  What is needed here, plain numbers of one type, has
-one form.
+numpy evaluates the header as a Python literal.  That executes nothing, but a forged header raises a dozen
+kinds of exceptions or exhausts the parser's stack.  Plain numbers of one type, which is all that is read
+here, need one form of it.
 """
 
 import math
@@ -19,7 +19,7 @@ from ragengine.errors import RagEngineError
 
 _MAGIC: Final = b"\x93NUMPY"
 _LENGTH_BYTES: Final = {b"\1\0": 2, b"\2\0": 4, b"\3\0": 4}
-"""The width of the header's length by the format's version; 3 differs from 2 by names that may be UTF-8."""
+"""Bytes of the header's length, by the version of the format; 3 differs from 2 in that names may be UTF-8."""
 _LONGEST_HEADER: Final = 4096
 _MOST_AXES: Final = 8
 _ITEM = re.compile(
@@ -33,22 +33,23 @@ _NUMBERS = re.compile(r"[<>|=]?(?:f[248]|[iu][1248])")
 def map_npy(path: Path) -> NDArray[Any]:
     """Map an array of plain numbers, read-only.
 
-    Raises :class:`OSError` or :class:`ValueError` with the reason where there is none, or where the file has
-    another size than its header says.
+    Raises:
+        ValueError: the file holds something else, or another size than its header says.
+        OSError: the file cannot be read.
     """
     with open(path, "rb", opener=_open_plain) as file:  # Path.open takes no opener
         dtype, order, shape = _read_header(file)
         start, size = file.tell(), os.fstat(file.fileno()).st_size
         wanted = start + math.prod(shape) * dtype.itemsize
         if size != wanted:
-            raise ValueError(f"it has {size} bytes, by its header {wanted}")
+            raise ValueError(f"it has {size} bytes, but {wanted} by its header")
         if size == start:
             return np.empty(shape, dtype, order)
         return np.memmap(file, dtype, "r", start, shape, order)
 
 
 def _open_plain(path: str, flags: int) -> int:
-    """Open a plain file: a pipe is refused instead of being waited for."""
+    """Open a plain file; a pipe is refused, since opening it might never end."""
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -57,17 +58,17 @@ def _open_plain(path: str, flags: int) -> int:
 
 
 def _read_header(file: BinaryIO) -> tuple[np.dtype[Any], Any, tuple[int, ...]]:
-    """The element type, ``"C"`` or ``"F"``, and the shape; the numbers begin where ``file`` is then."""
+    """Read the element type, the order ``"C"`` or ``"F"``, and the shape; ``file`` is then at the numbers."""
     start = file.read(len(_MAGIC) + 2)
     if not start.startswith(_MAGIC) or start[len(_MAGIC) :] not in _LENGTH_BYTES:
-        raise ValueError("it does not begin as one of version 1.0, 2.0 or 3.0 does")
+        raise ValueError("it does not begin like a file of version 1.0, 2.0 or 3.0")
     width = _LENGTH_BYTES[start[len(_MAGIC) :]]
     length = int.from_bytes(file.read(width), "little")
     if length > _LONGEST_HEADER:
-        raise ValueError(f"its header has {length} bytes, at most {_LONGEST_HEADER} are read")
+        raise ValueError(f"its header has {length} bytes, more than the {_LONGEST_HEADER} that are read")
     header = file.read(length)
     if len(header) < length or not header.isascii():
-        raise ValueError("its header ends early, or is no plain text")
+        raise ValueError("its header is cut off or is not ASCII")
     fields = _fields(header.decode("ascii"))
     if not _NUMBERS.fullmatch(fields["descr"]):
         raise ValueError(f"its elements are {fields['descr']!a}, not plain numbers; objects are never read")
@@ -79,7 +80,7 @@ def _read_header(file: BinaryIO) -> tuple[np.dtype[Any], Any, tuple[int, ...]]:
 
 
 def _fields(header: str) -> dict[str, str]:
-    """The three entries of a header, as they are written."""
+    """The three entries of a header, as text."""
     text, fields, at = header.strip(), dict[str, str](), 1
     while (item := _ITEM.match(text, at)) is not None:
         found = {name: value for name, value in item.groupdict().items() if value is not None}
@@ -93,9 +94,18 @@ def _fields(header: str) -> dict[str, str]:
 
 
 def open_vectors(path: Path, dtype: type[np.floating[Any]], error: type[RagEngineError]) -> NDArray[Any]:
-    """Memory-map a ``.npy`` file of ``dtype`` [N, E], read-only; pickled objects are refused.
+    """Map vectors of one type, read-only; pickled objects are refused.
 
-    Raises ``error`` naming the file, what was found and the remedy.
+    Args:
+        path: a ``.npy`` file.
+        dtype: the type of its elements.
+        error: the class of the error that is raised.
+
+    Returns:
+        An array [N, E].
+
+    Raises:
+        RagEngineError: as ``error``: the file cannot be read, or holds another type or shape.
     """
     try:
         vectors = map_npy(path)

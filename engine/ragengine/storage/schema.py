@@ -1,7 +1,7 @@
 """Strict reading of JSON objects into frozen dataclasses.
 
 A manifest is somebody else's data: every field is checked for presence, type and range before it is used,
-and all faults are reported at once, each with its dotted path (``generator.num_heads``).  A range is written
+and all errors are reported at once, each with its dotted path (``generator.num_heads``).  A range is written
 where the field is declared: ``num_heads: Annotated[int, Range(1, 1024)]``.
 """
 
@@ -10,12 +10,20 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Sequence
-from typing import Annotated, Any, TypeAlias, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-_MOST_TOLD = 20
+_MOST_LISTED = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Parsed(Generic[T]):
+    """What was read: ``value``, or None and everything that is wrong, such as ``"files: missing"``."""
+
+    value: T | None
+    errors: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Range:
     low: float
     high: float
 
-    def fault(self, value: float) -> str | None:
+    def error(self, value: float) -> str | None:
         """What is wrong with ``value``, or None."""
         return None if self.low <= value <= self.high else f"is not from {self.low} to {self.high}"
 
@@ -37,13 +45,13 @@ class Pattern:
     expression: str
     meaning: str
 
-    def fault(self, value: str) -> str | None:
+    def error(self, value: str) -> str | None:
         """What is wrong with ``value``, or None."""
         return None if re.fullmatch(self.expression, value) else f"is not {self.meaning}"
 
 
-# Limits of what is read, far above every real model and index: behind them a forged number can make no code
-# overflow.  Nothing is allocated by any of these numbers; files are compared with them.
+# Limits of what is read, far above every real model and index, so that no forged number makes code overflow.
+# None of these numbers decides how much memory is allocated; files are compared with them.
 Size: TypeAlias = Annotated[int, Range(1, 1 << 20)]
 """A dimension, a length, a number of parts."""
 Count: TypeAlias = Annotated[int, Range(0, 1 << 48)]
@@ -54,91 +62,118 @@ FileName: TypeAlias = Annotated[str, Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 Line: TypeAlias = Annotated[
     str, Pattern(r"[^\x00-\x1f\x7f-\x9f]{0,1000}", "a line of at most 1000 characters")
 ]
-"""A text for people, which may be printed: it cannot hold what a terminal obeys."""
+"""A text for people that is safe to print: it holds no control characters."""
 Hash: TypeAlias = Annotated[str, Pattern(r"[0-9a-f]{64}", "a sha256 in hexadecimal")]
 
 
-def parse(cls: type[T], data: object, faults: list[str], path: str = "") -> T | None:
+def parse(cls: type[T], data: object, path: str = "") -> Parsed[T]:
     """Build the dataclass ``cls`` from a JSON object.
 
-    Faults are appended to ``faults`` as ``"path: what is wrong"``; the result is ``None`` where there
-    was one.  Unknown fields are ignored, so that a newer minor version may add some.
+    Unknown fields are ignored, so that a newer minor version may add some.
+
+    Args:
+        cls: the dataclass; its annotations say what each field may hold.
+        data: a JSON value, as :func:`ragengine.storage.strict_json.read_json` returns it.
+        path: the place of ``data`` in a larger object, put before the names of its fields.
+
+    Returns:
+        The object, or every error as ``"path: what is wrong"``.
     """
     if not isinstance(data, dict):
-        faults.append(f"{path or 'manifest'}: expected an object, found {type(data).__name__}")
-        return None
+        return _refused(path or "manifest", f"expected an object, found {type(data).__name__}")
     hints = typing.get_type_hints(cls, include_extras=True)
-    values: dict[str, Any] = {}
-    before = len(faults)
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is a dataclass by contract
+    fields: dict[str, Parsed[Any]] = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is always a dataclass
         where = f"{path}.{field.name}" if path else field.name
         if field.name in data:
-            values[field.name] = _value(hints[field.name], data[field.name], faults, where)
+            fields[field.name] = _value(hints[field.name], data[field.name], where)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            faults.append(f"{where}: missing")
-    return cls(**values) if len(faults) == before else None
+            fields[field.name] = _refused(where, "missing")
+    if errors := _errors(fields.values()):
+        return Parsed(None, errors)
+    return Parsed(cls(**{name: field.value for name, field in fields.items()}))
 
 
-def join_errors(faults: Sequence[str]) -> str:
-    """Faults in one clause; of very many, which have one cause, the first ones and their number."""
-    more = len(faults) - _MOST_TOLD
-    return "; ".join(faults[:_MOST_TOLD]) + (f"; and {more} more faults" if more > 0 else "")
+def join_errors(errors: Sequence[str]) -> str:
+    """Errors in one clause: the first ones and the number of the others, which mostly have the same cause."""
+    more = len(errors) - _MOST_LISTED
+    return "; ".join(errors[:_MOST_LISTED]) + (f"; and {more} more errors" if more > 0 else "")
 
 
-def _value(hint: Any, value: Any, faults: list[str], path: str) -> Any:
+def _value(hint: Any, value: Any, path: str) -> Parsed[Any]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
-        return value
+        return Parsed(value)
     if origin is Annotated:
-        return _limited(arguments, value, faults, path)
+        return _limited(arguments, value, path)
     if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        for choice in (a for a in arguments if a is not type(None)):
-            tried: list[str] = []
-            result = _value(choice, value, tried, path)
-            if not tried:
-                return result
-        faults.extend(tried)
-        return None
+        return _alternative(arguments, value, path)
     if origin is typing.Literal:
-        if value not in arguments:
-            faults.append(f"{path}: {_short(value)} is not one of {', '.join(map(repr, arguments))}")
-        return value
+        choices = ", ".join(map(repr, arguments))
+        return (
+            Parsed(value)
+            if value in arguments
+            else _refused(path, f"{_short(value)} is not one of {choices}")
+        )
     if dataclasses.is_dataclass(hint):
-        return parse(typing.cast(type[Any], hint), value, faults, path)
+        return parse(typing.cast(type[Any], hint), value, path)
     if origin is dict:
-        if not isinstance(value, dict):
-            faults.append(f"{path}: expected an object, found {type(value).__name__}")
-            return None
-        return {
-            key: _value(arguments[1], item, faults, f"{path}.{_short(key)[1:-1]}")
-            for key, item in value.items()
-        }
+        return _mapping(arguments[1], value, path)
     if origin in (list, tuple):
-        if not isinstance(value, (list, tuple)):
-            faults.append(f"{path}: expected a list, found {type(value).__name__}")
-            return None
-        return origin(_value(arguments[0], item, faults, f"{path}[{i}]") for i, item in enumerate(value))
+        return _sequence(origin, arguments[0], value, path)
     if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
-        return float(value)
+        return Parsed(float(value))
     if type(value) is not hint:
-        faults.append(f"{path}: expected {hint.__name__}, found {type(value).__name__}")
-    return value
+        return _refused(path, f"expected {hint.__name__}, found {type(value).__name__}")
+    return Parsed(value)
 
 
-def _limited(arguments: tuple[Any, ...], value: Any, faults: list[str], path: str) -> Any:
-    """A value of ``Annotated[type, limit]``."""
+def _limited(arguments: tuple[Any, ...], value: Any, path: str) -> Parsed[Any]:
+    """A value of ``Annotated[hint, limit]``, with a :class:`Range` or :class:`Pattern` as its limit."""
     hint, limit = arguments
-    before = len(faults)
-    result = _value(hint, value, faults, path)
-    fault = limit.fault(result) if len(faults) == before else None
-    if fault is not None:
-        faults.append(f"{path}: {_short(value)} {fault}")
+    result = _value(hint, value, path)
+    error = None if result.errors else limit.error(result.value)
+    return result if error is None else _refused(path, f"{_short(value)} {error}")
+
+
+def _alternative(hints: Sequence[Any], value: Any, path: str) -> Parsed[Any]:
+    """A value of a union: read as the first type that it fits; where none does, the errors of the last."""
+    if value is None and type(None) in hints:
+        return Parsed(None)
+    for hint in (hint for hint in hints if hint is not type(None)):
+        result = _value(hint, value, path)
+        if not result.errors:
+            break
     return result
 
 
+def _mapping(hint: Any, value: Any, path: str) -> Parsed[Any]:
+    if not isinstance(value, dict):
+        return _refused(path, f"expected an object, found {type(value).__name__}")
+    items = {key: _value(hint, item, f"{path}.{_short(key)[1:-1]}") for key, item in value.items()}
+    if errors := _errors(items.values()):
+        return Parsed(None, errors)
+    return Parsed({key: item.value for key, item in items.items()})
+
+
+def _sequence(kind: type[list[Any]] | type[tuple[Any, ...]], hint: Any, value: Any, path: str) -> Parsed[Any]:
+    if not isinstance(value, (list, tuple)):
+        return _refused(path, f"expected a list, found {type(value).__name__}")
+    items = [_value(hint, item, f"{path}[{place}]") for place, item in enumerate(value)]
+    if errors := _errors(items):
+        return Parsed(None, errors)
+    return Parsed(kind(item.value for item in items))
+
+
+def _errors(parts: Iterable[Parsed[Any]]) -> tuple[str, ...]:
+    return tuple(error for part in parts for error in part.errors)
+
+
+def _refused(path: str, reason: str) -> Parsed[Any]:
+    return Parsed(None, (f"{path}: {reason}",))
+
+
 def _short(value: Any) -> str:
-    """``value`` as Python writes it, if it is short."""
+    """``value`` as Python writes it; of a long one its beginning."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

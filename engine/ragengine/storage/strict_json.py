@@ -1,4 +1,4 @@
-"""JSON as the standard has it and no more; Python's reader lets pass what a manifest must not have."""
+"""JSON by the letter of the standard: Python's own reader accepts what a manifest must not hold."""
 
 import json
 import math
@@ -9,36 +9,43 @@ from pathlib import Path
 from typing import Any, Final
 
 MAX_BYTES: Final = 16 << 20
-"""The largest manifest; ours have some kilobytes."""
+"""The largest manifest that is read; those of ragengine have some kilobytes."""
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file in UTF-8.
+    """Read a JSON file in UTF-8.  Repeated names, NaN, infinite numbers and half surrogate pairs are refused.
 
-    Raises :class:`FileNotFoundError` where there is none, and :class:`ValueError`, :class:`OSError` or
-    :class:`RecursionError` with the reason for what is no plain file, too large or not JSON.  Names that
-    occur twice, NaN, infinite numbers and half surrogate pairs are not JSON, either.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no plain file, too large or not JSON.
+        OSError: it cannot be read.
+        RecursionError: its objects are nested too deeply.
     """
     return parse_json(read_regular(path, MAX_BYTES).decode("utf-8"))
 
 
 def parse_json(text: str) -> Any:
-    """The content of a JSON text; raises as :func:`read_json`."""
+    """Read a JSON text; raises :class:`ValueError` or :class:`RecursionError` as :func:`read_json` does."""
     content = json.loads(
         text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_whole
     )
-    if "\\u" in text:  # the only way to half a surrogate pair
+    if "\\u" in text:  # only an escape can write half a surrogate pair
         json.dumps(content, ensure_ascii=False).encode("utf-8")
     return content
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """The bytes of a plain file of at most ``most`` bytes: no link, and no pipe that would never answer."""
+    """Read a plain file of at most ``most`` bytes: no link, and no pipe, for which reading might never end.
+
+    Raises:
+        ValueError: it is no plain file, or is larger.
+        OSError: it cannot be read.
+    """
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is not a plain file")
     if status.st_size > most:
-        raise ValueError(f"it has {status.st_size} bytes, at most {most} are read")
+        raise ValueError(f"it has {status.st_size} bytes, more than the {most} that are read")
     with path.open("rb") as file:
         return file.read(status.st_size)
 

@@ -1,4 +1,4 @@
-"""Passage, question and id files that are one endless line, or all depth: memory stays in proportion."""
+"""Passage, question and id files of one huge line or extreme nesting: memory stays proportional."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.robustness.children import Case
 _SIZE: Final = 4 << 20
 """Bytes of a file."""
 _MOST_MEMORY: Final = 14 * _SIZE
-"""Its bytes, its line, its text (4 bytes a character where one is wide), and what the parser copies."""
+"""The file's bytes, its line, its text (up to 4 bytes a character), and the parser's copies."""
 _HEADER = b"id\ttext\ttitle\n"
 READERS: dict[str, Callable[[Path], Iterable[object]]] = {
     "passages.tsv": read_passages,
@@ -48,16 +48,16 @@ CONTENTS: dict[str, Callable[[], bytes]] = {
 
 
 def prepare(base: Path) -> None:
-    """Every file is made by its case."""
+    """Do nothing: every case makes its file."""
 
 
 def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
     for name, read in READERS.items():
         for what, content in CONTENTS.items():
-            yield Case(f"{name} of {what}", partial(_read, name, read, content), memory=_MOST_MEMORY)
+            yield Case(f"{name} of {what}", partial(_read_file, name, read, content), memory=_MOST_MEMORY)
 
 
-def _read(
+def _read_file(
     name: str, read: Callable[[Path], Iterable[object]], content: Callable[[], bytes], folder: Path
 ) -> None:
     (folder / name).write_bytes(content())

@@ -1,13 +1,11 @@
 """The sizes in which the static decoder is made, and how many of them may be captured as CUDA graphs."""
 
 import itertools
-import logging
 import threading
 from dataclasses import dataclass
 
 from ragengine.bundle.manifest import GeneratorSpec
-
-log = logging.getLogger("ragengine")
+from ragengine.messages import log
 
 SOURCE_MULTIPLE = 32  # tokens of a document
 STEPS_MULTIPLE = 16  # tokens of an output

@@ -1,15 +1,14 @@
 """Searching a copy of a FAISS index on a GPU."""
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
 from ragengine.arrays import FloatArray, HalfArray
 from ragengine.errors import DeviceError
+from ragengine.messages import log
 from ragengine.retrieval.faiss_api import faiss_reason, faiss_threads, import_faiss, search_parameters
 from ragengine.retrieval.gpu.placement import (
-    MOST_SELECTED,
     TEMPORARY_BYTES,
     FaissBuild,
     IndexFacts,
@@ -17,36 +16,10 @@ from ragengine.retrieval.gpu.placement import (
     plan_placement,
 )
 from ragengine.retrieval.gpu.rescoring import DeviceVectors
-from ragengine.retrieval.gpu.search_worker import Found, SearchWorker
-from ragengine.retrieval.vector_index import VectorIndex
+from ragengine.retrieval.gpu.search_worker import Found
 from ragengine.runtime.cuda_driver import CudaDevice, read_driver
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
-log = logging.getLogger("ragengine")
-
-
-def place(index: VectorIndex, device: Device) -> Placement:
-    """Let ``index`` be searched on the GPU where ``device`` asks for it and it can be; says where and why.
-
-    ``cuda`` raises :class:`DeviceError` with the reason where the GPU cannot search this index; ``auto``
-    then leaves it on the CPU and logs the reason.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise DeviceError(f"The index's device is {device!r}; it must be auto, cpu or cuda.")
-    if device == "cpu":
-        return Placement("cpu", "device is cpu")
-    placement = where(index.faiss_index)
-    if placement.on_gpu:
-        try:
-            searcher = GpuSearcher(index.faiss_index, placement)
-            vectors = device_vectors(index.vectors, placement)
-            index.search_with(SearchWorker(searcher.search, most_selected=MOST_SELECTED), vectors)
-        except DeviceError as reason:
-            placement = Placement("cpu", str(reason).rstrip("."))
-    if not placement.on_gpu and device == "cuda":
-        raise refusal(placement)
-    log.info("The index is searched on the %s.", placement)
-    return placement
 
 
 def refusal(placement: Placement) -> DeviceError:
@@ -58,7 +31,7 @@ def refusal(placement: Placement) -> DeviceError:
 
 
 def where(faiss_index: Any) -> Placement:
-    """Where :func:`place` would search ``faiss_index`` if it may choose; nothing is copied."""
+    """Where an index of unspecified device would be searched, and why; nothing is copied."""
     build = faiss_build()
     devices: tuple[CudaDevice, ...] = ()
     if build.gpu:

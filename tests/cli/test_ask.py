@@ -1,0 +1,71 @@
+"""`ragengine ask`: answers as text, JSON and figures, and recorded answers again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ragengine_bench.parity.pairs import Pair
+from tests.support.commands import run
+
+
+def test_ask_prints_an_answer_a_question(pair: Pair) -> None:
+    index = pair.bundle.parent / "index"
+    result = run(
+        "ask", pair.bundle, index, "where is Quito?", "what?", "--json", "--n-docs", "3", "--num-beams", "2"
+    )
+    assert result.returncode == 0, result.stderr
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [answer["question"] for answer in answers] == ["where is Quito?", "what?"]
+    assert all(len(answer["documents"]) == 3 for answer in answers)
+    assert all(abs(sum(t["posterior"]) - 1) < 1e-4 for answer in answers for t in answer["tokens"])
+
+
+def test_explain_shows_every_token_and_document(pair: Pair) -> None:
+    index = pair.bundle.parent / "index"
+    result = run(
+        "ask", pair.bundle, index, "where is Quito?", "--explain", "--n-docs", "3", "--max-length", "9"
+    )
+    assert result.returncode == 0, result.stderr
+    answer = pair.engine.generate("where is Quito?", n_docs=3, max_length=9)
+    shares = [f"{round(float(p) * 100)}%" for p in answer.token_posteriors.flatten()]
+    assert all(share in result.stdout for share in shares)
+    assert "p(z|x,y)" in result.stdout
+
+
+def test_record_plot_and_pruning_then_replay(pair: Pair, tmp_path: Path) -> None:
+    index, record = pair.bundle.parent / "index", tmp_path / "record.json"
+    options = ("--n-docs", "4", "--doc-pruning", "0.15", "--max-length", "9", "--set", "min_length=3")
+    files = ("--plot", tmp_path / "f.svg", "--record", record)
+    asked = run("ask", pair.bundle, index, "where is Quito?", "what?", "--explain", *options, *files)
+    assert asked.returncode == 0, asked.stderr
+    answer = pair.engine.generate("where is Quito?", n_docs=4, doc_pruning=0.15, max_length=9, min_length=3)
+    assert answer.pruned_documents
+    assert f"{answer.pruned_documents} not read, with a prior of {answer.pruned_mass:.3g}" in asked.stdout
+    assert [(tmp_path / f"f-{number}.svg").exists() for number in (1, 2)] == [True, True]
+
+    same = run("ask", "--replay", record)  # bundle and index as recorded
+    assert same.returncode == 0, same.stdout + same.stderr
+    assert same.stdout.count("the same") == 2
+    first, second = (json.loads(line) for line in record.read_text("utf-8").splitlines())
+    assert first["options"]["min_length"] == 3
+    second["token_ids"][0] += 1
+    record.write_text(json.dumps(first) + "\n" + json.dumps(second), "utf-8")
+    differs = run("ask", "--replay", record, pair.bundle, index)
+    assert differs.returncode == 1
+    assert differs.stderr == ""
+    assert differs.stdout.count("the same") == 1
+    assert "token_ids: " in differs.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["b", "i"],
+        ["b", "i", "q", "--replay", "r"],
+        ["--replay", "r", "--num-beams", "2"],
+        ["b", "i", "q", "--set", "x"],
+    ],
+)
+def test_ask_says_which_arguments_do_not_go_together(arguments: list[str]) -> None:
+    assert run("ask", *arguments).returncode == 2

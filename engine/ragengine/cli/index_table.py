@@ -22,8 +22,8 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
         "dimension": str(manifest.dimension),
         "metric": manifest.metric.replace("_", " "),
         "factory": manifest.factory,
-        "reason": manifest.reason or "not noted",
-        "search settings": _listed(manifest.search) or "none",
+        "reason": manifest.reason or "not recorded",
+        "search settings": _settings(manifest.search) or "none",
         "placement": describe_placement(index),
         f"recall@{n_docs}": _recall(manifest),
         "one search": f"{manifest.timings['search_ms']:.2f} ms" if "search_ms" in manifest.timings else "",
@@ -54,9 +54,9 @@ def _recall(manifest: "IndexManifest") -> str:
     tuning = manifest.tuning
     if tuning is None:
         return f"{manifest.recall:.3f}"
-    questions = "given questions" if tuning.source == "file" else "passages that look for others"
-    return f"{manifest.recall:.3f} (asked: {tuning.target}; {tuning.queries} {questions})"
+    questions = "given questions" if tuning.source == "file" else "stored passages"
+    return f"{manifest.recall:.3f} (target {tuning.target}; {tuning.queries} {questions})"
 
 
-def _listed(values: dict[str, int]) -> str:
+def _settings(values: dict[str, int]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())

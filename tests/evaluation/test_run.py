@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragengine import GenerationOptions
+from ragengine import GenerationOptions, Retriever
 from ragengine.errors import InputError, OptionsError
 from ragengine.evaluation import Question, evaluate, measure, normalize_answer, report
 from ragengine.evaluation.statistics import Resampling
@@ -147,3 +147,15 @@ def test_options_come_whole_or_by_name(pair: Pair, asked: list[Question]) -> Non
     assert found.source is not None
     assert found.source.options == options.to_dict() | {"max_length": 3}
     assert found.source.questions is None
+
+
+def test_a_search_of_the_callers_own_has_no_index_folder(
+    pair: Pair, asked: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(retriever: Retriever) -> None:
+        raise InputError("There is no index folder.")
+
+    monkeypatch.setattr(Retriever, "index", property(refuse))
+    found = evaluate(pair.engine, asked[:1], resamples=0)
+    assert found.source is not None
+    assert (found.source.bundle, found.source.index) == (str(pair.bundle), None)

@@ -2,29 +2,42 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# the trained checkpoint, where it was trained here: then transformers answers the questions too
-BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Python's development mode, where a warning is an error; pytest-xdist's workers get the same flags.
+STRICT := $(BIN)/python -X dev -W error
+WORKERS := --tx '2*popen//python=$(STRICT)' --dist loadgroup
+# The trained checkpoint, where it was trained here: with it transformers answers the questions too.
+BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 
-.PHONY: install demo test test-slow fuzz test-oldest audit lint bench clean
+.PHONY: install demo lint test test-slow coverage fuzz test-oldest audit build docs bench clean
 
-install: $(VENV)/.test  ## everything: runtime, export, bench, test tools
+install: $(VENV)/.test  ## Everything: runtime, export, training, benchmark and test tools
 
-demo: $(VENV)/.cpu  ## the embedded default answers questions (no torch needed)
+demo: $(VENV)/.cpu  ## The embedded model answers questions; torch is not needed
 	$(BIN)/ragengine demo
 
-test: $(VENV)/.test  ## the fast tests: no network, no GPU; in development mode, where a warning is an error
-	$(BIN)/python -X dev -W error -m pytest
+lint: $(VENV)/.test  ## Style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-test-slow: $(VENV)/.test  ## BART-large shape and other long checks
+test: $(VENV)/.test  ## The fast tests in two processes: no network, no GPU, and a warning is an error
+	$(STRICT) -m pytest $(WORKERS)
+
+test-slow: $(VENV)/.test  ## Minutes of work or gigabytes of memory: BART-large, long soaks, the built wheel
 	$(BIN)/python -m pytest -m slow
 
-fuzz: $(VENV)/.test  ## readers of foreign files, a minute each, with atheris
+coverage: $(VENV)/.test  ## The lines that the fast tests run; child processes do not count
+	mkdir -p build/coverage
+	$(STRICT) -m pytest $(WORKERS) --cov --cov-report=term --cov-report=html:build/coverage/html
+
+fuzz: $(VENV)/.test  ## The readers of foreign files under atheris, a minute each
 	$(PIP) atheris
 	for reader in manifests graphs passages; do \
 		$(BIN)/python -m tests.fuzz.$$reader -max_total_time=60 || exit 1; done
 
-test-oldest:  ## the oldest dependencies that pyproject.toml allows answer questions
+test-oldest:  ## The oldest dependencies that pyproject.toml allows answer questions
 	$(PYTHON) -m venv --clear build/oldest
 	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check numpy==1.26.1 tokenizers==0.21.0 \
 		click==8.1.0 rich==13.0.0 onnxruntime==1.24.1 faiss-cpu==1.15.0 --editable .
@@ -32,25 +45,27 @@ test-oldest:  ## the oldest dependencies that pyproject.toml allows answer quest
 		examples/worldfacts/questions.jsonl --json
 	build/oldest/bin/ragengine demo
 
-audit: $(VENV)/.test  ## known vulnerabilities of all that is installed; fails, too, where one cannot be looked up
+audit: $(VENV)/.test  ## Known vulnerabilities of all installed packages; fails where one cannot be looked up
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip list --format=freeze --exclude-editable | sed 's/+[^ ]*//' > build/audit/installed.txt
 	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement build/audit/installed.txt
 
-lint: $(VENV)/.test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+build: $(VENV)/.test  ## The wheel and the source archive, in dist/
+	rm -rf dist
+	$(BIN)/python -m build
 
-bench: $(VENV)/.test  ## this machine: stages, floors, and the other engines that are installed; minutes
+docs: $(VENV)/.test  ## The documentation site, in build/site: no network, and a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+bench: $(VENV)/.test  ## This machine: stages, rooflines, and the other engines that are installed; minutes
 	$(BIN)/ragengine bench --shape worldfacts --precision fp32 --precision int8 --batch \
 		--sweep documents --sweep beams \
 		--bundle examples/worldfacts/bundle --index examples/worldfacts/index \
 		--questions examples/worldfacts/questions.jsonl $(BENCH_CHECKPOINT) --output build/bench
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .grimp_cache .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What issue 6 asks of a GPU, in one go on a bare machine: parity, latency by stage beside transformers, the decoding
+# Measure ragengine on a GPU, in one go on a bare machine: parity, latency by stage beside transformers, the decoding
 # step against bandwidth, search, memory, threads.  Needs Python 3.11 or later with torch for CUDA, and the wheels that
 # benchmarks/README.md lists in $WHEELS; no network.  Prints every table; writes gpu.json, gpu.md and doctor.txt.
 #
 #   benchmarks/gpu.sh                            everything that fits into 9 minutes, most important first
 #   STEPS="models search-large" benchmarks/gpu.sh    some of it (doctor runs always)
-#   DEVICE=cpu SIZE=toy benchmarks/gpu.sh        whether it all runs, on any machine; its figures say nothing
+#   DEVICE=cpu SIZE=toy benchmarks/gpu.sh        a check that every step runs, on any machine; its figures mean nothing
 #
 # A step that fails or takes too long says so, and the next one runs.  Exit code 0 where all ran to their end.
 set -u
@@ -19,20 +19,20 @@ SIZE=${SIZE:-full}
 LIMIT=${LIMIT:-540}            # seconds in all
 THREADS=${THREADS:-$(nproc)}   # of what runs on the CPU
 
-# step:seconds, most important first (ragengine_bench/gpu.py says what each does; tests is tests/gpu)
+# step:seconds, most important first (`python -m ragengine_bench.gpu --help` lists them; tests is tests/gpu)
 ALL="models:150 parity-small:60 latency:150 answer:60 decode:60 tests:75 parity-large:75 search:90 memory:40
      load:40 batches:100 compile:150 search-large:300"
 
 for name in ${STEPS:-}; do
     [[ $name == doctor || " "$(echo $ALL) == *" $name:"* ]] && continue
-    echo "gpu.sh: there is no step $name; the steps are doctor $(echo "$ALL" | sed 's/:[0-9]*//g' | xargs)." >&2
+    echo "gpu.sh: unknown step $name; the steps are doctor $(echo "$ALL" | sed 's/:[0-9]*//g' | xargs)." >&2
     exit 2
 done
 if [[ -z ${WORK:-} ]]; then    # models and vectors: gigabytes
     WORK=$(mktemp -d) || exit 1
     trap 'rm -rf "$WORK"' EXIT
 fi
-SITE=$WORK/site-packages       # by this name dill knows installed modules, which it need not pickle
+SITE=$WORK/site-packages       # dill recognises installed modules by this name and does not pickle them
 mkdir -p "$OUT" "$SITE"
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 HF_DATASETS_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false
 export PYTHONUNBUFFERED=1 PYTHONPATH="$SITE:$PWD/engine:$PWD/export:$PWD/benchmarks:$PWD${PYTHONPATH:+:$PYTHONPATH}"
@@ -40,13 +40,13 @@ SUMMARY=""
 FAILED=0
 trap 'exit 130' INT
 
-# NAME SECONDS COMMAND...: with what is left of the time
+# NAME SECONDS COMMAND...: run it within its seconds and within what is left of the time
 run() {
     local name=$1 most=$2 left start=$SECONDS code
     shift 2
     left=$((LIMIT - SECONDS))
     if ((left < 10)); then
-        note "$name: left out, the $LIMIT seconds are over"
+        note "$name: skipped, the $LIMIT seconds are over"
         return 1
     fi
     echo
@@ -60,13 +60,13 @@ run() {
     return $code
 }
 
-# TEXT [0]: a line of the summary; without the 0 the whole has failed
+# TEXT [0]: add a line to the summary; without the 0 the script fails
 note() {
     SUMMARY+="  $1"$'\n'
     [[ ${2:-1} == 0 ]] || FAILED=1
 }
 
-# Folders of CUDA's and cuVS's libraries that came as wheels, of torch or of ours.
+# Folders of CUDA's and cuVS's libraries in installed wheels.
 cuda_libraries() {
     "$PYTHON" -c '
 import pathlib, sys
@@ -83,7 +83,7 @@ else
     note "environment: as it is, there is no folder $WHEELS" 0
 fi
 if ! "$PYTHON" -c 'from importlib.metadata import version; version("ragengine")' 2>/dev/null; then
-    # This tree is what runs; bundles want to know its version, which only an installation would tell.
+    # This tree runs without being installed; bundles record its version, so write the metadata that holds it.
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
     mkdir -p "$SITE/ragengine-$version.dist-info"
     printf 'Metadata-Version: 2.1\nName: ragengine\nVersion: %s\n' "$version" \
@@ -105,7 +105,7 @@ for step in $ALL; do
     if [[ $name == tests ]]; then
         command=(pytest -m gpu -rs -p no:cacheprovider tests/gpu)
     else
-        command=(ragengine_bench.gpu.__main__ "$name" --device "$DEVICE" --size "$SIZE" --threads "$THREADS"
+        command=(ragengine_bench.gpu "$name" --device "$DEVICE" --size "$SIZE" --threads "$THREADS"
             --output "$OUT" --work "$WORK")
     fi
     run "$name" "${step#*:}" "$PYTHON" -m "${command[@]}"

@@ -6,6 +6,7 @@ import os
 import signal
 
 import hypothesis
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the hub fails at once, and says so
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
@@ -23,3 +24,11 @@ hypothesis.settings.register_profile(
     "ragengine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("ragengine")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker of pytest-xdist run all tests of a file: they share its fixtures."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

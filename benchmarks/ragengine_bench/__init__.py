@@ -1,1 +1,1 @@
-"""Latency of ragengine on this machine, beside transformers: programs with a report, not timed tests."""
+"""Benchmarks: ragengine on this machine, beside transformers and other engines."""

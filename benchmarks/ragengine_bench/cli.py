@@ -15,7 +15,7 @@ from ragengine.runtime.processor import available_cores
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.compare.html_page import write_page
 from ragengine_bench.compare.options import AXES, KINDS, PRECISIONS, Plan
-from ragengine_bench.compare.tables import print_report
+from ragengine_bench.compare.terminal import print_report
 from ragengine_bench.harness.interrupts import INTERRUPTED, sigterm_as_ctrl_c
 from ragengine_bench.harness.machine import machine
 from ragengine_bench.harness.report import FILE, Report

@@ -20,6 +20,7 @@ from ragengine.pipeline.labels import Output, build_labels, shares
 from ragengine.pipeline.prompts import Prompts, build_prompts
 from ragengine.pipeline.streaming import AnswerStream
 from ragengine.results import Answer, Document
+from ragengine.retrieval.custom import DocumentSearcher
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.retriever import Retriever
 from ragengine.runtime.cancellation import Stop
@@ -64,14 +65,14 @@ class RagEngine(Resource):
     def load(
         cls,
         bundle: str | Path,
-        index: str | Path,
+        index: str | Path | DocumentSearcher,
         device: Device = "auto",
         threads: int | None = None,
         verify: Literal["sha256", "size"] = "sha256",
         memory_limit: int | None = None,
         search_device: Device | None = None,
     ) -> "RagEngine":
-        """Open a bundle and an index.
+        """Open a bundle and an index, a folder or a :class:`DocumentSearcher` of your own.
 
         ``device`` is auto, cpu or cuda, and ``search_device`` the same for the index alone (default: as
         ``device``); :attr:`device` and ``retriever.index.placement`` say what ``auto`` chose.

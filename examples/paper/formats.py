@@ -1,7 +1,7 @@
 """The public formats of the paper's data, as lines of ``ragengine eval``'s QUESTIONS.jsonl.
 
 Each reader takes a text file and yields ``{"question", "answers", ...}``; ``FORMATS`` names them.  Files that
-end in .gz are unpacked on the way.
+end in .gz are unpacked while they are read.
 """
 
 import ast
@@ -27,7 +27,7 @@ _NO_ANSWER = "No Answer Present."
 
 
 def convert(path: Path, name: str, labels: dict[str, str] | None = None) -> Iterator[Line]:
-    """Read a file of the format ``name``; of FEVER, claims with a label in ``labels``, written as they say.
+    """Read a file of the format ``name``; with ``labels``, only records with these, renamed to their values.
 
     Raises :class:`PassagesError` for a file or record that is not of the format.
     """
@@ -41,7 +41,7 @@ def convert(path: Path, name: str, labels: dict[str, str] | None = None) -> Iter
                     yield line | {"answers": [labels[line["answers"][0]]]}
     except _NOT_OF_THE_FORMAT as reason:
         raise PassagesError(
-            f"{path}: what follows question {number} is not as {name} files have it "
+            f"{path}: the record after question {number} is not of the format {name} "
             f"({type(reason).__name__}: {reason}); see examples/paper/README.md."
         ) from reason
     except (OSError, EOFError, zlib.error) as reason:
@@ -90,7 +90,7 @@ def read_msmarco(file: TextIO) -> Iterator[Line]:
     """MS-MARCO v2.1 (``dev_v2.1.json``), the NLG task: questions that have well-formed answers."""
     data = json.load(file)
     for key, question in data["query"].items():
-        # a question that has none has the text "[]"
+        # a question without answers has the text "[]"
         answers = data["wellFormedAnswers"][key]
         answers = (
             [text for text in _texts(answers) if text != _NO_ANSWER] if isinstance(answers, list) else []
@@ -100,7 +100,7 @@ def read_msmarco(file: TextIO) -> Iterator[Line]:
 
 
 def read_jeopardy(file: TextIO) -> Iterator[Line]:
-    """SearchQA: the answer entity is asked for its clue.
+    """SearchQA: the question is the answer entity, the answer its clue.
 
     A line is either ``snippets ||| clue ||| answer`` or a clue's JSON, ``{"question", "answer"}``.
     """
@@ -161,7 +161,7 @@ def _unique(texts: list[str]) -> list[str]:
 
 
 def _page_title(page: str) -> str:
-    """A page's title as DPR's passages have it; FEVER escapes it."""
+    """A page's title as in DPR's passages; FEVER escapes it."""
     for escaped, sign in (("-LRB-", "("), ("-RRB-", ")"), ("-LSB-", "["), ("-RSB-", "]"), ("-COLON-", ":")):
         page = page.replace(escaped, sign)
     return page.replace("_", " ")

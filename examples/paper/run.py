@@ -1,4 +1,4 @@
-"""A task of the paper: convert its data, run `ragengine eval`, show the paper's figures beside the measured.
+"""A task of the paper: convert its data, run `ragengine eval`, print its figures beside the paper's.
 
 python examples/paper/run.py nq nq-test.qa.csv --bundle rag-token-nq --index wikipedia --model token
 """
@@ -28,7 +28,7 @@ _OF_EVAL = {"ignore_unknown_options": True}
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--bundle", type=click.Path(path_type=Path), required=True)
 @click.option("--index", type=click.Path(path_type=Path), required=True)
-@click.option("--model", type=click.Choice(["token", "sequence"]), required=True, help="How it is decoded.")
+@click.option("--model", type=click.Choice(["token", "sequence"]), required=True, help="Of the decoding.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("paper-results"), show_default=True)
 @click.option("--format", "format_", type=click.Choice(list(FORMATS)), help="Of DATA [default: the task's].")
 @click.option("--limit", type=click.IntRange(1), help="Only the first questions, to try it out.")
@@ -49,7 +49,7 @@ def main(
     Writes the questions and the figures to the folder --output.
     """
     settings = CONFIG["tasks"][task]
-    first = f"-first-{limit}" if limit else ""  # a trial leaves the figures of all questions alone
+    first = f"-first-{limit}" if limit else ""  # a trial does not overwrite the figures of all questions
     questions = output / f"{task}{first}.questions.jsonl"
     try:
         write_questions(data, format_ or settings["format"], settings.get("labels"), limit, questions)

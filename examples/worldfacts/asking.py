@@ -1,8 +1,8 @@
-"""The questions that ask for a fact, in several wordings, and those that no passage answers.
+"""The questions for every fact, in several wordings, and questions that no passage answers.
 
-Keys are the question types. `{x}` is the place asked about, told apart from others of its name where that
-is needed; `{iata}` and `{icao}` are the codes of an airport. The wordings of `HELD_OUT` are met in the test
-alone.
+Keys are the question types. `{x}` is the place of the question, with its state, country or code where its
+name is not unique; `{iata}` and `{icao}` are the codes of an airport. Only the test uses the wordings of
+`HELD_OUT`.
 """
 
 from __future__ import annotations
@@ -261,9 +261,9 @@ HELD_OUT: dict[str, tuple[str, ...]] = {
     ),
 }
 
-#: Questions whose answer is in another passage than the one that the place asked about leads to: of the
-#: country whose capital is `{x}`. Its passage about life (currency, language, codes) does not name the
-#: capital, and the capital's passage names the country and none of these.
+#: Questions whose answer is not in the passage of the place that they name: about the country whose capital
+#: is `{x}`. The country's passage about life (currency, language, codes) does not name the capital, and the
+#: capital's passage names the country but has none of these facts.
 OF_THE_COUNTRY: dict[str, tuple[str, ...]] = {
     "two_documents.currency": (
         "What is the currency of the country whose capital is {x}?",

@@ -1,20 +1,20 @@
-"""Training examples with other facts put in: `python augment.py --data data`.
+"""Training examples with changed facts: `python augment.py --data data`.
 
-Their passages stand in the lines ("passage"), not in the corpus. Made of training questions only; of the
-test's passages nothing but their codes is read, so that none is given again.
+Their passages are in the lines ("passage"), not in the corpus. They are made from training questions only; of
+the test's passages only the codes are read, so that none is used again.
 
-*swapped.jsonl*: there are only about 190 countries to train on, each asked about many times, and a
-generator soon knows their capitals by heart. In copies of their passages one answer is another capital,
-another number, ...
+*swapped.jsonl*: there are only about 190 countries to train on, each with many questions, and a generator
+soon knows their capitals by heart. In copies of their passages one answer is another capital, another
+number, ...
 
 *scrambled.jsonl*: answers of several tokens are where copying loses its way ("Kemeremerovo" for Kemerovo).
 Here the answer is a made-up name, code or number, which only reading token by token gets right.
 
 *lists.jsonl*: neighbours, two to six in the order of the alphabet, so that a list is read to its end.
 
-*airports.jsonl*: airports with made-up names and codes, asked for by either code and by name. The codes are
-one letter off those of a real airport (a hard negative), so that the encoder learns to spell and not which
-code belongs to whom.
+*airports.jsonl*: airports with made-up names and codes, with questions by either code and by name. The codes
+differ in one letter from those of a real airport (a hard negative), so that the encoder learns to spell
+instead of learning which code belongs to which airport.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def codes_of(passage: Text) -> tuple[str, ...]:
 def scrambled_airports(
     passages: dict[str, Text], questions: Sequence[Row], names: Names, taken: set[str], rng: random.Random
 ) -> Iterator[Row]:
-    """Training airports under made-up names and codes, asked for by either code, and for a fact by name.
+    """Training airports under made-up names and codes, with questions by code, and about a fact by name.
 
     A code of ``taken`` is not given, nor one twice.
     """

@@ -1,4 +1,4 @@
-"""What the scripts share: a passage with its facts, reading and writing the files."""
+"""Shared by the scripts: a passage with its facts, reading and writing files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-#: Of everything drawn in the corpus and its questions.
+#: The seed of the corpus and its questions.
 SEED = 2020
 #: A line of a questions file.
 Row = dict[str, Any]
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Passage:
-    """One passage with every question that can be asked about it."""
+    """One passage with the answers to all questions about it."""
 
     id: str
     kind: str
@@ -37,7 +37,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Text:
-    """A passage as it stands in a file."""
+    """A passage of a file."""
 
     id: str
     text: str

@@ -34,7 +34,7 @@ from questions import make_questions, split_groups
 from wordings import SENTENCES
 
 SHIPPED_PASSAGES = 10_000
-#: Longer lists of neighbours stand in the passage but are not asked for.
+#: Longer lists of neighbours are in the passage, but no question is about them.
 NEIGHBOURS_ASKED = 4
 
 
@@ -125,7 +125,7 @@ def country_passages(country: Country, shared: bool) -> Iterator[Passage]:
 
 
 def city_passage(city: City, names: dict[str, Counter[str]], country_names: set[str]) -> Passage:
-    """A city; asked about by its name alone where no other place has it."""
+    """A city; questions use its name alone where no other place has it."""
     country, folded = city.country, fold(city.name)
     reference, told_by = city.name, ""
     if names[""][folded] > 1:

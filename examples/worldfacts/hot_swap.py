@@ -3,11 +3,11 @@
 Lewis et al. answer questions about world leaders with an index of Wikipedia from 2016 and one from 2018; the
 answers follow the index, and the model is not trained again.  Here two indexes hold the world at the end of
 1995 and on 1 January 2026: the 10,000 shipped passages, in which some fifty countries have another currency,
-calling code, capital or name.  `world_changes.tsv` lists what differs, since when, and where that is known
-from.  The same questions are put to one engine before and after `RagEngine.swap_index`.
+calling code, capital or name.  `world_changes.tsv` lists what differs, since when, and the
+source.  The same questions are put to one engine before and after `RagEngine.swap_index`.
 
-The table says how many answers are those of 1995 or of 2026 with either index: with the index of their own
-time they should be right, with the other one wrong.
+The table has the share of answers that are right for 1995 or for 2026, with either index: they should be
+right with the index of their own time and wrong with the other.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ STATED_IN = {
     "currency": ("life", "country.currency"),
     "currency_code": ("life", "country.currency_code"),
     "phone": ("life", "country.phone"),
-    "name": ("", "city.capital_of"),  # in every passage; asked about as the country of its capital
+    "name": ("", "city.capital_of"),  # in every passage; its question is about the country of a capital
 }
 
 
 @dataclass(frozen=True)
 class Change:
-    """A fact that differs: what the shipped passages say, what was so, what is so `since` a year.
+    """A fact that differs: its value in the shipped passages, the older one, the newer one `since` a year.
 
-    `place` is what a question asks about: the country, or for a country's name its capital.
+    `place` is the subject of its question: the country, or for a country's name its capital.
     """
 
     country: str
@@ -63,7 +63,7 @@ class Change:
     known_from: str
 
     def value(self, world: str) -> str:
-        """What is so in a world of `WORLDS`."""
+        """The value in a world of `WORLDS`."""
         return self.older if world == "older" else self.newer
 
     def question(self, number: int) -> str:
@@ -73,7 +73,7 @@ class Change:
 
 
 def read_changes(path: Path = HERE / "world_changes.tsv") -> list[Change]:
-    """Read what differs between the worlds."""
+    """Read the facts that differ between the worlds."""
     with path.open(encoding="utf-8", newline="") as file:
         return [Change(**row) for row in csv.DictReader(file, delimiter="\t")]
 
@@ -157,10 +157,10 @@ def right_answers(answers: Sequence[str], changes: Sequence[Change], world: str)
 
 
 def print_table(answers: dict[str, list[str]], changes: Sequence[Change]) -> None:
-    """The paper's table, then the questions that the index of their own time did not answer."""
+    """Print the paper's table, then the questions answered wrongly with the index of their own time."""
     click.echo(f"\n{len(changes)} questions         " + "".join(f"{w} index    " for w in WORLDS))
-    for asked, date in WORLDS.items():
-        shares = [sum(right_answers(answers[index], changes, asked)) / len(changes) for index in WORLDS]
+    for world, date in WORLDS.items():
+        shares = [sum(right_answers(answers[index], changes, world)) / len(changes) for index in WORLDS]
         click.echo(f"answers of {date:18}" + "".join(f"{share:11.1%}    " for share in shares))
     for world in WORLDS:
         right = right_answers(answers[world], changes, world)

@@ -1,18 +1,18 @@
-"""Questions as people type them: with one slip in a word."""
+"""Questions with one typing error."""
 
 from __future__ import annotations
 
 import random
 import string
 
-#: Shorter words are left alone: a slip in "is" or in an airport's code would make another word of it.
+#: Shorter words are left alone: an error in "is" or in an airport's code would make another word of it.
 SHORTEST = 4
 
 
 def with_typo(question: str, rng: random.Random) -> str:
     """The question with two letters swapped, or one dropped, doubled or replaced, in a word of 4 or more.
 
-    Codes (words in capitals) are spared, and so is a word's first letter; without such a word it stays.
+    Codes (words in capitals) and the first letter of a word stay; without such a word the question stays.
     """
     words = question.split(" ")
     bare = [word.rstrip("?.,") for word in words]
@@ -27,7 +27,7 @@ def with_typo(question: str, rng: random.Random) -> str:
 
 
 def _slip(word: str, rng: random.Random) -> str:
-    """The word with one slip after its first letter; never the word itself."""
+    """The word with one error after its first letter; never the word itself."""
     at = rng.randrange(1, len(word))
     kind = rng.choice(("swap", "drop", "double", "replace"))
     if kind == "swap" and at + 1 < len(word) and word[at] != word[at + 1]:

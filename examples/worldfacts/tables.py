@@ -1,4 +1,4 @@
-"""The tables of README.md from what train.py left: `python tables.py` writes release/tables.md."""
+"""The tables of README.md from the results of train.py: `python tables.py` writes release/tables.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def percent(figures: Figures, name: str, *, interval: bool = False) -> str:
-    """A fraction in percent, with its bootstrap interval; "" where it is not known."""
+    """A fraction in percent, with its bootstrap interval; "" where it is unknown."""
     value = figures.get(name)
     if value is None:
         return ""
@@ -39,7 +39,7 @@ def percent(figures: Figures, name: str, *, interval: bool = False) -> str:
 
 
 def stages(report: Figures) -> str:
-    """What each stage of training added, on the dev questions."""
+    """The dev figures after each stage of training."""
     dev = report["dev"]
     before, after = dev["index"], dev["checkpoint"]
     return table(
@@ -70,13 +70,13 @@ def stages(report: Figures) -> str:
 def seconds(report: Figures, steps: dict[str, float]) -> str:
     """How long each step took, and of the training each stage."""
     stages = {name: of["seconds"] for name, of in report["stages"].items() if "seconds" in of}
-    told = ", ".join(f"{name} {taken:.0f} s" for name, taken in steps.items())
+    listed = ", ".join(f"{name} {taken:.0f} s" for name, taken in steps.items())
     inside = ", ".join(f"{name} {taken:.0f} s" for name, taken in stages.items())
-    return f"{told}; all {sum(steps.values()) / 60:.0f} minutes. Of the training: {inside}."
+    return f"{listed}; all {sum(steps.values()) / 60:.0f} minutes. Of the training: {inside}."
 
 
 def sizes(release: Path) -> str:
-    """Megabytes of each part, as they are and as git and pip compress them."""
+    """Megabytes of each part, uncompressed and as git and pip compress them."""
     rows = []
     for part, patterns in PARTS.items():
         contents = [path.read_bytes() for pattern in patterns for path in release.glob(pattern)]
@@ -102,7 +102,7 @@ def quality(figures: dict[str, Figures]) -> str:
 
 
 def weak_types(figures: Figures) -> str:
-    """The types of question that less than `WEAK` are right of, the worst first."""
+    """The types of questions with an exact match below `WEAK`, the worst first."""
     types = sorted(figures["types"].items(), key=lambda item: item[1]["exact_match"])
     return ", ".join(
         f"{name} {percent(of, 'exact_match')} (recall@5 {percent(of, 'passage_recall@5')}, n = {of['n']})"
@@ -148,7 +148,7 @@ def apart(figures: dict[str, Figures]) -> str:
 
 
 def all_tables(run: Path, release: Path) -> str:
-    """All of them, and the sentences with figures."""
+    """All tables, and the sentences with figures."""
     report, figures, steps = (
         read_json(path) for path in (run / "report.json", release / "figures.json", release / "seconds.json")
     )

@@ -1,8 +1,8 @@
-"""From nothing to a measured model: `python train.py`.
+"""Build, train and measure everything: `python train.py`.
 
     corpus.py    -> data/                 passages and questions
     prepare.py   -> start/                tokenizers and the models to start from
-    augment.py   -> data/                 training examples with other facts put in
+    augment.py   -> data/                 training examples with changed facts
     ragengine train recipe.toml -> run/   encoders, generator, joint tuning; an ordinary RAG checkpoint
     release.py   -> checkpoint/           the same with rounded weights
     ragengine export, index build -> release/bundle, release/index
@@ -10,8 +10,9 @@
     tables.py    -> release/tables.md     the tables of README.md
 
 A stopped run goes on: a finished step is not run again. After a change, `--from STEP` runs that step and all
-after it (`ragengine train` keeps the stages that the change does not touch, or says what must go), `--fresh`
-everything. `release/seconds.json` has the seconds of every step, of a stopped one those since it went on.
+after it (`ragengine train` keeps the stages that the change does not affect, or says which must be made
+again), `--fresh` runs everything. `release/seconds.json` has the seconds of every step; of a step that was
+stopped those since it went on.
 """
 
 from __future__ import annotations
@@ -42,19 +43,19 @@ FACTORY = "SQfp16"
 
 
 def ragengine(*arguments: object) -> str:
-    """Run a command of ragengine; what it printed."""
+    """Run a command of ragengine and return what it printed."""
     command = [sys.executable, "-c", "from ragengine.cli.main import main; main()", *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 @dataclass
 class Steps:
-    """Runs the steps that are not finished: those after the last that was."""
+    """Runs the steps that are not finished."""
 
     finished: dict[str, float] = field(default_factory=dict)
 
     def run(self, name: str, job: Callable[[], object]) -> None:
-        """One step."""
+        """Run a step that is not finished, and note its seconds."""
         if name in self.finished:
             click.echo(f"{name}: finished before")
             return
@@ -66,7 +67,7 @@ class Steps:
 
 
 def train() -> None:
-    """`ragengine train`, which goes on with what an earlier run left and refuses what other data made."""
+    """Run `ragengine train`, which continues an earlier run and refuses results of other data."""
     ragengine("train", HERE / "recipe.toml")
 
 
@@ -82,15 +83,15 @@ def export(checkpoint: Path, bundle: Path, index: Path, precision: str = "fp32")
 def evaluate(name: str, questions: Sequence[str], *options: object, bundle: str = "") -> None:
     """Write `ragengine eval`'s figures to release/eval/NAME.json; ``bundle`` is one of run/."""
     folders = (RUN / f"bundle_{bundle}", RUN / f"index_{bundle}") if bundle else (BUNDLE, INDEX)
-    asked = FIGURES / f"{name}.jsonl"
-    asked.parent.mkdir(parents=True, exist_ok=True)
-    asked.write_text("".join((DATA / f"{file}.jsonl").read_text("utf-8") for file in questions), "utf-8")
-    (FIGURES / f"{name}.json").write_text(ragengine("eval", *folders, asked, "--json", *options), "utf-8")
-    asked.unlink()
+    given = FIGURES / f"{name}.jsonl"
+    given.parent.mkdir(parents=True, exist_ok=True)
+    given.write_text("".join((DATA / f"{file}.jsonl").read_text("utf-8") for file in questions), "utf-8")
+    (FIGURES / f"{name}.json").write_text(ragengine("eval", *folders, given, "--json", *options), "utf-8")
+    given.unlink()
 
 
 def measure() -> None:
-    """RAG-Token and RAG-Sequence, the questions that are reported apart, unrounded weights, int8."""
+    """Evaluate RAG-Token and RAG-Sequence, the questions reported apart, unrounded weights, int8."""
     evaluate("token", ("questions", "questions_unanswerable"))
     evaluate("sequence", ("questions",), "--marginalize", "sequence")
     for way in ("token", "sequence"):
@@ -101,7 +102,7 @@ def measure() -> None:
 
 
 def gather() -> None:
-    """All figures in one file, the tables of README.md, the loss curves."""
+    """Write all figures to one file, the tables of README.md, and the loss curves."""
     figures = {path.stem: read_json(path) for path in sorted(FIGURES.glob("*.json"))}
     write_json(RELEASE / "figures.json", figures)
     shutil.copy(RUN / "loss.png", RELEASE / "loss.png")
@@ -120,7 +121,7 @@ JOBS: dict[str, Callable[[], object]] = {
 
 
 @click.command(help=__doc__)
-@click.option("--fresh", is_flag=True, help="Throw away what an earlier run left.")
+@click.option("--fresh", is_flag=True, help="Remove what an earlier run left.")
 @click.option("--from", "start", type=click.Choice(list(JOBS)), help="Run this step and all after it again.")
 def main(fresh: bool, start: str | None) -> None:
     """Run every step."""

@@ -9,7 +9,7 @@ from ragengine import Bundle
 from ragengine.bundle import device
 from ragengine.bundle.device import graph_device
 from ragengine.errors import DeviceError
-from tests.robustness.golden import GOLDEN
+from tests.support.paths import GOLDEN
 
 
 @pytest.fixture

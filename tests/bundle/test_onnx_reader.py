@@ -16,8 +16,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from ragengine.bundle import onnx_reader
 from ragengine.bundle.onnx_reader import ExternalData, Graph, Value, external_data_errors, read_graph
-from tests.robustness.golden import GOLDEN
-from tests.support.paths import WORLDFACTS
+from tests.support.paths import GOLDEN, WORLDFACTS
 
 GRAPHS = sorted((GOLDEN / "bundle_v2").rglob("*.onnx"))
 WORLDFACTS_BUNDLE = WORLDFACTS / "bundle"

@@ -188,7 +188,8 @@ def test_fever_has_its_pages_and_the_labels_of_the_task(formats: Any, tmp_path: 
 def test_a_file_of_another_format_is_refused(name: str, content: str, formats: Any, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.write_text(content, "utf-8")
-    with pytest.raises(PassagesError, match=rf"data: what follows question 0 is not as {name} files have it"):
+    said = rf"data: the record after question 0 is not of the format {name} "
+    with pytest.raises(PassagesError, match=said):
         list(formats.convert(data, name))
 
 
@@ -196,7 +197,8 @@ def test_a_question_without_an_answer_is_no_unanswerable_one(formats: Any, tmp_p
     data = tmp_path / "data"
     entry = {"utterance": JAPAN, "targetValue": "(list (value 1))"}
     data.write_text(json.dumps([*json.loads(WEB)[:1], entry]), "utf-8")
-    with pytest.raises(PassagesError, match=r"what follows question 1 is not .*\[\] is not a list of texts"):
+    said = r"the record after question 1 is not .*\[\] is not a list of texts"
+    with pytest.raises(PassagesError, match=said):
         list(formats.convert(data, "webquestions"))
 
 

@@ -1,4 +1,4 @@
-"""Runs one reader over files that atheris makes."""
+"""Run one reader over files that atheris makes."""
 
 import contextlib
 import sys
@@ -12,9 +12,9 @@ from ragengine.errors import RagEngineError
 
 
 def fuzz(read: Callable[[Path, bytes], None], seeds: Iterable[bytes]) -> None:
-    """Call ``read(folder, data)`` until the arguments say stop, beginning with ``seeds``.
+    """Call ``read(folder, data)`` as long as the arguments say, beginning with ``seeds``.
 
-    ``folder`` is always the same, empty at the start.  Only our own errors may come out.
+    ``folder`` is the same for all calls and empty at the start.  Only our own errors may be raised.
     """
     with tempfile.TemporaryDirectory(prefix="ragengine-fuzz-") as scratch:
         corpus, folder = Path(scratch, "corpus"), Path(scratch, "files")

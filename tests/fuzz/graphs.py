@@ -1,4 +1,4 @@
-"""The wire-format reader of ONNX graphs, and what is said of their external data."""
+"""Fuzz the wire-format reader of ONNX graphs and the checks of their external data."""
 
 import atheris
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.fuzz.fuzzing import fuzz
 
 
-def read(folder: Path, data: bytes) -> None:
+def read_graph_file(folder: Path, data: bytes) -> None:
     """Errors are returned, never raised."""
     path = folder / "graph.onnx"
     path.write_bytes(data)
@@ -23,4 +23,4 @@ def read(folder: Path, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    fuzz(read, [path.read_bytes() for path in sorted((GOLDEN / "bundle_v4").glob("*/*.onnx"))])
+    fuzz(read_graph_file, [path.read_bytes() for path in sorted((GOLDEN / "bundle_v4").glob("*/*.onnx"))])

@@ -1,4 +1,4 @@
-"""The manifests of bundles and indexes, and the files that they list."""
+"""Fuzz the manifests of bundles and indexes, and the files that they list."""
 
 import atheris
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.fuzz.fuzzing import fuzz
 
 
-def read(folder: Path, data: bytes) -> None:
+def read_manifest_file(folder: Path, data: bytes) -> None:
     """The first byte chooses the kind."""
     (folder / folders.MANIFEST).write_bytes(data[1:])
     if data[:1] == b"i":
@@ -27,4 +27,7 @@ def read(folder: Path, data: bytes) -> None:
 
 if __name__ == "__main__":
     kinds = {b"b": "bundle_v4", b"i": "index_v1"}
-    fuzz(read, [kind + (GOLDEN / name / folders.MANIFEST).read_bytes() for kind, name in kinds.items()])
+    fuzz(
+        read_manifest_file,
+        [kind + (GOLDEN / name / folders.MANIFEST).read_bytes() for kind, name in kinds.items()],
+    )

@@ -1,9 +1,9 @@
-"""Passage files of every kind, questions and records."""
+"""Fuzz passage files of every kind, questions and records."""
 
 import atheris
 
 with atheris.instrument_imports(include=["ragengine"]):
-    from ragengine.corpus.readers import read_passages
+    from ragengine.corpus.corpus import Corpus
     from ragengine.evaluation import read_questions
     from ragengine.replay import read_records
 
@@ -22,7 +22,7 @@ SEEDS = [
 ]
 
 
-def read(folder: Path, data: bytes) -> None:
+def read_lines_file(folder: Path, data: bytes) -> None:
     """The first byte chooses the kind."""
     kind = data[:1]
     path = folder / f"file{SUFFIXES.get(kind, '.jsonl')}"
@@ -32,10 +32,10 @@ def read(folder: Path, data: bytes) -> None:
     elif kind == b"r":
         read_records(path)
     else:
-        for passage in read_passages(path):
+        for passage in Corpus.open(path).read():
             passage.text.encode("utf-8")
             passage.title.encode("utf-8")
 
 
 if __name__ == "__main__":
-    fuzz(read, SEEDS)
+    fuzz(read_lines_file, SEEDS)

@@ -20,8 +20,8 @@ from ragengine.bundle.manifest import STEP_GRAPH
 from ragengine.errors import DeviceError
 from ragengine.generation.decoders.static import StaticDecoder
 from ragengine.indexing import training
-from ragengine.retrieval.gpu.searcher import faiss_build, place
-from ragengine.retrieval.vector_index import VectorIndex
+from ragengine.retrieval.gpu.searcher import faiss_build
+from ragengine.retrieval.vector_index import VectorIndex, place
 from ragengine.runtime.cuda_driver import read_driver
 from ragengine.runtime.progress import silent
 from ragengine_bench.index.synthetic_vectors import Clusters
@@ -65,7 +65,7 @@ def tokens(generator: Generator, arrays: Any, **options: Any) -> list[list[list[
     return [[hypothesis.token_ids.tolist() for hypothesis in hypotheses] for hypotheses in found]
 
 
-def fixed_decoder(generator: Generator) -> StaticDecoder:
+def static_decoder(generator: Generator) -> StaticDecoder:
     decoder = generator._model._decoder
     assert isinstance(decoder, StaticDecoder)
     return decoder
@@ -104,7 +104,7 @@ def test_fp16_is_near_fp32(pair: Pair, bundles: dict[str, Path]) -> None:
 def test_the_step_is_captured_once_and_replayed_on_new_inputs(pair: Pair, generator: Generator) -> None:
     """Search after search in one captured graph gives what an engine without graphs gives."""
     without = Generator.load(generator.bundle, device=DEVICE, cuda_graphs=False)
-    decoder = fixed_decoder(generator)
+    decoder = static_decoder(generator)
     for number in range(4):
         arrays = contexts(pair, 1, number)
         arrays = tuple(array[..., :32] if array.ndim == 3 else array for array in arrays)  # one bucket

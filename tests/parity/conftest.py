@@ -1,8 +1,9 @@
-"""The session's parity figures, printed at its end; too many ties fail it."""
+"""The checkpoints of the parity tests, and their figures at the end of a run (`tests.support.tally`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,10 +11,10 @@ from transformers.utils import logging
 
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec
 from ragengine_bench.parity.pairs import Pair, build_pair
-from tests.support.tally import MOST_TIES, PROPERTY, Tally
+from tests.support.tally import pytest_runtest_logreport, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 SEEDS = range(44)
-_TALLIES = {kind: Tally(kind) for kind in ("token", "sequence")}
+_NO_PARAMETERS = SimpleNamespace(params={})
 
 
 @pytest.fixture(scope="session", params=SEEDS, ids="seed{}".format)
@@ -33,24 +34,10 @@ def _quiet_and_single_threaded() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call":
-        for name, figures in report.user_properties:
-            if name == PROPERTY and isinstance(figures, dict):
-                _TALLIES[figures["kind"]].add(figures)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    run = [tally for tally in _TALLIES.values() if tally.configurations]
-    if run:
-        terminalreporter.section("parity with transformers")
-    for tally in run:
-        terminalreporter.write_line(str(tally))
-        if tally.too_many_ties:
-            terminalreporter.write_line(f"FAILED: more than {MOST_TIES:.0%} ties", red=True)
-
-
 @pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if any(tally.too_many_ties for tally in _TALLIES.values()):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker of pytest-xdist run all tests of a checkpoint, whatever their file."""
+    for item in items:
+        seed = getattr(item, "callspec", _NO_PARAMETERS).params.get("parity_pair")
+        if seed is not None:
+            item.add_marker(pytest.mark.xdist_group(f"parity-{seed}"))

@@ -1,16 +1,16 @@
-"""Run cases in child processes, where a signal, a hang or a foreign exception is a failure of its case.
+"""Run cases in child processes, where a signal, a hang or an unexpected exception fails the case.
 
 A module of cases (``tests/robustness/mutated``) has two functions:
 
-    prepare(base)            writes what the cases start from, once
-    cases(base, exhaustive)  gives the cases, the same ones in the same order in every process
+    prepare(base)            writes the files that the cases start from, once
+    cases(base, exhaustive)  yields the cases, in the same order in every process
 
-One child runs many cases, as importing the libraries costs a second.  It notes the name of a case before it
-begins, so when the child dies its parent knows which case did it, and goes on behind it with a new child.
+One child runs many cases, because importing the libraries takes a second.  It logs the name of a case before
+it begins; when the child dies, its parent knows which case did it and continues after it with a new child.
 
     python -m tests.robustness.children tests.robustness.mutated.faiss_streams [--exhaustive]
 
-runs a module by hand and prints what every case came to.
+runs a module by hand and prints the outcomes.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from typing import Final, Literal, Protocol, TypeAlias
 from ragengine.errors import RagEngineError
 
 CASE_SECONDS: Final = 30.0
-"""A case that takes longer hangs; on a quiet machine each is done within a tenth of a second."""
+"""A case that takes longer hangs; on an idle machine each takes less than a tenth of a second."""
 ADDRESS_SPACE: Final = 4 << 30
-"""Bytes that a child may map beyond what its libraries have."""
+"""Bytes that a child may map in addition to its libraries."""
 CASE_MEMORY: Final = 256 << 20
-"""Bytes of memory that a case may touch where it says nothing else."""
+"""Bytes of memory that a case may touch by default."""
 LONGEST_MESSAGE: Final = 6000
-"""Characters of an error: 20 faults with their names are told, and of each name 120 characters."""
+"""Characters of an error: it lists at most 20 problems, and of each name 120 characters."""
 
 Expected: TypeAlias = Literal["refused", "answered", "either"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that is done to a file, and what must come of it.
+    """One change to a file, and the outcome that it must have.
 
-    ``run`` gets an empty folder.  It returns where it got a right answer, raises :class:`RagEngineError`
-    where ragengine refused, and anything else where the answer was wrong.  A refusal has ``mentions`` in it.
-    ``memory`` is the most that may be touched beyond what the child has when the case begins, in bytes.
+    ``run`` gets an empty folder.  It returns if the answer was right, raises :class:`RagEngineError` if
+    ragengine refused, and anything else if the answer was wrong.  A refusal contains ``mentions``.
+    ``memory`` is how much the case may add to the memory of the child, in bytes.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Case:
 
 @dataclass
 class Report:
-    """What became of the cases, by name.  ``most_memory`` is the most that one touched, in bytes."""
+    """The outcomes of the cases, by name.  ``most_memory`` is the most that one touched, in bytes."""
 
     refused: dict[str, str] = field(default_factory=dict)
     answered: list[str] = field(default_factory=list)
@@ -108,7 +108,7 @@ def run_cases(
 
 
 def _child(arguments: list[object], scratch: Path, log: Path | None = None) -> str:
-    """Run a child; how it died, or nothing.  One that dies outside of a case is a fault of the test."""
+    """Run a child; returns how it died, if it did.  To die outside a case is an error of the test."""
     command = [sys.executable, "-m", __name__ if __name__ != "__main__" else __spec__.name]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(scratch)}
     with (scratch / "stderr").open("w+") as stderr:
@@ -127,7 +127,7 @@ def _child(arguments: list[object], scratch: Path, log: Path | None = None) -> s
 
 
 def _read_log(log: Path, first: int, ended: str, report: Report) -> int | None:
-    """Add a child's notes to the report; the case to go on with, or None after the last."""
+    """Add a child's log to the report; returns the case to continue with, or None after the last."""
     begun, done = "", 0
     for line in log.read_text("utf-8").splitlines():
         kind, name, text, memory = json.loads(line)
@@ -151,7 +151,7 @@ def _read_log(log: Path, first: int, ended: str, report: Report) -> int | None:
 def _run_in_child(
     module: Cases, scratch: Path, exhaustive: bool, first: int, seconds: float, log: Path
 ) -> None:
-    """Run the cases from number ``first`` on, and note each before it begins and when it is done."""
+    """Run the cases from number ``first`` on, and log each before it begins and when it has ended."""
     faulthandler.enable()
     _limit_address_space()
     cases = itertools.islice(module.cases(scratch / "base", exhaustive), first, None)
@@ -159,7 +159,7 @@ def _run_in_child(
         for case in cases:
             notes.write(json.dumps(["begins", case.name, "", 0]) + "\n")
             before = _memory("VmRSS")
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
             faulthandler.dump_traceback_later(seconds, exit=True)
             folder = Path(tempfile.mkdtemp(dir=scratch))
             kind, text = _verdict(case, folder)
@@ -190,7 +190,7 @@ def _verdict(case: Case, folder: Path) -> tuple[str, str]:
 
 
 def message_fault(message: str) -> str | None:
-    """What keeps an error from being one sentence that may be printed on any terminal."""
+    """Why a message is not one sentence that is safe to print on a terminal; None if it is."""
     if len(message) > LONGEST_MESSAGE:
         return f"a message of {len(message)} characters"
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in message):
@@ -199,19 +199,19 @@ def message_fault(message: str) -> str | None:
 
 
 def _limit_address_space() -> None:
-    """A forged count that would take the machine's memory is a MemoryError instead."""
+    """Turn a forged count that would take the machine's memory into a MemoryError."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ADDRESS_SPACE,) * 2)
 
 
 def _memory(name: str) -> int:
-    """Memory of this process as Linux counts it, in bytes: VmRSS what it has now, VmHWM the most it had."""
+    """Memory of this process in bytes: ``VmRSS``, resident now, or ``VmHWM``, its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def main(arguments: list[str]) -> None:
-    """A child's part of :func:`run_cases`, or a run by hand."""
+    """The child's side of :func:`run_cases`, or a run by hand."""
     if arguments[0] not in ("prepare", "run"):
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:

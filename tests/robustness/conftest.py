@@ -9,5 +9,5 @@ from tests.robustness.writers import make_scene
 
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inputs and old targets of every command that writes; tests leave them alone."""
+    """Inputs and existing targets of every command that writes; tests do not change them."""
     return make_scene(tmp_path_factory.mktemp("scene"))

@@ -1,4 +1,4 @@
-"""What a distribution brings with it: its requirements, and theirs."""
+"""The requirements of a distribution, and theirs."""
 
 from importlib.metadata import PackageNotFoundError, requires
 
@@ -7,7 +7,7 @@ from packaging.utils import canonicalize_name
 
 
 def closure(names: set[str], extras: set[str]) -> set[str]:
-    """The installed distributions that ``names`` with ``extras`` need, themselves included."""
+    """The installed distributions that ``names`` with ``extras`` require, including themselves."""
     found: set[str] = set()
     waiting = [(canonicalize_name(name), frozenset(extras)) for name in names]
     while waiting:

@@ -1,11 +1,11 @@
-"""Runs a command that writes a folder over and over, and lets each run end otherwise; a program of its own.
+"""A program that runs a command that writes a folder many times, and ends each run in another way.
 
     python -m tests.robustness.endings COMMAND SCENE WORK killed|full|limited|forbidden|mounts STEPS
 
-STEPS of ``killed`` are parts of their names with commas between, ``named`` (the first of every name) or
-``every``; of ``full`` and ``limited`` how many there are.  A run is a fork of a process that has imported
-everything and started nothing that cannot be forked.  Prints JSON: ``steps``, what was tried or said, and
-``faults``, a sentence for each promise that was broken.
+STEPS of ``killed`` are parts of their names, separated by commas, ``named`` (the first of every name) or
+``every``; of ``full`` and ``limited``, their number.  A run is a fork of a process that has imported
+everything and started no thread.  Prints JSON: ``steps``, the steps tried or the messages seen, and
+``faults``, a sentence for each broken promise.
 """
 
 import importlib
@@ -52,13 +52,13 @@ class Ending:
         return content(self.target)
 
     def reset(self) -> None:
-        """The target as the command finds it, and nothing beside it."""
+        """Restore the target as the command finds it, with no siblings."""
         for path in self.work.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.copytree(self.scene / "old" / self.command, self.target)
 
     def check(self, where: str, *, may_be_new: bool) -> None:
-        """The target is whole, old or new; and another run of the same ends well and cleans up."""
+        """Check that the target is whole, old or new, and that another run succeeds and cleans up."""
         found = in_fork(lambda: content(self.target))
         allowed = [self.old, self.new] if may_be_new else [self.old]
         if found.value not in allowed:
@@ -118,10 +118,10 @@ def killed(ending: Ending, which: str) -> list[str]:
 def refused(
     ending: Ending, limits: list[int], impose: Callable[[int], None], lift: Callable[[], None]
 ) -> list[str]:
-    """Run the command where each of ``limits`` is imposed, until one lets it through."""
+    """Run the command under each of ``limits``, until it succeeds under one."""
 
     def limited(limit: int) -> None:
-        resources.check_disk = lambda *_: None  # the room goes after the check
+        resources.check_disk = lambda *_: None  # the space disappears after the check
         impose(limit)
         ending.run()
 
@@ -142,7 +142,7 @@ def refused(
 
 
 def full(ending: Ending, steps: int) -> list[str]:
-    """Let the disk of ``work`` have less and less too little room."""
+    """Fill the disk of ``work`` until the command fails at each point."""
     filler = ending.work / _FILLER
 
     def impose(free: int) -> None:
@@ -155,7 +155,7 @@ def full(ending: Ending, steps: int) -> list[str]:
 
 
 def limited(ending: Ending, steps: int) -> list[str]:
-    """Limit the size of files: the system refuses what is written beyond, as a quota does."""
+    """Limit the size of files: the system refuses further writes, as with a quota."""
 
     def impose(size: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -165,10 +165,10 @@ def limited(ending: Ending, steps: int) -> list[str]:
 
 
 def forbidden(ending: Ending, scenes: dict[str, Callable[[Ending], None]]) -> list[str]:
-    """Let the command find what it may not write or read; root becomes nobody for it."""
+    """Deny the command permissions; root becomes nobody for it."""
 
     def run() -> None:
-        with tempfile.TemporaryDirectory() as folder:  # what root alone may read is imported now
+        with tempfile.TemporaryDirectory() as folder:  # import now what only root may read
             shutil.copytree(ending.scene / "old" / ending.command, Path(folder, "target"))
             COMMANDS[ending.command](ending.scene, Path(folder, "target"))
         if os.getuid() == 0 and scenes is PERMISSIONS:
@@ -255,7 +255,7 @@ def main() -> None:
 def run_endings(
     command: str, scene: Path, work: Path, how: str, steps: str, *, mounted: bool = False
 ) -> list[str]:
-    """Run this program, with ``mounted`` on a small disk of its own; its ``steps``, and no faults."""
+    """Run this program, with ``mounted`` on a small disk of its own; returns ``steps``, asserts no faults."""
     program = [sys.executable, "-m", "tests.robustness.endings", command, scene, work, how, steps]
     if mounted:
         script = 'mount -t tmpfs -o size=16m tmpfs "$0" && exec "$@"'
@@ -277,7 +277,7 @@ def run_endings(
 
 
 def can_mount() -> bool:
-    """Whether this user may mount a disk in a namespace of its own."""
+    """Whether this user may mount a disk in a new namespace."""
     program = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]
     try:
         return subprocess.run(program, capture_output=True, check=False).returncode == 0

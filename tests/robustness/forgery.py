@@ -1,4 +1,4 @@
-"""Changes that somebody who forges a folder would make to it; its files are hashed again afterwards."""
+"""Changes that a forger would make to a folder; its files are hashed again afterwards."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Change = Callable[[Path], object]
 
 
 def field(path: str, value: Any) -> Change:
-    """Change a field of the manifest by its dotted path."""
+    """Set a field of the manifest, by its dotted path."""
 
     def change(folder: Path) -> None:
         content = json.loads((folder / folders.MANIFEST).read_text("utf-8"))

@@ -1,9 +1,9 @@
-"""A process that loads everything, uses it, and forks: what its children meet, as JSON.
+"""A program that loads everything, uses it and forks; prints what its children observe as JSON.
 
     python -m tests.robustness.forking BUNDLE INDEX
 
-prints ``{"process", "cases": {case: [exit status of the child, what it said]}}``.  A child that hangs is
-ended by SIGALRM, -14.
+prints ``{"process", "cases": {case: [exit status of the child, its output]}}``.  SIGALRM ends a child that
+hangs, with the status -14.
 """
 
 import gc
@@ -28,7 +28,7 @@ HANG_SECONDS = 20
 
 
 class Parent:
-    """All that can be loaded, with threads behind it: onnxruntime's, and OpenMP's by a large search."""
+    """All loadable objects, with their threads: onnxruntime's, and OpenMP's after a large search."""
 
     def __init__(self, bundle: str, index: str) -> None:
         faiss.omp_set_num_threads(2)
@@ -54,7 +54,7 @@ class Parent:
         return self.engine.generate(QUESTION, num_beams=2).text
 
     def forbidden(self) -> dict[str, Callable[[], Any]]:
-        """Every call that a fork is refused."""
+        """Every call that a fork must refuse."""
         engine, ids = self.engine, np.full((1, 1, 4), 5)
         arrays = ids, np.ones_like(ids), np.zeros((1, 1), np.float32)
         own = [Document("Iceland", "Its capital is Reykjavik.", score=1.0)]
@@ -78,7 +78,7 @@ class Parent:
         }
 
     def refusals(self) -> str:
-        """What each of them says."""
+        """The message of each."""
         return json.dumps({name: raised(call) for name, call in self.forbidden().items()})
 
     def close(self) -> str:
@@ -94,7 +94,7 @@ class Parent:
         return "collected"
 
     def load_again(self) -> str:
-        """A new engine, and both a question and a search that OpenMP would share out."""
+        """Load an engine; ask a question and run a search that OpenMP would parallelise."""
         with self.load() as engine:
             engine.retriever.search_vectors(self.vectors, 2)
             return engine.generate(QUESTION, num_beams=2).text
@@ -112,7 +112,7 @@ class Parent:
 
 
 def raised(call: Callable[[], Any]) -> str:
-    """The error that a call raises, as text."""
+    """The error of a call, as text."""
     try:
         return f"returned {call()!r}"
     except RagEngineError as error:
@@ -120,13 +120,13 @@ def raised(call: Callable[[], Any]) -> str:
 
 
 def in_child(deed: Callable[[], Any]) -> tuple[int, str]:
-    """Exit status of a forked child that ends as Python programs do, and what ``deed`` returned."""
+    """The exit status of a forked child that ends normally, and what ``deed`` returned."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         signal.alarm(HANG_SECONDS)
         os.write(writer, str(deed()).encode())
-        sys.exit(3)  # destroys what there is, and lets nothing above run on in the child
+        sys.exit(3)  # destroys all objects, and lets no caller continue in the child
     os.close(writer)
     with os.fdopen(reader) as pipe:
         said = pipe.read()
@@ -134,7 +134,7 @@ def in_child(deed: Callable[[], Any]) -> tuple[int, str]:
 
 
 def by_multiprocessing(deed: Callable[[], Any]) -> tuple[int | None, str]:
-    """The same for a process of the "fork" method."""
+    """The same with multiprocessing's "fork" method."""
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     process = context.Process(target=lambda: queue.put(str(deed())))
@@ -145,7 +145,7 @@ def by_multiprocessing(deed: Callable[[], Any]) -> tuple[int | None, str]:
 
 
 def while_others_ask(parent: Parent, deed: Callable[[], Any], times: int) -> list[tuple[int, str]]:
-    """Fork while other threads of the parent answer: some lock or other is always held."""
+    """Fork while other threads of the parent answer: some lock is always held."""
     stop = threading.Event()
 
     def ask() -> None:
@@ -165,7 +165,7 @@ def while_others_ask(parent: Parent, deed: Callable[[], Any], times: int) -> lis
 
 
 def refused(parent: Parent) -> str:
-    """What a forked engine says, and what one does about it."""
+    """The error of a forked engine, and its remedy."""
     return f"{raised(parent.answer).split(':')[0]} {parent.load_again()}"
 
 
@@ -189,7 +189,7 @@ def main() -> None:
 
 
 def answered(bundle: Path, index: Path) -> str:
-    """For a spawned process: load and answer."""
+    """Load and answer, in a spawned process."""
     with RagEngine.load(bundle, index=index, device="cpu", threads=1, verify="size") as engine:
         return engine.generate(QUESTION, num_beams=2).text
 

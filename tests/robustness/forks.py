@@ -1,4 +1,4 @@
-"""Forks of a process, and every step that one of them takes on the disk."""
+"""Forks of a process, and the steps that they take on the disk."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from ragengine.errors import RagEngineError
 from ragengine.storage import atomic
 
 _CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "sqlite3.connect")
-"""Audit events of what changes a disk; a file that is opened to be written is another."""
+"""Audit events of changes to a disk, in addition to opening a file for writing."""
 
 
 class Outcome:
-    """How a fork ended: with a value, an error's text (of one of ours, or not), or a signal."""
+    """How a fork ended: with a value, the text of an error (ours or not), or a signal."""
 
     def __init__(self, status: int, said: bytes) -> None:
         self.signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
@@ -29,7 +29,7 @@ class Outcome:
 
 
 def in_fork(function: Callable[[], Any]) -> Outcome:
-    """Call ``function`` in a fork; what it returned or raised comes through a pipe: no full disk stops it."""
+    """Call ``function`` in a fork; its outcome comes through a pipe, which works on a full disk."""
     receiving, sending = os.pipe()
     process = os.fork()
     if process == 0:
@@ -48,7 +48,7 @@ def in_fork(function: Callable[[], Any]) -> Outcome:
 
 
 def on_each_step(root: Path, act: Callable[[str], object]) -> None:
-    """Call ``act`` with a name before everything that this process changes under ``root``, from now on."""
+    """From now on, call ``act`` with the name of each change under ``root`` before this process makes it."""
     acting = False
 
     def step(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Requests of every kind, good and bad, whose outcomes can be compared bit for bit."""
+"""Valid and invalid requests of every kind, whose outcomes can be compared bit for bit."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +19,11 @@ SCORED = [dataclasses.replace(d, score=s) for d, s in zip(OWN, (0.5, 0.25), stri
 
 
 class Broken(Exception):
-    """What a callback of these requests raises."""
+    """Raised by a callback of these requests."""
 
 
 def jobs(questions: Sequence[str], *, passage_encoder: bool = False) -> dict[str, Job]:
-    """Requests by name.  ``passage_encoder`` adds one whose documents have to be scored first."""
+    """Requests by name.  ``passage_encoder`` adds one whose documents are scored first."""
     first, second, *_ = questions
     several = list(questions[:3])
     found: dict[str, Job] = {
@@ -61,7 +61,7 @@ def jobs(questions: Sequence[str], *, passage_encoder: bool = False) -> dict[str
 
 
 def outcome(job: Job, engine: RagEngine) -> Any:
-    """What a request gives, or the error it raises, to be compared with ``==``."""
+    """The result of a request, or its error, comparable with ``==``."""
     try:
         return exactly(job(engine))
     except (RagEngineError, Broken) as error:
@@ -69,7 +69,7 @@ def outcome(job: Job, engine: RagEngine) -> Any:
 
 
 def exactly(value: Any) -> Any:
-    """``value`` without timings, arrays as their bytes: equal where every bit is."""
+    """``value`` without timings, and with arrays as bytes: equal only if every bit is."""
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, value.tobytes()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -93,7 +93,7 @@ def _fails(question: int, tokens: list[int]) -> list[int]:
 
 
 def _left(engine: RagEngine, question: str) -> AnswerToken:
-    """A stream's first token; the stream is dropped."""
+    """The first token of a stream that is then dropped."""
     return next(engine.stream(question, **SHORT, num_beams=1, marginalize="token"))
 
 
@@ -102,7 +102,7 @@ def _vectors(engine: RagEngine) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def _generator(engine: RagEngine) -> Any:
-    """The engine's generator asked directly."""
+    """A direct call of the engine's generator."""
     ids = np.arange(5, 5 + 2 * 3 * 6).reshape(2, 3, 6)
     scores = np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3)
     options = engine.default_options.replace(max_length=8, num_beams=2)

@@ -21,6 +21,7 @@ import click
 
 import ragengine
 import ragengine_export
+import ragengine_train
 from ragengine import RagEngine, errors, evaluation, replay
 from ragengine.bundle import manifest as bundle_format
 from ragengine.cli.main import cli
@@ -28,6 +29,7 @@ from ragengine.retrieval import manifest as index_format
 from ragengine.runtime import devices
 from ragengine.storage import folders
 from ragengine_export import export
+from ragengine_train import provenance
 from tests.support.paths import ROOT
 
 WORLDFACTS = ROOT / "examples" / "worldfacts"
@@ -51,10 +53,15 @@ def render() -> str:
 
 
 def _python() -> Iterator[str]:
-    for module in (ragengine, ragengine_export):
+    for module in (ragengine, ragengine_export, ragengine_train):
         for name in sorted(module.__all__):
             yield from described(f"{module.__name__}.{name}", getattr(module, name))
-    choices = {"Device": devices.Device, "Verify": folders.Verify, "Precision": export.Precision}
+    choices = {
+        "Device": devices.Device,
+        "Verify": folders.Verify,
+        "Precision": export.Precision,
+        "ResultName": provenance.ResultName,
+    }
     yield from (f"{name}: one of {', '.join(map(repr, get_args(kind)))}" for name, kind in choices.items())
 
 

@@ -1,12 +1,12 @@
-"""A process that cannot reach the network, start another or, if asked, write a file: run a program in it.
+"""Run a program in a process that cannot reach the network, start another or, optionally, write a file.
 
-Two nets, because each has holes.  The kernel kills the process at the call itself, whoever makes it (a
-seccomp filter, and ``RLIMIT_FSIZE`` for writing): that sees onnxruntime, FAISS and the tokenizers, whose
-calls Python never hears of.  Python's audit events say what Python code did, with its arguments.
+There are two nets, because each has holes.  The kernel kills the process at the system call (a seccomp
+filter, and ``RLIMIT_FSIZE`` for writing): this catches onnxruntime, FAISS and the tokenizers, whose calls
+Python does not see.  Python's audit events record what Python code did, with its arguments.
 
     python -m tests.robustness.sealed PROGRAM [ARGUMENT...]
 
-runs the Python file PROGRAM and prints, as its last line, what the second net caught, as JSON.
+runs the Python file PROGRAM and prints, as its last line, the audit events, as JSON.
 """
 
 import ctypes
@@ -20,12 +20,12 @@ import struct
 import sys
 from typing import Any
 
-# The kernel's AUDIT_ARCH of a machine, and its numbers of the system calls that matter here.
+# The kernel's AUDIT_ARCH of a machine, and its numbers of the relevant system calls.
 _MACHINES = {
     "x86_64": (0xC000003E, {"socket": 41, "clone": 56, "fork": 57, "vfork": 58, "execve": 59}),
     "aarch64": (0xC00000B7, {"socket": 198, "clone": 220, "execve": 221}),
 }
-_CLONE3, _IO_URING_SETUP = 435, 425  # of every machine; the rings of io_uring can make sockets, too
+_CLONE3, _IO_URING_SETUP = 435, 425  # the same on every machine; io_uring can open sockets, too
 _AF_UNIX, _CLONE_THREAD, _ENOSYS = 1, 0x10000, 38
 SUPPORTED = sys.platform == "linux" and platform.machine() in _MACHINES
 
@@ -36,9 +36,9 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def forbid_calls() -> None:
-    """Let the kernel kill this process with SIGSYS at any socket but a Unix one, and at any new process.
+    """Let the kernel kill this process with SIGSYS at any non-Unix socket, and at any new process.
 
-    A Unix socket does not leave the machine: the C library asks for a user's home through one.
+    A Unix socket does not leave the machine: the C library looks up a user's home through one.
     """
     load, equal, any_bit, end = 0x20, 0x15, 0x45, 0x06  # of classic BPF, over struct seccomp_data
     kill, allow, absent = ((end, 0, 0, verdict) for verdict in (0x80000000, 0x7FFF0000, 0x50000 | _ENOSYS))
@@ -65,7 +65,7 @@ def forbid_writes() -> None:
 
 
 def watch(seen: list[str]) -> None:
-    """Append every audit event that reaches out, unpickles or writes to ``seen``, with what it was about."""
+    """Append every audit event of connecting, unpickling or writing to ``seen``, with its arguments."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event.startswith(_WATCHED):
@@ -77,7 +77,7 @@ def watch(seen: list[str]) -> None:
 
 
 def main() -> None:
-    """Seal, run, report."""
+    """Seal this process, run the program, print the events."""
     seen: list[str] = []
     if SUPPORTED:
         forbid_calls()

@@ -1,9 +1,9 @@
-"""A process that answers thousands of mixed requests, reloads and swaps, and says what it holds, as JSON.
+"""A program that answers thousands of mixed requests, reloads and swaps; prints its resources as JSON.
 
     python -m tests.robustness.soaking BUNDLE INDEX OTHER_INDEX REQUESTS RELOADS SWAPS
 
 prints ``{phase: [before, after]}`` of ``{"resident", "files", "threads"}`` (bytes, open files, threads of the
-process).  A phase begins after a tenth of it, a warm-up: libraries keep memory for the largest request yet.
+process).  A phase follows a warm-up of a tenth of its length: libraries keep memory for the largest request.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ ASKERS = 4
 
 
 def held() -> dict[str, int]:
-    """What the process holds now, garbage collected."""
+    """The resources of the process after garbage collection."""
     gc.collect()
     return {
         "resident": resident_bytes(),
@@ -35,7 +35,7 @@ def held() -> dict[str, int]:
 
 
 def phase(deed: Callable[[], Any], times: int) -> list[dict[str, int]]:
-    """What is held before and after doing ``deed`` so often, warmed up with a tenth more."""
+    """The resources before and after repeating ``deed``, with a warm-up of a tenth."""
     for _ in range(max(2, times // 10)):
         deed()
     before = held()
@@ -45,7 +45,7 @@ def phase(deed: Callable[[], Any], times: int) -> list[dict[str, int]]:
 
 
 class Asker:
-    """Requests of every kind, one after the other; those that leave something unfinished, too."""
+    """Requests of every kind, one after the other, including unfinished ones."""
 
     def __init__(self, engine: RagEngine) -> None:
         mixture = [*jobs(QUESTIONS).values(), self.abandon, self.interrupt, self.forget_stream, self.late]
@@ -57,24 +57,24 @@ class Asker:
         outcome(next(self._next), self.engine)
 
     def abandon(self, engine: RagEngine) -> None:
-        """A stream in a cycle with what the garbage collector alone finds."""
+        """A stream in a reference cycle, which only the garbage collector frees."""
         stream = engine.stream(QUESTIONS[0], **SHORT, num_beams=1, marginalize="token")
         next(stream)
         cycle: list[Any] = [stream]
         cycle.append(cycle)
 
     def late(self, engine: RagEngine) -> None:
-        """Stopped by its deadline, somewhere."""
+        """Stopped by its deadline, at any point."""
         engine.generate(QUESTIONS[0], **SHORT, num_beams=2, deadline=0.001)
 
     def forget_stream(self, engine: RagEngine) -> None:
-        """A stream that is held, unfinished, until ten others were."""
+        """A stream that stays unfinished until ten others are."""
         self._streams.append(engine.stream(QUESTIONS[1], **SHORT, num_beams=1, marginalize="token"))
         next(self._streams[-1])
         del self._streams[:-10]
 
     def interrupt(self, engine: RagEngine) -> None:
-        """What Ctrl-C does, between two tokens."""
+        """Ctrl-C between two tokens."""
 
         def interrupted(question: int, tokens: list[int]) -> list[int]:
             raise KeyboardInterrupt

@@ -1,6 +1,6 @@
-"""What our own source must never say: the walker behind test_supply.py.
+"""Rules for our own source: the walker behind test_supply.py.
 
-It reads a file's syntax tree, follows `import ... as ...`, and names what it finds.  It guards against
+It reads a file's syntax tree, follows `import ... as ...`, and reports violations.  It guards against
 habits, not against an author who hides a call behind `getattr`.
 """
 
@@ -9,7 +9,7 @@ import builtins
 from collections.abc import Iterator
 from pathlib import Path
 
-# A name that is called, read or imported -> why it must not be.  A module covers all that is in it.
+# A name that must not be called, read or imported -> the reason.  A module stands for all its names.
 FORBIDDEN = {
     "pickle": "unpickling runs what the file says",
     "cPickle": "unpickling runs what the file says",
@@ -33,9 +33,9 @@ FORBIDDEN = {
     "yaml.unsafe_load": "makes objects that the file names",
     "torch.hub": "downloads and runs code",
 }
-# Exceptions of a forbidden module may be named, to be caught.
+# Exceptions of a forbidden module may be caught.
 ALLOWED = {"pickle.UnpicklingError", "pickle.PickleError"}
-# What a runtime that answers questions has no use for.
+# The engine opens no connections.
 NETWORK = (
     "socket", "socketserver", "ssl", "http", "urllib.request", "urllib.robotparser", "ftplib", "smtplib",
     "poplib", "imaplib", "telnetlib", "xmlrpc", "webbrowser", "requests", "urllib3", "httpx", "aiohttp",
@@ -50,9 +50,9 @@ METHODS = {
 
 
 def violations(source: str, *, network: bool = True) -> list[str]:
-    """Each place of ``source`` that breaks a rule, as ``"line: what: why"``, in order.
+    """Each violation in ``source``, as ``"line: what: why"``, in order.
 
-    ``network=False`` forbids the modules that talk to other machines, too.
+    ``network=False`` also forbids modules that connect to other machines.
     """
     tree = ast.parse(source)
     names = _imported(tree)
@@ -106,7 +106,7 @@ def _call_faults(call: ast.Call, names: dict[str, str]) -> Iterator[str]:
 
 def _import_faults(dotted: str, network: bool) -> Iterator[str]:
     top = dotted.split(".")[0]
-    # `import pickle` alone reads nothing; what is used of it is seen where it is used.
+    # `import pickle` alone reads nothing; uses of it are reported where they are.
     if dotted != top and (reason := _reason(dotted)):
         yield f"{dotted}: {reason}"
     elif top in FORBIDDEN and top != "pickle":
@@ -116,7 +116,7 @@ def _import_faults(dotted: str, network: bool) -> Iterator[str]:
 
 
 def _reason(dotted: str) -> str | None:
-    """Why a dotted name is forbidden, if it is; the bare name of a module is not, its parts are."""
+    """Why a dotted name is forbidden, if it is; the parts of a module are, its bare name is not."""
     if dotted in ALLOWED:
         return None
     if dotted in FORBIDDEN and "." in dotted:
@@ -127,7 +127,7 @@ def _reason(dotted: str) -> str | None:
 
 
 def _imported(tree: ast.AST) -> dict[str, str]:
-    """Local name -> dotted name, for everything that is imported anywhere in a file, and the builtins."""
+    """Local name -> dotted name, for everything imported anywhere in a file, and the builtins."""
     names = {name: f"builtins.{name}" for name in dir(builtins)} | {"builtins": "builtins"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -140,7 +140,7 @@ def _imported(tree: ast.AST) -> dict[str, str]:
 
 
 def _imports(node: ast.AST) -> list[str]:
-    """The dotted names that one node imports, by a statement or by `import_module` with a text."""
+    """The dotted names that a node imports, by a statement or by `import_module` with a string."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -152,7 +152,7 @@ def _imports(node: ast.AST) -> list[str]:
 
 
 def _dotted(node: ast.AST, names: dict[str, str]) -> str | None:
-    """``np.lib.format`` as ``numpy.lib.format``; None for what does not begin with an imported name."""
+    """``np.lib.format`` as ``numpy.lib.format``; None if it does not begin with an imported name."""
     if isinstance(node, ast.Name):
         return names.get(node.id)
     if isinstance(node, ast.Attribute):

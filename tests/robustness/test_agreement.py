@@ -1,6 +1,6 @@
-"""The parts of a bundle fit together, or it is refused with every misfit named.
+"""The parts of a bundle fit together, or the error lists every mismatch.
 
-Every folder here is forged: its files are those that its manifest lists, with their right hashes.
+Every folder here is forged: its manifest lists its files with matching hashes.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ from ragengine.retrieval.index import PassageIndex
 from ragengine_bench.checkpoints.rag_checkpoint import write_checkpoint
 from ragengine_export import export_checkpoint
 from tests.robustness.forgery import Change, field, tokenizer
-from tests.robustness.golden import GOLDEN
 from tests.robustness.golden.make import SPEC
 from tests.support.bundles import rewrite_manifest
+from tests.support.paths import GOLDEN
 
 FAULTS_BEFORE_THE_REST = 20
 
@@ -42,7 +42,7 @@ def index(tmp_path: Path) -> Path:
 
 
 def graph(name: str, edit: Callable[[onnx.GraphProto], object]) -> Change:
-    """Change a graph; its weights stay where they are."""
+    """Change a graph, but not its external weights."""
 
     def change(folder: Path) -> None:
         model = onnx.load(str(folder / name), load_external_data=False)
@@ -57,7 +57,7 @@ def rename(values: Any, old: str, new: str) -> None:
 
 
 def dims(initializers: Any, name: str, *sizes: int) -> None:
-    """Give a tensor other dimensions of equal size."""
+    """Give a tensor other dimensions with the same number of elements."""
     next(tensor for tensor in initializers if tensor.name == name).dims[:] = sizes
 
 
@@ -252,7 +252,7 @@ def test_all_misfits_are_named_at_once(bundle: Path) -> None:
         assert MISFITS[case][1] in str(caught.value)
 
 
-def test_of_very_many_misfits_the_first_are_told_and_counted(bundle: Path) -> None:
+def test_very_many_mismatches_are_cut_and_counted(bundle: Path) -> None:
     field("generator.num_decoder_layers", 1000)(bundle)
     with pytest.raises(BundleError, match=r"cross_key_1; .*; and [0-9]{4,} more errors") as caught:
         Bundle.open(bundle)
@@ -268,7 +268,7 @@ def test_a_checkpoint_that_does_not_fit_together_is_not_exported(tmp_path: Path)
 
 
 def test_a_graph_that_will_not_be_used_is_checked_too(bundle: Path) -> None:
-    """Some later version might use it, and a listed file is a checked file."""
+    """A later version might use it, and every listed file is checked."""
     (bundle / "generator" / "extra.onnx").write_bytes((bundle / CROSS).read_bytes())
     graph("generator/extra.onnx", lambda g: location(g, "/etc/passwd"))(bundle)
     rewrite_manifest(bundle)
@@ -285,7 +285,7 @@ def test_options_of_a_call_have_the_limits_of_the_defaults(bundle: Path) -> None
 
 
 @pytest.mark.parametrize("verify", ["md5", "", None, True, 1, ["sha256"]])
-def test_another_way_to_verify_is_an_error(bundle: Path, index: Path, verify: Any) -> None:
+def test_an_unknown_way_to_verify_is_an_error(bundle: Path, index: Path, verify: Any) -> None:
     with pytest.raises(InputError, match=r"verify is .*; it must be 'sha256' or 'size'"):
         Bundle.open(bundle, verify=verify)
     with pytest.raises(InputError, match=r"verify is .*; it must be 'sha256' or 'size'"):

@@ -1,4 +1,4 @@
-"""The harness of the mutated files tells every way in which a case can end, and goes on behind it."""
+"""The harness of the mutated files distinguishes every way a case can end, and continues after it."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.robustness.children import run_cases
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and read as Linux has it")
 
 
-def test_every_way_to_end_is_told_apart(tmp_path: Path) -> None:
+def test_every_way_to_end_is_distinguished(tmp_path: Path) -> None:
     report = run_cases("tests.robustness.mutated.selfcheck", tmp_path, seconds=8)
     assert report.answered == ["answers", "answers after a crash", "answers at last"]
     assert report.refused == {"refuses": "It is no index."}

@@ -1,4 +1,4 @@
-"""Closing, once or often, from anywhere; use after it; and what interrupts or ends a process meanwhile."""
+"""Closing once or repeatedly, from any thread; use after it; interrupts and process end meanwhile."""
 
 import gc
 import itertools
@@ -41,7 +41,7 @@ def engine(pair: Pair) -> Iterator[RagEngine]:
 
 @pytest.fixture(scope="module")
 def expected(pair: Pair) -> Any:
-    """What a question that is interrupted or closed meanwhile should be answered."""
+    """The answer of an uninterrupted engine."""
     return outcome(ask, pair.engine)
 
 
@@ -128,7 +128,7 @@ def test_close_gives_the_graphs_back_while_the_engine_is_still_held(pair: Pair) 
 
 
 def test_an_engine_that_nobody_closed_leaves_nothing(pair: Pair) -> None:
-    """Nothing waits for the garbage collector: an engine is in no cycle."""
+    """An engine is in no reference cycle, so nothing waits for the garbage collector."""
     gc.collect()
     gc.disable()
     try:
@@ -219,7 +219,7 @@ def test_a_call_within_a_call_finishes_with_it(pair: Pair, expected: Any) -> Non
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
 def test_an_interrupt_anywhere_leaves_the_engine_usable(engine: RagEngine, expected: Any) -> None:
-    """Ctrl-C at many moments of a question: it comes through, what it stopped is freed, the next is right."""
+    """Ctrl-C at many points of a question is raised, frees the call, and the next answer is right."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -244,7 +244,7 @@ def test_an_interrupt_anywhere_leaves_the_engine_usable(engine: RagEngine, expec
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
 def test_a_signal_handler_may_close(pair: Pair, expected: Any) -> None:
-    """At many moments of a question, in its own thread: no lock is in the way, and it is answered."""
+    """At many points of a question, in the same thread: no lock blocks it, and the question is answered."""
     closed = 0
     for number in range(12):
         engine = load(pair)
@@ -296,7 +296,7 @@ time.sleep(0.05)
     [("", 0, []), ("sys.exit(5)", 5, []), ("raise ValueError('its own')", 1, ["ValueError: its own"])],
 )
 def test_a_process_ends_while_threads_ask(ending: str, status: int, last: list[str]) -> None:
-    """Daemon threads in the middle of anything do not crash the interpreter's end, nor say a word."""
+    """Daemon threads in the middle of any call do not crash the interpreter's shutdown or print anything."""
     command = [
         sys.executable,
         "-c",

@@ -15,6 +15,7 @@ from ragengine.errors import CancelledError, DeadlineError, InputError
 from ragengine.generation.decoders.base import EncodedDocuments
 from ragengine.generation.model import GeneratorModel
 from ragengine_bench.parity.pairs import Pair
+from tests.support.ids import stable_repr
 
 LONG: dict[str, Any] = {"max_length": 60, "min_length": 59, "num_beams": 3}
 Call = Callable[..., Any]
@@ -56,7 +57,7 @@ def question(pair: Pair) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_call_ends_at_its_deadline_and_at_a_wish(pair: Pair, question: str, name: str) -> None:
+def test_every_call_ends_at_its_deadline_or_when_cancelled(pair: Pair, question: str, name: str) -> None:
     call = calls(pair.engine, question)[name]
     with pytest.raises(DeadlineError, match=r"^The deadline of 1e-09 s passed .*; allow more time"):
         call(deadline=1e-9)
@@ -73,9 +74,11 @@ def test_every_call_ends_at_its_deadline_and_at_a_wish(pair: Pair, question: str
     [{"deadline": 0}, {"deadline": -1}, {"deadline": float("nan")}, {"deadline": float("inf")},
      {"deadline": True}, {"deadline": "1"}, {"cancel": 1}, {"cancel": "yes"},
      {"deadline": Stop(), "cancel": threading.Event()}],
-    ids=str,
+    ids=stable_repr,
 )  # fmt: skip
-def test_what_is_neither_is_refused(pair: Pair, question: str, name: str, stop: dict[str, Any]) -> None:
+def test_invalid_deadlines_and_cancellations_are_refused(
+    pair: Pair, question: str, name: str, stop: dict[str, Any]
+) -> None:
     with pytest.raises(InputError, match=r"^(deadline|cancel) is .*"):
         calls(pair.engine, question)[name](**stop)
 
@@ -85,7 +88,7 @@ def test_a_deadline_changes_no_answer(pair: Pair, question: str) -> None:
     assert (plain.text, plain.score) == (timed.text, timed.score)
 
 
-def test_it_stops_between_steps_and_says_after_how_many(pair: Pair, question: str) -> None:
+def test_it_stops_between_steps_and_states_their_number(pair: Pair, question: str) -> None:
     cancel, seen = threading.Event(), []
 
     def allowed(number: int, tokens: list[int]) -> range:
@@ -130,8 +133,8 @@ def test_one_stop_for_several_calls(pair: Pair, question: str) -> None:
 
 
 @pytest.mark.parametrize("decoder", ["dynamic", "static"])
-def test_nothing_is_left_of_it(pair: Pair, question: str, decoder: Any) -> None:
-    """Neither the documents' keys and values nor the past stay in memory."""
+def test_a_cancelled_call_frees_its_memory(pair: Pair, question: str, decoder: Any) -> None:
+    """Neither the documents' keys and values nor the self-attention cache stay in memory."""
     generator = pair.generator()
     generator._model = GeneratorModel(generator.bundle, device="cpu", decoder=decoder)
     prompts = pair.engine._read([question], 3, None, None, _NoClock(), Stop())  # type: ignore[arg-type]

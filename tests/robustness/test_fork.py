@@ -1,4 +1,4 @@
-"""One process loads and uses; a fork is refused with words, and neither hangs nor breaks its parent."""
+"""Only the process that loaded an engine may use it; its forks get an error and do no harm."""
 
 import copy
 import json
@@ -18,12 +18,11 @@ from ragengine import Generator, RagEngine, Retriever
 from ragengine.errors import ProcessError
 from ragengine.retrieval.index import PassageIndex
 from tests.robustness import forking
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, WORLDFACTS
 
-WORLDFACTS = ROOT / "examples" / "worldfacts"
 FOLDERS = WORLDFACTS / "bundle", WORLDFACTS / "index"
 ENDED = 3
-"""The exit status that a child asks for: it came to its end."""
+"""The exit status of a child that ended normally."""
 CHILDREN = {
     "nothing": "ended",
     "close": "closed",
@@ -38,7 +37,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks h
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
-    """What a process and its forks report (forking.py)."""
+    """The report of a process and its forks (forking.py)."""
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.robustness.forking", *map(str, FOLDERS)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=150)
     assert (done.returncode, done.stderr) == (0, "")

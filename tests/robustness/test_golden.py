@@ -1,7 +1,7 @@
-"""What an earlier version has written opens, and gives the answers that it gave then.
+"""Folders of earlier versions open and give the answers that were recorded with them.
 
 ``golden/`` holds one bundle and one index of each format version, written by the version that wrote that
-format (``golden/make.py``), and what it answered.  They are never written again.
+format (``golden/make.py``), and its answers.  They are never written again.
 """
 
 import json
@@ -13,20 +13,21 @@ from typing import Any
 import pytest
 
 from ragengine import RagEngine
-from ragengine.bundle import bundle
+from ragengine.bundle import manifest as bundle_format
 from ragengine.bundle.bundle import Bundle
 from ragengine.errors import BundleError, IndexFolderError
-from ragengine.retrieval import index
+from ragengine.retrieval import manifest as index_format
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
-from tests.robustness.golden import ANSWERS, GOLDEN
+from tests.robustness.golden import ANSWERS
 from tests.support.bundles import rewrite_manifest
+from tests.support.paths import GOLDEN
 
 RECORDS: list[dict[str, Any]] = json.loads(ANSWERS.read_text("utf-8"))
 PAIRS: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
 for _record in RECORDS:
     PAIRS[_record["bundle"], _record["index"]].append(_record)
-MOST_BYTES = 700_000  # golden files are in the repository for good
+MOST_BYTES = 700_000  # golden files stay in the repository for ever
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" ".join)
@@ -47,7 +48,7 @@ def test_a_golden_pair_gives_the_recorded_answers(pair: tuple[str, str]) -> None
 
 
 def test_a_golden_passage_encoder_gives_the_recorded_vector() -> None:
-    """Its graph is beside the question encoder's, and most of its weights are in that one's file."""
+    """Its graph is beside the question encoder's, and shares most of its weights."""
     opened = Bundle.open(GOLDEN / "bundle_v4")
     assert opened.manifest.passage_encoder is not None
     encoder = TextEncoder.load(opened, opened.manifest.passage_encoder, device="cpu", threads=1)
@@ -57,9 +58,9 @@ def test_a_golden_passage_encoder_gives_the_recorded_vector() -> None:
 
 
 def test_every_version_that_should_open_is_there() -> None:
-    """A version that is no longer written cannot be made later: this fails in the commit that forgets it."""
-    bundles = {f"bundle_v{n}" for n in range(bundle.OLDEST_VERSION, bundle.FORMAT_VERSION)}
-    indexes = {f"index_v{n}" for n in range(1, index.FORMAT_VERSION + 1)}
+    """An old version cannot be written later: the commit that raises the version has to add its folder."""
+    bundles = {f"bundle_v{n}" for n in range(bundle_format.OLDEST_VERSION, bundle_format.FORMAT_VERSION)}
+    indexes = {f"index_v{n}" for n in range(1, index_format.FORMAT_VERSION + 1)}
     there = {path.name for path in GOLDEN.iterdir() if path.is_dir() and "_v" in path.name}
     assert bundles | indexes <= there
     assert there == {name for pair in PAIRS for name in pair}
@@ -72,7 +73,11 @@ def test_golden_files_stay_small() -> None:
 def test_a_newer_version_is_refused_with_both_numbers(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "bundle_v2", tmp_path / "bundle")
     shutil.copytree(GOLDEN / "index_v1", tmp_path / "index")
-    bundles, indexes, reads = bundle.FORMAT_VERSION, index.FORMAT_VERSION, "this ragengine reads up to"
+    bundles, indexes, reads = (
+        bundle_format.FORMAT_VERSION,
+        index_format.FORMAT_VERSION,
+        "this ragengine reads up to",
+    )
     rewrite_manifest(tmp_path / "bundle", format_version=bundles + 1)
     rewrite_manifest(tmp_path / "index", format_version=indexes + 7)
     with pytest.raises(BundleError, match=f"version {bundles + 1}, {reads} {bundles};"):
@@ -83,7 +88,8 @@ def test_a_newer_version_is_refused_with_both_numbers(tmp_path: Path) -> None:
 
 def test_a_version_before_the_oldest_is_refused_with_all_numbers(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "bundle_v2", tmp_path / "bundle")
-    rewrite_manifest(tmp_path / "bundle", format_version=bundle.OLDEST_VERSION - 1)
-    reads = f"version 1, this ragengine reads {bundle.OLDEST_VERSION} to {bundle.FORMAT_VERSION}; write"
+    rewrite_manifest(tmp_path / "bundle", format_version=bundle_format.OLDEST_VERSION - 1)
+    oldest, newest = bundle_format.OLDEST_VERSION, bundle_format.FORMAT_VERSION
+    reads = f"version 1, this ragengine reads {oldest} to {newest}; write"
     with pytest.raises(BundleError, match=reads):
         Bundle.open(tmp_path / "bundle")

@@ -1,6 +1,6 @@
-"""The parts of an index fit together and stay inside of it, or it is refused with every misfit named.
+"""The parts of an index fit together and stay inside its folder, or the error lists every mismatch.
 
-Every index here is forged: its files are those that its manifest lists, with their right hashes.
+Every index here is forged: its manifest lists its files with matching hashes.
 """
 
 import shutil
@@ -15,8 +15,8 @@ from ragengine.errors import IndexFolderError
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
 from tests.robustness.forgery import Change, field
-from tests.robustness.golden import GOLDEN
 from tests.support.bundles import rewrite_manifest
+from tests.support.paths import GOLDEN
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_all_misfits_of_an_index_are_named_at_once(index: Path) -> None:
 def test_inverted_lists_in_a_file_that_the_index_names_are_not_read(
     tmp_path: Path, factory: str, there: bool
 ) -> None:
-    """FAISS would open any file of this machine for writing, and read beyond its end."""
+    """FAISS would open any file of the machine for writing, and read past its end."""
     folder, vectors = tmp_path / "elsewhere", np.random.default_rng(0).random((200, 8), np.float32)
     folder.mkdir()
     made = faiss.index_factory(8, factory, faiss.METRIC_INNER_PRODUCT)
@@ -135,7 +135,7 @@ def test_inverted_lists_in_a_file_that_the_index_names_are_not_read(
 
 @pytest.mark.parametrize("value", ["x'ff00'", "CAST(x'ff' AS TEXT)"])
 def test_a_passage_that_is_not_text_is_refused_when_it_is_read(index: Path, value: str) -> None:
-    """SQLite keeps anything in any column; reading every row when an index is opened would take minutes."""
+    """SQLite stores any type in any column; checking every row when an index is opened would take minutes."""
     write_sqlite(index, f"UPDATE passages SET title = {value} WHERE row = 4")
     rewrite_manifest(index)
     with PassageIndex.open(index) as opened:
@@ -145,7 +145,7 @@ def test_a_passage_that_is_not_text_is_refused_when_it_is_read(index: Path, valu
 
 
 def test_a_number_under_a_forged_schema_is_refused_when_it_is_read(index: Path) -> None:
-    """The declared type of a column, which would turn it into text, is put in when the number is there."""
+    """The column gets its declared type, which would convert to text, only after the number is stored."""
     columns = "row INTEGER PRIMARY KEY, id{0}, title{0}, text{0}"
     declared = f"CREATE TABLE passages ({columns.format(' TEXT NOT NULL')})"
     with sqlite3.connect(index / "passages.sqlite") as connection:

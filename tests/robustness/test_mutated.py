@@ -1,7 +1,7 @@
-"""Damaged and forged files: a typed sentence or a right answer, and never a crash, a hang or a lie.
+"""Damaged and forged files give a typed error or a right answer, and never a crash, a hang or a wrong answer.
 
-The cases are in :mod:`tests.robustness.mutated` and run in child processes.  Here is a sample of them, the
-same one every time; all of them are ``slow``.
+The cases are in :mod:`tests.robustness.mutated` and run in child processes.  The fast test runs a fixed
+sample; the ``slow`` one runs all.
 """
 
 import sys
@@ -24,10 +24,14 @@ LEAST_OF_EACH = {
     "onnx_graphs": 30,
     "stores": 40,
 }
-"""Answers, and refusals, that there must be of each kind: fewer would say that the cases are no good."""
+"""The least number of answers, and of refusals, for each kind: with fewer the cases would prove little."""
+each_kind = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.xdist_group(f"mutated-{kind}")) for kind in LEAST_OF_EACH]
+)
+"""The kinds share nothing, and each takes long: any worker of pytest-xdist may run one."""
 
 
-@pytest.mark.parametrize("kind", LEAST_OF_EACH)
+@each_kind
 def test_damaged_files_are_refused_or_harmless(kind: str, tmp_path: Path) -> None:
     report = run_cases(f"tests.robustness.mutated.{kind}", tmp_path)
     assert not report.failures, str(report)
@@ -35,7 +39,7 @@ def test_damaged_files_are_refused_or_harmless(kind: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", LEAST_OF_EACH)
+@each_kind
 def test_very_many_damaged_files(kind: str, tmp_path: Path) -> None:
     report = run_cases(f"tests.robustness.mutated.{kind}", tmp_path, exhaustive=True)
     assert not report.failures, str(report)

@@ -1,4 +1,4 @@
-"""NaN or infinity in any weight of any graph is an error that says so, never an answer."""
+"""NaN or infinity in any weight of any graph is a typed error, never an answer."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ WEIGHTS = {
 
 @pytest.fixture(scope="module")
 def bundle(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pair's model with the passage encoder that its question encoder also is."""
+    """The pair's model, whose question encoder also encodes passages."""
     folder = tmp_path_factory.mktemp("finite") / "bundle"
     export_checkpoint(pair.checkpoint.source, folder, check=False)
     return folder
 
 
 def damaged(bundle: Path, target: Path, weight: str, number: float) -> Path:
-    """A copy of the bundle with ``number`` in one weight, and right hashes."""
+    """A copy of the bundle with ``number`` in one weight, and matching hashes."""
     shutil.copytree(bundle, target)
     folder, graph, name = WEIGHTS[weight]
     model = onnx.load(target / folder / graph, load_external_data=False)

@@ -1,7 +1,7 @@
-"""Nothing leaves the machine, no process is started, nothing is unpickled, no file is written unasked.
+"""No connection, no new process, no unpickling, and no file but the requested output.
 
-Each program runs in a sealed process (sealed.py) with an empty environment: no HOME or an empty one, no CI.
-That matters: onnxruntime's telemetry is silent where CI is set.
+Each program runs in a sealed process (sealed.py) with an empty environment: no HOME or an empty one, and
+no CI, because onnxruntime's telemetry is off where CI is set.
 """
 
 import json
@@ -72,7 +72,7 @@ REACH_OUT = {
 def run_sealed(
     folder: Path, program: str, *arguments: object, writes: bool = False, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program in a sealed process, in an empty read-only folder, with nothing but ``variables`` set."""
+    """Run a program in a sealed process, in an empty read-only folder, with only ``variables`` set."""
     for name in ("cwd", "tmp"):
         (folder / name).mkdir()
     (folder / "cwd").chmod(0o555)
@@ -85,7 +85,7 @@ def run_sealed(
         **({} if writes else {"SEALED_WRITES": "forbidden"}),
         **variables,
     }
-    strict = ("-X", "dev", "-W", "error")  # a file left open is told on stderr
+    strict = ("-X", "dev", "-W", "error")  # Python reports a file left open on stderr
     module = ("-m", "tests.robustness.sealed", folder / "program.py")
     command = [sys.executable, *strict, *module, *map(str, arguments)]
     return subprocess.run(
@@ -142,7 +142,7 @@ def test_building_an_index_writes_the_index_alone(tmp_path: Path) -> None:
     done = run_sealed(tmp_path, BUILD, *arguments, writes=True, HOME=str(tmp_path / "home"))
     assert done.returncode == 0, done.stderr
     assert '"answer"' in done.stdout
-    unpacked = ("os.remove", "os.rmdir")  # shutil.rmtree names what it removes by its folder's number
+    unpacked = ("os.remove", "os.rmdir")  # shutil.rmtree names files relative to a file descriptor
     reached = [e for e in json.loads(done.stdout.splitlines()[-1]) if not e.startswith(unpacked)]
     assert [event for event in reached if str(tmp_path / "target") not in event] == []
     names = ("index.faiss", "manifest.json", "passages.sqlite", "vectors.npy")

@@ -1,4 +1,4 @@
-"""The public names and signatures are those that are written down: a change of one is never an accident."""
+"""The public names and signatures are those in public_names.txt, so that none changes by accident."""
 
 import dataclasses
 import difflib

@@ -1,4 +1,4 @@
-"""Files that people write by hand or program: whatever they hold, it is read or refused in one sentence."""
+"""Files written by hand or by a program: any content is read, or refused in one sentence."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
-from ragengine.corpus.readers import read_passages
 from ragengine.errors import RagEngineError
 from ragengine.evaluation import read_questions
 from ragengine.indexing.import_index import read_ids
@@ -19,10 +19,10 @@ from tests.robustness.children import message_fault
 Read = Callable[[Path], Iterable[object]]
 
 READERS: dict[str, Read] = {
-    "passages.tsv": read_passages,
-    "passages.jsonl": read_passages,
-    "passages.txt": read_passages,
-    "passages.md": read_passages,
+    "passages.tsv": lambda path: Corpus.open(path).read(),
+    "passages.jsonl": lambda path: Corpus.open(path).read(),
+    "passages.txt": lambda path: Corpus.open(path).read(),
+    "passages.md": lambda path: Corpus.open(path).read(),
     "questions.jsonl": read_questions,
     "records.jsonl": read_records,
     "ids.tsv": read_ids,
@@ -90,7 +90,7 @@ def read_or_refused(read: Read, path: Path) -> tuple[list[object], str | None]:
 
 
 def test_a_line_separator_inside_of_a_text_does_not_end_its_line(tmp_path: Path) -> None:
-    """JSON lets U+2028 and U+0085 stand as they are; only a line feed ends a line."""
+    """JSON allows U+2028 and U+0085 unescaped; only a line feed ends a line."""
     path = tmp_path / "questions.jsonl"
     path.write_text('{"question": "a\u2028b", "answers": ["c\x85d"]}\n', "utf-8")
     (question,) = read_questions(path)

@@ -1,4 +1,4 @@
-"""The same input gives the same bytes: what docs/versioning.md says of bundles and indexes."""
+"""The same input gives the same bytes, as the page on versioning promises for bundles and indexes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever is asked gets the stated result or one clear sentence (docs/requests.md)."""
+"""Any request gets the documented result or one clear sentence (the page on requests)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from hypothesis import strategies as st
 from ragengine import Answer, Document
 from ragengine.errors import InputError, MemoryLimitError, OptionsError, RagEngineError
 from ragengine_bench.parity.pairs import Pair
+from tests.support.commands import COMMAND
+from tests.support.ids import stable_repr
 
 ODD = {
     "empty": "",
@@ -40,7 +41,7 @@ HALF_PAIRS = ["\ud800", "a\udfffb", "\udc00\ud800"]
 
 
 def outcome(call: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
-    """What a call returns, or the error of ours that it raises; any other exception comes out."""
+    """The result of a call, or our own error; any other exception propagates."""
     try:
         return call(*arguments, **settings)
     except RagEngineError as error:
@@ -48,7 +49,7 @@ def outcome(call: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
 
 
 def assert_sound(answer: Answer) -> None:
-    """Finite numbers, distributions that sum to one, and JSON that every reader takes."""
+    """Check for finite numbers, distributions that sum to one, and valid JSON."""
     assert math.isfinite(answer.score)
     assert answer.log_prob <= 1e-3
     assert np.isfinite(answer.token_log_probs).all()
@@ -72,7 +73,7 @@ def test_odd_questions_are_answered(pair: Pair, name: str) -> None:
 @settings(max_examples=40)
 @example("\x00")
 def test_any_text_is_answered(pair: Pair, text: str) -> None:
-    """Everything that is Unicode; Hypothesis makes no half surrogate pairs."""
+    """Any Unicode text; Hypothesis makes no lone surrogates."""
     assert_sound(pair.engine.generate(text))
 
 
@@ -92,7 +93,7 @@ def test_half_a_surrogate_pair_is_no_text(pair: Pair, text: str) -> None:
             call()
 
 
-@pytest.mark.parametrize("question", NOT_QUESTIONS, ids=repr)
+@pytest.mark.parametrize("question", NOT_QUESTIONS, ids=stable_repr)
 def test_what_is_no_question_is_named(pair: Pair, question: Any) -> None:
     with pytest.raises(InputError, match=r"^(A question|Question \d) is \w+; it must be a str"):
         pair.engine.generate(question)
@@ -106,7 +107,7 @@ def test_the_wrong_one_of_a_list_is_named(pair: Pair) -> None:
 def test_lists_of_any_length(pair: Pair) -> None:
     assert pair.engine.generate([]) == []
     asked = pair.questions(31, 6)
-    many = pair.engine.generate(asked * 60)  # more than are encoded together
+    many = pair.engine.generate(asked * 60)  # more than one encoder batch
     alone = [pair.engine.generate(question) for question in asked]
     for place, answer in enumerate(many):
         assert answer.texts == alone[place % 6].texts
@@ -246,7 +247,7 @@ def test_odd_documents_are_read(pair: Pair) -> None:
     assert_sound(answer)
 
 
-@pytest.mark.parametrize("score", [math.nan, math.inf, "a", [], object(), 1 + 2j], ids=repr)
+@pytest.mark.parametrize("score", [math.nan, math.inf, "a", [], object(), 1 + 2j], ids=stable_repr)
 def test_wrong_scores_are_named(pair: Pair, score: Any) -> None:
     documents = [Document("t", "text", score=score), Document("t", "text", score=1.0)]
     with pytest.raises(InputError, match="score"):
@@ -295,17 +296,14 @@ def test_wrong_allowed_tokens_are_one_sentence(pair: Pair, allowed: Any) -> None
 # --- the command --------------------------------------------------------------------------------------
 
 
-COMMAND = [sys.executable, "-c", "from ragengine.cli.main import main; main()"]
-
-
-def _ask(pair: Pair, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
+def run_ask(pair: Pair, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
     program = [*COMMAND, "ask", str(pair.bundle), str(pair.engine.retriever.index.path), "--device", "cpu"]
     return subprocess.run([*program, *arguments], capture_output=True, check=False, **settings)
 
 
 def test_the_command_in_a_plain_locale_prints_utf8(pair: Pair) -> None:
     environment = {**os.environ, "LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii"}
-    run = _ask(pair, "--json", "Где? 👩‍👧", env=environment, stdin=subprocess.DEVNULL)
+    run = run_ask(pair, "--json", "Где? 👩‍👧", env=environment, stdin=subprocess.DEVNULL)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout.decode("utf-8"))["question"] == "Где? 👩‍👧"
 
@@ -321,7 +319,7 @@ def test_a_reader_that_goes_away_is_no_traceback(pair: Pair) -> None:
 
 
 def test_a_deadline_of_the_command(pair: Pair) -> None:
-    run = _ask(pair, "--deadline", "0.000001", "who?")
+    run = run_ask(pair, "--deadline", "0.000001", "who?")
     assert run.returncode == 1
     assert run.stderr.decode().startswith("ragengine: The deadline of 1e-06 s passed")
 

@@ -1,4 +1,4 @@
-"""Many threads ask for everything at once, and get bit for bit what one thread got."""
+"""Many threads make all kinds of requests at once, and get bit for bit the results of one thread."""
 
 import faulthandler
 import itertools
@@ -19,7 +19,7 @@ from tests.robustness.mixed import Job, jobs, outcome
 
 THREADS = 16
 STUCK_SECONDS = 90
-"""Far longer than any request here: a thread that is not done then is in a deadlock."""
+"""Far longer than any request here: a thread that takes longer is in a deadlock."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def load(pair: Pair, threads: int) -> RagEngine:
 
 
 def together(deeds: list[Callable[[], None]]) -> None:
-    """Run every deed in a thread of its own; fail with all stacks if one is stuck, and with its error."""
+    """Run every function in a thread of its own; raise the first error, or fail if one is stuck."""
     errors: list[BaseException] = []
 
     def caught(deed: Callable[[], None]) -> None:
@@ -66,7 +66,7 @@ def together(deeds: list[Callable[[], None]]) -> None:
 
 
 def stacks() -> str:
-    """What every thread is doing now."""
+    """The stack of every thread."""
     with tempfile.TemporaryFile("w+") as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
@@ -79,16 +79,14 @@ def ask_everything(
     seconds: float,
     more: Callable[[], None] | None = None,
 ) -> int:
-    """Let all threads ask for so long, all of the mixture of every engine at least once; how many requests.
+    """Let all threads make requests for ``seconds``, each of the mixture to every engine at least once.
 
-    ``more`` is done over and over by one more thread.
+    Another thread repeats ``more``.  Returns the number of requests.
     """
     expected = [{name: outcome(job, engine) for name, job in mixture.items()} for engine in engines]
     pairs = [(number, name) for name in mixture for number in range(len(engines))]
     random.Random(0).shuffle(pairs)
-    asked = (
-        itertools.count()
-    )  # next() of it is one step of the interpreter, so every number goes to one thread
+    asked = itertools.count()  # next() is atomic, so every number goes to one thread
     end = time.monotonic() + seconds
 
     def ask() -> None:
@@ -110,7 +108,7 @@ def ask_everything(
 
 
 def test_the_mixture_has_good_and_bad_requests(engines: list[RagEngine], mixture: dict[str, Job]) -> None:
-    """An outcome that is an error by mistake would agree with itself."""
+    """An unintended error would agree with itself and go unnoticed."""
     failed = {name for name, job in mixture.items() if str(outcome(job, engines[0])[0]).endswith("Error")}
     assert failed == {"no string", "no beams", "no documents", "surrogate", "no answer", "beams streamed"}
     assert outcome(mixture["callback fails"], engines[0]) == ("Broken", "a callback failed")
@@ -149,7 +147,7 @@ def test_engines_come_and_go_while_others_answer(
     assert next(loads) > 1
 
 
-def test_a_stuck_thread_is_told_with_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stuck_thread_is_reported_with_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "STUCK_SECONDS", 0.2)
     release = threading.Event()
 

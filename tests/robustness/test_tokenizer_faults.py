@@ -1,4 +1,4 @@
-"""A tokenizer that says what it should and then does not work is a fault of its bundle, in one sentence."""
+"""A tokenizer that loads but does not work is an error of its bundle, in one sentence."""
 
 import shutil
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.errors import BundleError
 from ragengine.tokenization import Tokenizer
 from tests.robustness.forgery import field, tokenizer
-from tests.robustness.golden import GOLDEN
 from tests.support.bundles import rewrite_manifest
+from tests.support.paths import GOLDEN
 
 WORDS = "question_encoder/tokenizer.json"
 
@@ -66,7 +66,7 @@ def test_a_tokenizer_that_does_not_work_is_the_bundles_fault(bundle: Path, case:
 
 @pytest.mark.parametrize("longest", [1, 2, 3])
 def test_truncation_to_less_than_the_special_tokens_is_refused(bundle: Path, longest: int) -> None:
-    """tokenizers would then cut nothing off, and the texts would be longer than the model's positions."""
+    """tokenizers would then not truncate, and texts would exceed the model's positions."""
     field("question_encoder.tokenizer.max_length", longest)(bundle)
     spec = Bundle.open(bundle).manifest.question_encoder.tokenizer
     with pytest.raises(BundleError, match=f"is {longest}, its special tokens alone are 3"):

@@ -1,4 +1,4 @@
-"""Targets that cannot or must not be written: one sentence, before hours are spent, nothing is changed."""
+"""Targets that cannot or must not be written: an early error in one sentence, and nothing is changed."""
 
 import os
 import shutil
@@ -15,11 +15,12 @@ from ragengine.indexing.build import build_index
 from ragengine.indexing.update import delete_passages
 from tests.robustness.endings import can_mount, run_endings
 from tests.robustness.writers import content, leftovers
+from tests.support.commands import COMMAND
 
 
 @pytest.fixture
 def public(scene: Path) -> Iterator[Path]:
-    """A copy of the scene that another user can read, which pytest's folders are not for root's tests."""
+    """A copy of the scene that another user can read; folders that pytest makes for root are private."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(scene, folder / "scene")
@@ -116,13 +117,7 @@ def test_planted_link_does_not_cost_the_folder_it_points_to(scene: Path, tmp_pat
 
 def test_writers_at_once_never_mix(scene: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
-    command: list[object] = [
-        sys.executable,
-        "-c",
-        "from ragengine.cli.main import main; main()",
-        "index",
-        "build",
-    ]
+    command: list[object] = [*COMMAND, "index", "build"]
     command += [scene / "few.jsonl", index, "--bundle", scene / "old" / "export"]
     command += ["--embeddings", scene / "few.npy", "--threads", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -139,7 +134,7 @@ def test_writers_at_once_never_mix(scene: Path, tmp_path: Path) -> None:
 
 
 def test_inputs_that_are_the_target_are_refused_or_whole(scene: Path, tmp_path: Path) -> None:
-    """Passages inside of the index they would replace are kept; an index may take its own place."""
+    """Passages inside the index that they would replace are kept; an index may replace itself."""
     index = tmp_path / "index"
     build(scene, index)
     shutil.copy(scene / "few.jsonl", index)

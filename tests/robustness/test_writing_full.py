@@ -1,4 +1,4 @@
-"""The disk is full, or a limit reached, at any point: one sentence, nothing changed, the next run works."""
+"""The disk is full or a limit is reached: one sentence, nothing changed, and the next run works."""
 
 import resource
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_limited_size_of_files_is_said(command: str, steps: int, scene: Path, tm
 
 
 def test_last_bytes_of_a_faiss_file_are_not_lost(tmp_path: Path) -> None:
-    """FAISS's own writer closes the file, is told that the last bytes do not fit, and says nothing."""
+    """FAISS's own writer ignores the error of closing a file whose last bytes do not fit."""
     index = faiss.IndexFlatIP(4)
     index.add(np.ones((1, 4), np.float32))
 

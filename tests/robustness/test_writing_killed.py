@@ -1,4 +1,4 @@
-"""A command that writes a folder is killed at each step: the old folder or the new one is whole, always."""
+"""A command that writes a folder is killed at each step: either the old or the new folder is whole."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.robustness.writers import content, leftovers
 from tests.support.bundles import random_vectors
 from tests.support.paths import ROOT
 
-# What each command is killed at by default; the exhaustive test takes every step.
+# The steps at which each command is killed; the exhaustive test takes every step.
 STEPS = {
     "export": "decoder.onnx,exchange",
     "resume": "named",
@@ -56,7 +56,7 @@ main()
 
 
 def interrupted(number: int, where: str, work: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `ragengine` with ``arguments``; it gets the signal ``number`` when it writes the file ``where``."""
+    """Run `ragengine` with ``arguments``; send it the signal ``number`` when it writes the file ``where``."""
     program = [sys.executable, "-c", INTERRUPTED, str(int(number)), where, str(work), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = ROOT
@@ -126,5 +126,5 @@ def test_reader_keeps_the_old_index_and_no_reader_finds_none(scene: Path, tmp_pa
         assert opened.passages([0])[0].id == "p0"
     with PassageIndex.open(index) as opened:
         assert opened.passages([0])[0].id == "p200"
-    if sys.platform == "linux":  # elsewhere there is a moment between two renames
+    if sys.platform == "linux":  # elsewhere there is a gap between two renames
         assert not missing

@@ -1,6 +1,6 @@
-"""Every command that writes a folder, with small inputs, and what its folder must be afterwards.
+"""Every command that writes a folder, with small inputs, and checks of the result.
 
-A scene is a folder with inputs, and in ``old/NAME`` the folder that the command NAME finds at its target.
+A scene is a folder with inputs; ``old/NAME`` is the folder that the command NAME finds at its target.
 """
 
 import json
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ragengine_export.weights import Precision
 
 COUNT = 300
-E = 64  # so that the vectors' files are larger than the texts', and limits reach them
+E = 64  # makes the files of vectors larger than those of texts, so that limits reach them
 VECTORS = random_vectors(COUNT, E)
 FACTORY = "IVF4,Flat"
 
@@ -64,7 +64,7 @@ def _merge(scene: Path, target: Path) -> None:
 
 
 def _import(scene: Path, target: Path) -> None:
-    import_index(scene / "all.jsonl", target, bundle=_bundle(scene), faiss_file=scene / "all.faiss")
+    import_index(scene / "all.jsonl", target, bundle=_bundle(scene), faiss=scene / "all.faiss")
 
 
 COMMANDS: dict[str, Callable[[Path, Path], None]] = {
@@ -79,7 +79,7 @@ COMMANDS: dict[str, Callable[[Path, Path], None]] = {
 
 
 def make_scene(scene: Path) -> Path:
-    """Write the inputs, and what is at the targets before."""
+    """Write the inputs and the existing targets."""
     from tests.support.models import save_bart, save_dpr
 
     save_dpr(scene / "question", hidden_size=E)
@@ -102,7 +102,7 @@ def make_scene(scene: Path) -> Path:
 
 
 def content(target: Path) -> dict[str, str]:
-    """The hashes of the files of a bundle or an index, which must open and be whole."""
+    """Open a bundle or an index and verify it; returns the hashes of its files."""
     if (target / "index.faiss").exists():
         with PassageIndex.open(target, verify="sha256") as opened:
             opened.verify()

@@ -23,7 +23,7 @@ from ragengine.retrieval.manifest import IndexManifest
 from ragengine.storage import folders, strict_json
 from ragengine.storage.schema import Pattern, Range, parse
 from ragengine.storage.strict_json import read_json
-from tests.robustness.golden import GOLDEN
+from tests.support.paths import GOLDEN
 
 EMPTY = folders.FileEntry(0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
 

@@ -1,4 +1,4 @@
-"""What tests of an index start from: the smallest bundles that open, vectors, and exact search by numpy."""
+"""Fixtures for tests of an index: minimal bundles, vectors, and exact search by numpy."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 E = 8
 """The dimension of the vectors in these tests."""
 GENERATOR_OF = GOLDEN / "bundle_v2"
-"""Where the generator of these bundles comes from."""
+"""The source of the generator of these bundles."""
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz"]
 
 
@@ -40,7 +40,7 @@ def random_vectors(count: int, dimension: int = E, seed: int = 0) -> NDArray[np.
 def write_bundle(
     folder: Path, dimension: int, *, fingerprint: str = "f" * 64, passage_encoder: bool = True
 ) -> Path:
-    """Write a bundle whose encoders give vectors of ``dimension`` numbers, all of them zero."""
+    """Write a bundle whose encoders return zero vectors of ``dimension`` numbers."""
     paths = ["question_encoder"] + ["passage_encoder"] * passage_encoder
     for path in paths:
         (folder / path).mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def write_encoder(folder: Path, weights: Array) -> None:
 
 
 def rewrite_manifest(folder: Path, **changes: Any) -> None:
-    """Hash the folder's files again and change fields, as somebody who forges a folder would."""
+    """Hash the folder's files again and change fields of the manifest, as a forger would."""
     content = json.loads((folder / folders.MANIFEST).read_text("utf-8"))
     (folder / folders.MANIFEST).unlink()
     folders.write_manifest(folder, {**content, **changes})

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+COMMAND = [sys.executable, "-c", "from ragengine.cli.main import main; main()"]
+"""Starts the command line of this tree, whatever is installed."""
 _MAIN = """
 import sys
 class Block:

@@ -1,4 +1,4 @@
-"""Answers beside those of Hugging Face: documents, probabilities, then tokens."""
+"""Comparison with Hugging Face's answers: documents, probabilities, then tokens."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What of onnxruntime's CUDA kernels a decoder step may use.
+"""The kernels of onnxruntime's CUDA provider that a decoder step may use.
 
 From onnxruntime's generated table, docs/OperatorKernels.md, section CUDAExecutionProvider, and for the Gelu
-of opset 20, newer than the copy at hand, onnxruntime/core/providers/cuda/tensor/gelu.cc.  A signature is
+of opset 20, which it does not list yet, onnxruntime/core/providers/cuda/tensor/gelu.cc.  A signature is
 ``inputs -> outputs``; ``host`` are the inputs that the kernel reads in the host's memory
 (``OrtMemTypeCPUInput`` in its registration), so what feeds them must be there.  GatherND and Concat have
 kernels too, but those copy numbers from the host in every run (gather_nd.cc, concat.cc), which a captured

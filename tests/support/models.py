@@ -1,4 +1,4 @@
-"""Small real models for the tests that need one."""
+"""Small real models for tests."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ragengine_bench.parity.pairs import Pair, build_pair
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """A random checkpoint with bundle, index and a loaded engine; tests leave its files alone."""
+    """A random checkpoint with bundle, index and a loaded engine; tests do not change its files."""
     return build_pair(random_spec(1001), tmp_path_factory.mktemp("pair"))
 
 
@@ -54,7 +54,7 @@ def save_bart(folder: Path, *, seed: int = 0, **config: object) -> Path:
 
 
 def randomised(model: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """Give every weight a random value, biases and norms too, so that a forgotten one shows."""
+    """Give every weight a random value, biases and norms too, so that a forgotten one is noticed."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

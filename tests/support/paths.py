@@ -1,4 +1,4 @@
-"""Where things lie in a clone of the repository."""
+"""Paths in a clone of the repository."""
 
 from pathlib import Path
 

@@ -1,12 +1,15 @@
-"""What the parity tests found, added up over the session: configurations, ties, the largest difference.
+"""The figures of the parity tests, printed at the end of a run; too many ties fail it.
 
 Tests hand their figures over as pytest's `user_properties`, which also arrive from pytest-xdist's workers.
+The hooks work in a `conftest.py` that imports them.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import pytest
 
 PROPERTY = "parity"
 MOST_TIES = 0.03
@@ -51,3 +54,29 @@ class Tally:
             f"{self.hypotheses} hypotheses, {self.never_found} that HF never found"
             + (f", {self.distorted} questions whose scores those distort" if self.distorted else "")
         )
+
+
+_TALLIES = {kind: Tally(kind) for kind in ("token", "sequence")}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call":
+        for name, figures in report.user_properties:
+            if name == PROPERTY and isinstance(figures, dict):
+                _TALLIES[figures["kind"]].add(figures)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    run = [tally for tally in _TALLIES.values() if tally.configurations]
+    if run:
+        terminalreporter.section("parity with transformers")
+    for tally in run:
+        terminalreporter.write_line(str(tally))
+        if tally.too_many_ties:
+            terminalreporter.write_line(f"FAILED: more than {MOST_TIES:.0%} ties", red=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if any(tally.too_many_ties for tally in _TALLIES.values()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

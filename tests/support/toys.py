@@ -1,4 +1,4 @@
-"""Models with so few tokens that every output can be listed: exact probabilities, exact best answers."""
+"""Models with so few tokens that every output can be enumerated: exact probabilities and best answers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Toy:
 
 
 def build_toy(seed: int, folder: Path) -> Toy:
-    """Another toy a seed; D is 3."""
+    """Build the toy of a seed, with D = 3 documents."""
     spec = random_spec(seed, vocab_size=V, eos_shift=0.3, forced_bos=False, forced_eos=False, peak=1.6)
     checkpoint = write_checkpoint(spec, folder)
     _shrink_tokenizer(checkpoint.source / "generator_tokenizer" / "tokenizer.json")
@@ -99,7 +99,7 @@ def build_toy(seed: int, folder: Path) -> Toy:
 
 
 def _shrink_tokenizer(path: Path) -> None:
-    """Leave V tokens: a bundle whose tokenizer makes tokens that its model does not have is refused."""
+    """Keep V tokens: a bundle whose tokenizer has token ids beyond the model's vocabulary is refused."""
     content = json.loads(path.read_text("utf-8"))
     kept = {token: number for token, number in content["model"]["vocab"].items() if number < V}
     content["model"] |= {"vocab": kept, "merges": []}

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from ragengine_train import read_config, train
-from tests.train import toy
-
-COMMON = 'logging_steps = 5\nlr_scheduler_type = "constant_with_warmup"\nwarmup_steps = 5\nsave_steps = 10\n'
-STAGES = {
-    "encoders": COMMON
-    + "per_device_train_batch_size = 24\nmax_steps = 30\nlearning_rate = 2e-3\n"
-    + "hard_negatives = 1\nrefresh_negatives = [20]\nquestions_per_passage = 2\n"
-    + "sample = {even = 0.9, odd = 0.1}\n",
-    "generator": COMMON + "per_device_train_batch_size = 16\nmax_steps = 180\nlearning_rate = 3e-3\n",
-    "joint": COMMON + "per_device_train_batch_size = 8\ngradient_accumulation_steps = 2\nmax_steps = 60\n"
-    "learning_rate = 3e-4\n",
-}
+from ragengine_train import TrainProgress, TrainResult, train
+from ragengine_train.data import TrainingPassages
+from tests.support import training_world
+from tests.support.training_world import STAGES
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +27,28 @@ def one_thread() -> Iterator[None]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data/` and `start/`."""
     folder = tmp_path_factory.mktemp("world")
-    toy.write_data(folder / "data")
-    toy.write_models(folder / "start")
+    training_world.write_data(folder / "data")
+    training_world.write_models(folder / "start")
     return folder
 
 
 @pytest.fixture(scope="session")
-def unbroken(world: Path, one_thread: None) -> dict[str, Any]:
-    """The report of a run that nothing stopped, in `world/run`."""
-    return train(read_config(toy.write_config(world, **STAGES)))
+def reported_run(world: Path, one_thread: None) -> tuple[TrainResult, list[TrainProgress]]:
+    """A run that nothing stopped, in `world/run`, and what it reported."""
+    reports: list[TrainProgress] = []
+    return train(training_world.write_config(world, **STAGES), progress=reports.append), reports
+
+
+@pytest.fixture(scope="session")
+def unbroken(reported_run: tuple[TrainResult, list[TrainProgress]]) -> TrainResult:
+    """The result of a run that nothing stopped, in `world/run`."""
+    return reported_run[0]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> TrainingPassages:
+    """Four passages, of which two have equal text."""
+    rows = [("a", "text a", "A"), ("b", "text b", "B"), ("a2", "text a", "A"), ("c", "text c", "C")]
+    path = tmp_path / "passages.tsv"
+    path.write_text("id\ttext\ttitle\n" + "".join("\t".join(row) + "\n" for row in rows))
+    return TrainingPassages.read(path)

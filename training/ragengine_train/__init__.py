@@ -1,6 +1,19 @@
-"""Training RAG as the paper does it (section 2.4): `ragengine train CONFIG.toml`."""
+"""Training RAG as the paper does it (Lewis et al. 2020, section 2.4).
 
-from ragengine_train.config import TrainConfig, read_config
-from ragengine_train.pipeline import train
+:func:`train` is what `ragengine train CONFIG.toml` runs.
+"""
 
-__all__ = ["TrainConfig", "read_config", "train"]
+from ragengine.errors import DependencyError
+
+try:
+    from ragengine_train.config import TrainConfig
+    from ragengine_train.config_file import read_config
+    from ragengine_train.pipeline import train
+    from ragengine_train.progress import TrainProgress
+    from ragengine_train.report import StageResult, TrainResult
+except ModuleNotFoundError as reason:
+    raise DependencyError(
+        f'Training needs the package {reason.name}; run pip install "ragengine[train]".'
+    ) from reason
+
+__all__ = ["StageResult", "TrainConfig", "TrainProgress", "TrainResult", "read_config", "train"]

@@ -39,5 +39,6 @@ def by_length(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
     yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
-def pad(tokenizer: Any) -> int:
+def pad(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The pad token id of a tokenizer, 0 where it has none."""
     return int(tokenizer.pad_token_id or 0)

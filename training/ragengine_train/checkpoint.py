@@ -89,7 +89,7 @@ def load_generator(source: str, model: ModelConfig) -> Any:
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, of whatever class it is."""
+    """The tokenizer of a checkpoint, of any class."""
     tokenizer: PreTrainedTokenizerBase = loaded(source, AutoTokenizer.from_pretrained)
     return tokenizer
 

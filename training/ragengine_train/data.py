@@ -1,4 +1,4 @@
-"""Training questions and the passages they are about."""
+"""Training examples and the passages that they name."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ragengine.corpus.corpus import Corpus as PassageFiles
 from ragengine.corpus.passage import Passage, checked_passage, utf8_lines
-from ragengine.corpus.readers import read_passages
 from ragengine.errors import PassagesError
 from ragengine.evaluation.questions import question_entry, text_of, texts_of
 from ragengine_train.config import StageConfig, TrainConfig, listed
@@ -15,8 +15,8 @@ from ragengine_train.example_order import check_groups
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of a questions file; passages are rows of a :class:`Corpus`."""
+class Example:
+    """One question of a questions file; passages are rows of a :class:`TrainingPassages`."""
 
     question: str
     answers: tuple[str, ...]
@@ -26,10 +26,10 @@ class Line:
 
 
 @dataclass
-class Corpus:
-    """The passages of the file, rows 0 to ``indexed`` - 1, and after them those that lines bring along.
+class TrainingPassages:
+    """The passages of the file, rows 0 to ``indexed`` - 1, and after them those that examples contain.
 
-    ``copy_of`` says which rows are one passage: equal text, or a changed copy that a line brings along under
+    ``copy_of`` says which rows are one passage: equal text, or a changed copy that an example contains under
     the ``passage_id`` of the original.  Copies are never each other's negatives.
     """
 
@@ -40,26 +40,26 @@ class Corpus:
     _contents: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: str | Path) -> "Corpus":
+    def read(cls, path: str | Path) -> "TrainingPassages":
         """Read a passage file; raises :class:`PassagesError`."""
         corpus = cls()
-        for passage in read_passages(path):
+        for passage in PassageFiles.open(path).read():
             corpus._rows[passage.id] = corpus._append(passage, None)
         corpus.indexed = len(corpus.passages)
         if not corpus.indexed:
             raise PassagesError(f"{path} holds no passages; training needs at least one.")
         return corpus
 
-    def scratch(self) -> "Corpus":
-        """A copy that lines can be read with and that is then thrown away."""
-        return Corpus(list(self.passages), list(self.copy_of), self.indexed, self._rows)
+    def scratch(self) -> "TrainingPassages":
+        """A copy to read examples with, which leaves this one as it is."""
+        return TrainingPassages(list(self.passages), list(self.copy_of), self.indexed, self._rows)
 
     def row(self, passage_id: str) -> int | None:
         """The row of an id of the file."""
         return self._rows.get(passage_id)
 
     def add(self, title: str, text: str, original: int | None) -> int:
-        """The row of a passage that a line brings along; a text that is known is not added again."""
+        """The row of a passage that an example contains; a known text is not added again."""
         known = self._contents.get((title, text))
         return (
             self._append(Passage(f"line-{len(self.passages)}", title, text), original)
@@ -76,26 +76,26 @@ class Corpus:
         return row
 
 
-def read_lines(paths: Sequence[str | Path], corpus: Corpus) -> list[Line]:
-    """Read JSONL files of questions; passages that lines bring along are added to ``corpus``.
+def read_examples(paths: Sequence[str | Path], corpus: TrainingPassages) -> list[Example]:
+    """Read JSONL files of questions; passages that they contain are added to ``corpus``.
 
-    Raises :class:`PassagesError` with file and line for the first that is not what it should be.
+    Raises :class:`PassagesError` with file and line for the first that cannot be used.
     """
-    lines = []
+    examples = []
     for path in paths:
         for number, text in enumerate(utf8_lines(Path(path)), 1):
             if text.strip():
-                lines.append(_line(text, corpus, f"{path}, line {number}"))
-    if not lines:
+                examples.append(_example(text, corpus, f"{path}, line {number}"))
+    if not examples:
         raise PassagesError(
             f"{', '.join(map(str, paths))}: no questions; one JSON object a line was expected."
         )
-    return lines
+    return examples
 
 
-def _line(text: str, corpus: Corpus, where: str) -> Line:
+def _example(text: str, corpus: TrainingPassages, where: str) -> Example:
     entry = question_entry(text, where)
-    return Line(
+    return Example(
         entry["question"],
         tuple(entry["answers"]),
         _gold(entry, corpus, where),
@@ -104,7 +104,7 @@ def _line(text: str, corpus: Corpus, where: str) -> Line:
     )
 
 
-def _gold(entry: dict[str, Any], corpus: Corpus, where: str) -> int | None:
+def _gold(entry: dict[str, Any], corpus: TrainingPassages, where: str) -> int | None:
     name, inline = text_of(entry, "passage_id", where), entry.get("passage")
     if inline is None:
         return None if name is None else _known(corpus, name, where)
@@ -114,7 +114,7 @@ def _gold(entry: dict[str, Any], corpus: Corpus, where: str) -> int | None:
     return corpus.add(passage.title, passage.text, None if name is None else _known(corpus, name, where))
 
 
-def _known(corpus: Corpus, name: str, where: str) -> int:
+def _known(corpus: TrainingPassages, name: str, where: str) -> int:
     row = corpus.row(name)
     if row is None:
         raise PassagesError(
@@ -123,22 +123,22 @@ def _known(corpus: Corpus, name: str, where: str) -> int:
     return row
 
 
-def training_lines(
-    config: TrainConfig, stage: StageConfig, corpus: Corpus, *, needs_passage: bool
-) -> list[Line]:
-    """The training questions a stage can use: of its groups, with an answer, with a passage if needed.
+def training_examples(
+    config: TrainConfig, stage: StageConfig, corpus: TrainingPassages, *, needs_passage: bool
+) -> list[Example]:
+    """The examples that a stage can use: of its groups, with an answer, with a passage if needed.
 
-    Answers without a character are left out.  Raises :class:`PassagesError` where there are no lines.
+    Empty answers are left out.  Raises :class:`PassagesError` where no example is left.
     """
     files = listed(config.data.train if stage.train is None else stage.train)
-    lines = [
-        dataclasses.replace(line, answers=tuple(filter(None, line.answers)))
-        for line in read_lines(files, corpus)
+    examples = [
+        dataclasses.replace(example, answers=tuple(filter(None, example.answers)))
+        for example in read_examples(files, corpus)
     ]
-    usable = [line for line in lines if line.answers and (line.passage is not None or not needs_passage)]
+    usable = [one for one in examples if one.answers and (one.passage is not None or not needs_passage)]
     if usable and stage.sample:
-        check_groups([line.group for line in usable], stage.sample)
-        usable = [line for line in usable if line.group in stage.sample]
+        check_groups([one.group for one in usable], stage.sample)
+        usable = [one for one in usable if one.group in stage.sample]
     if not usable:
         raise PassagesError(
             f"{', '.join(files)}: no line has an answer" + (" and a passage_id." if needs_passage else ".")

@@ -1,4 +1,4 @@
-"""What a model can do, measured on the dev questions with ragengine itself."""
+"""Figures on the dev questions, measured with ragengine itself."""
 
 import random
 from collections.abc import Sequence

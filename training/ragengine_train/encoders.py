@@ -23,11 +23,12 @@ from ragengine_train.checkpoint import (
     save_with_tokenizer,
 )
 from ragengine_train.config import EncodersConfig, TrainConfig
-from ragengine_train.data import Corpus, Line, training_lines
+from ragengine_train.data import Example, TrainingPassages, training_examples
 from ragengine_train.example_order import draw
 from ragengine_train.folders import replaced
 from ragengine_train.hard_negatives import Mining, NegativeTables, one_question_each
-from ragengine_train.report import Report, reported
+from ragengine_train.progress import Progress
+from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import examples_a_step, freeze, train_stage, training_arguments
 
 
@@ -38,7 +39,7 @@ def dpr_loss(
 
     ``questions`` [Q, E], ``passages`` [P, E], ``labels`` int64 [Q] the positives' places, ``copies`` bool
     [Q, P] passages that are right as well and therefore no negatives.  Computed in float32: the scores are
-    not normalised, and bfloat16 tells 40.0 from 40.1 no more.
+    not normalised, and in bfloat16 40.0 and 40.1 are one number.
     """
     with torch.autocast(questions.device.type, enabled=False):
         scores = questions.float() @ passages.float().T
@@ -90,7 +91,7 @@ def encode(
 
 @dataclass(frozen=True)
 class Item:
-    """A positive passage with its hard negatives, and (question, passage) pairs that ask for them."""
+    """A positive passage with its hard negatives, and the (question, passage) pairs of their questions."""
 
     passages: list[int]
     questions: list[tuple[int, int]]
@@ -104,7 +105,7 @@ class PassageItems(Dataset[Item]):
 
     def __init__(
         self,
-        lines: Sequence[Line],
+        examples: Sequence[Example],
         config: EncodersConfig,
         tables: NegativeTables,
         *,
@@ -112,24 +113,30 @@ class PassageItems(Dataset[Item]):
         a_step: int,
         seed: int,
     ) -> None:
-        self.lines, self.config, self.tables, self.a_step, self.seed = lines, config, tables, a_step, seed
+        self.examples, self.config, self.tables, self.a_step, self.seed = (
+            examples,
+            config,
+            tables,
+            a_step,
+            seed,
+        )
         self.asking: dict[int, list[int]] = defaultdict(list)
         self.given: dict[int, list[int]] = defaultdict(list)
         asking: dict[tuple[int, str], list[int]] = defaultdict(list)  # where groups are drawn, by group, too
-        for number, line in enumerate(lines):
-            if line.passage is not None:
-                self.asking[line.passage].append(number)
-                self.given[line.passage] += line.hard_negatives
-                asking[line.passage, line.group if config.sample else ""].append(number)
+        for number, example in enumerate(examples):
+            if example.passage is not None:
+                self.asking[example.passage].append(number)
+                self.given[example.passage] += example.hard_negatives
+                asking[example.passage, example.group if config.sample else ""].append(number)
         self.positives = list(self.asking)
-        self._examples = [(row, numbers) for (row, _), numbers in asking.items()]
+        self._groups = [(row, numbers) for (row, _), numbers in asking.items()]
         self.order = draw([group for _, group in asking], total, seed, config.sample)
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, number: int) -> Item:
-        positive, own = self._examples[self.order[number]]
+        positive, own = self._groups[self.order[number]]
         rng = random.Random(f"item {self.seed} {number}")
         negatives = self._negatives(positive, number // self.a_step, rng)
         asking = [(positive, own)]
@@ -144,7 +151,7 @@ class PassageItems(Dataset[Item]):
         return Item([positive, *negatives], questions)
 
     def _negatives(self, positive: int, step: int, rng: random.Random) -> list[int]:
-        """Mined ones first; where they are too few, those that the lines name."""
+        """Mined ones first; where they are too few, those that the questions file names."""
         count = self.config.hard_negatives
         mined = self.tables.at(step).get(positive, [])
         chosen = rng.sample(mined, min(count, len(mined)))
@@ -157,19 +164,19 @@ class BatchMaker:
 
     def __init__(
         self,
-        corpus: Corpus,
-        lines: Sequence[Line],
+        corpus: TrainingPassages,
+        examples: Sequence[Example],
         questions: Tokens,
         passages: Tokens,
         pads: tuple[int, int],
     ) -> None:
-        """``questions`` and ``passages`` are tokens by line and by row, ``pads`` their two pad tokens."""
+        """``questions`` and ``passages``: token ids by example and by row; ``pads``: their two pad tokens."""
         self.copy_of, self.questions, self.passages, self.pads = corpus.copy_of, questions, passages, pads
-        self.lines = lines
+        self.examples = examples
         self.right: dict[str, set[int]] = defaultdict(set)
-        for line in lines:
-            if line.passage is not None:
-                self.right[line.question].add(corpus.copy_of[line.passage])
+        for example in examples:
+            if example.passage is not None:
+                self.right[example.question].add(corpus.copy_of[example.passage])
 
     def __call__(self, items: list[Item]) -> dict[str, Any]:
         """Passages in order of length, in two halves: less padding."""
@@ -177,34 +184,36 @@ class BatchMaker:
             {row for item in items for row in item.passages}, key=lambda row: (len(self.passages[row]), row)
         )
         place = {row: number for number, row in enumerate(rows)}
-        asked = list(dict.fromkeys(pair for item in items for pair in item.questions))
+        pairs = list(dict.fromkeys(pair for item in items for pair in item.questions))
         middle = (len(rows) + 1) // 2
-        labels = torch.tensor([place[row] for _, row in asked])
+        labels = torch.tensor([place[row] for _, row in pairs])
         return {
-            "questions": encoder_inputs([self.questions[question] for question, _ in asked], self.pads[0]),
+            "questions": encoder_inputs([self.questions[question] for question, _ in pairs], self.pads[0]),
             "passages": [
                 encoder_inputs([self.passages[row] for row in part], self.pads[1])
                 for part in (rows[:middle], rows[middle:])
                 if part
             ],
             "labels": labels,
-            "copies": self._copies([question for question, _ in asked], rows, labels),
+            "copies": self._copies([question for question, _ in pairs], rows, labels),
         }
 
-    def _copies(self, asked: list[int], rows: list[int], labels: torch.Tensor) -> torch.Tensor:
+    def _copies(self, questions: list[int], rows: list[int], labels: torch.Tensor) -> torch.Tensor:
         """bool [Q, P]: the passages that answer a question as its positive does, without the positive."""
         originals = [self.copy_of[row] for row in rows]
-        right = [self.right[self.lines[question].question] for question in asked]
+        right = [self.right[self.examples[question].question] for question in questions]
         copies = torch.tensor([[original in own for original in originals] for own in right])
         return copies.scatter_(1, labels[:, None], False)
 
 
-def train_encoders(config: TrainConfig, corpus: Corpus, work: Path, target: Path) -> Report:
+def train_encoders(
+    config: TrainConfig, corpus: TrainingPassages, work: Path, target: Path, progress: Progress
+) -> None:
     """DPR pre-training; ``target`` gets ``question_encoder`` and ``context_encoder``."""
     stage, model = config.encoders, config.model
     assert stage is not None
-    lines = training_lines(config, stage, corpus, needs_passage=True)
-    given = any(line.hard_negatives for line in lines)
+    examples = training_examples(config, stage, corpus, needs_passage=True)
+    given = any(example.hard_negatives for example in examples)
     if stage.hard_negatives and not stage.refresh_negatives and not given:
         raise OptionsError(
             f"encoders.hard_negatives is {stage.hard_negatives} and there are none: give refresh_negatives, "
@@ -216,40 +225,44 @@ def train_encoders(config: TrainConfig, corpus: Corpus, work: Path, target: Path
     )
     tokenizers = load_tokenizer(model.question_encoder), load_tokenizer(str(model.context_encoder))
     pads = (pad(tokenizers[0]), pad(tokenizers[1]))
-    questions = tokenized(tokenizers[0], model.max_question_length, [line.question for line in lines])
+    questions = tokenized(
+        tokenizers[0], model.max_question_length, [example.question for example in examples]
+    )
     passages = _passage_tokens(corpus, tokenizers[1], model.max_passage_length)
 
     encoders = BiEncoder(question_encoder, context_encoder)
     freeze(encoders, stage.freeze)
     tables = NegativeTables(work / "negatives", stage.refresh_negatives)
-    arguments = training_arguments(stage, work, config.seed, len({line.passage for line in lines}))
+    arguments = training_arguments(stage, work, config.seed, len({example.passage for example in examples}))
     a_step = examples_a_step(arguments)
     items = PassageItems(
-        lines, stage, tables, total=arguments.max_steps * a_step, a_step=a_step, seed=config.seed
+        examples, stage, tables, total=arguments.max_steps * a_step, a_step=a_step, seed=config.seed
     )
 
     def vectors(encoder: BiEncoder, step: int) -> tuple[FloatArray, FloatArray]:
-        asked = [questions[index] for index in one_question_each(items.asking, step, config.seed)]
+        chosen = [questions[index] for index in one_question_each(items.asking, step, config.seed)]
         return (
             encode(encoder.passages, passages[: corpus.indexed], pads[1], bf16=arguments.bf16),
-            encode(encoder.question_encoder, asked, pads[0], bf16=arguments.bf16),
+            encode(encoder.question_encoder, chosen, pads[0], bf16=arguments.bf16),
         )
 
-    collate = BatchMaker(corpus, lines, questions, passages, pads)
+    collate = BatchMaker(corpus, examples, questions, passages, pads)
     right = [
-        set[int]().union(*(collate.right[lines[number].question] for number in items.asking[row]))
+        set[int]().union(*(collate.right[examples[number].question] for number in items.asking[row]))
         for row in items.positives
     ]
-    mining = Mining(tables, vectors, items.positives, corpus.copy_of, right, stage.hard_negatives)
-    trained = train_stage(encoders, items, collate, arguments, callbacks=[mining])
+    mining = Mining(tables, vectors, items.positives, corpus.copy_of, right, stage.hard_negatives, progress)
+    trained = train_stage(
+        encoders, items, collate, arguments, stage="encoders", progress=progress, callbacks=[mining]
+    )
     context_encoder = context_encoder or as_encoder(question_encoder, DPRContextEncoder)
     with replaced(target) as folder:
         save_with_tokenizer(question_encoder, tokenizers[0], folder / "question_encoder")
         save_with_tokenizer(context_encoder, tokenizers[1], folder / "context_encoder")
-        return reported(folder, trained, {})
+        write_stage_report(folder, trained, {})
 
 
-def _passage_tokens(corpus: Corpus, tokenizer: Any, longest: int) -> Tokens:
+def _passage_tokens(corpus: TrainingPassages, tokenizer: Any, longest: int) -> Tokens:
     """``[CLS] title [SEP] text [SEP]`` of every passage."""
     titles, texts = zip(*((passage.title, passage.text) for passage in corpus.passages), strict=True)
     return tokenized(tokenizer, longest, titles, texts)

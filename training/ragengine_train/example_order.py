@@ -1,4 +1,4 @@
-"""Which example comes when: drawn ahead with the seed, so that a resumed run sees what it would have seen."""
+"""The order of the examples, drawn ahead with the seed, so that a resumed run sees the same ones."""
 
 import random
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Warm-up: the generator learns to answer from the gold passage, before it is met with retrieved ones."""
+"""Warm-up: the generator learns to answer from the gold passage, before it reads retrieved ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +20,12 @@ from ragengine_train.checkpoint import (
     save_with_tokenizer,
 )
 from ragengine_train.config import ModelConfig, TrainConfig
-from ragengine_train.data import Corpus, Line, read_lines, training_lines
+from ragengine_train.data import Example, TrainingPassages, read_examples, training_examples
 from ragengine_train.dev_metrics import sampled
 from ragengine_train.example_order import draw, group_by_length
 from ragengine_train.folders import replaced
-from ragengine_train.report import Report, reported
+from ragengine_train.progress import Progress
+from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import StageTrainer, examples_a_step, freeze, train_stage, training_arguments
 
 IGNORED = -100
@@ -67,7 +68,7 @@ def collate_prompts(pad_token_id: int, decoder_start: int) -> Any:
 class WarmUpTrainer(StageTrainer):
     """The Trainer on -log p(y | x, z), the mean over all tokens of a step's answers.
 
-    Of all of the step, however many batches it is accumulated from: BART's own loss is a mean in a batch.
+    A step may accumulate several batches; BART's own loss is the mean of one batch.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -101,22 +102,22 @@ def rag_spec(model: ModelConfig, prefix: str | None) -> RagSpec:
 
 
 def gold_prompts(
-    lines: Sequence[Line],
-    corpus: Corpus,
+    examples: Sequence[Example],
+    corpus: TrainingPassages,
     question_tokenizer: PreTrainedTokenizerBase,
     tokenizer: PreTrainedTokenizerBase,
     model: ModelConfig,
     prefix: str | None,
 ) -> Tokens:
-    """What the generator reads of each line, which must have a passage.
+    """The generator's prompt of each example, which must have a passage.
 
     The question is decoded from the question encoder's token ids, as ``RagRetriever`` decodes it.
     """
-    ids = tokenized(question_tokenizer, model.max_question_length, [line.question for line in lines])
+    ids = tokenized(question_tokenizer, model.max_question_length, [example.question for example in examples])
     questions = [question_tokenizer.decode(list(one), skip_special_tokens=True) for one in ids]
     spec, texts = rag_spec(model, prefix), []
-    for line, question in zip(lines, questions, strict=True):
-        passage = corpus.passages[line.passage or 0]
+    for example, question in zip(examples, questions, strict=True):
+        passage = corpus.passages[example.passage or 0]
         texts.append(format_prompt(spec, passage.title, passage.text, question))
     return tokenized(tokenizer, model.max_combined_length, texts)
 
@@ -131,7 +132,11 @@ def answer_tokens(answers: Sequence[str], tokenizer: PreTrainedTokenizerBase, mo
 
 @torch.inference_mode()
 def gold_exact_match(
-    generator: Any, tokenizer: PreTrainedTokenizerBase, prompts: Tokens, lines: Sequence[Line], longest: int
+    generator: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Tokens,
+    examples: Sequence[Example],
+    longest: int,
 ) -> float:
     """The share of greedy answers to prompts with the gold passage that match."""
     generator.eval()
@@ -150,45 +155,51 @@ def gold_exact_match(
             attention_mask=padded([[1] * len(row) for row in rows], 0).to(generator.device),
         )
         texts = tokenizer.batch_decode(output, skip_special_tokens=True)
-        hits += sum(exact_match(text, lines[i].answers) for i, text in zip(chosen, texts, strict=True))
+        hits += sum(exact_match(text, examples[i].answers) for i, text in zip(chosen, texts, strict=True))
     generator.generation_config = own
-    return hits / len(lines)
+    return hits / len(examples)
 
 
-def train_generator(config: TrainConfig, corpus: Corpus, parts: Parts, work: Path, target: Path) -> Report:
+def train_generator(
+    config: TrainConfig, corpus: TrainingPassages, parts: Parts, work: Path, target: Path, progress: Progress
+) -> None:
     """Warm-up on gold passages; ``target`` gets the generator."""
     stage, model = config.generator, config.model
     assert stage is not None
-    lines = training_lines(config, stage, corpus, needs_passage=True)
+    examples = training_examples(config, stage, corpus, needs_passage=True)
     question_tokenizer, tokenizer = load_tokenizer(parts.question_encoder), load_tokenizer(parts.generator)
     generator = load_generator(parts.generator, model)
     prefix = getattr(generator.config, "prefix", None)  # what RagRetriever puts before a prompt
-    prompts = gold_prompts(lines, corpus, question_tokenizer, tokenizer, model, prefix)
-    answers = answer_tokens([line.answers[0] for line in lines], tokenizer, model)
+    prompts = gold_prompts(examples, corpus, question_tokenizer, tokenizer, model, prefix)
+    answers = answer_tokens([example.answers[0] for example in examples], tokenizer, model)
 
     freeze(generator, stage.freeze)
-    arguments = training_arguments(stage, work, config.seed, len(lines))
+    arguments = training_arguments(stage, work, config.seed, len(examples))
     a_step = examples_a_step(arguments)
-    order = draw([line.group for line in lines], arguments.max_steps * a_step, config.seed, stage.sample)
+    order = draw(
+        [example.group for example in examples], arguments.max_steps * a_step, config.seed, stage.sample
+    )
     order = group_by_length(
         order, list(map(len, prompts)), arguments.per_device_train_batch_size, config.seed
     )
     reader = generator.config
     collate = collate_prompts(reader.pad_token_id, reader.decoder_start_token_id)
     items = PromptItems(prompts, answers, order)
-    trained = train_stage(generator, items, collate, arguments, trainer=WarmUpTrainer)
+    trained = train_stage(
+        generator, items, collate, arguments, stage="generator", progress=progress, trainer=WarmUpTrainer
+    )
 
     dev = {}
     if config.data.dev is not None:
-        asked = [
-            line
-            for line in read_lines([config.data.dev], corpus)
-            if line.passage is not None and line.answers
+        known = [
+            example
+            for example in read_examples([config.data.dev], corpus)
+            if example.passage is not None and example.answers
         ]
-        if asked := sampled(asked, config):
-            prompts = gold_prompts(asked, corpus, question_tokenizer, tokenizer, model, prefix)
-            exact = gold_exact_match(generator, tokenizer, prompts, asked, model.max_answer_length)
-            dev = {"n": len(asked), "exact_match_gold_passage": exact}
+        if sample := sampled(known, config):
+            prompts = gold_prompts(sample, corpus, question_tokenizer, tokenizer, model, prefix)
+            exact = gold_exact_match(generator, tokenizer, prompts, sample, model.max_answer_length)
+            dev = {"n": len(sample), "exact_match_gold_passage": exact}
     with replaced(target) as folder:
         save_with_tokenizer(generator, tokenizer, folder)
-        return reported(folder, trained, dev)
+        write_stage_report(folder, trained, dev)

@@ -1,11 +1,10 @@
-"""Hard negatives: passages that the encoder, as it is now, finds for questions of others."""
+"""Hard negatives: passages that the current encoder finds for a question and that do not answer it."""
 
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -15,6 +14,7 @@ from ragengine.indexing import training
 from ragengine.indexing.plan import plan_index
 from ragengine.retrieval.vector_index import VectorIndex
 from ragengine.storage.atomic import replaced_file
+from ragengine_train.progress import Progress, TrainProgress
 
 Negatives = dict[int, list[int]]
 _PROBED = 64  # inverted lists, where the passages are so many that there are some
@@ -86,30 +86,32 @@ class Mining(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         copy_of: Sequence[int],
         right: Sequence[set[int]],
         a_positive: int,
+        progress: Progress,
     ) -> None:
         """``right``: the originals that answer a positive's questions; ``a_positive`` negatives are used."""
         self.kept = max(_MINED, a_positive)
         self.tables, self.encode, self.positives = tables, encode, positives
-        self.copy_of, self.right = copy_of, right
+        self.copy_of, self.right, self.progress = copy_of, right, progress
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Mine with the encoder that training starts from, where step 0 is asked for."""
+        """Mine with the encoder that training starts from, where step 0 is one of the steps."""
         if state.global_step == 0:
             self.on_step_end(args, state, control, **kwargs)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Mine after this step, if it is one of those."""
+        """Mine after this step, if it is one of the steps."""
         step = state.global_step
         if step not in self.tables.steps:
             return
         passages, questions = self.encode(kwargs["model"], step)
         found = nearest(passages, questions, min(len(passages), 2 * self.kept))
         self.tables.write(step, self._negatives(found))
-        click.echo(f"  {step}: hard negatives mined from {len(passages):,} passages", err=True)
+        message = f"  {step}: hard negatives mined from {len(passages):,} passages"
+        self.progress(TrainProgress("encoders", message))
 
     def _negatives(self, found: NDArray[np.int64]) -> Negatives:
         """What was found without what is right, at most ``kept`` a positive."""

@@ -1,6 +1,7 @@
-"""Joint fine-tuning: -log p(y | x), marginal over the documents that are retrieved now (paper, section 2.4).
+"""Joint fine-tuning: -log p(y | x), marginal over the retrieved documents (paper, section 2.4).
 
-Question encoder and generator learn; the passage encoder and its index stay as they are.
+Documents are retrieved with the current question encoder.  It and the generator learn; the passage encoder
+and its index stay as they are.
 """
 
 import random
@@ -19,14 +20,13 @@ from ragengine_train.checkpoint import (
     save_with_tokenizer,
 )
 from ragengine_train.config import TrainConfig
-from ragengine_train.data import Corpus, training_lines
+from ragengine_train.data import TrainingPassages, training_examples
 from ragengine_train.example_order import draw
 from ragengine_train.folders import replaced
-from ragengine_train.generator import (
-    answer_tokens,
-)
+from ragengine_train.generator import answer_tokens
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
-from ragengine_train.report import Report, reported
+from ragengine_train.progress import Progress
+from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import StageTrainer, examples_a_step, freeze, train_stage, training_arguments
 
 
@@ -36,7 +36,7 @@ class QuestionItems(Dataset[tuple[Sequence[int], Sequence[int]]]):
     def __init__(
         self, questions: Tokens, answers: Sequence[Tokens], order: Sequence[int], choices: Sequence[int]
     ) -> None:
-        """``answers`` has for every question those that count as right, ``choices`` which one it is when."""
+        """``answers``: the right ones of each question; ``choices``: which of them an example trains on."""
         self.questions, self.answers, self.order, self.choices = questions, answers, order, choices
 
     def __len__(self) -> int:
@@ -99,33 +99,43 @@ class MarginalTrainer(StageTrainer):
 
 
 def train_joint(
-    config: TrainConfig, corpus: Corpus, parts: Parts, index: Path, work: Path, target: Path
-) -> Report:
+    config: TrainConfig,
+    corpus: TrainingPassages,
+    parts: Parts,
+    index: Path,
+    work: Path,
+    target: Path,
+    progress: Progress,
+) -> None:
     """Joint tuning over ``index``; ``target`` gets ``question_encoder`` and ``generator``."""
     stage, model = config.joint, config.model
     assert stage is not None
-    lines = training_lines(config, stage, corpus, needs_passage=False)
+    examples = training_examples(config, stage, corpus, needs_passage=False)
     question_tokenizer, tokenizer = load_tokenizer(parts.question_encoder), load_tokenizer(parts.generator)
     rag = load_rag(parts, model)
     searched = RagengineIndex(index, model.n_docs)
     rag.rag.retriever = LiveRetriever(rag.config, question_tokenizer, tokenizer, searched)
-    questions = tokenized(question_tokenizer, model.max_question_length, [line.question for line in lines])
+    questions = tokenized(
+        question_tokenizer, model.max_question_length, [example.question for example in examples]
+    )
     answers = [
-        answer_tokens(line.answers if stage.draw_answers else line.answers[:1], tokenizer, model)
-        for line in lines
+        answer_tokens(example.answers if stage.draw_answers else example.answers[:1], tokenizer, model)
+        for example in examples
     ]
 
     freeze(rag, stage.freeze)
-    arguments = training_arguments(stage, work, config.seed, len(lines))
+    arguments = training_arguments(stage, work, config.seed, len(examples))
     total = arguments.max_steps * examples_a_step(arguments)
-    order = draw([line.group for line in lines], total, config.seed, stage.sample)
+    order = draw([example.group for example in examples], total, config.seed, stage.sample)
     rng = random.Random(f"answers {config.seed}")
     items = QuestionItems(questions, answers, order, [rng.randrange(1 << 30) for _ in order])
     reader = rag.config.generator
     collate = collate_questions(pad(question_tokenizer), reader.pad_token_id, reader.decoder_start_token_id)
-    trained = train_stage(rag, items, collate, arguments, trainer=MarginalTrainer)
+    trained = train_stage(
+        rag, items, collate, arguments, stage="joint", progress=progress, trainer=MarginalTrainer
+    )
     searched.close()
     with replaced(target) as folder:
         save_with_tokenizer(rag.question_encoder, question_tokenizer, folder / "question_encoder")
         save_with_tokenizer(rag.generator, tokenizer, folder / "generator")
-        return reported(folder, trained, {})
+        write_stage_report(folder, trained, {})

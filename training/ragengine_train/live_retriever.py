@@ -1,4 +1,4 @@
-"""A ragengine index as transformers' RAG models search one: p(z | x) of the paper, live."""
+"""A ragengine index as transformers' RAG models search one: live, p(z | x) of the paper."""
 
 from pathlib import Path
 from typing import Any

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 import transformers
 
@@ -23,34 +22,74 @@ from ragengine.version import __version__
 from ragengine_train import preflight
 from ragengine_train.checkpoint import Parts, write_checkpoint
 from ragengine_train.config import STAGES, TrainConfig
-from ragengine_train.data import Corpus
+from ragengine_train.config_file import read_config
+from ragengine_train.data import TrainingPassages
 from ragengine_train.dev_metrics import export_parts, measure_answers, measure_retrieval
 from ragengine_train.encoders import train_encoders
 from ragengine_train.folders import remove
 from ragengine_train.generator import train_generator
 from ragengine_train.joint import train_joint
-from ragengine_train.provenance import PLACES, RESULTS, Settings, changes
-from ragengine_train.report import CURVES, REPORT, Report, read_json, write_curves, write_json
+from ragengine_train.progress import Progress, TrainProgress, silent
+from ragengine_train.provenance import PLACES, RESULTS, ResultName, Settings, changes
+from ragengine_train.report import (
+    CURVES,
+    REPORT,
+    TrainResult,
+    read_json,
+    train_result,
+    write_curves,
+    write_json,
+)
 
 _SETTINGS = "settings.json"
 _DEV = "dev.json"
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
 
 
-def train(config: TrainConfig, *, start: str | None = None, fresh: bool = False) -> dict[str, Any]:
-    """Run the stages of ``config`` and return what ``report.json`` says.
+def train(
+    config: str | Path | TrainConfig,
+    *,
+    start: ResultName | None = None,
+    fresh: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a RAG model as a configuration says, which is what `ragengine train` does.
 
-    What an earlier run finished stays; from ``start`` on it is made again, with ``fresh`` all of it.
-    Raises :class:`ragengine.errors.RagEngineError` for whatever is wrong; then the finished stages are kept.
+    Results of an earlier run stay, and an unfinished stage goes on where it was killed.
+
+    Args:
+        config: the TOML file, or what :func:`read_config` has read.
+        start: make this result and what follows again; what comes before stays (``--from``).
+        fresh: start over: whatever an earlier run left in the output is removed.
+        threads: threads torch may use; all cores where None.
+        progress: called with every :class:`TrainProgress`.
+
+    Returns:
+        Where checkpoint, index and report are, and the figures of the report.
+
+    Raises:
+        OptionsError: the configuration or a setting is wrong, or results were made with other settings.
+        PassagesError: a file of passages or questions cannot be read or holds no usable entry.
+        ExportError: a network or tokenizer cannot be loaded or is of another architecture.
+        InputError: the output folder cannot be written.
+        MemoryLimitError: a batch does not fit into the GPU's memory.
     """
-    with _held(config.output), _quiet():
-        run = _Run(config, Corpus.read(config.data.passages))
+    if fresh and start is not None:
+        raise OptionsError(f"fresh makes everything again and start={start!r} does not; give one of them.")
+    if start is not None and start not in RESULTS:
+        raise OptionsError(f"start is {start!r}; it must be one of {', '.join(RESULTS)}.")
+    if threads is not None and threads < 1:
+        raise OptionsError(f"threads is {threads}; it must be at least 1.")
+    settings = config if isinstance(config, TrainConfig) else read_config(config)
+    with _threads(threads), _held(settings.output), _without_bars():
+        run = _Run(settings, TrainingPassages.read(settings.data.passages), progress or silent)
         kept = () if fresh else RESULTS[: RESULTS.index(start or "checkpoint")]
         run.check_settings(kept)
-        if fresh or start or not (config.output / "checkpoint").exists():
-            preflight.check(config, run.corpus, run.parts_of(kept))
+        if fresh or start or not (run.output / "checkpoint").exists():
+            preflight.check(settings, run.corpus, run.parts_of(kept))
         if fresh:
-            remove_run(config.output)
+            _remove_run(run.output)
         elif start is not None:
             run.remove_from(start)
         run.encoders()
@@ -65,7 +104,8 @@ class _Run:
     """A run's folder: results by name, and in ``work`` what the stages need on the way."""
 
     config: TrainConfig
-    corpus: Corpus
+    corpus: TrainingPassages
+    progress: Progress
 
     def __post_init__(self) -> None:
         self.settings = Settings(self.config)
@@ -88,8 +128,8 @@ class _Run:
         model = self.config.model
         parts = Parts(model.question_encoder, str(model.context_encoder), model.generator)
         for stage, places in PLACES.items():
-            asked = stage in results and getattr(self.config, stage) is not None
-            if asked and (self.output / stage).exists():
+            wanted = stage in results and getattr(self.config, stage) is not None
+            if wanted and (self.output / stage).exists():
                 folders = {name: str(self.output / stage / place) for name, place in places.items()}
                 parts = dataclasses.replace(parts, **folders)
         return parts
@@ -107,7 +147,10 @@ class _Run:
     def encoders(self) -> None:
         """DPR pre-training."""
         self._stage(
-            "encoders", lambda work: train_encoders(self.config, self.corpus, work, self.output / "encoders")
+            "encoders",
+            lambda work: train_encoders(
+                self.config, self.corpus, work, self.output / "encoders", self.progress
+            ),
         )
 
     def generator(self) -> None:
@@ -115,12 +158,12 @@ class _Run:
         self._stage(
             "generator",
             lambda work: train_generator(
-                self.config, self.corpus, self.parts, work, self.output / "generator"
+                self.config, self.corpus, self.parts, work, self.output / "generator", self.progress
             ),
         )
 
     def index(self) -> None:
-        """The index that joint tuning searches and the model answers from; what both parts can do so far."""
+        """The index that joint tuning searches and the model answers from, and the dev figures before it."""
         report = self.work / "index" / REPORT
         bundle = self.work / "index" / "bundle"
         if report.exists() and (self.output / "index").exists():
@@ -128,7 +171,7 @@ class _Run:
             return
         self._remove_after("index")
         write_json(self.work / "index" / _SETTINGS, self.settings.of("index"))
-        click.echo("index", err=True)
+        self._say("index", "index")
         started = time.perf_counter()
         export_parts(self.parts, self.config, self.work / "index" / "checkpoint", bundle)
         build_index(self.config.data.passages, self.output / "index", bundle=bundle)
@@ -140,15 +183,21 @@ class _Run:
         self._stage(
             "joint",
             lambda work: train_joint(
-                self.config, self.corpus, self.parts, self.output / "index", work, self.output / "joint"
+                self.config,
+                self.corpus,
+                self.parts,
+                self.output / "index",
+                work,
+                self.output / "joint",
+                self.progress,
             ),
         )
 
-    def finish(self) -> dict[str, Any]:
-        """The checkpoint, what it can do, the report and the curves."""
+    def finish(self) -> TrainResult:
+        """Write the checkpoint, measure it, and write the report and the curves."""
         checkpoint, settings = self.output / "checkpoint", self.work / "checkpoint" / _SETTINGS
-        as_asked = checkpoint.exists() and settings.exists() and not self._changes("checkpoint")
-        if not as_asked:  # it is cheap to make
+        current = checkpoint.exists() and settings.exists() and not self._changes("checkpoint")
+        if not current:  # it is cheap to make
             self._remove("checkpoint")
             if self.config.joint is None:  # measured already
                 write_checkpoint(self.parts, self.config.model, checkpoint)
@@ -158,10 +207,10 @@ class _Run:
         return self._report()
 
     def _measured(self, name: str) -> dict[str, Any]:
-        """What the networks of a result can do on the dev questions.
+        """The figures of a result on the dev questions; empty where there are none.
 
         ``retrieval`` over all of them, ``answers`` end to end over a sample; measured once, and again when
-        the questions or the settings of the answers are others.
+        the questions or the settings of the answers have changed.
         """
         data, model = self.config.data, self.config.model
         if data.dev is None:
@@ -180,29 +229,31 @@ class _Run:
             "answers": measure_answers(bundle, self.output / "index", self.config),
         }
         for part, measured in figures.items():
-            click.echo(f"  dev {part}: " + ", ".join(f"{k} {v:.4g}" for k, v in measured.items()), err=True)
+            listing = ", ".join(f"{key} {value:.4g}" for key, value in measured.items())
+            self._say(name, f"  dev {part}: {listing}")
         write_json(path, {"settings": settings, "figures": figures})
         return figures
 
-    def _stage(self, name: str, run: Callable[[Path], Report]) -> None:
-        """Run a stage that is asked for and not finished."""
+    def _stage(self, name: str, run: Callable[[Path], None]) -> None:
+        """Run a stage that the configuration has and that is not finished."""
         if getattr(self.config, name) is None:
             return
         if (self.output / name).exists():
-            click.echo(f"{name}: finished before", err=True)
+            self._say(name, f"{name}: finished before")
             return
         self._remove_after(name)
-        click.echo(name, err=True)
+        self._say(name, name)
         work = self.work / name
         write_json(work / _SETTINGS, self.settings.of(name))
         try:
-            report = run(work)
+            run(work)
         except torch.OutOfMemoryError as reason:
             raise MemoryLimitError(
                 f"{name}: {one_line(reason)}; lower per_device_train_batch_size, raise "
                 f"gradient_accumulation_steps as much, and begin again with --from {name}."
             ) from reason
-        click.echo(f"{name}: {report['seconds']:.0f} s {report.get('dev') or ''}", err=True)
+        report = read_json(self.output / name / REPORT)
+        self._say(name, f"{name}: {report['seconds']:.0f} s {report['dev'] or ''}")
         for checkpoint in work.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
 
@@ -212,7 +263,7 @@ class _Run:
         remove(self.work / name)
 
     def _remove_after(self, name: str) -> None:
-        """Remove the results that were made of another ``name`` than the one that is made now."""
+        """Remove the results that were made of an earlier ``name``."""
         for later in RESULTS[RESULTS.index(name) + 1 :]:
             if later != "generator":  # it is made of no encoder's weights
                 self._remove(later)
@@ -222,17 +273,20 @@ class _Run:
             return
         if found := self._changes(name):
             raise OptionsError(
-                f"{self.output / name} was made with others ({join_errors(found)}); "
+                f"{self.output / name} was made with other settings ({join_errors(found)}); "
                 f"make it again with --from {name}, or --fresh."
             )
 
     def _changes(self, name: str) -> list[str]:
-        """What is not as it was when a result was made, in words."""
+        """What has changed since a result was made, in words."""
         path = self.work / name / _SETTINGS
         return changes(read_json(path), self.settings.of(name)) if path.exists() else []
 
-    def _report(self) -> dict[str, Any]:
-        """`report.json`: each stage's log, seconds and figures, and the dev figures after each in a row."""
+    def _say(self, stage: str, message: str) -> None:
+        self.progress(TrainProgress(stage, message))
+
+    def _report(self) -> TrainResult:
+        """Write `report.json`: log, seconds and figures of each stage, and all dev figures together."""
         stages = {
             stage: read_json(self.output / stage / REPORT)
             for stage in STAGES
@@ -249,16 +303,28 @@ class _Run:
             "stages": stages,
         }
         write_json(self.output / REPORT, content)
-        write_curves(stages, self.output / CURVES)
-        return content
+        result = train_result(self.output, content)
+        write_curves(result.stages, self.output / CURVES)
+        return result
 
 
-def remove_run(output: Path) -> None:
+def _remove_run(output: Path) -> None:
     """Remove a run's results, and nothing else that may be in the folder."""
     for name in (*RESULTS, "work"):
         remove(output / name)
     for name in (REPORT, CURVES):
         (output / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use ``count`` threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
@@ -276,8 +342,8 @@ def _held(output: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of transformers for the milliseconds that loading a small part takes."""
+def _without_bars() -> Iterator[None]:
+    """No progress bars of transformers, which draws them for every network that is loaded."""
     shown = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:

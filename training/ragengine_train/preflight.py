@@ -1,4 +1,4 @@
-"""What can be known to be wrong before the first stage, and would else be found hours later."""
+"""Checks before the first stage: what would otherwise fail hours later."""
 
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,31 @@ from ragengine_train.checkpoint import (
     load_tokenizer,
 )
 from ragengine_train.config import STAGES, ModelConfig, TrainConfig
-from ragengine_train.data import Corpus, read_lines, training_lines
+from ragengine_train.data import TrainingPassages, read_examples, training_examples
 from ragengine_train.encoders import BiEncoder
 from ragengine_train.example_order import draw
 from ragengine_train.trainer import freeze
 
 
-def check(config: TrainConfig, corpus: Corpus, parts: Parts) -> None:
+def check(config: TrainConfig, corpus: TrainingPassages, parts: Parts) -> None:
     """Read all questions, and the networks that are trained next with their tokenizers.
 
     Raises :class:`ragengine.errors.RagEngineError` for the first that is missing or does not fit.
     """
-    faults = _model_faults(config.model, parts)
+    errors = _model_errors(config.model, parts)
     if config.model.n_docs > corpus.indexed:
-        faults.append(f"n_docs is {config.model.n_docs}, and there are {corpus.indexed} passages")
-    if faults:
-        raise OptionsError(f"The table [model] cannot be used: {join_errors(faults)}.")
+        errors.append(f"n_docs is {config.model.n_docs}, and there are {corpus.indexed} passages")
+    if errors:
+        raise OptionsError(f"The table [model] cannot be used: {join_errors(errors)}.")
     scratch = corpus.scratch()
     for name in STAGES:
         stage = getattr(config, name)
         if stage is not None:
-            lines = training_lines(config, stage, scratch, needs_passage=name != "joint")
-            draw([line.group for line in lines], 0, config.seed, stage.sample)
+            examples = training_examples(config, stage, scratch, needs_passage=name != "joint")
+            draw([example.group for example in examples], 0, config.seed, stage.sample)
     if config.data.dev is not None:
         read_questions(Path(config.data.dev))
-        read_lines([config.data.dev], scratch)
+        read_examples([config.data.dev], scratch)
 
     _freeze(config, parts)
 
@@ -62,14 +62,14 @@ def _freeze(config: TrainConfig, parts: Parts) -> None:
         freeze(load_rag(parts, model), config.joint.freeze)
 
 
-def _model_faults(model: ModelConfig, parts: Parts) -> list[str]:
+def _model_errors(model: ModelConfig, parts: Parts) -> list[str]:
     question, passage = encoder_config(parts.question_encoder), encoder_config(parts.context_encoder)
     reader = generator_config(parts.generator)
     for source in dict.fromkeys((parts.question_encoder, parts.context_encoder, parts.generator)):
         load_tokenizer(source)
-    faults = []
+    errors = []
     if _dimension(question) != _dimension(passage):
-        faults.append(
+        errors.append(
             f"question_encoder makes vectors of {_dimension(question)} numbers, "
             f"context_encoder of {_dimension(passage)}"
         )
@@ -81,8 +81,8 @@ def _model_faults(model: ModelConfig, parts: Parts) -> list[str]:
     ):
         length, most = getattr(model, name), config.max_position_embeddings
         if length > most:
-            faults.append(f"{name} is {length}, and its network has {most} positions")
-    return faults
+            errors.append(f"{name} is {length}, and its network has {most} positions")
+    return errors
 
 
 def _dimension(encoder: Any) -> int:

@@ -1,16 +1,17 @@
-"""What each result of a run was made with, so that it is not mixed with what other settings or files make."""
+"""What each result of a run was made with, so that results of other settings or files are not mixed in."""
 
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from ragengine.storage.folders import sha256_of
 from ragengine_train.config import TrainConfig, listed
 
-# The results of a run in the order in which they are made; an index is made of what the encoders are.
-RESULTS = ("encoders", "generator", "index", "joint", "checkpoint")
+ResultName: TypeAlias = Literal["encoders", "generator", "index", "joint", "checkpoint"]
+RESULTS: tuple[ResultName, ...] = get_args(ResultName)
+"""The results of a run in the order in which they are made; the index depends on the passage encoder."""
 # Where a stage's result holds which network.
 PLACES = {
     "encoders": {"question_encoder": "question_encoder", "context_encoder": "context_encoder"},
@@ -25,7 +26,7 @@ _NETWORKS = {
     "joint": ("question_encoder", "context_encoder", "generator"),
     "checkpoint": ("question_encoder", "context_encoder", "generator"),
 }
-# Which fields of `[model]` a result depends on; joint and checkpoint: on all.
+# The fields of `[model]` that a result depends on; joint and checkpoint depend on all.
 _ENCODERS = {
     "question_encoder",
     "context_encoder",
@@ -59,7 +60,7 @@ class Settings:
         self._hashes: dict[str, str] = {}
 
     def of(self, name: str) -> dict[str, Any]:
-        """What a result depends on, besides the results before it; JSON values."""
+        """What a result depends on besides the results before it, as JSON values."""
         config = dataclasses.asdict(self.config)
         data, model, made_of = config["data"], config["model"], self.made_of(name)
         if name == "checkpoint":
@@ -89,7 +90,7 @@ class Settings:
         return made_of
 
     def contents(self, paths: Sequence[str]) -> dict[str, str]:
-        """A hash of each file or folder, so that others under the same name are noticed."""
+        """A hash of each file or folder, so that changed contents are noticed."""
         for path in paths:
             if path not in self._hashes:
                 self._hashes[path] = _hash(Path(path))
@@ -97,17 +98,17 @@ class Settings:
 
 
 def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two :meth:`Settings.of`, in words; of `[model]` what ``now`` has."""
+    """What differs between two :meth:`Settings.of`, in words; of `[model]` only the fields of ``now``."""
     before, after = dict(_flat(was)), dict(_flat(now))
     keys = {key for key in before if not key.startswith("model.") or key in after} | after.keys()
     return [
-        _told_change(key, before.get(key), after.get(key))
+        _describe_change(key, before.get(key), after.get(key))
         for key in sorted(keys)
         if before.get(key) != after.get(key)
     ]
 
 
-def _told_change(key: str, was: Any, now: Any) -> str:
+def _describe_change(key: str, was: Any, now: Any) -> str:
     """One changed setting; of a file, that it changed."""
     file = key.removeprefix("files.")
     if file == key:

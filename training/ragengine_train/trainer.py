@@ -1,4 +1,4 @@
-"""One stage under transformers' ``Trainer``: it resumes where it was killed, and prints its progress."""
+"""One stage under transformers' ``Trainer``: it resumes where it was killed, and reports its progress."""
 
 import fnmatch
 import shutil
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -16,6 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ragengine.errors import OptionsError
 from ragengine_train.config import DEFAULTS, StageConfig
+from ragengine_train.progress import Progress, TrainProgress
 
 LogHistory = list[dict[str, float]]
 
@@ -31,8 +31,9 @@ class Trained:
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     """``Trainer`` over an order that is drawn ahead, with the seconds so far in every log entry."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, stage: str, progress: Progress, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._stage, self._progress = stage, progress
         # Our losses are means of a batch: the Trainer divides them by the number of accumulated batches.
         self.model_accepts_loss_kwargs = False
         self._started = time.perf_counter()
@@ -41,8 +42,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One batch forward and backward.
 
-        Raises :class:`OptionsError` when the loss is no number: the Trainer would leave it out of the log and
-        go on with weights that are none either.
+        Raises :class:`OptionsError` when the loss is not finite: the Trainer would leave it out of the log
+        and go on with weights that are not finite either.
         """
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss).all():
@@ -53,16 +54,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add ``seconds`` of training, those before a resume too, and print the entry."""
+        """Add ``seconds`` of training, those before a resume too, and report the entry."""
         before = [entry["seconds"] for entry in self.state.log_history if "seconds" in entry]
         now = time.perf_counter()
         logs["seconds"] = round((before[-1] if before else 0.0) + now - self._started, 1)
         self._started = now
         super().log(logs, start_time)
         if "loss" in logs:
+            step, total, loss = self.state.global_step, self.state.max_steps, float(logs["loss"])
             rate = f"rate {float(logs.get('learning_rate', 0)):.1e}"
-            step = f"{self.state.global_step}/{self.state.max_steps}"
-            click.echo(f"  {step} loss {float(logs['loss']):.4f} {rate} {logs['seconds']:.0f} s", err=True)
+            message = f"  {step}/{total} loss {loss:.4f} {rate} {logs['seconds']:.0f} s"
+            self._progress(TrainProgress(self._stage, message, step, total, loss))
 
 
 def training_arguments(stage: StageConfig, output: Path, seed: int, examples: int) -> TrainingArguments:
@@ -120,16 +122,22 @@ def train_stage(
     collate: Callable[[list[Any]], dict[str, Any]],
     arguments: TrainingArguments,
     *,
+    stage: str,
+    progress: Progress,
     trainer: type[StageTrainer] = StageTrainer,
     callbacks: list[TrainerCallback] | None = None,
 ) -> Trained:
-    """Train ``model`` in place, from the last whole checkpoint of the output folder if there is one."""
+    """Train ``model`` in place, from the last whole checkpoint of the output folder if there is one.
+
+    ``stage`` is the name of the stage in what ``progress`` is told.
+    """
     model.train()
     config: Any = getattr(model, "config", None)
-    use_cache = getattr(config, "use_cache", None)  # the Trainer sets it to False, and it would be saved so
+    use_cache = getattr(config, "use_cache", None)  # the Trainer sets it to False, which would be saved
     loop = trainer(
-        model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks
-    )
+        stage, progress,
+        model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks,
+    )  # fmt: skip
     loop.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
     if use_cache is not None:
         config.use_cache = use_cache
@@ -139,7 +147,7 @@ def train_stage(
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint; halves of one, which a killed run left, are removed."""
+    """The newest whole checkpoint; incomplete ones, which a killed run left, are removed."""
     while folder.is_dir() and (path := get_last_checkpoint(str(folder))) is not None:
         if _is_whole(Path(path)):
             return str(path)

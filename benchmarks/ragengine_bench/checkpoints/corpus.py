@@ -1,6 +1,6 @@
 """Text for the random checkpoints: what tokenizers are trained on, passages and questions.
 
-The text is chosen for what goes wrong in practice, not for its meaning: titles in quotes (RAG strips one
+The text has what goes wrong in practice: titles in quotes (RAG strips one
 pair), double spaces (RAG collapses them, once), contractions and spaces before punctuation (decoding a
 question from its WordPiece ids cleans those up), accents and capitals (an uncased tokenizer drops them),
 characters that no vocabulary has (they become [UNK], and vanish when the question is decoded).

@@ -1,4 +1,4 @@
-"""Random generators that decide: what a search is measured on where there is no trained model."""
+"""Random checkpoints whose next-token distributions are peaked: a search can be measured on them."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ VOCABULARY, POSITIONS, EOS = 300, 96, 2
 
 
 @torch.no_grad()
-def write_sharp_checkpoint(folder: Path, seed: int) -> None:
+def write_peaked_checkpoint(folder: Path, seed: int) -> None:
     """Save a small RAG checkpoint whose next-token distributions differ from step to step and are peaked.
 
-    Freshly initialised weights (`checkpoints.shapes`) give every token the same probability, and then
-    every search finds something as good.  Here weights have the scale of trained ones, and a bias lets
-    outputs end after about ten tokens.
+    Freshly initialised weights give every token about the same probability, so that every search finds an
+    equally likely answer.  Here weights have the scale of trained ones, and a bias ends outputs after about
+    ten tokens.
     """
     torch.manual_seed(seed)
     d_model = 16 * int(torch.randint(1, 4, ()))
@@ -42,7 +42,7 @@ def write_sharp_checkpoint(folder: Path, seed: int) -> None:
     )
     config = RagConfig.from_question_encoder_generator_configs(dpr, bart, retrieval_vector_size=8)
     model = RagTokenForGeneration(config).eval()
-    _sharpen(model.rag.generator, peak=2.0 + 1.5 * float(torch.rand(())))
+    _peak(model.rag.generator, peak=2.0 + 1.5 * float(torch.rand(())))
     model.generation_config.update(decoder_start_token_id=EOS, eos_token_id=EOS, pad_token_id=1)
     model.save_pretrained(folder)
     words = {"<s>": 0, "<pad>": 1, "</s>": EOS, "<unk>": 3}
@@ -54,8 +54,11 @@ def write_sharp_checkpoint(folder: Path, seed: int) -> None:
         tokenizer.save_pretrained(folder / part)
 
 
-def _sharpen(generator: BartForConditionalGeneration, peak: float) -> None:
-    """Logits of standard deviation ``peak`` that depend on what was read: the states' mean is taken out."""
+def _peak(generator: BartForConditionalGeneration, peak: float) -> None:
+    """Give logits the standard deviation ``peak`` and no part that is the same for all inputs.
+
+    Decoder states share a large mean, which the last layer norm subtracts.
+    """
     for module in generator.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=1.3 / module.in_features**0.5)

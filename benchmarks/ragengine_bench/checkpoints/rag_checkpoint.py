@@ -38,7 +38,7 @@ STRENGTH = 1.3  # all other matrices
 
 @dataclass(frozen=True)
 class CheckpointSpec:
-    """Everything that is random about a checkpoint, so that a failing test can say what it ran."""
+    """Everything that is random about a checkpoint, so that a failing test can print it."""
 
     seed: int
     # question encoder
@@ -85,7 +85,7 @@ class CheckpointSpec:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files of one random checkpoint, with its corpus in every form that one of the sides reads."""
+    """The files of one random checkpoint, and its corpus as ragengine and transformers read."""
 
     spec: CheckpointSpec
     source: Path  # RagTokenForGeneration.save_pretrained + RagTokenizer.save_pretrained
@@ -171,12 +171,10 @@ def write_checkpoint(spec: CheckpointSpec, folder: Path) -> Checkpoint:
     tokenizer.save_pretrained(str(source))
 
     passages = random_passages(rng, spec.n_passages, spec.longest_passage)
-    passages_file = folder / "passages.jsonl"
     lines = [json.dumps(passage.as_row(), ensure_ascii=False) + "\n" for passage in passages]
-    passages_file.write_text("".join(lines), encoding="utf-8")
+    (folder / "passages.jsonl").write_text("".join(lines), encoding="utf-8")
     embeddings = _passage_vectors(spec, model.rag.question_encoder, question_tokenizer, rng)
-    embeddings_file = folder / "embeddings.npy"
-    np.save(embeddings_file, embeddings)
+    np.save(folder / "embeddings.npy", embeddings)
     dataset = Dataset.from_dict(
         {
             "title": [passage.title for passage in passages],
@@ -187,14 +185,21 @@ def write_checkpoint(spec: CheckpointSpec, folder: Path) -> Checkpoint:
     dataset.save_to_disk(str(folder / "dataset"))
     dataset.add_faiss_index("embeddings", metric_type=0)  # 0 is faiss.METRIC_INNER_PRODUCT
     dataset.save_faiss_index("embeddings", str(folder / "index.faiss"))
+    return open_checkpoint(spec, folder)
+
+
+def open_checkpoint(spec: CheckpointSpec, folder: Path) -> Checkpoint:
+    """The checkpoint that :func:`write_checkpoint` has written under `folder`."""
+    with (folder / "passages.jsonl").open(encoding="utf-8") as file:
+        passages = tuple(Passage(**json.loads(line)) for line in file)
     return Checkpoint(
         spec=spec,
-        source=source,
-        passages_file=passages_file,
-        embeddings_file=embeddings_file,
+        source=folder / "source",
+        passages_file=folder / "passages.jsonl",
+        embeddings_file=folder / "embeddings.npy",
         dataset=folder / "dataset",
         faiss_index=folder / "index.faiss",
-        passages=tuple(passages),
+        passages=passages,
     )
 
 
@@ -283,7 +288,7 @@ def _randomise(model: nn.Module, spec: CheckpointSpec, rng: torch.Generator) -> 
         elif name.endswith("token_type_ids"):
             buffer.zero_()
         elif name.endswith("embed_scale"):
-            raise AssertionError("embed_scale is a number in every transformers release that we read")
+            raise AssertionError("embed_scale is a number in every supported transformers release")
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Random checkpoints of a true shape: right for speed, meaningless as answers."""
+"""Random checkpoints of a real shape, to measure speed; their answers mean nothing."""
 
 from pathlib import Path
 

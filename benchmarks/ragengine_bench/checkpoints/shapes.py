@@ -1,4 +1,4 @@
-"""The true shapes that are measured with random weights."""
+"""Real shapes that are measured with random weights."""
 
 from dataclasses import dataclass
 
@@ -19,6 +19,6 @@ SHAPES = {
     "worldfacts": Shape(256, 3, 4, 1024, 6000, 320),
     "bart-base": Shape(768, 6, 12, 3072, 50265, 1024),
     "bart-large": Shape(1024, 12, 16, 4096, 50265, 1024),
-    # to try the command out, and for its tests: no size could be mistaken for another
+    # to try the command, and for its tests: all sizes differ
     "tiny": Shape(32, 3, 2, 48, 60, 64),
 }

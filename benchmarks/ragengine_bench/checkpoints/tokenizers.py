@@ -1,7 +1,7 @@
 """Real tokenizers for the random checkpoints, trained in milliseconds on a few lines of text.
 
 They go through the files that transformers itself reads and writes (vocab.txt, vocab.json, merges.txt,
-tokenizer.json), so that the export meets what it meets in the wild.
+tokenizer.json), so that the export reads what it reads of real checkpoints.
 """
 
 from __future__ import annotations

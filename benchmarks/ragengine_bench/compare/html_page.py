@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 
 from ragengine.storage.atomic import output_file
-from ragengine_bench.compare.tables import agreement, machine_line, tables_of
 from ragengine_bench.harness.report import Report
+from ragengine_bench.harness.tables import agreement, machine_line, tables_of
 
 FILE = "index.html"
 
@@ -25,12 +25,13 @@ _WIDE = ("setting",)
 
 _HOW = """
 <p><b>Ratios</b> are median against median of this run. In generation, batches and sweeps the engines of a
-table are loaded side by side, each in a process of its own, and take turns; whole questions are asked of one
+table are loaded side by side, each in a process of its own, and take turns; whole questions go to one
 engine after the other. Every engine runs once before it is timed.</p>
-<p><b>The floor</b> of a stage is the larger of (operations / GEMM rate) and (bytes / bandwidth), both rates
-measured in this run, in the precision of the row. It counts matrix products and the memory that they must
-touch, nothing else, so it cannot be reached. "3.0 x" beside a floor: the stage takes three times its floor.
-Weights that stay in the processor's cache can be read faster than the bandwidth, which is the memory's.</p>
+<p><b>The roofline</b> of a stage is the larger of (operations / GEMM rate) and (bytes / bandwidth), both
+rates measured in this run, in the precision of the row. It counts matrix products and the memory that they
+must touch, nothing else, so it cannot be reached. "3.0 x" beside a roofline: the stage takes three times its
+roofline. Weights that stay in the processor's cache can be read faster than the bandwidth, which is the
+memory's.</p>
 <p><b>Memory</b> is the most that was resident in the engine's own process while it answered for the first
 time; <b>load</b> is importing and opening it, and for CTranslate2 and optimum-onnx converting the model
 too.</p>
@@ -66,7 +67,7 @@ def _head(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>ragengine bench</title><style>{_STYLE}</style></head><body><h1>ragengine bench</h1>{state}"
         f"<p>{escape(machine_line(report.machine))}</p>"
-        f"<p>Asked for: {escape(' '.join(report.command) or 'the defaults')}. "
+        f"<p>Options: {escape(' '.join(report.command) or 'the defaults')}. "
         f"Load average when it started: {report.machine.get('load_average_at_start')}.</p><ul>{rates}</ul>"
     )
 

@@ -1,4 +1,4 @@
-"""The models that are measured: random ones of a shape, or bundles that are there."""
+"""The models that are measured: random ones of a shape, or given bundles."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -89,7 +89,7 @@ class BundleModel:
         return "trained model"
 
     def precisions(self) -> list[str]:
-        """What each bundle is stored in."""
+        """The precision of each bundle."""
         return [Bundle.open(path, verify="size").manifest.precision for path in self.paths]
 
     def engines(self) -> list[Contender]:
@@ -106,7 +106,7 @@ class BundleModel:
         ]
 
     def generators(self, precisions: Sequence[str], threads: int | None = None) -> list[Contender]:
-        """Their generators alone; ``precisions`` are what they are."""
+        """Their generators alone; ``precisions`` is ignored, each has its own."""
         rows = zip(self._names(), self.paths, strict=True)
         return [peers.generator(name, path, threads or self.threads) for name, path in rows]
 

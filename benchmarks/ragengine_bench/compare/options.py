@@ -1,6 +1,6 @@
-"""What `ragengine bench` can be asked for.
+"""The options of `ragengine bench`.
 
-Imports nothing heavy: --help and wrong usage are answered at once.
+Imports nothing heavy, so that --help and usage errors appear at once.
 """
 
 from collections.abc import Sequence
@@ -48,5 +48,5 @@ class Plan:
         return Workload(1, self.documents, self.source_tokens, self.num_beams, self.target_tokens)
 
     def chosen(self, rows: Sequence[Contender]) -> list[Contender]:
-        """The peers that were asked for; all where none was named."""
+        """The peers whose names were given; all where none was."""
         return [] if _NO_PEERS in self.peers else peers.matching(rows, self.peers)

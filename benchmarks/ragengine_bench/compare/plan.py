@@ -1,4 +1,4 @@
-"""From what was asked for to what is run."""
+"""From the options of `ragengine bench` to runs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,12 +31,12 @@ _POINTS: dict[str, tuple[int, ...]] = {
 
 
 def measure(plan: Plan, report: Report, folder: Path, save: Callable[[], None], say: Say) -> None:
-    """Run everything that ``plan`` asks for into ``report``; ``folder`` is for random models."""
+    """Measure what ``plan`` says into ``report``; ``folder`` is for random models."""
     shape = RandomModel(plan.shape, folder, plan.threads, say) if plan.shape else None
     trained = BundleModel(plan.bundles, plan.index, plan.threads) if plan.bundles and plan.index else None
     precisions = _precisions(plan, trained)
     if trained is not None:
-        _questions_of(plan, trained)  # a file that cannot be read is said before anything is measured
+        _questions_of(plan, trained)  # a file that cannot be read is reported before anything is measured
     rates = _measured_rates(report, precisions, plan.threads, folder, say)
     runs = Runs(report, rates, plan.repeats, plan.patience, save, say)
     save()
@@ -59,7 +59,7 @@ def _precisions(plan: Plan, trained: BundleModel | None) -> list[Precision]:
 def _measured_rates(
     report: Report, precisions: Sequence[Precision], threads: int, folder: Path, say: Say
 ) -> Rates:
-    """What this machine does at best (:mod:`.rates`)."""
+    """What this machine does at best (:mod:`ragengine_bench.roofline.machine_rates`)."""
     graphs = {name: write_linear(folder / f"linear-{name}", name) for name in precisions}
     say("measuring GEMM rates and bandwidth")
     target, settings = "ragengine_bench.roofline.machine_rates:MachineRates", {"threads": threads}
@@ -85,7 +85,7 @@ def _generation(plan: Plan, runs: Runs, model: RandomModel) -> None:
 
 
 def _questions(plan: Plan, runs: Runs, model: BundleModel) -> None:
-    asked, ours = _questions_of(plan, model), model.engines()
+    questions, ours = _questions_of(plan, model), model.engines()
     for kind in plan.kinds:
         options = {"marginalize": kind}
         others: list[Contender] = []
@@ -94,26 +94,26 @@ def _questions(plan: Plan, runs: Runs, model: BundleModel) -> None:
             given = peers.question_peers(plan.checkpoint, model.index, plan.threads, longest)
             others = plan.chosen(given)
         title = f"Whole questions, {model.title}, {KINDS[kind]}"
-        runs.questions(title, asked, options, [*others, *ours])
+        runs.questions(title, questions, options, [*others, *ours])
     if plan.batch:
-        many = (asked * plan.batch)[: plan.batch]
+        many = (questions * plan.batch)[: plan.batch]
         runs.question_batch(f"Whole questions, {model.title}: {plan.batch} together", many, {}, ours)
 
 
 def _questions_of(plan: Plan, model: BundleModel) -> list[str]:
-    """From the file, or made of titles of the index, evenly over it."""
+    """The questions of the file, or questions made from titles of the index, evenly over it."""
     if plan.questions is not None:
-        asked = [question.question for question in read_questions(plan.questions)[: plan.limit]]
+        found = [question.question for question in read_questions(plan.questions)[: plan.limit]]
     else:
         with PassageIndex.open(model.index, verify="size") as index:
             count = min(plan.limit, index.count)
             rows = [index.count * number // count for number in range(count)]
-            asked = [f"What is {passage.title}?" for passage in index.passages(rows)]
-    if not asked:
+            found = [f"What is {passage.title}?" for passage in index.passages(rows)]
+    if not found:
         raise InputError(
             f"{plan.questions or model.index} holds no question to ask; give one with --questions."
         )
-    return asked
+    return found
 
 
 def _sweep(axis: str, plan: Plan, runs: Runs, model: RandomModel | BundleModel) -> None:

@@ -1,4 +1,4 @@
-"""Plots of a report, each as PNG and SVG: stages beside their floors, ratios, sweeps."""
+"""Plots of a report, each as PNG and SVG: stages beside their rooflines, ratios, sweeps."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ragengine.storage.atomic import output_file
-from ragengine_bench.compare.tables import time
 from ragengine_bench.harness.report import Report, Row, Section, percentile
+from ragengine_bench.harness.tables import time
 
-OURS, FLOOR, INK, FAINT = "#2f78b7", "#e9b44c", "#1f2933", "#7b8794"
+OURS, ROOFLINE, INK, FAINT = "#2f78b7", "#e9b44c", "#1f2933", "#7b8794"
 COLOURS = (OURS, "#084594", "#74aad8", "#3a9d78")
 _BAR = 0.38
 _VISIBLE = 0.005  # stages under this share of the whole are left out of the figure (they are in the table)
@@ -48,7 +48,7 @@ def _figures(section: Section) -> Iterator[tuple[str, Figure]]:
 
 
 def _stages(section: Section, rows: Sequence[Row]) -> Figure:
-    """A panel an engine: the median of every stage, its floor under it."""
+    """A panel an engine: the median of every stage, its roofline under it."""
     shown = [_visible(row) for row in rows]
     heights = [0.42 * len(names) + 0.8 for names in shown]
     figure = Figure(figsize=(8, sum(heights) + 0.5), layout="constrained")
@@ -56,14 +56,20 @@ def _stages(section: Section, rows: Sequence[Row]) -> Figure:
     panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, row, names in zip(panels, rows, shown, strict=True):
         medians = [percentile(row.stages[name], 50) for name in names]
-        floors = [row.floor(name) or 0.0 for name in names]
+        rooflines = [row.roofline(name) or 0.0 for name in names]
         places = range(len(names))
         axes.barh(
             [p - _BAR / 2 for p in places], [m * 1e3 for m in medians], _BAR, color=OURS, label="measured"
         )
-        axes.barh([p + _BAR / 2 for p in places], [f * 1e3 for f in floors], _BAR, color=FLOOR, label="floor")
-        for place, median, floor in zip(places, medians, floors, strict=True):
-            note = f" {time(median)}" + (f", {median / floor:.1f} x its floor" if floor else "")
+        axes.barh(
+            [p + _BAR / 2 for p in places],
+            [r * 1e3 for r in rooflines],
+            _BAR,
+            color=ROOFLINE,
+            label="roofline",
+        )
+        for place, median, roofline in zip(places, medians, rooflines, strict=True):
+            note = f" {time(median)}" + (f", {median / roofline:.1f} x its roofline" if roofline else "")
             axes.text(median * 1e3, place - _BAR / 2, note, va="center", fontsize=8, color=INK)
         axes.set_yticks(list(places), names)
         axes.invert_yaxis()
@@ -101,7 +107,7 @@ def _ratios(section: Section, ours: Sequence[Row], others: Sequence[Row]) -> Fig
 
 
 def _sweep(section: Section, rows: Sequence[Row]) -> Figure:
-    """A line an engine, its floor dashed; categories where the axis is not a number."""
+    """A line an engine, its roofline dashed; categories where the axis is not a number."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     _title(figure, section)
@@ -110,9 +116,9 @@ def _sweep(section: Section, rows: Sequence[Row]) -> Figure:
         colour = COLOURS[number % len(COLOURS)]
         points: list[Any] = [row.point for row in line]
         axes.plot(points, [row.median * 1e3 for row in line], "o-", color=colour, label=name)
-        if all(row.whole_floor for row in line):
-            floors = [(row.whole_floor or 0) * 1e3 for row in line]
-            axes.plot(points, floors, ".--", color=colour, linewidth=1, label=f"{name}: floor")
+        if all(row.whole_roofline for row in line):
+            rooflines = [(row.whole_roofline or 0) * 1e3 for row in line]
+            axes.plot(points, rooflines, ".--", color=colour, linewidth=1, label=f"{name}: roofline")
     if all(isinstance(row.point, int) for row in rows):
         axes.set_xticks(list(dict.fromkeys(row.point for row in rows if isinstance(row.point, int))))
     axes.set_ylim(bottom=0)

@@ -1,15 +1,13 @@
-"""`python -m ragengine_bench.gpu STEP`: what is measured on a GPU, one step a process (benchmarks/gpu.sh).
+"""`python -m ragengine_bench.gpu STEP`: the measurements on a GPU, one step a process (benchmarks/gpu.sh).
 
-With ``--device cpu --size toy`` every step runs anywhere, through the code that a GPU runs: the decoder of
-fixed capacity, buckets, bound buffers.  Then the figures mean nothing but that it works.
+With ``--device cpu --size toy`` every step runs anywhere, through the code that a GPU runs: the static
+decoder, buckets, bound buffers.  Such a run only shows that every step works; its figures mean nothing.
 """
 
 import importlib
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import click
 
@@ -17,67 +15,54 @@ from ragengine.errors import DeviceError, RagEngineError
 from ragengine.runtime.cuda_driver import read_driver
 from ragengine.runtime.devices import ResolvedDevice, resolve_device
 from ragengine.runtime.processor import available_cores
-from ragengine_bench.compare.tables import memory as shown
+from ragengine_bench.gpu.plan import GpuPlan, Size
 from ragengine_bench.gpu.report import Recorder, Step, step_markdown
 from ragengine_bench.harness.interrupts import INTERRUPTED, sigterm_as_ctrl_c
 from ragengine_bench.harness.machine import machine
+from ragengine_bench.harness.tables import memory as shown
 
-Size = Literal["toy", "full"]
 
+class _Program(NamedTuple):
+    """A step: what it measures, and the function MODULE:NAME, which is imported when it is run."""
 
-@dataclass(frozen=True)
-class GpuPlan:
-    """Where and how large: ``work`` keeps models and vectors from step to step."""
-
-    device: ResolvedDevice
-    size: Size
-    work: Path
-    threads: int
-    say: Callable[[str], None]
-
-    @property
-    def toy(self) -> bool:
-        return self.size == "toy"
-
-    @property
-    def counts(self) -> bool:
-        """Whether its speeds are those that were asked about."""
-        return self.device == "cuda" and not self.toy
+    title: str
+    target: str
 
 
 STEPS = {
-    "models": "models and an index of random weights",
-    "parity-small": "random small checkpoints against Hugging Face in fp32",
-    "latency": "RAG-Token beside transformers on the same device",
-    "answer": "a whole answer, from text to text, by stage",
-    "decode": "a decoding step against weight bytes / bandwidth",
-    "parity-large": "BART-large shape against Hugging Face in fp32",
-    "search": "IVF-PQ on the GPU and on the CPU, a million vectors",
-    "memory": "memory of each bucket, and after close",
-    "load": "answers under several threads",
-    "batches": "RAG-Sequence, and batches of 8 and 32, beside transformers",
-    "compile": "RAG-Token beside torch.compile, which compiles for minutes",
-    "search-large": "IVF-PQ on the GPU and on the CPU, ten million vectors",
+    "models": _Program("models and an index of random weights", "ragengine_bench.gpu.models:write_models"),
+    "parity-small": _Program(
+        "random small checkpoints against Hugging Face in fp32", "ragengine_bench.gpu.parity:small"
+    ),
+    "latency": _Program(
+        "RAG-Token beside transformers on the same device", "ragengine_bench.gpu.latency:latency"
+    ),
+    "answer": _Program("a whole answer, from text to text, by stage", "ragengine_bench.gpu.latency:answer"),
+    "decode": _Program(
+        "a decoding step against weight bytes / bandwidth", "ragengine_bench.gpu.decode:decode"
+    ),
+    "parity-large": _Program(
+        "BART-large shape against Hugging Face in fp32", "ragengine_bench.gpu.parity:large"
+    ),
+    "search": _Program(
+        "IVF-PQ on the GPU and on the CPU, a million vectors", "ragengine_bench.gpu.search:search"
+    ),
+    "memory": _Program("memory of each bucket, and after close", "ragengine_bench.gpu.load:memory"),
+    "load": _Program("answers under several threads", "ragengine_bench.gpu.load:load"),
+    "batches": _Program(
+        "RAG-Sequence, and batches of 8 and 32, beside transformers", "ragengine_bench.gpu.latency:batches"
+    ),
+    "compile": _Program(
+        "RAG-Token beside torch.compile, which compiles for minutes", "ragengine_bench.gpu.latency:compiled"
+    ),
+    "search-large": _Program(
+        "IVF-PQ on the GPU and on the CPU, ten million vectors", "ragengine_bench.gpu.search:search_large"
+    ),
 }
-"""Every step, most important first: `benchmarks/gpu.sh` ends where its time does."""
-
-_PROGRAMS = {
-    "models": "ragengine_bench.gpu.models:write_models",
-    "parity-small": "ragengine_bench.gpu.parity:small",
-    "parity-large": "ragengine_bench.gpu.parity:large",
-    "latency": "ragengine_bench.gpu.latency:latency",
-    "answer": "ragengine_bench.gpu.latency:answer",
-    "batches": "ragengine_bench.gpu.latency:batches",
-    "compile": "ragengine_bench.gpu.latency:compiled",
-    "decode": "ragengine_bench.gpu.decode:decode",
-    "search": "ragengine_bench.gpu.search:search",
-    "search-large": "ragengine_bench.gpu.search:search_large",
-    "load": "ragengine_bench.gpu.load:load",
-    "memory": "ragengine_bench.gpu.load:memory",
-}
+"""Every step, most important first: `benchmarks/gpu.sh` runs them until its time is over."""
 
 
-@click.command()
+@click.command(epilog="\b\n" + "\n".join(f"{name:13} {step.title}" for name, step in STEPS.items()))
 @click.argument("name", metavar="STEP", type=click.Choice(list(STEPS)))
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @click.option("--size", type=click.Choice(["full", "toy"]), default="full", show_default=True)
@@ -91,19 +76,19 @@ def main(
     threads, work = threads or available_cores(), work or output / "work"
     work.mkdir(parents=True, exist_ok=True)
     plan = GpuPlan(device, size, work, threads, lambda text: click.echo(text, err=True))
-    step = Step(name, STEPS[name], {"device": device, "size": size, "threads": threads})
+    step = Step(name, STEPS[name].title, {"device": device, "size": size, "threads": threads})
     recorder = Recorder(output, machine(threads) | {"gpus": _gpus()}, step)
-    module, _, function = _PROGRAMS[name].partition(":")
+    module, _, function = STEPS[name].target.partition(":")
     code = 0
     try:
         with sigterm_as_ctrl_c():
-            resolve_device(device)  # said at once, before minutes are spent
+            resolve_device(device)  # fails at once, before minutes are spent
             getattr(importlib.import_module(module), function)(plan, recorder)
         recorder.end()
     except KeyboardInterrupt:
-        recorder.end("interrupted, or its time was over; what was measured is above")
+        recorder.end("interrupted or out of time; what was measured is above")
         code = INTERRUPTED
-    except Exception as reason:  # whatever a library raises is this step's result, and the next one goes on
+    except Exception as reason:  # whatever a library raises is the result of this step; the next one runs
         recorder.end(_sentence(reason))
         code = 1
         if not isinstance(reason, RagEngineError):
@@ -115,7 +100,7 @@ def main(
 
 
 def _gpus() -> list[str]:
-    """What the driver says of each GPU; nothing where there is no driver."""
+    """Name, memory and CUDA version of each GPU; nothing where there is no driver."""
     try:
         driver = read_driver()
     except DeviceError:

@@ -1,26 +1,25 @@
-"""Step `decode`: how near a decoding step is to reading its weights once, graphs on and off, by batch."""
+"""Step `decode`: a decoding step against reading its weights once, with graphs and without, by batch."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ragengine.generation.decoders.static import StepBuffers
 from ragengine.generation.model import GeneratorModel
-from ragengine_bench.compare.tables import memory
-from ragengine_bench.gpu.latency import STEP_MS, measured_rates
+from ragengine_bench.gpu.latency import STEP_MS
 from ragengine_bench.gpu.models import PRECISIONS, HalfOrFull, Models
-from ragengine_bench.gpu.report import Asked, Recorder, Table
+from ragengine_bench.gpu.plan import GpuPlan
+from ragengine_bench.gpu.rates import measured_rates
+from ragengine_bench.gpu.report import Recorder, Table, Target
 from ragengine_bench.harness.report import percentile
 from ragengine_bench.harness.runs import Workload
-from ragengine_bench.peers.ragengine import Recorded, load_generator, recorded
+from ragengine_bench.harness.tables import memory
+from ragengine_bench.peers.ragengine import StageTimes, load_generator, timed_stages
 from ragengine_bench.roofline.roofline import StepSizes, decoding_step
 from ragengine_bench.roofline.sizes import sizes_of
-
-if TYPE_CHECKING:
-    from ragengine_bench.gpu.__main__ import GpuPlan
 
 STAGES: dict[str, tuple[Any, str]] = {"decode": (GeneratorModel, "step"), "device": (StepBuffers, "run")}
 """A step, and the part of it that sends, computes and takes back; the rest is the host's."""
@@ -28,7 +27,7 @@ _REPEATS = {"full": 10, "toy": 2}
 _BATCHES = {"full": (1, 8, 32), "toy": (1, 2)}
 
 
-def decode(plan: "GpuPlan", recorder: Recorder) -> None:
+def decode(plan: GpuPlan, recorder: Recorder) -> None:
     """Every step by itself, after a run that captures."""
     models = Models(plan)
     rates = measured_rates(plan, ())
@@ -58,11 +57,11 @@ def decode(plan: "GpuPlan", recorder: Recorder) -> None:
         medians[f"{precision} {graphs} {load.batch}"] = 1e3 * median(steps)
         recorder.save()
     captured = medians.get("fp16 True 1")
-    figure = Asked.below("a captured step, fp16, one question, median", STEP_MS, captured)
-    recorder.ask(figure, counts=plan.counts)
+    figure = Target.below("a captured step, fp16, one question, median", STEP_MS, captured)
+    recorder.compare(figure, counts=plan.counts)
 
 
-def _settings(plan: "GpuPlan", models: Models) -> Iterator[tuple[HalfOrFull, bool, Workload]]:
+def _settings(plan: GpuPlan, models: Models) -> Iterator[tuple[HalfOrFull, bool, Workload]]:
     """One question in each precision with graphs and without; then batches as they are served."""
     for precision in PRECISIONS:
         for graphs in (True, False):
@@ -72,17 +71,17 @@ def _settings(plan: "GpuPlan", models: Models) -> Iterator[tuple[HalfOrFull, boo
 
 
 def _measured(
-    plan: "GpuPlan", models: Models, precision: HalfOrFull, graphs: bool, load: Workload
-) -> Recorded:
+    plan: GpuPlan, models: Models, precision: HalfOrFull, graphs: bool, load: Workload
+) -> StageTimes:
     """The steps of several searches on one model, after one that captures."""
     generator = load_generator(
-        models.bundle(precision), plan.device, plan.threads, cuda_graphs=graphs, fixed=True
+        models.bundle(precision), plan.device, plan.threads, cuda_graphs=graphs, static=True
     )
     with np.load(load.write(plan.work / "decode.npz", models.vocabulary), allow_pickle=False) as given:
         arrays = given["ids"], given["mask"], given["scores"]
     options = generator.default_options.replace(**load.options)
     generator.generate(*arrays, options)
-    with recorded(STAGES) as record:
+    with timed_stages(STAGES) as record:
         for _ in range(_REPEATS[plan.size]):
             generator.generate(*arrays, options)
     generator.close()

@@ -1,29 +1,27 @@
-"""Steps `latency`, `answer`, `batches` and `compile`: ours beside transformers on one device, by turns.
+"""Steps `latency`, `answer`, `batches` and `compile`: ragengine and transformers take turns on one device.
 
-The machinery is that of `ragengine bench`: an engine a process, :class:`~..harness.runs.Runs`, its
-samples and tables; here the engines are on the GPU, and the floors are made of what torch reaches there.
+Processes, samples and tables are those of `ragengine bench` (:class:`ragengine_bench.harness.runs.Runs`);
+here the engines are on the GPU, and rooflines follow from the rates that torch reaches there.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ragengine_bench.compare.tables import agreement, tables_of
 from ragengine_bench.gpu.models import PRECISIONS, HalfOrFull, Models
-from ragengine_bench.gpu.report import Asked, Recorder, Table
+from ragengine_bench.gpu.plan import GpuPlan
+from ragengine_bench.gpu.rates import measured_rates
+from ragengine_bench.gpu.report import Recorder, Table, Target
 from ragengine_bench.harness.process import Engine
 from ragengine_bench.harness.report import Report, Row, Section, percentile
 from ragengine_bench.harness.runs import Runs, Workload
+from ragengine_bench.harness.tables import agreement, tables_of
 from ragengine_bench.peers import Contender
-from ragengine_bench.roofline.roofline import Rates
-
-if TYPE_CHECKING:
-    from ragengine_bench.gpu.__main__ import GpuPlan
 
 TIMES_EAGER, STEP_MS, ANSWER_MS = 15, 1.2, 30
-"""Asked by issue 6: against transformers fp16 eager; of a captured step; of a whole answer."""
+"""Targets: speed against transformers fp16 eager, milliseconds of a captured step and of a whole answer."""
 OURS, EAGER = "ragengine fp16, CUDA graphs", "transformers fp16 eager"
 _OURS = "ragengine_bench.peers.ragengine"
 _THEIRS = "ragengine_bench.peers.transformers:TransformersGenerator"
@@ -34,7 +32,7 @@ _COLUMNS = {"": "engine", "memory": "host memory"}  # of the tables of `ragengin
 _BATCHES = {"full": (1, 8, 32), "toy": (1, 2)}
 
 
-def latency(plan: "GpuPlan", recorder: Recorder) -> None:
+def latency(plan: GpuPlan, recorder: Recorder) -> None:
     """RAG-Token from documents that are tokens: ours in both precisions, graphs on and off, and theirs."""
     models = Models(plan)
     contenders = [
@@ -44,23 +42,23 @@ def latency(plan: "GpuPlan", recorder: Recorder) -> None:
         ours(models, "ragengine fp16, no graphs", "fp16", cuda_graphs=False),
         ours(models, "ragengine fp32, CUDA graphs", "fp32"),
     ]
-    section = _by_turns(plan, recorder, "RAG-Token", models.workload, contenders)
-    recorder.ask(
-        Asked.at_least(f"times {EAGER}", TIMES_EAGER, _ratio(section, EAGER, OURS)),
-        Asked.below("a captured step, median", STEP_MS, _step_ms(section, OURS)),
+    section = _take_turns(plan, recorder, "RAG-Token", models.workload, contenders)
+    recorder.compare(
+        Target.at_least(f"times {EAGER}", TIMES_EAGER, _ratio(section, EAGER, OURS)),
+        Target.below("a captured step, median", STEP_MS, _step_ms(section, OURS)),
         counts=plan.counts,
     )
 
 
-def compiled(plan: "GpuPlan", recorder: Recorder) -> None:
+def compiled(plan: GpuPlan, recorder: Recorder) -> None:
     """RAG-Token beside torch.compile in fp16; a step of its own, since compiling takes minutes."""
     models = Models(plan)
     contenders = [theirs(models, "torch.compile fp16", "torch.compile fp16", "token")]
     contenders += [ours(models, OURS, "fp16")]
-    _by_turns(plan, recorder, "RAG-Token", models.workload, contenders)
+    _take_turns(plan, recorder, "RAG-Token", models.workload, contenders)
 
 
-def batches(plan: "GpuPlan", recorder: Recorder) -> None:
+def batches(plan: GpuPlan, recorder: Recorder) -> None:
     """RAG-Token for several questions at once, and RAG-Sequence, thorough and joint."""
     models = Models(plan)
     load = models.workload
@@ -84,7 +82,7 @@ def batches(plan: "GpuPlan", recorder: Recorder) -> None:
         runs.sweep(f"{models.title}: {load}", "batch", load, points, models.vocabulary)
 
 
-def answer(plan: "GpuPlan", recorder: Recorder) -> None:
+def answer(plan: GpuPlan, recorder: Recorder) -> None:
     """Whole answers, from text to text, and where their time goes."""
     models, load = Models(plan), Models(plan).workload
     index, engines = str(models.index), []
@@ -96,16 +94,16 @@ def answer(plan: "GpuPlan", recorder: Recorder) -> None:
     with _tables_after(recorder, report, _add_tables):
         runs.questions("Whole answers", models.questions[: _QUESTIONS[plan.size]], options, engines)
     section = report.sections[0]
-    whole = Asked.below("a whole answer, median", ANSWER_MS, _median_ms(section, OURS))
-    recorder.ask(whole, counts=plan.counts)
+    whole = Target.below("a whole answer, median", ANSWER_MS, _median_ms(section, OURS))
+    recorder.compare(whole, counts=plan.counts)
     with Engine(engines[0].target, engines[0].settings, threads=plan.threads, limit=120) as engine:
         recorder.step.notes.append(f"The index is searched on the {engine.call('placement').result}.")
 
 
 def ours(models: Models, name: str, precision: HalfOrFull, cuda_graphs: bool = True) -> Contender:
-    """ragengine's generator on the plan's device, with the decoder of fixed capacity there too."""
+    """ragengine's generator on the plan's device, with the static decoder on a CPU too."""
     settings = _settings(models, precision) | {"cuda_graphs": cuda_graphs}
-    shown = f"onnxruntime on {models.plan.device}, decoder of fixed capacity"
+    shown = f"onnxruntime on {models.plan.device}, static decoder"
     return Contender(name, f"{_OURS}:RagengineGenerator", settings, shown, ours=True)
 
 
@@ -127,8 +125,8 @@ def _settings(models: Models, precision: Any) -> dict[str, Any]:
     return {"bundle": bundle, "threads": models.plan.threads, "device": models.plan.device, "static": True}
 
 
-def _by_turns(
-    plan: "GpuPlan", recorder: Recorder, title: str, load: Workload, contenders: Sequence[Contender]
+def _take_turns(
+    plan: GpuPlan, recorder: Recorder, title: str, load: Workload, contenders: Sequence[Contender]
 ) -> Section:
     """One workload, all contenders; its tables are the step's."""
     runs, report = _runs(plan, recorder, PRECISIONS)
@@ -137,7 +135,7 @@ def _by_turns(
     return report.sections[0]
 
 
-def _runs(plan: "GpuPlan", recorder: Recorder, precisions: Sequence[HalfOrFull]) -> tuple[Runs, Report]:
+def _runs(plan: GpuPlan, recorder: Recorder, precisions: Sequence[HalfOrFull]) -> tuple[Runs, Report]:
     """What measures, with the rates of this device; every sample is in the step's data at once."""
     rates = measured_rates(plan, precisions)
     recorder.step.setting |= {"bandwidth": f"{rates.bandwidth / 1e9:,.0f} GB/s"}
@@ -149,18 +147,6 @@ def _runs(plan: "GpuPlan", recorder: Recorder, precisions: Sequence[HalfOrFull])
         recorder.save()
 
     return Runs(report, rates, _REPEATS[plan.size], _LIMIT[plan.size], save, plan.say), report
-
-
-def measured_rates(plan: "GpuPlan", precisions: Sequence[HalfOrFull]) -> Rates:
-    """Of :mod:`.gpu_rates`; the faster of copying and reading is the bandwidth."""
-    settings = {"device": plan.device, "size": plan.size, "threads": plan.threads}
-    target = "ragengine_bench.gpu.rates:DeviceRates"
-    with Engine(target, settings, threads=plan.threads, limit=120) as engine:
-        bandwidth = engine.call("bandwidth").result
-        operations: dict[str, float] = {
-            name: engine.call("gemm", precision=name).result for name in precisions
-        }
-    return Rates(operations, max(bandwidth.values()))
 
 
 @contextmanager

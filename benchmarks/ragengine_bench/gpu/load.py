@@ -1,4 +1,4 @@
-"""Steps `load` and `memory`: answers under several threads; what each bucket keeps, what is left after."""
+"""Steps `load` and `memory`: answers under several threads; memory of each bucket and after close."""
 
 import os
 import threading
@@ -6,7 +6,6 @@ import time
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,15 +15,13 @@ from ragengine.generation.decoders.buckets import Bucket, padded_source
 from ragengine.options import GenerationOptions
 from ragengine.runtime.cuda_driver import read_driver
 from ragengine.runtime.devices import ResolvedDevice
-from ragengine_bench.compare.tables import memory as shown
 from ragengine_bench.gpu.models import Models
+from ragengine_bench.gpu.plan import GpuPlan
 from ragengine_bench.gpu.report import Recorder, Table
 from ragengine_bench.harness.report import percentile
 from ragengine_bench.harness.runs import Workload
+from ragengine_bench.harness.tables import memory as shown
 from ragengine_bench.peers.ragengine import load_engine, load_generator
-
-if TYPE_CHECKING:
-    from ragengine_bench.gpu.__main__ import GpuPlan
 
 _THREADS = {"full": (1, 2, 4, 8, 16), "toy": (1, 3)}
 _ANSWERS = {"full": 64, "toy": 6}
@@ -32,35 +29,35 @@ _BATCHES = {"full": (1, 8, 32), "toy": (1, 2)}
 _HALF = 2  # bytes
 
 
-def load(plan: "GpuPlan", recorder: Recorder) -> None:
-    """The same questions by more and more threads on one engine; every answer is that of one thread."""
+def load(plan: GpuPlan, recorder: Recorder) -> None:
+    """Answer the same questions with more and more threads on one engine, and compare with one thread."""
     models = Models(plan)
-    engine = load_engine(models.bundle("fp16"), models.index, plan.device, plan.threads, fixed=True)
+    engine = load_engine(models.bundle("fp16"), models.index, plan.device, plan.threads, static=True)
     options = engine.default_options.replace(**models.workload.options, n_docs=models.workload.documents)
-    asked = (models.questions * _ANSWERS[plan.size])[: _ANSWERS[plan.size]]
-    expected = [_text(engine, question, options) for question in asked]  # captures, too
+    questions = (models.questions * _ANSWERS[plan.size])[: _ANSWERS[plan.size]]
+    expected = [_text(engine, question, options) for question in questions]  # captures, too
     table = Table(
-        f"{len(asked)} whole answers, {models.workload}",
+        f"{len(questions)} whole answers, {models.workload}",
         ["threads", "answers/s", "median", "p99", "the same answers"],
     )
     recorder.step.tables.append(table)
     for threads in _THREADS[plan.size]:
         plan.say(f"load: {threads} threads")
-        seconds, texts, whole = _asked_by(engine, asked, options, threads)
+        seconds, texts, whole = _answered_by(engine, questions, options, threads)
         same = sum(text == one for text, one in zip(texts, expected, strict=True))
         times = (f"{1e3 * percentile(seconds, p):.1f} ms" for p in (50, 99))
-        table.add(threads, f"{len(asked) / whole:.1f}", *times, f"{same} of {len(asked)}")
+        table.add(threads, f"{len(questions) / whole:.1f}", *times, f"{same} of {len(questions)}")
         recorder.step.data[str(threads)] = seconds
         recorder.save()
     engine.close()
 
 
-def _asked_by(
-    engine: RagEngine, asked: list[str], options: GenerationOptions, threads: int
+def _answered_by(
+    engine: RagEngine, questions: list[str], options: GenerationOptions, threads: int
 ) -> tuple[list[float], list[str], float]:
     """Seconds and text of every answer, in the order of the questions, and the seconds of all together."""
-    waiting = deque(enumerate(asked))
-    seconds, texts, errors = [0.0] * len(asked), [""] * len(asked), deque[BaseException]()
+    waiting = deque(enumerate(questions))
+    seconds, texts, errors = [0.0] * len(questions), [""] * len(questions), deque[BaseException]()
 
     def asker() -> None:
         while waiting and not errors:
@@ -90,7 +87,7 @@ def _text(engine: RagEngine, question: str, options: GenerationOptions) -> str:
     return engine.generate(question, options=options).text
 
 
-def memory(plan: "GpuPlan", recorder: Recorder) -> None:
+def memory(plan: GpuPlan, recorder: Recorder) -> None:
     """Memory before a model is loaded, with it, with each bucket that is captured, and after it is let go."""
     models = Models(plan)
     bundle = models.bundle("fp16")
@@ -109,7 +106,7 @@ def memory(plan: "GpuPlan", recorder: Recorder) -> None:
         recorder.save()
 
     note("at the start")
-    generator = load_generator(bundle, plan.device, plan.threads, cuda_graphs=True, fixed=True)
+    generator = load_generator(bundle, plan.device, plan.threads, cuda_graphs=True, static=True)
     note("loaded")
     spec = generator.bundle.manifest.generator
     for batch in _BATCHES[plan.size]:

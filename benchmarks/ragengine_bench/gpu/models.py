@@ -1,30 +1,34 @@
-"""The models that the steps of `ragengine_bench.gpu.__main__` share: written once, kept in the work folder.
+"""The models that the steps of `python -m ragengine_bench.gpu` share: written once, kept in the work folder.
 
-They come from the parity tests' own machinery, so that one checkpoint serves parity and speed: BART-large's
-shape and a BERT-base question encoder, weights at the scale of trained ones, real tokenizers.
+The checkpoint is one of :mod:`ragengine_bench.checkpoints.rag_checkpoint`, which the parity tests use too, so
+that one checkpoint serves parity and speed: BART-large's shape and a BERT-base question encoder, weights at
+the scale of trained ones, real tokenizers.
 """
 
-import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from ragengine.errors import DependencyError
 from ragengine.indexing.build import build_index
-from ragengine_bench.compare.tables import memory
+from ragengine_bench.checkpoints.corpus import WORDS, random_questions
+from ragengine_bench.checkpoints.rag_checkpoint import (
+    Checkpoint,
+    CheckpointSpec,
+    open_checkpoint,
+    random_spec,
+    write_checkpoint,
+)
+from ragengine_bench.gpu.plan import GpuPlan
 from ragengine_bench.gpu.report import Recorder, Table
 from ragengine_bench.harness.runs import Workload
+from ragengine_bench.harness.tables import memory
 from ragengine_bench.index.synthetic_vectors import Clusters
 from ragengine_export import export_checkpoint
-
-if TYPE_CHECKING:
-    from ragengine_bench.gpu.__main__ import GpuPlan
 
 HalfOrFull = Literal["fp32", "fp16"]
 PRECISIONS: tuple[HalfOrFull, ...] = ("fp16", "fp32")
@@ -47,22 +51,11 @@ _PASSAGES = {"full": 10_000, "toy": 200}
 _QUESTIONS = 64
 
 
-def parity(module: str) -> ModuleType:
-    """A module of the parity tests.  Raises :class:`DependencyError` outside a clone of the repository."""
-    try:
-        return importlib.import_module(f"tests.parity.{module}")
-    except ModuleNotFoundError as reason:
-        raise DependencyError(
-            f"{reason.name} is not there; run this in a clone of the repository, from its root, with the "
-            "packages that benchmarks/README.md lists for a GPU."
-        ) from reason
-
-
 @dataclass(frozen=True)
 class Models:
-    """What is written under ``plan.work``; every path is made when it is first asked for."""
+    """What is written under ``plan.work``; every path is made when it is first used."""
 
-    plan: "GpuPlan"
+    plan: GpuPlan
 
     @property
     def title(self) -> str:
@@ -70,7 +63,7 @@ class Models:
 
     @property
     def workload(self) -> Workload:
-        """One question, as issue 6 has it."""
+        """One question: at full size 5 documents of 160 tokens, 4 beams, 20 tokens."""
         return Workload(1, 2, 24, 2, 6) if self.plan.toy else Workload(1, 5, 160, 4, 20)
 
     @property
@@ -78,30 +71,20 @@ class Models:
         return int((_TOY if self.plan.toy else _FULL)["vocab_size"])
 
     @cached_property
-    def checkpoint(self) -> Any:
-        """The `Checkpoint` of the parity tests."""
-        spec = parity("checkpoints").random_spec(SEED, **_COMMON, **(_TOY if self.plan.toy else _FULL))
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint of all steps but `parity-small`."""
+        spec = random_spec(SEED, **_COMMON, **(_TOY if self.plan.toy else _FULL))
         return self.written(spec, f"{self.plan.size}-checkpoint")
 
-    def written(self, spec: Any, name: str) -> Any:
-        """The `Checkpoint` of ``spec`` in the work folder; read again where it is whole."""
-        folder, checkpoints = self.plan.work / name, parity("checkpoints")
+    def written(self, spec: CheckpointSpec, name: str) -> Checkpoint:
+        """The checkpoint of ``spec`` in the work folder; read again where it is whole."""
+        folder = self.plan.work / name
         whole = folder / "whole"
         if not whole.exists():
             self.plan.say(f"writing {name}")
-            checkpoints.write_checkpoint(spec, folder)
+            write_checkpoint(spec, folder)
             whole.touch()
-        passage = parity("corpus").Passage
-        lines = (folder / "passages.jsonl").read_text("utf-8").splitlines()
-        return checkpoints.Checkpoint(
-            spec=spec,
-            source=folder / "source",
-            passages_file=folder / "passages.jsonl",
-            embeddings_file=folder / "embeddings.npy",
-            dataset=folder / "dataset",
-            faiss_index=folder / "index.faiss",
-            passages=tuple(passage(**json.loads(line)) for line in lines),
-        )
+        return open_checkpoint(spec, folder)
 
     def bundle(self, precision: HalfOrFull) -> Path:
         """The checkpoint, exported."""
@@ -135,23 +118,22 @@ class Models:
 
     @property
     def questions(self) -> list[str]:
-        """Questions of the parity tests' kind."""
-        found: list[str] = parity("corpus").random_questions(np.random.default_rng(SEED), _QUESTIONS)
-        return found
+        """Random questions, the same in every step."""
+        return random_questions(np.random.default_rng(SEED), _QUESTIONS)
 
 
 def _long_passages(path: Path, count: int, words: int) -> Path:
     """A JSONL file of ``count`` passages of ``words`` words each."""
-    known, random = parity("corpus").WORDS, np.random.default_rng(SEED)
+    random = np.random.default_rng(SEED)
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
-            text = " ".join(known[place] for place in random.integers(0, len(known), words))
+            text = " ".join(WORDS[place] for place in random.integers(0, len(WORDS), words))
             row = {"id": str(number), "title": f"passage {number}", "text": text}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return path
 
 
-def write_models(plan: "GpuPlan", recorder: Recorder) -> None:
+def write_models(plan: GpuPlan, recorder: Recorder) -> None:
     """Step `models`: everything above, so that later steps find it."""
     models = Models(plan)
     table = Table(f"{models.title}, random weights", ["what", "size"])

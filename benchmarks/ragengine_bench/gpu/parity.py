@@ -1,23 +1,35 @@
 """Steps `parity-small` and `parity-large`: tokens and log-probabilities beside Hugging Face, fp32 on the CPU.
 
-The machinery is that of tests/parity.  What differs is counted, not asserted: in fp32 nothing should (but for
-ties, which Hugging Face itself decided by less than 1e-5), in fp16 the table says how much does.
+Reference and requests are those of :mod:`ragengine_bench.parity`, which the parity tests use.  Differences
+are counted, not asserted: in fp32 only ties may differ, which Hugging Face itself decided by less than 1e-5;
+for fp16 the table says how much differs.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ragengine import Generator
-from ragengine_bench.gpu.models import PRECISIONS, Models, parity
-from ragengine_bench.gpu.report import Asked, Recorder, Table
+from ragengine.arrays import FloatArray, IntArray
+from ragengine.results import Hypothesis
+from ragengine_bench.checkpoints.corpus import random_questions
+from ragengine_bench.checkpoints.rag_checkpoint import random_spec
+from ragengine_bench.gpu.models import PRECISIONS, Models
+from ragengine_bench.gpu.plan import GpuPlan
+from ragengine_bench.gpu.report import Recorder, Table, Target
+from ragengine_bench.parity.margins import TIE
+from ragengine_bench.parity.pairs import full_dict, full_options
+from ragengine_bench.parity.reference import Reference, ReferenceAnswer
+from ragengine_bench.parity.requests import random_request, sequence_request
+from ragengine_bench.parity.sequence_reference import SequenceReference
 from ragengine_bench.peers.ragengine import load_generator
 
-if TYPE_CHECKING:
-    from ragengine_bench.gpu.__main__ import GpuPlan
-
+Contexts: TypeAlias = tuple[IntArray, IntArray, FloatArray]
+"""Token ids and mask [Q, D, S], document scores [Q, D]."""
+Case: TypeAlias = tuple[Contexts, dict[str, Any], list[ReferenceAnswer]]
+"""One request: contexts, options, the answers of Hugging Face."""
 MOST_DIFFERENCE = 1e-4
 """Of log-probabilities in fp32, as in tests/parity."""
 _CHECKPOINTS = {"full": range(1001, 1007), "toy": range(1001, 1002)}
@@ -48,8 +60,10 @@ class Differences:
         counts = [self.questions, self.outputs, self.same, self.ties, self.others]
         return [name, *map(str, counts), f"{self.log_prob:.1e}", f"{self.token_log_prob:.1e}"]
 
-    def compare(self, hypotheses: Sequence[Any], expected: Any, length_penalty: float) -> None:
-        """Ours and a `ReferenceAnswer` of one question; scores were divided by length ** penalty."""
+    def compare(
+        self, hypotheses: Sequence[Hypothesis], expected: ReferenceAnswer, length_penalty: float
+    ) -> None:
+        """Add one question's hypotheses; scores were divided by length ** penalty."""
         if expected.distorted:
             return
         found = [hypothesis for hypothesis in expected.hypotheses if hypothesis.found]
@@ -59,59 +73,63 @@ class Differences:
         self.outputs += len(found)
         self.same += sum(same)
         if sum(same) < len(found):
-            tie = expected.margin < parity("margins").TIE
+            tie = expected.margin < TIE
             self.ties, self.others = self.ties + tie, self.others + (not tie)
         for (ours, theirs), alike in zip(pairs, same, strict=True):
             if alike:
                 log_prob = ours.score * len(theirs.token_ids) ** length_penalty
                 self.log_prob = max(self.log_prob, abs(log_prob - theirs.log_prob))
 
-    def compare_tokens(self, generator: Generator, reference: Any, contexts: Any, tokens: list[int]) -> None:
-        """log p(y_t | x, z, y_<t) of given ``tokens``, for one question: no search comes between."""
+    def compare_tokens(
+        self, generator: Generator, reference: Reference, contexts: Contexts, tokens: list[int]
+    ) -> None:
+        """Add log p(y_t | x, z, y_<t) of given ``tokens`` for one question, without a search."""
         start = generator.default_options.decoder_start_token_id
         ids, mask, scores = contexts
         found = generator.forward(ids, mask, scores, np.array([[start, *tokens]]))
         ours = found.document_log_probs[0].T  # [T, D]
-        theirs = reference.document_log_probs(*contexts, tokens)
+        theirs = reference.document_log_probs(ids, mask, scores, tokens)
         self.token_log_prob = max(self.token_log_prob, float(np.abs(ours - theirs).max()))
 
 
-def small(plan: "GpuPlan", recorder: Recorder) -> None:
+def small(plan: GpuPlan, recorder: Recorder) -> None:
     """Random checkpoints of odd shapes, random options, both models."""
     models, found = Models(plan), _Found(recorder, "Random small checkpoints")
     for seed in _CHECKPOINTS[plan.size]:
-        checkpoint = models.written(parity("checkpoints").random_spec(seed), f"parity-{seed}")
-        reference = parity("reference").Reference(checkpoint)
-        references = {"token": reference}
-        references["sequence"] = parity("sequence_reference").SequenceReference(reference)
+        checkpoint = models.written(random_spec(seed), f"parity-{seed}")
+        reference = Reference(checkpoint)
+        references: dict[str, Reference | SequenceReference] = {
+            "token": reference,
+            "sequence": SequenceReference(reference),
+        }
         for kind, expected in references.items():
             cases = list(_requests(kind, seed, _REQUESTS[plan.size], reference, expected))
             for precision in PRECISIONS:
                 plan.say(f"parity: checkpoint {seed}, RAG-{kind}, {precision}")
                 bundle = models.exported(checkpoint.source, f"parity-{seed}-{precision}", precision)
-                generator = load_generator(bundle, plan.device, plan.threads, cuda_graphs=True, fixed=True)
+                generator = load_generator(bundle, plan.device, plan.threads, cuda_graphs=True, static=True)
                 _compare(found, f"RAG-{kind}, {precision}", generator, reference, cases)
                 generator.close()
-    found.asked()
+    found.add_targets()
 
 
-def large(plan: "GpuPlan", recorder: Recorder) -> None:
+def large(plan: GpuPlan, recorder: Recorder) -> None:
     """BART-large's shape: 50265 tokens, 12 layers of rounding; the model of the other steps."""
     models, load = Models(plan), Models(plan).workload
     found = _Found(recorder, models.title)
-    reference = parity("reference").Reference(models.checkpoint)
+    reference = Reference(models.checkpoint)
     options = {"num_beams": load.beams, "num_return_sequences": load.beams, "max_length": load.target}
     options["min_length"] = load.target // 2
     plan.say("parity: Hugging Face on the CPU")
     contexts = reference.contexts(models.questions[:2], load.documents)
-    cases = [(contexts, options, reference.decode(*contexts, _full(options)))]
+    cases = [(contexts, options, reference.decode(*contexts, full_dict(**options)))]
     for precision in PRECISIONS:
         plan.say(f"parity: {models.title}, {precision}")
         bundle = models.bundle(precision)
-        generator = load_generator(bundle, plan.device, plan.threads, cuda_graphs=True, fixed=True)
+        generator = load_generator(bundle, plan.device, plan.threads, cuda_graphs=True, static=True)
         _compare(found, f"RAG-token, {precision}", generator, reference, cases)
         generator.close()
-    found.asked()
+    found.add_targets()
 
 
 class _Found:
@@ -131,48 +149,48 @@ class _Found:
         self._recorder.step.data = {name: asdict(row) for name, row in self.rows.items()}
         self._recorder.save()
 
-    def asked(self) -> None:
-        """fp32 gives the same; fp16 is only reported."""
+    def add_targets(self) -> None:
+        """fp32 has to give the same; fp16 is only reported."""
         rows = [row for name, row in self.rows.items() if name.endswith("fp32")]
         largest = max((max(row.log_prob, row.token_log_prob) for row in rows), default=None)
         others = sum(row.others for row in rows)
-        self._recorder.ask(
-            Asked.below("fp32, largest difference of a log-probability", MOST_DIFFERENCE, largest, ""),
-            Asked("fp32, outputs that differ without a tie", "0", str(others), others == 0),
+        self._recorder.compare(
+            Target.below("fp32, largest difference of a log-probability", MOST_DIFFERENCE, largest, ""),
+            Target("fp32, outputs that differ without a tie", "0", str(others), others == 0),
         )
 
 
-def _requests(kind: str, seed: int, count: int, reference: Any, expected: Any) -> Iterator[Any]:
+def _requests(
+    kind: str, seed: int, count: int, reference: Reference, expected: Reference | SequenceReference
+) -> Iterator[Case]:
     """Contexts, options and Hugging Face's answers to random requests."""
-    corpus, requests = parity("corpus"), parity("options")
-    make = requests.random_request if kind == "token" else requests.sequence_request
+    make = random_request if kind == "token" else sequence_request
     for number in range(count):
         request = make(seed, number)
         options = dict(request.options)
         n_docs = options.pop("n_docs", reference.model.config.n_docs)
         rng = np.random.default_rng([seed, number, 4])
-        contexts = reference.contexts(corpus.random_questions(rng, request.n_questions), n_docs)
-        yield contexts, options | {"marginalize": kind}, expected.decode(*contexts, _full(options))
+        contexts = reference.contexts(random_questions(rng, request.n_questions), n_docs)
+        yield contexts, options | {"marginalize": kind}, expected.decode(*contexts, full_dict(**options))
 
 
 def _compare(
-    found: _Found, name: str, generator: Generator, reference: Any, cases: Sequence[tuple[Any, Any, Any]]
+    found: _Found,
+    name: str,
+    generator: Generator,
+    reference: Reference,
+    cases: Sequence[Case],
 ) -> None:
     row = found.row(name)
     for contexts, options, answers in cases:
         ids, mask, scores = contexts
-        ours = generator.generate(ids, mask, scores, parity("pairs").full_options(**options))
+        ours = generator.generate(ids, mask, scores, full_options(**options))
         # RAG-Sequence ranks by the likelihood as it is.
         penalty = options.get("length_penalty", 1.0) if options.get("marginalize") != "sequence" else 0.0
         for question, (hypotheses, expected) in enumerate(zip(ours, answers, strict=True)):
             row.compare(hypotheses, expected, penalty)
             if expected.hypotheses and expected.hypotheses[0].found:
-                one = tuple(array[question : question + 1] for array in contexts)
-                row.compare_tokens(generator, reference, one, expected.hypotheses[0].token_ids)
+                one = slice(question, question + 1)
+                given = ids[one], mask[one], scores[one]
+                row.compare_tokens(generator, reference, given, expected.hypotheses[0].token_ids)
         found.save()
-
-
-def _full(options: dict[str, Any]) -> dict[str, Any]:
-    """The same search for Hugging Face, where an absent forced token means the checkpoint's own."""
-    full: dict[str, Any] = parity("pairs").full_dict(**options)
-    return full

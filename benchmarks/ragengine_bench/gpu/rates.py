@@ -1,9 +1,16 @@
-"""What the device does at best, measured with torch in the run that is compared with it (:mod:`.rates` is the
-CPU's): the bandwidth of copying and of only reading, and the rate of matrix products of each precision."""
+"""What the device does at best, measured with torch in the run that is compared with it.
+
+The bandwidth of copying and of only reading, and the rate of matrix products of each precision.
+"""
+
+from collections.abc import Sequence
 
 import torch
 
+from ragengine_bench.gpu.plan import GpuPlan
+from ragengine_bench.harness.process import Engine
 from ragengine_bench.roofline.machine_rates import best
+from ragengine_bench.roofline.roofline import Rates
 
 _BYTES = {"full": 1 << 30, "toy": 1 << 22}  # far larger than a cache
 _PRODUCT = {"full": 4096, "toy": 256}  # rows and columns of both factors
@@ -36,3 +43,14 @@ class DeviceRates:
         """Until ``result`` is there: CUDA computes while the host goes on."""
         if result.is_cuda:
             torch.cuda.synchronize()
+
+
+def measured_rates(plan: GpuPlan, precisions: Sequence[str]) -> Rates:
+    """The rates of ``plan.device`` for products in ``precisions``; the bandwidth is the better of both."""
+    settings = {"device": plan.device, "size": plan.size, "threads": plan.threads}
+    with Engine(f"{__name__}:DeviceRates", settings, threads=plan.threads, limit=120) as engine:
+        bandwidth = engine.call("bandwidth").result
+        operations: dict[str, float] = {
+            name: engine.call("gemm", precision=name).result for name in precisions
+        }
+    return Rates(operations, max(bandwidth.values()))

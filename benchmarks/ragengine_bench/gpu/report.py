@@ -1,4 +1,4 @@
-"""What `python -m ragengine_bench.gpu.__main__` writes: ``gpu.json`` with every figure, ``gpu.md`` to read.
+"""What `python -m ragengine_bench.gpu` writes: ``gpu.json`` with every figure, ``gpu.md`` to read.
 
 Each step is a process of its own and may be killed: it writes both files again after every measurement, with
 what the other steps have left there.
@@ -6,7 +6,6 @@ what the other steps have left there.
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ragengine.errors import InputError
-from ragengine_bench.compare.tables import machine_line
+from ragengine.storage.atomic import output_file
+from ragengine_bench.harness.tables import machine_line
 
-SCHEMA = 1
+SCHEMA = 2
 JSON_FILE, MARKDOWN_FILE = "gpu.json", "gpu.md"
 
 
@@ -36,29 +36,31 @@ class Table:
 
 
 @dataclass
-class Asked:
-    """A figure that was asked for, and what was got; ``met`` is None where that says nothing."""
+class Target:
+    """A figure with its target and what was measured; ``met`` is None where a verdict would mean nothing."""
 
-    what: str
-    asked: str
-    got: str
+    figure: str
+    target: str
+    measured: str
     met: bool | None
 
     @classmethod
-    def at_least(cls, what: str, least: float, got: float | None, unit: str = "x") -> "Asked":
-        """Asked is ``got >= least``."""
-        return cls._compared(what, f">= {least:g} {unit}", got, unit, got is not None and got >= least)
+    def at_least(cls, figure: str, least: float, measured: float | None, unit: str = "x") -> "Target":
+        """The target is ``measured >= least``."""
+        met = measured is not None and measured >= least
+        return cls._compared(figure, f">= {least:g} {unit}", measured, unit, met)
 
     @classmethod
-    def below(cls, what: str, most: float, got: float | None, unit: str = "ms") -> "Asked":
-        """Asked is ``got < most``."""
-        return cls._compared(what, f"< {most:g} {unit}".strip(), got, unit, got is not None and got < most)
+    def below(cls, figure: str, most: float, measured: float | None, unit: str = "ms") -> "Target":
+        """The target is ``measured < most``."""
+        met = measured is not None and measured < most
+        return cls._compared(figure, f"< {most:g} {unit}".strip(), measured, unit, met)
 
     @classmethod
-    def _compared(cls, what: str, asked: str, got: float | None, unit: str, met: bool) -> "Asked":
-        if got is None:
-            return cls(what, asked, "not measured", None)
-        return cls(what, asked, f"{got:.3g} {unit}".strip(), met)
+    def _compared(cls, figure: str, target: str, measured: float | None, unit: str, met: bool) -> "Target":
+        if measured is None:
+            return cls(figure, target, "not measured", None)
+        return cls(figure, target, f"{measured:.3g} {unit}".strip(), met)
 
     @property
     def verdict(self) -> str:
@@ -67,13 +69,13 @@ class Asked:
 
 @dataclass
 class Step:
-    """One step: its tables, the figures asked for, ``notes`` (sentences) and every sample (``data``)."""
+    """One step: its tables, the figures with targets, ``notes`` (sentences) and every sample (``data``)."""
 
     name: str
     title: str
     setting: dict[str, Any] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
@@ -83,7 +85,9 @@ class Step:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Step":
         tables = [Table(**table) for table in content["tables"]]
-        return cls(**content | {"tables": tables, "asked": [Asked(**asked) for asked in content["asked"]]})
+        return cls(
+            **content | {"tables": tables, "targets": [Target(**target) for target in content["targets"]]}
+        )
 
 
 @dataclass
@@ -117,22 +121,17 @@ class GpuReport:
             self.steps.append(step)
 
     def write(self, folder: Path) -> None:
-        """Replace both files, each in one move."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Replace both files, each in one step."""
         content = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
         for name, text in ((JSON_FILE, content), (MARKDOWN_FILE, self.markdown())):
-            staging = folder / f".{name}.{os.getpid()}"
-            staging.write_text(text, "utf-8")
-            staging.replace(folder / name)
+            with output_file(folder / name, parents=True) as file:
+                file.write(text.encode())
 
     def markdown(self) -> str:
-        """The whole run, asked figures first."""
-        asked = [(step, figure) for step in self.steps for figure in step.asked]
-        overview = Table("Asked and got", ["figure", "asked", "got", "met"])
-        for step, figure in asked:
-            overview.add(f"{step.name}: {figure.what}", figure.asked, figure.got, figure.verdict)
+        """The whole run, figures with targets first."""
+        targets = [(f"{step.name}: ", target) for step in self.steps for target in step.targets]
         parts = [", ".join([*self.machine["gpus"], machine_line(self.machine)])]
-        parts += [markdown_table(overview)] if asked else []
+        parts += [markdown_table(_targets_table(targets))] if targets else []
         return "\n\n".join([*parts, *(step_markdown(step, level=2) for step in self.steps)]) + "\n"
 
 
@@ -151,10 +150,10 @@ class Recorder:
         self._report.put(self.step)
         self._report.write(self._folder)
 
-    def ask(self, *asked: Asked, counts: bool = True) -> None:
-        """Keep figures that were asked for; without a verdict where they do not ``count``."""
-        for figure in asked:
-            self.step.asked.append(figure if counts else dataclasses.replace(figure, met=None))
+    def compare(self, *targets: Target, counts: bool = True) -> None:
+        """Keep figures with their targets; without a verdict where they do not ``count``."""
+        for target in targets:
+            self.step.targets.append(target if counts else dataclasses.replace(target, met=None))
 
     def end(self, failure: str = "") -> None:
         """Write that the step is over, and why it failed if it did."""
@@ -169,14 +168,19 @@ def step_markdown(step: Step, level: int = 1) -> str:
     if step.setting:
         lines.append(", ".join(f"{name} {value}" for name, value in step.setting.items()))
     lines += [markdown_table(table) for table in step.tables if table.rows]
-    if step.asked:
-        asked = Table("Asked", ["figure", "asked", "got", "met"])
-        for figure in step.asked:
-            asked.add(figure.what, figure.asked, figure.got, figure.verdict)
-        lines.append(markdown_table(asked))
+    if step.targets:
+        lines.append(markdown_table(_targets_table([("", target) for target in step.targets])))
     lines += step.notes
     lines += [f"Failed: {step.failure}"] if step.failure else []
     return "\n\n".join([*lines, f"{step.seconds:.0f} s"])
+
+
+def _targets_table(targets: Sequence[tuple[str, Target]]) -> Table:
+    """A row a figure; the text before it says whose it is."""
+    table = Table("Targets", ["figure", "target", "measured", "met"])
+    for owner, target in targets:
+        table.add(f"{owner}{target.figure}", target.target, target.measured, target.verdict)
+    return table
 
 
 def markdown_table(table: Table) -> str:

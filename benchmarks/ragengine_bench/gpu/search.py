@@ -1,14 +1,15 @@
 """Steps `search` and `search-large`: one IVF-PQ index, searched on the GPU and on the CPU.
 
-The vectors are those of `ragengine bench index` (:mod:`.index_vectors`).  Both sides search the same codes
-with the same settings through ragengine's own classes: FAISS proposes, the stored vectors decide.
+The vectors are those of `ragengine bench index` (:mod:`ragengine_bench.index.synthetic_vectors`).  Both
+sides search the same codes with the same settings through ragengine's own classes: FAISS proposes
+candidates, which are re-ranked with the stored vectors.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,28 +24,26 @@ from ragengine.retrieval.gpu.searcher import GpuSearcher, where
 from ragengine.retrieval.recall import RECALL_AT, RecallTest
 from ragengine.retrieval.vector_index import VectorIndex
 from ragengine.runtime.progress import silent
-from ragengine_bench.compare.tables import memory
-from ragengine_bench.gpu.report import Asked, Recorder, Table
+from ragengine_bench.gpu.plan import GpuPlan
+from ragengine_bench.gpu.report import Recorder, Table, Target
 from ragengine_bench.harness.report import percentile
+from ragengine_bench.harness.tables import memory
 from ragengine_bench.index.methods import factory_of
 from ragengine_bench.index.synthetic_vectors import Clusters
 
-if TYPE_CHECKING:
-    from ragengine_bench.gpu.__main__ import GpuPlan
-
 TIMES_CPU, BATCH = 10, 64
-"""Asked by issue 6: GPU against CPU in questions per second, at this batch."""
+"""Target: questions per second of the GPU against the CPU, at this batch."""
 _COUNTS = {("search", "full"): 1_000_000, ("search-large", "full"): 10_000_000}
 _TOY_COUNT, _DIMENSIONS = 4000, {"full": 768, "toy": 32}
 _QUESTIONS = {"full": 256, "toy": 64}
 _SECONDS = {"full": 2.0, "toy": 0.1}  # of each figure
 _NPROBES = (8, 16, 32, 64, 128, 256, 512)
-_WIDTH, _RECALL, _ASKERS = 64, 0.95, 8
+_WIDTH, _RECALL, _THREADS = 64, 0.95, 8
 _SAME_RECALL = 0.01
 _BLOCK = 1 << 17
 
 
-def search(plan: "GpuPlan", recorder: Recorder) -> None:
+def search(plan: GpuPlan, recorder: Recorder) -> None:
     """Build, choose the lists to search for a recall of 0.95, and time both sides."""
     count = _COUNTS.get((recorder.step.name, plan.size), _TOY_COUNT)
     vectors, questions = _vectors(plan, count)
@@ -66,8 +65,10 @@ def search(plan: "GpuPlan", recorder: Recorder) -> None:
     sides = {name: VectorIndex(faiss_index, vectors, max_norm, settings) for name in ("CPU", "GPU")}
     worker = SearchWorker(device_search, most_selected=MOST_SELECTED)
     sides["GPU"].search_with(worker)
-    cpu_search: CandidateSearch = lambda asked, width, lists: faiss_index.search(asked, width)  # noqa: E731
-    candidates = {"CPU": cpu_search, "GPU": lambda asked, width, lists: device_search(asked, width, nprobe)}
+    candidates: dict[str, CandidateSearch] = {
+        "CPU": lambda queries, width, lists: faiss_index.search(queries, width),
+        "GPU": lambda queries, width, lists: device_search(queries, width, nprobe),
+    }
     try:
         _measure(plan, recorder, sides, candidates, test, questions)
     finally:
@@ -75,20 +76,20 @@ def search(plan: "GpuPlan", recorder: Recorder) -> None:
             index.close()
 
 
-def search_large(plan: "GpuPlan", recorder: Recorder) -> None:
+def search_large(plan: GpuPlan, recorder: Recorder) -> None:
     """The same on ten million vectors: 15 GB of disk and of memory."""
     search(plan, recorder)
 
 
 def _measure(
-    plan: "GpuPlan", recorder: Recorder, sides: dict[str, VectorIndex],
+    plan: GpuPlan, recorder: Recorder, sides: dict[str, VectorIndex],
     candidates: dict[str, CandidateSearch], test: RecallTest, questions: FloatArray,
 ) -> None:  # fmt: skip
     nprobe = int(sides["CPU"].faiss_index.nprobe)
     table = Table(
         f"nprobe {nprobe}, {_WIDTH} candidates re-ranked, {plan.threads} threads on the CPU",
         ["", f"recall@{RECALL_AT}", "one: q/s", "one: median", f"{BATCH}: q/s", f"{BATCH}: median",
-         f"{_ASKERS} threads: q/s"],
+         f"{_THREADS} threads: q/s"],
     )  # fmt: skip
     recorder.step.tables.append(table)
     seconds, rates, recalls = _SECONDS[plan.size], {}, {}
@@ -97,8 +98,8 @@ def _measure(
             plan.say(f"searching on the {side}")
             recalls[side] = test.measure(index)
             for what, ask in {
-                "FAISS alone": lambda asked, side=side: candidates[side](asked, _WIDTH, None),
-                "with re-ranking": lambda asked, index=index: index.search(asked, RECALL_AT),
+                "FAISS alone": lambda queries, side=side: candidates[side](queries, _WIDTH, None),
+                "with re-ranking": lambda queries, index=index: index.search(queries, RECALL_AT),
             }.items():
                 whole = what != "FAISS alone"
                 one, many = (_timed(ask, questions, batch, seconds) for batch in (1, BATCH))
@@ -113,13 +114,13 @@ def _measure(
                 recorder.save()
     for what in ("FAISS alone", "with re-ranking"):
         ratio = rates["GPU", what] / rates["CPU", what]
-        figure = Asked.at_least(f"times the CPU, batch {BATCH}, {what}", TIMES_CPU, ratio)
-        recorder.ask(figure, counts=plan.counts)
+        figure = Target.at_least(f"times the CPU, batch {BATCH}, {what}", TIMES_CPU, ratio)
+        recorder.compare(figure, counts=plan.counts)
     difference = abs(recalls["GPU"] - recalls["CPU"])
-    recorder.ask(Asked.below("difference of their recalls", _SAME_RECALL, difference, ""))
+    recorder.compare(Target.below("difference of their recalls", _SAME_RECALL, difference, ""))
 
 
-def _vectors(plan: "GpuPlan", count: int) -> tuple[HalfArray, FloatArray]:
+def _vectors(plan: GpuPlan, count: int) -> tuple[HalfArray, FloatArray]:
     """Vectors fp16 [N, E] in the work folder, and questions float32 [Q, E] of the same distribution."""
     dimension = _DIMENSIONS[plan.size]
     clusters = Clusters(count, dimension)
@@ -133,7 +134,7 @@ def _vectors(plan: "GpuPlan", count: int) -> tuple[HalfArray, FloatArray]:
     return vectors, clusters.questions(_QUESTIONS[plan.size])
 
 
-def _built(plan: "GpuPlan", vectors: HalfArray, factory: str) -> Any:
+def _built(plan: GpuPlan, vectors: HalfArray, factory: str) -> Any:
     """A FAISS index of ``vectors``, trained and filled on the GPU where there is one: seconds."""
     faiss_index = training.empty_faiss_index(factory, vectors.shape[1])
     if plan.device == "cpu":
@@ -158,7 +159,7 @@ def _built(plan: "GpuPlan", vectors: HalfArray, factory: str) -> Any:
     return faiss.index_gpu_to_cpu(on_gpu)
 
 
-def _device_search(plan: "GpuPlan", recorder: Recorder, faiss_index: Any) -> CandidateSearch:
+def _device_search(plan: GpuPlan, recorder: Recorder, faiss_index: Any) -> CandidateSearch:
     """A GPU's search of a copy of ``faiss_index``; on a CPU that of the index, to try this program out."""
     placement = where(faiss_index)
     recorder.step.notes.append(f"Placement: {placement}; {memory(placement.bytes)} on the device.")
@@ -167,11 +168,11 @@ def _device_search(plan: "GpuPlan", recorder: Recorder, faiss_index: Any) -> Can
     if plan.device == "cuda":
         raise DeviceError(f"device is cuda, but the index is searched on the {placement}.")
     recorder.step.notes.append("Both sides are the CPU here; the GPU's goes through its worker all the same.")
-    return lambda asked, width, lists: faiss_index.search(asked, width)
+    return lambda queries, width, lists: faiss_index.search(queries, width)
 
 
 def _enough_lists(
-    plan: "GpuPlan", faiss_index: Any, vectors: HalfArray, max_norm: float, test: RecallTest
+    plan: GpuPlan, faiss_index: Any, vectors: HalfArray, max_norm: float, test: RecallTest
 ) -> int:
     """The fewest lists that reach the recall after re-ranking; the most tried where none does."""
     nprobe = _NPROBES[0]
@@ -193,16 +194,16 @@ def _timed(
     found: list[float] = []
     until = time.perf_counter() + seconds
     while not found or time.perf_counter() < until:
-        asked = next(batches)
+        queries = next(batches)
         start = time.perf_counter()
-        ask(asked)
+        ask(queries)
         found.append(time.perf_counter() - start)
     return found
 
 
 def _threaded(ask: Callable[[FloatArray], object], questions: FloatArray, seconds: float) -> float:
-    """Questions per second when several threads ask one at a time."""
-    counts, go, until = [0] * _ASKERS, threading.Barrier(_ASKERS), [0.0]
+    """Questions per second when several threads search one question at a time."""
+    counts, go, until = [0] * _THREADS, threading.Barrier(_THREADS), [0.0]
 
     def asker(number: int) -> None:
         batches = _batches(questions[number:], 1)
@@ -213,9 +214,9 @@ def _threaded(ask: Callable[[FloatArray], object], questions: FloatArray, second
             ask(next(batches))
             counts[number] += 1
 
-    with ThreadPoolExecutor(_ASKERS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         start = time.perf_counter()
-        list(pool.map(asker, range(_ASKERS)))
+        list(pool.map(asker, range(_THREADS)))
         return sum(counts) / (time.perf_counter() - start)
 
 

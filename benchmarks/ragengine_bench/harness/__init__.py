@@ -1,1 +1,1 @@
-"""Engines in processes of their own, their runs and the report."""
+"""Engines in processes of their own, their runs, and the report with its tables."""

@@ -1,4 +1,4 @@
-"""Long measurements that are ended early: Ctrl-C and SIGTERM are one thing, and what was measured is kept."""
+"""End a long measurement early: Ctrl-C and SIGTERM do the same, and samples are kept."""
 
 import contextlib
 import signal

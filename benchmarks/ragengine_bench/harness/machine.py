@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine that the figures were measured on."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = (
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Processor, memory, system, versions; the load average tells whether anything else was running."""
+    """Processor, memory, system, versions; the load average shows whether anything else was running."""
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "processor": _processor(),

@@ -1,4 +1,4 @@
-"""The parent's side of :mod:`.worker`: start an engine's process, call it, end it."""
+"""The parent's side of :mod:`ragengine_bench.harness.worker`: start an engine's process, call it, end it."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ _WORKER = Path(__file__).with_name("worker.py")
 
 
 class EngineError(RagEngineError):
-    """What an engine of the benchmark answered instead of a result, in one sentence."""
+    """An engine of the benchmark failed; the message is one sentence."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import numpy as np
 from ragengine.errors import InputError
 from ragengine.storage.atomic import output_file
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "report.json"
 
 
 @dataclass
 class Sample:
-    """One run.  Times in seconds; ``stages`` and ``floors`` by stage, of all its calls together.
+    """One run.  Times in seconds; ``stages`` and ``rooflines`` by stage, of all its calls together.
 
     ``tokens`` counts the tokens of its answers, ``questions`` how many were answered.
     """
@@ -27,7 +27,7 @@ class Sample:
     questions: int = 1
     tokens: int = 0
     stages: dict[str, float] = field(default_factory=dict)
-    floors: dict[str, float] = field(default_factory=dict)
+    rooflines: dict[str, float] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
 
 
@@ -78,21 +78,21 @@ class Row:
         """Seconds of every decoding step of every run."""
         return [seconds for sample in self.samples for seconds in sample.step_seconds]
 
-    def floor(self, stage: str) -> float | None:
-        """The mean floor of a stage in seconds, None where it has none."""
-        found = [sample.floors[stage] for sample in self.samples if stage in sample.floors]
+    def roofline(self, stage: str) -> float | None:
+        """The mean roofline of a stage in seconds, None where it has none."""
+        found = [sample.rooflines[stage] for sample in self.samples if stage in sample.rooflines]
         return fmean(found) if found else None
 
     @property
-    def whole_floor(self) -> float | None:
-        """The mean floor of the stages that have one, in seconds."""
-        found = [sum(sample.floors.values()) for sample in self.samples if sample.floors]
+    def whole_roofline(self) -> float | None:
+        """The mean roofline of the stages that have one, in seconds."""
+        found = [sum(sample.rooflines.values()) for sample in self.samples if sample.rooflines]
         return fmean(found) if found else None
 
     @property
-    def times_floor(self) -> float | None:
-        """The median of (seconds / floor), over the runs."""
-        ratios = [s.seconds / sum(s.floors.values()) for s in self.samples if s.floors]
+    def times_roofline(self) -> float | None:
+        """The median of (seconds / roofline), over the runs."""
+        ratios = [s.seconds / sum(s.rooflines.values()) for s in self.samples if s.rooflines]
         return median(ratios) if ratios else None
 
 

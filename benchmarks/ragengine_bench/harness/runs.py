@@ -1,7 +1,7 @@
-"""What is measured, and in which order; every sample is in the report before the next is taken.
+"""The measurements and their order; every sample is in the report before the next is taken.
 
-Generation, batches and sweeps: engines are loaded side by side and take turns, so that a noisy minute hits
-all alike.  Whole questions: one engine after the other (docs/design.md, Threads).
+Generation, batches and sweeps: engines are loaded side by side and take turns, so that a noisy minute affects
+all.  Whole questions: one engine after the other (docs/design.md, Threads).
 """
 
 import tempfile
@@ -17,7 +17,7 @@ import numpy as np
 from ragengine_bench.harness.process import Call, Engine, EngineError, have
 from ragengine_bench.harness.report import Report, Row, Sample, Section
 from ragengine_bench.peers import Contender
-from ragengine_bench.roofline.roofline import Rates, RunSizes, floors
+from ragengine_bench.roofline.roofline import Rates, RunSizes, rooflines
 from ragengine_bench.roofline.sizes import Sizes, sizes_of
 
 FIRST_WORD = 4  # BART's token ids below are special
@@ -51,7 +51,7 @@ class Workload:
     @property
     def options(self) -> dict[str, Any]:
         """The search; minimum and maximum length are the same."""
-        search = {} if self.search == "thorough" else {"search": self.search}  # the others know no other
+        search = {} if self.search == "thorough" else {"search": self.search}  # the peers support no other
         return {
             "num_beams": self.beams,
             "max_length": self.target,
@@ -138,8 +138,8 @@ class Runs:
     ) -> None:
         """Whole questions at once, against the same ones one by one."""
         section = self._section("batch", title, {"questions": len(questions), **options})
-        asked = {"questions": list(questions), "options": options}
-        rows = [replace(contender, arguments=asked) for contender in contenders]
+        arguments = {"questions": list(questions), "options": options}
+        rows = [replace(contender, arguments=arguments) for contender in contenders]
         load = Workload(batch=len(questions))
         self._by_turns([_Entry(section, c, load, None) for c in _both_ways(rows, len(questions))])
 
@@ -187,7 +187,7 @@ class Runs:
             step_seconds=result.get("step_seconds", []),
         )
         if sizes is not None:
-            sample.floors = floors(sizes, self.rates, RunSizes.from_json(result["sizes"]))
+            sample.rooflines = rooflines(sizes, self.rates, RunSizes.from_json(result["sizes"]))
         row.samples.append(sample)
         self.save()
 
@@ -215,7 +215,7 @@ class Runs:
 
     @contextmanager
     def _guarded(self, row: Row) -> Iterator[None]:
-        """What goes wrong with one engine is said in its row, and the others go on."""
+        """An error of one engine goes into its row, and the others go on."""
         try:
             yield
         except EngineError as reason:
@@ -230,7 +230,7 @@ class Runs:
 
 
 class _Entry:
-    """A row in the making: who does what; without ``arrays`` it is asked whole questions."""
+    """A row to be measured: an engine and its work; without ``arrays`` it answers whole questions."""
 
     def __init__(
         self,

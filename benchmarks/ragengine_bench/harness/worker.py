@@ -1,7 +1,7 @@
 """One engine in a process of its own: `python -m ragengine_bench.harness.worker MODULE:CLASS`.
 
-So no engine's threads disturb another's, memory is its own, and it may live in another environment: then this
-file is run by that environment's python, and the engine is FILE.py:CLASS.  Standard library alone.
+So the threads of one engine do not disturb another, memory is counted for each, and an engine may be in
+another environment, whose python then runs this file with FILE.py:CLASS.  It uses the standard library alone.
 
 A request is one line of JSON on stdin, the reply one line on stdout:
 

@@ -36,7 +36,7 @@ _TABLE_WIDTH = 110
 
 @dataclasses.dataclass
 class IndexReport:
-    """What was measured so far; written whole after every step, so that an interrupt loses only one."""
+    """The figures so far; written after every step, so that an interrupt loses only one step."""
 
     title: str
     machine: dict[str, Any]
@@ -44,7 +44,7 @@ class IndexReport:
     encoding: list[EncodingResult] = dataclasses.field(default_factory=list)
 
     def write(self, folder: Path) -> None:
-        """``report.json``, and the plots where there is something to plot."""
+        """Write ``report.json``, and the plots where there are figures."""
         with output_file(folder / "report.json", parents=True) as file:
             file.write(f"{json.dumps(dataclasses.asdict(self), indent=2)}\n".encode())
         if self.methods:
@@ -81,7 +81,9 @@ class IndexReport:
     show_default=True,
     help="HNSW takes the first so many: building a graph is slow.",
 )
-@click.option("--queries", type=click.IntRange(20), default=500, show_default=True, help="Questions asked.")
+@click.option(
+    "--queries", type=click.IntRange(20), default=500, show_default=True, help="Number of questions."
+)
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Of encoding.")
 @click.option("--threads", type=click.IntRange(1), help="[default: all cores]")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder for large files.  [default: temporary]")
@@ -95,16 +97,16 @@ def index_bench(
 ) -> None:  # fmt: skip
     """Measure recall@5, latency, throughput, size and build time of every way to index.
 
-    The vectors are made for it, clustered as embeddings are (the module index_vectors says how), or those of
-    --index.  All methods are searched through ragengine's own search: FAISS proposes, the stored vectors
-    decide.  Flat search of the same run is what the others are compared with.
+    The vectors are synthetic, clustered as embeddings are (ragengine_bench.index.synthetic_vectors), or those
+    of --index.  All methods use ragengine's own search: FAISS proposes candidates, the stored vectors re-rank
+    them.  They are compared with flat search of the same run.
     """
     if folder is None and (bundle or questions_file or checkpoint):
         raise click.UsageError("--bundle, --questions and --checkpoint need --index.")
     if (questions_file or checkpoint) and bundle is None:
         raise click.UsageError("--questions and --checkpoint need --bundle.")
     threads = threads or available_cores()
-    console = Console(width=max(_TABLE_WIDTH, Console().width))  # in a file, too, no column is cut
+    console = Console(width=max(_TABLE_WIDTH, Console().width))  # no column is cut in a file either
     say: Callable[[str], None] = Console(stderr=True).print
     if work is not None:
         work.mkdir(parents=True, exist_ok=True)
@@ -144,16 +146,16 @@ def index_bench(
 def _of_index(
     folder: Path, bundle: Path | None, questions_file: Path | None, queries: int, threads: int
 ) -> tuple[HalfArray, FloatArray | None, str]:
-    """The vectors of an index, the questions of a file as its bundle encodes them, and what they are."""
+    """The vectors of an index, the encoded questions of a file, and a title for both."""
     vectors = open_vectors(folder / VECTORS_FILE, np.float16, IndexFolderError)
     title = f"the {len(vectors):,} vectors of {folder.name} ({vectors.shape[1]} dimensions)"
     if bundle is None or questions_file is None:
-        return vectors, None, f"{title}, asked for the nearest others"
-    asked = [question.question for question in read_questions(questions_file)[:queries]]
+        return vectors, None, f"{title}, each searched for its nearest others"
+    texts = [question.question for question in read_questions(questions_file)[:queries]]
     opened = Bundle.open(bundle)
     encoder = TextEncoder.load(opened, opened.manifest.question_encoder, device="cpu", threads=threads)
-    questions = encoder.encode_tokens(encoder.tokenizer.encode(asked))
-    return vectors, questions, f"{title}, {len(asked)} questions of {questions_file.name}"
+    questions = encoder.encode_tokens(encoder.tokenizer.encode(texts))
+    return vectors, questions, f"{title}, {len(texts)} questions of {questions_file.name}"
 
 
 def _measure_methods(
@@ -212,12 +214,12 @@ def print_methods(console: Console, report: IndexReport) -> None:
 
 
 def _shown(search: dict[str, int]) -> str:
-    """Settings in few letters: ``nprobe 16, re-rank 64``."""
+    """Settings in short: ``nprobe 16, re-rank 64``."""
     return ", ".join(f"{name} {value}" for name, value in search.items()).replace("rerank_width", "re-rank")
 
 
 def print_encoding(console: Console, results: Sequence[EncodingResult], texts: int) -> None:
-    """Passages per second of each way; the ratio says how many times faster ours, the first, is."""
+    """Passages per second of each way, and how many times faster ragengine, the first, is."""
     if not results:
         return
     table = Table(title=f"encoding {texts:,} passages", title_justify="left", box=None)

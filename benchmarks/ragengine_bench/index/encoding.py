@@ -22,7 +22,7 @@ _SCRIPT_BATCH = 16  # transformers' use_own_knowledge_dataset.py
 
 @dataclass(frozen=True)
 class EncodingResult:
-    """Passages per second of one way, each run, and how far its vectors are from the first way's."""
+    """Passages per second of each run of one way, and how far its vectors differ from the first way's."""
 
     name: str
     rates: list[float]
@@ -38,10 +38,10 @@ def measure_encoding(
 ) -> Iterator[list[EncodingResult]]:
     """Encode (title, text) pairs with ragengine and twice with torch in fp32, taking turns.
 
-    Yields what is known after every turn of the three, ``repeats`` times.
+    Yields the results so far after every turn of the three, ``repeats`` times.
 
-    torch reads them as transformers' script for own indexes does (16 at a time, as they come, padded to the
-    longest), and sorted by length in batches of as many tokens as ours, which is what we do.  ``checkpoint``
+    torch encodes them as transformers' script for own indexes does (16 at a time, in file order, padded to
+    the longest), and sorted by length in batches of as many tokens as ragengine's.  ``checkpoint``
     has the folders ``context_encoder`` and ``question_encoder_tokenizer``.
     """
     ways = _ways(bundle, checkpoint, threads)
@@ -72,7 +72,7 @@ def _ways(bundle: Path, checkpoint: Path, threads: int) -> dict[str, Callable[[T
     theirs = _TorchEncoder(checkpoint, threads)
     return {
         "ragengine fp32, sorted by length": ours.encode_by_length,
-        "torch fp32, as transformers' script": theirs.as_they_come,
+        "torch fp32, as transformers' script": theirs.in_file_order,
         "torch fp32, sorted by length": theirs.by_length,
     }
 
@@ -85,7 +85,7 @@ class _TorchEncoder:
         self._tokenizer = AutoTokenizer.from_pretrained(checkpoint / "question_encoder_tokenizer")
         self._longest = self._model.config.max_position_embeddings
 
-    def as_they_come(self, texts: Texts) -> FloatArray:
+    def in_file_order(self, texts: Texts) -> FloatArray:
         """16 at a time, in file order."""
         rows = list(range(len(texts)))
         return self._encode(texts, [rows[i : i + _SCRIPT_BATCH] for i in range(0, len(rows), _SCRIPT_BATCH)])

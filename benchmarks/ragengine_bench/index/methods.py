@@ -1,4 +1,4 @@
-"""The ways to index that are compared, and measuring one of them."""
+"""The index methods that are compared, and the measurement of one of them."""
 
 import math
 import statistics
@@ -26,7 +26,7 @@ _GRAPH_WIDTH = 16
 _NPROBES = tuple(2**power for power in range(10))
 _EF_SEARCHES = (16, 32, 64, 128, 256, 512)
 _LINKS, _EF_CONSTRUCTION = 16, 40
-_ENOUGH = 0.995  # of recall: what costs more shows nothing
+_ENOUGH = 0.995  # of recall: higher settings show nothing new
 _LATENCY_SECONDS, _LEAST_LATENCIES = 2.0, 20
 _BATCH, _BATCH_SECONDS = 64, 1.0
 

@@ -1,7 +1,7 @@
-"""Vectors to measure indexes on, as many as asked for, clustered as embeddings of passages are.
+"""Any number of vectors to measure indexes on, clustered as embeddings of passages are.
 
-How they are made.  Independent random numbers would be wrong: all are about equally far from each other, and
-no index finds anything among them faster than reading all.  Embeddings of passages crowd in topics of very
+Independent random numbers would be wrong: all are about equally far from each other, and no index finds
+anything among them faster than reading all.  Embeddings of passages crowd in topics of very
 different sizes, vary in few directions around each, and share a direction.  So a vector is
 
     norm · unit( 0.7 · common + topic + 0.9 · around + 0.25 · noise )

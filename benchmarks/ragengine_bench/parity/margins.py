@@ -1,4 +1,4 @@
-"""How close each decision of Hugging Face's search was: a difference is excused only by a tie on its side."""
+"""How close each decision of Hugging Face's search was: only its own ties excuse a difference."""
 
 from __future__ import annotations
 

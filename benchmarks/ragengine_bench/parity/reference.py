@@ -1,8 +1,8 @@
 """The oracle: Hugging Face's RagTokenForGeneration with RagRetriever, from question text to answers, in fp32.
 
 Besides what `generate` returns, this records how close each decision of the search was. A difference in the
-answer is only excused where HF itself decided by less than `TIE`; see `Margins`. RAG-Sequence is next door,
-in `sequence_reference`.
+answer is only excused where HF itself decided by less than `TIE`; see `Margins`. RAG-Sequence is in
+`sequence_reference`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["TIE", "BeamOfOne", "Reference", "ReferenceAnswer", "ReferenceHypothe
 
 
 class RecordingRetriever(RagRetriever):
-    """RagRetriever that keeps what it returned last, and the question vectors [Q, E] it was asked with."""
+    """RagRetriever that keeps what it returned last, and the question vectors [Q, E] of that call."""
 
     last: Any = None
     question_vectors: np.ndarray | None = None
@@ -60,7 +60,7 @@ class ReferenceHypothesis:
 
 @dataclass
 class ReferenceAnswer:
-    """What HF makes of one question."""
+    """HF's answer to one question."""
 
     hypotheses: list[ReferenceHypothesis]
     margin: float

@@ -47,10 +47,10 @@ def random_request(seed: int, number: int) -> Request:
 
 
 def constrained_request(kind: str, seed: int, number: int, seen: list[list[int]]) -> Request:
-    """A request under several of the rules of issue 3; `kind` is "token" or "sequence".
+    """A request under several rules (forced, suppressed, bad tokens, ...); `kind`: "token" or "sequence".
 
-    Rules that name tokens name some of `seen`, answers of this checkpoint, so that they get in the way. What
-    transformers itself cannot do is left out: `max_new_tokens` of RAG-Token (ignored), its
+    Rules that name tokens name some of `seen`, answers of this checkpoint, so that they take effect. What
+    transformers itself does not support is left out: `max_new_tokens` of RAG-Token (ignored), its
     `encoder_no_repeat_ngram_size` with several documents (it indexes documents as if they were questions),
     and the repetition penalty of RAG-Sequence's greedy search (on raw logits, which no other search does).
     """

@@ -1,13 +1,13 @@
 """The oracle of RAG-Sequence: Hugging Face's RagSequenceForGeneration, thorough decoding, in fp32.
 
-It is called so that its answer is that of the paper and of its own documentation, where the installed
-transformers 5.23 leaves both:
+It is called so that its answer is that of the paper and of its own documentation, where
+transformers 5.23 departs from both:
 
 * the search by document reads the *generator's* generation config, not the RAG model's: what the RAG model's
   says (forced tokens, for instance) is handed over as arguments;
 * that search passes no attention mask; see `RecordingBart.generate`;
 * rescoring ignores `n_docs` and takes `config.n_docs`: that is set to D for the call;
-* `num_return_sequences` larger than the number of distinct candidates is an error: asked for again with 1;
+* `num_return_sequences` larger than the number of distinct candidates is an error: called again with 1;
 * places of a beam that never held a hypothesis become candidates of padding, whose loss is 0 or log D, less
   than any real one's. They are left out of the ranking. Where their mere presence changes how the others are
   scored (`exclude_bos_score` applies if *all* candidates begin with BOS) the answer is marked `distorted`.
@@ -138,9 +138,9 @@ class SequenceReference:
         config, usual = self.model.config, self.model.config.n_docs
         config.n_docs = n_docs
         try:
-            for asked in (wanted, 1):
+            for returned in (wanted, 1):
                 generator, self.model.rescored = self._watched(), []
-                arguments = self._defaults() | options | {"n_docs": n_docs, "num_return_sequences": asked}
+                arguments = self._defaults() | options | {"n_docs": n_docs, "num_return_sequences": returned}
                 try:
                     output = self.model.generate(**inputs, **arguments)
                 except RuntimeError as error:
@@ -150,10 +150,10 @@ class SequenceReference:
                     break
         finally:
             config.n_docs = usual
-        returned = output.view(n_questions, asked, -1).tolist()
+        rows = output.view(n_questions, returned, -1).tolist()
         return [
             self._ranked(search, *rescored, returned=own, options=options)
-            for search, rescored, own in zip(generator.calls, self.model.rescored, returned, strict=True)
+            for search, rescored, own in zip(generator.calls, self.model.rescored, rows, strict=True)
         ]
 
     def _ranked(

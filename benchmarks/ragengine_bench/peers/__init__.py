@@ -1,4 +1,4 @@
-"""The engines that take turns: what each is called, how it is set, and what it leaves out."""
+"""The engines that are compared: their names, their settings, and the work that each leaves out."""
 
 import sys
 from collections.abc import Sequence
@@ -63,10 +63,10 @@ def rag(name: str, bundle: Path, index: Path, threads: int) -> Contender:
 def generation_peers(
     checkpoint: Path, bart: Path, threads: int, longest: int, marginalize: str, optimum_python: str | None
 ) -> list[Contender]:
-    """Everything else that reads token ids and searches with beams.
+    """The other engines that read token ids and search with beams.
 
     ``checkpoint`` is a RAG checkpoint, ``bart`` its generator alone, ``longest`` the RAG checkpoint's
-    ``max_combined_length``.  Engines that only search, document by document, stand beside RAG-Token alone.
+    ``max_combined_length``.  Engines that search document by document are compared with RAG-Token only.
     """
     peers = [
         _transformers(checkpoint, threads, dtype, padding, longest, marginalize)
@@ -82,7 +82,7 @@ def generation_peers(
 
 
 def question_peers(checkpoint: Path, index: Path, threads: int, longest: int) -> list[Contender]:
-    """Everything else that answers questions from an index."""
+    """The other engines that answer questions from an index."""
     return [
         Contender(
             f"transformers {dtype}, padded to {longest}",

@@ -1,4 +1,4 @@
-"""CTranslate2 on the BART of a checkpoint: every document its own question, nothing is marginalised."""
+"""CTranslate2 on the BART of a checkpoint: every document is searched by itself, without marginalisation."""
 
 import tempfile
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""optimum-onnx on the BART of a checkpoint: every document its own question, nothing is marginalised.
+"""optimum-onnx on the BART of a checkpoint: every document is searched by itself, without marginalisation.
 
-It pins another transformers, so it runs in an environment of its own (benchmarks/README.md); this file needs
-nothing of ragengine.
+It pins another transformers, so it runs in an environment of its own (benchmarks/README.md); this file does
+not import ragengine.
 """
 
 from typing import Any

@@ -35,14 +35,14 @@ STAGES: dict[str, tuple[Any, str]] = {
     "detokenise": (ragengine.engine, "build_answer"),
 }
 CROSS = "cross-attention keys, values"
-FIXED_STAGES = STAGES | {CROSS: (GeneratorModel, "start")}
-"""Those of the decoder of fixed capacity, which projects what it reads when a search starts."""
+STATIC_STAGES = STAGES | {CROSS: (GeneratorModel, "start")}
+"""Those of the static decoder, which projects what it reads when a search starts."""
 BETWEEN = "between"
 
 
 @dataclass
-class Recorded:
-    """Seconds of every call of every stage of one run, and the sizes its floor follows from."""
+class StageTimes:
+    """Seconds of every call of every stage of one run, and the sizes its roofline follows from."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     sizes: RunSizes = field(default_factory=RunSizes)
@@ -59,7 +59,7 @@ class Recorded:
             self.sizes.steps.append(StepSizes(documents, int((mask != 0).sum()), beams, arguments[1].length))
 
     def reply(self, seconds: float, outputs: list[Any], tokens: int) -> dict[str, Any]:
-        """What the parent makes a sample of."""
+        """The reply to the parent, which makes a sample of it."""
         stages = {name: sum(values) for name, values in self.seconds.items()}
         return {
             "seconds": seconds,
@@ -72,16 +72,16 @@ class Recorded:
 
 
 @contextmanager
-def recorded(stages: Mapping[str, tuple[Any, str]] = STAGES) -> Iterator[Recorded]:
+def timed_stages(stages: Mapping[str, tuple[Any, str]] = STAGES) -> Iterator[StageTimes]:
     """Time every stage that runs inside."""
-    record = Recorded()
+    record = StageTimes()
     with ExitStack() as stack:
         for stage, (owner, name) in stages.items():
             stack.enter_context(patch.object(owner, name, _timed(stage, getattr(owner, name), record)))
         yield record
 
 
-def _timed(stage: str, function: Callable[..., Any], record: Recorded) -> Callable[..., Any]:
+def _timed(stage: str, function: Callable[..., Any], record: StageTimes) -> Callable[..., Any]:
     def timed(*arguments: Any, **settings: Any) -> Any:
         start = time.perf_counter()
         result = function(*arguments, **settings)
@@ -93,11 +93,11 @@ def _timed(stage: str, function: Callable[..., Any], record: Recorded) -> Callab
 
 
 def load_generator(
-    bundle: str | Path | Bundle, device: ResolvedDevice, threads: int, *, cuda_graphs: bool, fixed: bool
+    bundle: str | Path | Bundle, device: ResolvedDevice, threads: int, *, cuda_graphs: bool, static: bool
 ) -> Generator:
-    """A generator; ``fixed`` takes the decoder that a GPU has on a CPU too."""
+    """A generator; ``static`` takes the decoder of a GPU on a CPU too."""
     generator = Generator.load(bundle, device, threads, cuda_graphs=cuda_graphs)
-    if fixed and device == "cpu":
+    if static and device == "cpu":
         generator._model = GeneratorModel(generator.bundle, device="cpu", threads=threads, decoder="static")
     return generator
 
@@ -111,10 +111,10 @@ class RagengineGenerator:
         threads: int,
         device: ResolvedDevice = "cpu",
         cuda_graphs: bool = True,
-        fixed: bool = False,
+        static: bool = False,
     ) -> None:
-        self._generator = load_generator(bundle, device, threads, cuda_graphs=cuda_graphs, fixed=fixed)
-        self._stages = FIXED_STAGES if fixed else STAGES
+        self._generator = load_generator(bundle, device, threads, cuda_graphs=cuda_graphs, static=static)
+        self._stages = STATIC_STAGES if static else STAGES
 
     def prepare(self, arrays: str, options: dict[str, Any]) -> None:
         """Take ids [Q, D, S], mask and scores from a file, and search with ``options``."""
@@ -127,7 +127,7 @@ class RagengineGenerator:
         ids, mask, scores = self._arrays
         size = 1 if one_by_one else len(ids)
         parts = [slice(start, start + size) for start in range(0, len(ids), size)]
-        with recorded(self._stages) as record:
+        with timed_stages(self._stages) as record:
             start = time.perf_counter()
             found = [
                 hypotheses[0].token_ids.tolist()
@@ -139,14 +139,14 @@ class RagengineGenerator:
 
 
 def load_engine(
-    bundle: str | Path, index: str | Path, device: ResolvedDevice, threads: int, *, fixed: bool = False
+    bundle: str | Path, index: str | Path, device: ResolvedDevice, threads: int, *, static: bool = False
 ) -> RagEngine:
     """As `RagEngine.load`, but an index that ``device`` cannot search is searched on the CPU."""
     search_device: Device = "cpu" if device == "cpu" else "auto"
     engine = RagEngine.load(bundle, index, device, threads, search_device=search_device)
-    if fixed and device == "cpu":
+    if static and device == "cpu":
         engine.generator.close()
-        engine.generator = load_generator(bundle, device, threads, cuda_graphs=True, fixed=True)
+        engine.generator = load_generator(bundle, device, threads, cuda_graphs=True, static=True)
     return engine
 
 
@@ -154,10 +154,10 @@ class RagengineRag:
     """`RagEngine.generate`: from questions to answers."""
 
     def __init__(
-        self, bundle: str, index: str, threads: int, device: ResolvedDevice = "cpu", fixed: bool = False
+        self, bundle: str, index: str, threads: int, device: ResolvedDevice = "cpu", static: bool = False
     ) -> None:
-        self._engine = load_engine(bundle, index, device, threads, fixed=fixed)
-        self._stages = FIXED_STAGES if fixed else STAGES
+        self._engine = load_engine(bundle, index, device, threads, static=static)
+        self._stages = STATIC_STAGES if static else STAGES
 
     def placement(self) -> str:
         """Where the index is searched, and why."""
@@ -166,7 +166,7 @@ class RagengineRag:
     def ask(self, questions: list[str], options: dict[str, Any], one_by_one: bool = False) -> dict[str, Any]:
         """Answer questions in one batch, or one after the other."""
         chosen = self._engine.default_options.replace(**options)
-        with recorded(self._stages) as record:
+        with timed_stages(self._stages) as record:
             start = time.perf_counter()
             if one_by_one:
                 answers = [self._engine.generate(question, options=chosen) for question in questions]

@@ -1,9 +1,9 @@
 """What this machine does at best, measured in the run that is compared with it.
 
-GEMM rate: a graph of one linear layer (:mod:`.linear`), the best of several row counts and repeats.
+GEMM rate: a graph of one linear layer (:mod:`.linear_graph`), the best of several row counts and repeats.
 
 Bandwidth: arrays larger than the caches.  Copying counts what is read and what is written.  Weights are only
-read, so reading is measured too (the largest element of an array), and the floor takes the faster of the two.
+read, so reading is measured too (the largest element of an array); the faster of the two is the bandwidth.
 """
 
 import time
@@ -52,9 +52,9 @@ def _gemm(session: InferenceSession, rows: int) -> float:
 
 
 def best(run: Callable[[], object]) -> float:
-    """The least seconds of many runs: a rate that a floor is made of is the best one seen.
+    """The fewest seconds of many runs: a roofline is made of the best rate that was seen.
 
-    Long enough that a busy machine has a quiet moment in it.
+    The runs last long enough that a busy machine has a quiet moment.
     """
     run()
     best, until = float("inf"), time.perf_counter() + SECONDS

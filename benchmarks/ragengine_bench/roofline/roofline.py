@@ -1,11 +1,11 @@
-"""The floor of a stage: the least time that its multiplications and its memory traffic need.
+"""The roofline of a stage: the least time that its multiplications and its memory traffic need.
 
-    floor = max(operations / GEMM rate, bytes / bandwidth)          rates measured in the same run
+    roofline = max(operations / GEMM rate, bytes / bandwidth)          rates measured in the same run
 
 Operations are two for a multiplication and an addition; a linear layer [K -> N] on M rows has 2·M·K·N.
 Only what the model's definition needs is counted: no padding, a beam attends to its own tokens, weights are
 read once a stage or step, in the size they are stored in.  Softmax, norms, activations, the mixture, and the
-host count nothing, so a floor cannot be reached; how near a stage is says how much is left to gain.
+host count nothing, so a roofline cannot be reached; how near a stage is says how much is left to gain.
 
     d model width, f feed-forward width, V vocabulary, L layers, s source tokens of a document,
     M = Q·D·B rows of a decoding step, t tokens of a beam, this step's included
@@ -40,7 +40,7 @@ class Work:
     bytes: float
 
     def seconds(self, rates: Rates, precision: str) -> float:
-        """The floor."""
+        """The roofline."""
         return max(self.operations / rates.operations[precision], self.bytes / rates.bandwidth)
 
 
@@ -97,8 +97,8 @@ class RunSizes:
         return cls(content["questions"], content["documents"], steps)
 
 
-def floors(sizes: Sizes, rates: Rates, run: RunSizes) -> dict[str, float]:
-    """Seconds by stage; stages that multiply nothing have no floor."""
+def rooflines(sizes: Sizes, rates: Rates, run: RunSizes) -> dict[str, float]:
+    """Seconds by stage; stages that multiply nothing have no roofline."""
     wide = sizes.bytes_per_weight
     work = {
         "encode question": [encode_question(sizes.question_encoder, batch, wide) for batch in run.questions],

@@ -1,4 +1,4 @@
-"""The sizes of a bundle's networks, read from its graphs: what floors are computed from."""
+"""The sizes of a bundle's networks, read from its graphs: what rooflines are computed from."""
 
 from dataclasses import dataclass
 from pathlib import Path

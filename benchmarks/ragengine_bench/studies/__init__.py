@@ -1,1 +1,1 @@
-"""Measurements of single questions about the engine."""
+"""Studies, each of one question about the engine."""

@@ -1,9 +1,9 @@
-"""What a small box sees: time from process start to the first answer, peak memory, idle processor time.
+"""Time from process start to the first answer, peak memory and idle processor time, for small machines.
 
     python -m ragengine_bench.studies.cold_start BUNDLE INDEX [--threads N] [--memory-limit MB] [--cold]
 
 Every start is a process of its own.  ``--cold`` drops the page cache of the files before each (Linux); warm
-is after a start that nobody timed.
+means after a start that was not timed.
 """
 
 import json
@@ -30,8 +30,10 @@ _IDLE_SECONDS = 3
 @click.option("--memory-limit", type=click.IntRange(1), help="MB, as RagEngine.load(memory_limit=...).")
 @click.option("--cold", is_flag=True, help="Drop the files from the page cache before each start.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
-def edge(bundle: Path, index: Path, threads: int, memory_limit: int | None, cold: bool, repeats: int) -> None:
-    """Start, answer one question (5 documents, 4 beams, 20 tokens), sit idle, and report."""
+def cold_start(
+    bundle: Path, index: Path, threads: int, memory_limit: int | None, cold: bool, repeats: int
+) -> None:
+    """Start, answer one question (5 documents, 4 beams, 20 tokens), stay idle, and report."""
     if not cold:
         _start(bundle, index, threads, memory_limit)
     runs = []
@@ -60,7 +62,7 @@ def _start(bundle: Path, index: Path, threads: int, memory_limit: int | None) ->
 
 
 def _child(bundle: str, index: str, threads: str, memory_limit: str, started: str) -> None:
-    """In the measured process: only what an application would import."""
+    """The measured process, which imports only what an application would."""
     from ragengine import RagEngine
 
     limit = int(memory_limit) * 10**6 or None
@@ -106,4 +108,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         _child(*sys.argv[2:])
     else:
-        edge()
+        cold_start()

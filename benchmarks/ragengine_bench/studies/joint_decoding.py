@@ -22,7 +22,7 @@ from rich.table import Table
 from ragengine import GenerationOptions, Generator, RagEngine
 from ragengine.evaluation import read_questions
 from ragengine.results import Hypothesis
-from ragengine_bench.checkpoints.peaked_checkpoint import VOCABULARY, write_sharp_checkpoint
+from ragengine_bench.checkpoints.peaked_checkpoint import VOCABULARY, write_peaked_checkpoint
 from ragengine_export import export_checkpoint
 
 SAME = 1e-4  # nats; two float32 sums of the same answer differ by less
@@ -31,7 +31,7 @@ Search = Callable[[GenerationOptions], Hypothesis]
 
 @dataclass
 class Comparison:
-    """What was found on one set of questions: a number a question."""
+    """The results on one set of questions, one number for each question."""
 
     name: str
     differences: list[float] = field(default_factory=list)  # log p of joint's answer - of thorough's, in nats
@@ -76,7 +76,7 @@ def _share(part: np.ndarray[Any, Any], whole: np.ndarray[Any, Any]) -> str:
 
 
 def print_table(console: Console, comparisons: list[Comparison]) -> None:
-    """A row a set of questions; in brackets the mean difference of log p where there is one, in nats."""
+    """Print a row for each set of questions; in brackets the mean difference of log p in nats."""
     table = Table(title="joint decoding beside thorough decoding (RAG-Sequence)", box=None)
     table.add_column("")
     for name in (
@@ -115,9 +115,9 @@ def main(
     long = {"max_length": 1 + long_tokens, "min_length": 1 + long_tokens}
     comparisons = []
     if bundle and index and questions:
-        asked = [question.question for question in read_questions(questions)[:limit]]
-        progress.print(f"{len(asked)} questions")
-        comparisons += _questions(bundle, index, asked, threads, changes, long, joint_beams or num_beams)
+        texts = [question.question for question in read_questions(questions)[:limit]]
+        progress.print(f"{len(texts)} questions")
+        comparisons += _questions(bundle, index, texts, threads, changes, long, joint_beams or num_beams)
     if checkpoints:
         progress.print(f"{checkpoints} random checkpoints")
         comparisons += _random(checkpoints, threads, changes, long, joint_beams or num_beams)
@@ -127,7 +127,7 @@ def main(
 def _questions(
     bundle: Path,
     index: Path,
-    asked: list[str],
+    texts: list[str],
     threads: int | None,
     changes: dict[str, Any],
     long: dict[str, Any],
@@ -137,7 +137,7 @@ def _questions(
     short_answers, long_answers = Comparison("questions"), Comparison("questions, long outputs")
     with RagEngine.load(bundle, index=index, device="cpu", threads=threads) as engine:
         options = engine.default_options.replace(**changes)
-        for number, question in enumerate(asked):
+        for number, question in enumerate(texts):
             documents = engine.retrieve(question)
 
             def search(options: GenerationOptions, q: str = question, d: Any = documents) -> Hypothesis:
@@ -181,7 +181,7 @@ def _generators(count: int, threads: int | None) -> Iterator[tuple[Generator, in
     for seed in range(count):
         with tempfile.TemporaryDirectory() as folder:
             checkpoint, bundle = Path(folder) / "checkpoint", Path(folder) / "bundle"
-            write_sharp_checkpoint(checkpoint, seed)
+            write_peaked_checkpoint(checkpoint, seed)
             export_checkpoint(checkpoint, bundle, check=False)
             yield Generator.load(bundle, "cpu", threads), seed
 

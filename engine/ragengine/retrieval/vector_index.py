@@ -1,7 +1,7 @@
 """Maximum inner product search over stored passage vectors (paper, section 2.2).
 
-FAISS proposes candidates; the scores come from the stored fp16 vectors.  So ``doc_scores`` are those of an
-exact search whatever the FAISS index keeps of a vector.
+FAISS proposes candidates; their scores are computed from the stored fp16 vectors.  So ``doc_scores`` are
+those of an exact search, whatever the FAISS index keeps of a vector.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.arrays import FloatArray, HalfArray, RowArray
-from ragengine.errors import IndexFolderError, InputError
+from ragengine.errors import DeviceError, IndexFolderError, InputError
 from ragengine.messages import log
 from ragengine.retrieval.faiss_api import (
     check_whole,
@@ -21,17 +21,19 @@ from ragengine.retrieval.faiss_api import (
     import_faiss,
     search_faiss,
 )
+from ragengine.retrieval.gpu.placement import MOST_SELECTED, Placement
 from ragengine.retrieval.gpu.rescoring import DeviceVectors
 from ragengine.retrieval.gpu.search_worker import SearchWorker
+from ragengine.retrieval.gpu.searcher import Device, GpuSearcher, device_vectors, refusal, where
 
 FP16_MAX = 65504.0
 _FLOAT32 = np.finfo(np.float32)
-# Stored vectors that are widened to float64 at once: few enough to stay in the processor's cache.
+# Stored vectors that are converted to float64 together: few enough for the processor's cache.
 _ROWS_AT_ONCE = 128
-# Components compared by a flat search, and questions of an approximate one, that one thread does best.
+# Components that a flat search compares, and questions of an approximate one, for which one thread is best.
 _SMALL_SCAN = 16_000_000
 _SMALL_BATCH = 8
-# Candidates beyond n_docs from an exact FAISS index, enough to see that nothing was cut off at a tie.
+# Candidates beyond n_docs from an exact FAISS index, enough to see that no tie was cut off.
 _MARGIN = 16
 
 
@@ -85,14 +87,14 @@ class VectorIndex:
         """Let ``searcher``, over a copy of the FAISS index, propose the candidates.
 
         ``vectors``, a copy of the stored ones, then score them; both are closed with this.
-        What the searcher cannot select in one go (:attr:`SearchWorker.most_selected`) the FAISS index itself
-        does.
+        A search for more than the searcher can select (:attr:`SearchWorker.most_selected`) uses the FAISS
+        index itself.
         """
         self._device_searcher = searcher
         self._device_vectors = vectors
 
     def close(self) -> None:
-        """Let copies on a device go once running searches are done; may be called again."""
+        """Free the copies on a device once running searches are done; may be called again."""
         if self._device_searcher is not None:
             self._device_searcher.close()
         self._device_vectors = None
@@ -108,7 +110,7 @@ class VectorIndex:
         """Find the ``n_docs`` vectors of largest inner product with each of ``questions``, float32 [Q, E].
 
         ``nprobe`` inverted lists are searched (all, where there are fewer) and at least ``rerank_width``
-        candidates re-ranked; None is the index's own setting.  Both are this call's alone.  An exact index
+        candidates re-ranked; None is the index's own setting.  Both are for this call only.  An exact index
         finds the same documents whatever the width.
 
         Raises :class:`InputError` for a wrong type, shape or dimension, NaN or infinite numbers, and for an
@@ -122,8 +124,8 @@ class VectorIndex:
             nprobe = checked_nprobe(self.faiss_index, nprobe)
         questions = np.ascontiguousarray(questions)
         count, dimension = self.vectors.shape
-        # Twice the rounding error that FAISS's float32 sums can have: candidates whose score is further than
-        # this below the last document's cannot belong in its place.
+        # Twice the rounding error that FAISS's float32 sums can have: a candidate whose score is further
+        # below the last document's cannot belong in its place.
         doubt = dimension * float(_FLOAT32.eps) * norms * self.max_norm
         width = min(int(n_docs + _MARGIN if self.exact else max(n_docs, least)), count)
         while True:
@@ -151,8 +153,8 @@ class VectorIndex:
     def _is_small(self, questions: int) -> bool:
         """Whether one thread searches as fast as several.
 
-        OpenMP's threads spin on for milliseconds after their work, on the cores that the generator needs
-        next: with them a whole question took 30 instead of 25 ms (docs/search.md).
+        OpenMP's threads spin for milliseconds after their work, on the cores that the generator needs next:
+        with them a whole question took 30 instead of 25 ms (docs/search.md).
         """
         if self.exact:
             return questions * self.vectors.size < _SMALL_SCAN
@@ -165,7 +167,7 @@ class VectorIndex:
         rows = np.full((len(questions), n_docs), -1, np.int64)
         scores = np.full((len(questions), n_docs), -np.inf, np.float32)
         for q, question in enumerate(questions):
-            # By row: ties come in order, and near pages are read together.  A forged list repeats rows.
+            # By row: ties are in order, and near pages are read together.  A forged list may repeat rows.
             proposed = np.unique(candidates[q][candidates[q] >= 0])
             self._check_rows(proposed)
             exact = self.exact_scores(question, proposed)
@@ -235,8 +237,36 @@ class VectorIndex:
         return norms
 
 
+def place(index: VectorIndex, device: Device) -> Placement:
+    """Search ``index`` on the GPU where ``device`` allows it and the index fits.
+
+    Returns:
+        The device that searches from now on, and why.
+
+    Raises:
+        DeviceError: ``device`` is ``"cuda"`` and the GPU cannot search this index; with ``"auto"`` the CPU
+            searches it, and the log gives the reason.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"The index's device is {device!r}; it must be auto, cpu or cuda.")
+    if device == "cpu":
+        return Placement("cpu", "device is cpu")
+    placement = where(index.faiss_index)
+    if placement.on_gpu:
+        try:
+            searcher = GpuSearcher(index.faiss_index, placement)
+            vectors = device_vectors(index.vectors, placement)
+            index.search_with(SearchWorker(searcher.search, most_selected=MOST_SELECTED), vectors)
+        except DeviceError as reason:
+            placement = Placement("cpu", str(reason).rstrip("."))
+    if not placement.on_gpu and device == "cuda":
+        raise refusal(placement)
+    log.info("The index is searched on the %s.", placement)
+    return placement
+
+
 def _check_scores(rows: RowArray, scores: FloatArray) -> None:
-    """Refuse stored vectors that are not numbers: they would be ranked somewhere, silently."""
+    """Refuse stored vectors that are not finite: they would be ranked arbitrarily, without an error."""
     finite = np.isfinite(scores)
     if not finite.all():
         raise IndexFolderError(

@@ -1,4 +1,4 @@
-"""The floor's operations are those that the exported graphs execute."""
+"""The roofline's operations are those that the exported graphs execute."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ from ragengine_bench.roofline.roofline import (
     decoding_step,
     encode_documents,
     encode_question,
-    floors,
+    rooflines,
 )
 from ragengine_bench.roofline.sizes import BYTES_PER_WEIGHT, Sizes, sizes_of
 from ragengine_export import export_checkpoint
@@ -165,7 +165,7 @@ def test_greedy_steps(bundle: Path, profiles: Profiles) -> None:
 
 
 def test_beam_steps_differ_by_the_tokens_of_other_beams(bundle: Path, profiles: Profiles) -> None:
-    """The graph's past holds the tokens of all beams; the floor counts each beam's own."""
+    """The graph's past holds the tokens of all beams; the roofline counts each beam's own."""
     model, decoding = _read(bundle)
     beams, layers, width = 4, SHAPE.layers, SHAPE.d_model
     _step(model, decoding, 1, 1)
@@ -179,7 +179,7 @@ def test_beam_steps_differ_by_the_tokens_of_other_beams(bundle: Path, profiles: 
     assert expected + layers * 4 * width * D * beams * others == profiles.operations()
 
 
-def test_the_floor_is_the_slower_of_computing_and_reading() -> None:
+def test_the_roofline_is_the_slower_of_computing_and_reading() -> None:
     rates = Rates({"fp32": 100.0}, bandwidth=10.0)
     assert Work(operations=500, bytes=10).seconds(rates, "fp32") == 5
     assert Work(operations=500, bytes=80).seconds(rates, "fp32") == 8
@@ -195,11 +195,11 @@ def test_a_step_reads_the_weights_and_the_cache_once(bundle: Path) -> None:
     assert decoding_step(sizes, step, 4).bytes == 4 * (weights + cached)
 
 
-def test_floors_of_a_run_add_up_and_leave_out_what_did_not_run(bundle: Path) -> None:
+def test_rooflines_of_a_run_add_up_and_leave_out_what_did_not_run(bundle: Path) -> None:
     found = sizes_of(bundle)
     sizes = Sizes(found.question_encoder, found.generator, "fp32")
     rates = Rates({"fp32": 1e9}, bandwidth=1e12)
-    once = floors(sizes, rates, RunSizes(documents=[[5, 7]], steps=[StepSizes(2, 12, 1, 1)]))
-    twice = floors(sizes, rates, RunSizes(documents=[[5, 7]] * 2, steps=[StepSizes(2, 12, 1, 1)] * 2))
+    once = rooflines(sizes, rates, RunSizes(documents=[[5, 7]], steps=[StepSizes(2, 12, 1, 1)]))
+    twice = rooflines(sizes, rates, RunSizes(documents=[[5, 7]] * 2, steps=[StepSizes(2, 12, 1, 1)] * 2))
     assert set(once) == {"encode documents", "decode"}
     assert twice == pytest.approx({stage: 2 * seconds for stage, seconds in once.items()})

@@ -303,8 +303,8 @@ def test_a_closed_folder_closes_its_worker(
             self._index = faiss.clone_index(faiss_index)
 
     path = build(random_vectors(40))
-    monkeypatch.setattr(gpu, "where", lambda index: Placement("gpu", "a test"))
-    monkeypatch.setattr(gpu, "GpuSearcher", CpuCopy)
+    monkeypatch.setattr("ragengine.retrieval.vector_index.where", lambda index: Placement("gpu", "a test"))
+    monkeypatch.setattr("ragengine.retrieval.vector_index.GpuSearcher", CpuCopy)
     with PassageIndex.open(path) as plain, PassageIndex.open(path, device="cuda") as served:
         assert (plain.placement.kind, str(served.placement)) == ("cpu", "GPU 0: a test")
         questions = random_vectors(5, seed=3)
@@ -326,8 +326,8 @@ def test_where_the_copy_fails_auto_takes_the_cpu_and_cuda_says_why(
                 )
 
     path = build(random_vectors(40))
-    monkeypatch.setattr(gpu, "where", lambda index: Placement("gpu", "a test"))
-    monkeypatch.setattr(gpu, "GpuSearcher", OutOfMemory)
+    monkeypatch.setattr("ragengine.retrieval.vector_index.where", lambda index: Placement("gpu", "a test"))
+    monkeypatch.setattr("ragengine.retrieval.vector_index.GpuSearcher", OutOfMemory)
     with pytest.raises(DeviceError, match=r"was copied to the GPU: .*out of memory") as error:
         PassageIndex.open(path, device="cuda")
     assert "StandardGpuResources.cpp" not in str(error.value)

@@ -1,6 +1,6 @@
-"""One bundle and one index of each format version, by the version that wrote it, and what it answered."""
+"""Bundles and indexes as earlier versions wrote them."""
 
-from pathlib import Path
+from tests.support.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent
 ANSWERS = GOLDEN / "answers.json"
+"""What the engine of that version answered."""

@@ -1,11 +1,11 @@
-"""Write the golden bundle and index of the format versions this tree writes, where they are not there yet.
+"""Write the missing golden bundle and index of the format versions that this tree writes.
 
     python -m tests.robustness.golden.make
 
-It is run by hand, once for each new format version, and never touches a folder that exists: what an old
-version wrote cannot be written again.  The checkpoint is a pure function of its spec, so bundles of all
-versions hold the same model, belong to the same indexes, and give the same answers.  From version 4 on they
-have a passage encoder too, of which the indexes, made from embeddings, know nothing.
+Run it by hand, once for each new format version.  It never changes an existing folder: what an old version
+wrote cannot be written again.  The checkpoint is a pure function of its spec, so bundles of all versions
+hold the same model, belong to the same indexes, and give the same answers.  From version 4 on they also have
+a passage encoder, which the indexes, made from embeddings, do not need.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ import torch
 from transformers import DPRContextEncoder, RagTokenForGeneration, RagTokenizer
 
 from ragengine import RagEngine
-from ragengine.bundle import manifest
+from ragengine.bundle import manifest as bundle_format
 from ragengine.indexing.build import build_index
-from ragengine.retrieval import index
+from ragengine.retrieval import manifest as index_format
 from ragengine_bench.checkpoints.corpus import random_questions
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
 from ragengine_export import export_checkpoint
-from tests.robustness.golden import ANSWERS, GOLDEN
+from tests.robustness.golden import ANSWERS
+from tests.support.paths import GOLDEN
 
-# As small as a RAG model can be: most of what is left are the two tokenizers and the graphs.
+# As small as a RAG model can be: the two tokenizers and the graphs are most of it.
 SPEC = random_spec(
     8,
     question_vocab_size=200,
@@ -66,9 +67,9 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 
 
 def main() -> None:
-    """Write what is missing, and the answers that it gives now."""
-    bundle_name = f"bundle_v{manifest.FORMAT_VERSION}"
-    index_name = f"index_v{index.FORMAT_VERSION}"
+    """Write the missing folders and their answers."""
+    bundle_name = f"bundle_v{bundle_format.FORMAT_VERSION}"
+    index_name = f"index_v{index_format.FORMAT_VERSION}"
     if (GOLDEN / bundle_name).exists() and (GOLDEN / index_name).exists():
         raise SystemExit(f"{bundle_name} and {index_name} are there; golden files are never written again.")
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +92,7 @@ def main() -> None:
 
 
 def write_passage_encoder(source: Path, folder: Path) -> Path:
-    """Write the checkpoint's question encoder, changed in a part: the rest is stored once (format 4)."""
+    """Write the checkpoint's question encoder with one part changed: format 4 stores the rest once."""
     trained = RagTokenForGeneration.from_pretrained(source).rag.question_encoder
     model = DPRContextEncoder(trained.config)
     names = {name: name.replace("question_encoder.", "ctx_encoder.") for name in trained.state_dict()}
@@ -107,7 +108,7 @@ def write_passage_encoder(source: Path, folder: Path) -> Path:
 
 
 def answered(bundle_name: str, index_name: str) -> list[dict[str, Any]]:
-    """Questions with everything that a later version must find again."""
+    """Questions with all fields that a later version must reproduce."""
     records = []
     with RagEngine.load(GOLDEN / bundle_name, index=GOLDEN / index_name, device="cpu", threads=1) as engine:
         for number, question in enumerate(random_questions(np.random.default_rng(8), 8)):

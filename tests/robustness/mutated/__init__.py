@@ -1,1 +1,1 @@
-"""Files that are not what they were: the cases that :mod:`tests.robustness.children` runs."""
+"""Damaged and forged files: the cases that :mod:`tests.robustness.children` runs."""

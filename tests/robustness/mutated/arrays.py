@@ -1,9 +1,9 @@
-"""``.npy`` files whose header says anything: numpy reads it as a Python literal."""
+"""``.npy`` files with arbitrary headers, which numpy reads as a Python literal."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ragengine.retrieval.manifest import QUERIES_FILE, VECTORS_FILE
 from ragengine.storage.folders import MANIFEST
 from ragengine.storage.npy import open_vectors
 from tests.robustness.children import Case
-from tests.robustness.mutated.damage import flips, linked_copy, replace, spread
+from tests.robustness.mutated.damage import check_damaged, flips, instead, spread
 from tests.robustness.mutated.indexes import E, N, check_answers, vectors, write_index
 from tests.support.bundles import rewrite_manifest
 
@@ -69,7 +69,7 @@ _HEADERS = {
     "a number of Python 2": "{'descr': '<f2', 'fortran_order': False, 'shape': (60L, 16L), }",
     "a tab at a line's begin": "\n\t \n  {'descr': '<f2'\n}",
 }
-_FINE = ("Fortran's order",)  # the same numbers as other vectors: verify() may see that
+_FINE = ("Fortran's order",)  # the same numbers as other vectors; only verify() can notice
 _SAMPLED, _SAMPLED_MANY = 60, 3000
 """Bits of each file in the default and in the exhaustive run."""
 
@@ -86,12 +86,14 @@ def prepare(base: Path) -> None:
 def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
     index = base / "index"
     right = vectors().astype(np.float16)
-    yield Case("as it was written", partial(_ask, index, VECTORS_FILE, bytes), "answered")
+    yield Case(
+        "as it was written", partial(check_damaged, index, VECTORS_FILE, bytes, check_answers), "answered"
+    )
     for version in ((1, 0), (2, 0), (3, 0)):
         for what, header in _HEADERS.items():
             content = _npy(header, right.tobytes(), version)
             for name in (VECTORS_FILE, QUERIES_FILE):
-                run = partial(_ask, index, name, partial(_instead, content))
+                run = partial(check_damaged, index, name, partial(instead, content), check_answers)
                 if what in _FINE:
                     yield Case(f"{name} {version[0]}: {what}", run)
                 else:
@@ -101,19 +103,19 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
             )
     for what, version, length in (("version 9", (9, 0), None), ("a length of 4 GiB", (2, 0), 2**32 - 1)):
         content = _npy(_header(), right.tobytes(), version, length)
-        run = partial(_ask, index, VECTORS_FILE, partial(_instead, content))
+        run = partial(check_damaged, index, VECTORS_FILE, partial(instead, content), check_answers)
         yield Case(what, run, "refused", mentions=VECTORS_FILE)
     for what, value in (("NaN", np.nan), ("infinite", np.inf), ("65504", 65504.0)):
         for rows in (slice(None), slice(7, 8)):
             wrong = right.copy()
             wrong[rows] = value
             content = _npy(_header(), wrong.tobytes(), (1, 0))
-            run = partial(_ask, index, VECTORS_FILE, partial(_instead, content))
+            run = partial(check_damaged, index, VECTORS_FILE, partial(instead, content), check_answers)
             yield Case(f"{what} in {len(wrong[rows])} vectors", run, "refused")
     for name in (VECTORS_FILE, QUERIES_FILE):
         most = _SAMPLED_MANY if exhaustive else _SAMPLED
         for what, damage in flips(spread((index / name).stat().st_size, most, header=80), seed=4):
-            yield Case(f"{name}: {what}", partial(_ask, index, name, damage))
+            yield Case(f"{name}: {what}", partial(check_damaged, index, name, damage, check_answers))
 
 
 def _header() -> str:
@@ -121,24 +123,13 @@ def _header() -> str:
 
 
 def _npy(header: str, data: bytes, version: tuple[int, int], length: int | None = None) -> bytes:
-    """A file of numpy's format whose header is any text; ``length`` is what it says of the header's."""
+    """An ``.npy`` file with any text as its header; ``length`` is the stated length of the header."""
     text = header.encode("utf-8" if version == (3, 0) else "latin-1")
     width = 2 if version == (1, 0) else 4
     padding = -(8 + width + len(text) + 1) % 64
     text += b" " * padding + b"\n"
     size = len(text) if length is None else length
     return b"\x93NUMPY" + bytes(version) + size.to_bytes(width, "little") + text + data
-
-
-def _instead(content: bytes, _: bytes) -> bytes:
-    return content
-
-
-def _ask(whole: Path, name: str, damage: Callable[[bytes], bytes], folder: Path) -> None:
-    index = linked_copy(whole, folder / "index")
-    replace(index / name, damage((index / name).read_bytes()))
-    rewrite_manifest(index)
-    check_answers(index)
 
 
 def _open(content: bytes, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A whole engine over a bundle that was changed: it answers with finite numbers, or it is refused."""
+"""An engine over a changed bundle answers with finite numbers, or the bundle is refused."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 
 from ragengine import RagEngine
-from tests.robustness.golden import GOLDEN
+from tests.support.paths import GOLDEN
 
 QUESTIONS = ["who wrote it ?", "where is the capital of iceland ?"]
 
 
 def check_engine(bundle: Path, index: Path = GOLDEN / "index_v1") -> None:
-    """Load an engine and ask it; :class:`AssertionError` for an answer that is none."""
+    """Load an engine and ask it; raises :class:`AssertionError` for an invalid answer."""
     with RagEngine.load(bundle, index=index, device="cpu", threads=1, verify="size") as engine:
         for options in ({"num_beams": 2, "max_length": 6}, {"marginalize": "sequence", "num_beams": 1}):
             for answer in engine.generate(QUESTIONS, **{"n_docs": 2, "max_length": 5, **options}):

@@ -1,4 +1,4 @@
-"""What can be done to the bytes of a file, and to the file itself."""
+"""Ways to damage the bytes of a file, and the file itself."""
 
 from __future__ import annotations
 
@@ -9,23 +9,46 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from tests.support.bundles import rewrite_manifest
+
 Damage: TypeAlias = tuple[str, Callable[[bytes], bytes]]
-"""A name, and the bytes that take the place of a file's."""
+"""A name, and a function from a file's bytes to others."""
 
 WORDS = (0, -1, 1, 2**31, 2**31 - 1, 2**32, 2**63 - 1, -(2**63), 10**6)
-"""Numbers that overflow, wrap around, are negative or ask for too much."""
+"""Numbers that overflow, wrap around, are negative, or are too large."""
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a new file: the old one may have other names (:func:`linked_copy`)."""
+    """Write a new file, because the old one may have other links (:func:`linked_copy`)."""
     path.unlink()
     path.write_bytes(content)
 
 
 def linked_copy(folder: Path, target: Path) -> Path:
-    """A copy of a folder that takes no time: its files are other names of the same ones."""
+    """A fast copy of a folder: its files are hard links."""
     shutil.copytree(folder, target, copy_function=os.link)
     return target
+
+
+def damaged_copy(folder: Path, name: str, damage: Callable[[bytes], bytes], target: Path) -> Path:
+    """A linked copy of a folder with the file ``name`` damaged."""
+    copy = linked_copy(folder, target)
+    replace(copy / name, damage((folder / name).read_bytes()))
+    return copy
+
+
+def check_damaged(
+    whole: Path, name: str, damage: Callable[[bytes], bytes], check: Callable[[Path], object], folder: Path
+) -> None:
+    """Damage a file of a copy, give the manifest its new hash, and ``check`` the copy."""
+    copy = damaged_copy(whole, name, damage, folder / "damaged")
+    rewrite_manifest(copy)
+    check(copy)
+
+
+def instead(content: bytes, _: bytes) -> bytes:
+    """A damage: ``content`` takes the place of the file's."""
+    return content
 
 
 def truncations(size: int) -> Iterator[Damage]:
@@ -39,7 +62,7 @@ def extensions() -> Iterator[Damage]:
 
 
 def flips(places: list[int], seed: int) -> Iterator[Damage]:
-    """One bit, drawn with ``seed``, of each of these bytes."""
+    """Flip one bit, drawn with ``seed``, of each of these bytes."""
     drawn = random.Random(seed)
     for place in places:
         bit = drawn.randrange(8)
@@ -51,7 +74,7 @@ def flipped(content: bytes, place: int, bit: int) -> bytes:
 
 
 def words(places: list[int], width: int, values: tuple[int, ...] = WORDS) -> Iterator[Damage]:
-    """Each of ``values`` as a little-endian number of ``width`` bytes at each of these places."""
+    """Write each of ``values`` as a little-endian number of ``width`` bytes at each of these places."""
     for place in places:
         for value in dict.fromkeys(value % 256**width for value in values):
             number = value.to_bytes(width, "little")
@@ -70,7 +93,7 @@ def spread(size: int, most: int, *, header: int = 0, seed: int = 0) -> list[int]
 
 
 def become_other(path: Path, kind: str) -> None:
-    """Put something else than a plain file at ``path``."""
+    """Replace a file with something other than a plain file."""
     moved = path.with_name("moved")
     path.rename(moved)
     if kind == "directory":

@@ -1,4 +1,4 @@
-"""Folders of ``datasets.Dataset.save_to_disk`` that are damaged: pyarrow takes much of a file on trust."""
+"""Damaged folders of ``datasets.Dataset.save_to_disk``: pyarrow trusts much of a file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,9 @@ import numpy as np
 import pyarrow
 import pyarrow.ipc
 
-from ragengine.corpus.hf_dataset import (
-    count_rows,
-    has_embeddings,
-    read_dataset_embeddings,
-    read_dataset_passages,
-)
+from ragengine.corpus.corpus import Corpus
 from tests.robustness.children import Case, Expected
-from tests.robustness.mutated.damage import flips, linked_copy, replace, spread, truncations, words
+from tests.robustness.mutated.damage import damaged_copy, flips, instead, spread, truncations, words
 from tests.robustness.mutated.indexes import vectors
 
 _DATA, _STATE = "data-00000-of-00001.arrow", "state.json"
@@ -89,13 +84,13 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
         expected: Expected = "either" if what == "no files" else "refused"
         yield Case(
             f"state.json: {what}",
-            partial(_read_damaged, dataset, _STATE, partial(_instead, content)),
+            partial(_read_damaged, dataset, _STATE, partial(instead, content)),
             expected,
         )
     for what, content in {"not JSON": b"{", "so deep": b"[" * 100_000, "not UTF-8": b"\xff"}.items():
         yield Case(
             f"state.json: {what}",
-            partial(_read_damaged, dataset, _STATE, partial(_instead, content)),
+            partial(_read_damaged, dataset, _STATE, partial(instead, content)),
             "refused",
         )
     for what, columns in TABLES.items():
@@ -109,28 +104,23 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
         yield Case(what, partial(_read_damaged, dataset, _DATA, damage))
 
 
-def _instead(content: bytes, _: bytes) -> bytes:
-    return content
-
-
 def _read_damaged(whole: Path, name: str, damage: Callable[[bytes], bytes], folder: Path) -> None:
-    dataset = linked_copy(whole, folder / "dataset")
-    replace(dataset / name, damage((dataset / name).read_bytes()))
-    _read(dataset)
+    _read_all(damaged_copy(whole, name, damage, folder / "dataset"))
 
 
 def _read_table(columns: Callable[[], dict[str, Any]], folder: Path) -> None:
     _write(folder / "dataset", columns())
-    _read(folder / "dataset")
+    _read_all(folder / "dataset")
 
 
-def _read(dataset: Path) -> None:
+def _read_all(dataset: Path) -> None:
     """Read all that an index is built from; everything is text, or a number."""
-    passages = list(read_dataset_passages(dataset))
-    assert len(passages) == count_rows(dataset)
+    corpus = Corpus.open(dataset)
+    passages = list(corpus.read())
+    assert len(passages) == corpus.estimate()
     for passage in passages:
         (passage.id + passage.title + passage.text).encode("utf-8")
-    if has_embeddings(dataset):
-        for block in read_dataset_embeddings(dataset):
+    if corpus.has_embeddings():
+        for block in corpus.read_embeddings():
             assert block.dtype == np.float32
             assert block.ndim == 2

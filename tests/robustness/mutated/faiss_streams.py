@@ -1,4 +1,4 @@
-"""FAISS files that are damaged or forged, behind a right hash: FAISS's own readers see all of it."""
+"""FAISS files that are damaged or forged, with a matching hash: FAISS's own readers see them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 
 from ragengine.retrieval.manifest import FAISS_FILE
 from tests.robustness.children import Case
-from tests.robustness.mutated.damage import WORDS, Damage, flips, linked_copy, replace, spread, words
+from tests.robustness.mutated.damage import WORDS, Damage, check_damaged, flips, linked_copy, spread, words
 from tests.robustness.mutated.indexes import SERVED, N, check_answers, write_index
 from tests.support.bundles import rewrite_manifest
 
 _HEADER = 400
-"""Bytes at the front of a stream, nearly all of which are numbers that FAISS goes by."""
+"""Bytes at the front of a stream, nearly all of which FAISS uses."""
 _WRONG_FLOATS = (0x7FC00000, 0x7F800000, 0xFF7FFFFF)
-"""NaN, infinity and the least number, as float32."""
+"""NaN, infinity and the smallest number, as float32."""
 _SAMPLED, _SAMPLED_MANY = 45, 2500
 """Damages of each kind of index in the default and in the exhaustive run."""
 
@@ -34,14 +34,18 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
     yield from _forged_lists(base)
     for name in SERVED:
         folder = base / name
-        yield Case(f"{name}: as it was written", partial(_ask, folder, bytes), "answered")
+        yield Case(
+            f"{name}: as it was written",
+            partial(check_damaged, folder, FAISS_FILE, bytes, check_answers),
+            "answered",
+        )
         damages = list(stream_damages((folder / FAISS_FILE).stat().st_size))
         for what, damage in random.Random(name).sample(damages, _SAMPLED_MANY if exhaustive else _SAMPLED):
-            yield Case(f"{name}: {what}", partial(_ask, folder, damage))
+            yield Case(f"{name}: {what}", partial(check_damaged, folder, FAISS_FILE, damage, check_answers))
 
 
 def _forged_lists(base: Path) -> Iterator[Case]:
-    """Numbers that FAISS has no reason to doubt, and that lead nowhere."""
+    """Numbers that FAISS cannot recognise as wrong."""
     for name in ("ivf_flat", "ivf_pq", "opq_ivf_pq", "refine"):
         for what, forge in FORGERIES.items():
             yield Case(f"{name}: {what}", partial(_ask_forged, base / name, forge))
@@ -95,17 +99,10 @@ def _ask_forged(whole: Path, forge: Callable[[Any], None], folder: Path) -> None
 
 
 def stream_damages(size: int) -> Iterator[Damage]:
-    """Ends, bits and numbers of a stream of ``size`` bytes, above all of its header."""
+    """Truncations, bits and numbers of a stream of ``size`` bytes, mostly in its header."""
     places = [place for place in spread(size, 200, header=_HEADER) if place <= size - 8]
     for length in range(0, min(_HEADER, size), 8):
         yield f"cut to {length}", lambda whole, length=length: whole[:length]  # type: ignore[misc]
     yield from flips(spread(size, 200, header=_HEADER), seed=size)
     yield from words(places, 4, (*WORDS, *_WRONG_FLOATS))
     yield from words(places, 8)
-
-
-def _ask(whole: Path, damage: Callable[[bytes], bytes], folder: Path) -> None:
-    index = linked_copy(whole, folder / "index")
-    replace(index / FAISS_FILE, damage((whole / FAISS_FILE).read_bytes()))
-    rewrite_manifest(index)
-    check_answers(index)

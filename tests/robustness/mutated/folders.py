@@ -1,7 +1,7 @@
-"""Every file of a bundle and of an index, cut, extended, changed by a bit, or replaced by something else.
+"""Every file of a bundle and of an index: cut, extended, with a flipped bit, or replaced.
 
-With ``verify="sha256"`` the file is named before any library sees it.  With the manifest made right again,
-onnxruntime, tokenizers, SQLite, numpy and FAISS read what is left of it.
+With ``verify="sha256"`` the error names the file before any library reads it.  If the manifest has the new
+hash, onnxruntime, tokenizers, SQLite, numpy and FAISS read the file.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.retrieval.index import PassageIndex
 from ragengine.storage.folders import MANIFEST
 from tests.robustness.children import Case
-from tests.robustness.golden import GOLDEN
 from tests.robustness.mutated.asking import check_engine
 from tests.robustness.mutated.damage import (
     OTHERS,
     become_other,
+    check_damaged,
+    damaged_copy,
     extensions,
     flips,
     linked_copy,
-    replace,
     spread,
     truncations,
 )
 from tests.robustness.mutated.indexes import check_answers, write_index
-from tests.support.bundles import rewrite_manifest
+from tests.support.paths import GOLDEN
 
 _FLIPS = 12
 """Bits of each file in the default run; 300 in the exhaustive one."""
@@ -46,20 +46,22 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
         ("index", PassageIndex.open, check_answers),
     ):
         folder = base / kind
-        yield Case(f"{kind}: as it was written", partial(_ask, folder, "", _same, ask), "answered")
+        yield Case(
+            f"{kind}: as it was written", partial(check_damaged, folder, MANIFEST, bytes, ask), "answered"
+        )
         for path in sorted(folder.rglob("*.*")):
             name = path.relative_to(folder).as_posix()
-            yield from _told(folder, name, open_folder)
+            yield from _unlike_the_hash(folder, name, open_folder)
             if name != MANIFEST:
                 yield from _behind_a_right_hash(folder, name, ask, exhaustive)
 
 
-def _told(folder: Path, name: str, open_folder: Callable[..., object]) -> Iterator[Case]:
-    """Damages that the hash shows, and files that are none."""
+def _unlike_the_hash(folder: Path, name: str, open_folder: Callable[..., object]) -> Iterator[Case]:
+    """Damage that the hash reveals, and files that are not plain files."""
     size = (folder / name).stat().st_size
     damages = [*truncations(size), *extensions()]
     if name == MANIFEST:
-        damages = list(truncations(size - 1))  # its last byte ends a line, and white space may follow
+        damages = list(truncations(size - 1))  # without its final line feed it is valid, too
     else:
         damages += flips(spread(size, _FLIPS, header=16), seed=size)
     for what, damage in damages:
@@ -76,49 +78,28 @@ def _behind_a_right_hash(
     size = (folder / name).stat().st_size
     places = spread(size, 300 if exhaustive else _FLIPS, header=64 if exhaustive else 0, seed=size)
     for what, damage in [*truncations(size), *extensions(), *flips(places, seed=size)]:
-        yield Case(f"{name} with a right hash: {what}", partial(_ask, folder, name, damage, ask))
+        yield Case(f"{name} with a right hash: {what}", partial(check_damaged, folder, name, damage, ask))
     for number in range(20 if exhaustive else 2):
         yield Case(
             f"{name} with a right hash: noise {number}",
-            partial(_ask, folder, name, partial(_with_noise, number), ask),
+            partial(check_damaged, folder, name, partial(_with_noise, number), ask),
         )
 
 
 def _with_noise(seed: int, content: bytes) -> bytes:
-    """A hundred bytes somewhere are others."""
+    """Replace a hundred bytes at a random place."""
     drawn = random.Random(seed)
     place = drawn.randrange(len(content))
     return (content[:place] + drawn.randbytes(100) + content[place + 100 :])[: len(content)]
 
 
-def _same(content: bytes) -> bytes:
-    return content
-
-
-def _damaged(folder: Path, name: str, damage: Callable[[bytes], bytes], target: Path) -> Path:
-    copy = linked_copy(folder, target)
-    if name:
-        replace(copy / name, damage((copy / name).read_bytes()))
-    return copy
-
-
 def _open_damaged(
     whole: Path, name: str, damage: Callable[[bytes], bytes], open_folder: Callable[..., object], folder: Path
 ) -> None:
-    open_folder(_damaged(whole, name, damage, folder / "damaged"))
+    open_folder(damaged_copy(whole, name, damage, folder / "damaged"))
 
 
 def _open_other(whole: Path, name: str, kind: str, open_folder: Callable[..., object], folder: Path) -> None:
     copy = linked_copy(whole, folder / "other")
     become_other(copy / name, kind)
     open_folder(copy)
-
-
-def _ask(
-    whole: Path, name: str, damage: Callable[[bytes], bytes], ask: Callable[[Path], object], folder: Path
-) -> None:
-    copy = _damaged(whole, name, damage, folder / "damaged")
-    if name:
-        replace(copy / MANIFEST, (copy / MANIFEST).read_bytes())  # the next line writes into it
-        rewrite_manifest(copy)
-    ask(copy)

@@ -1,4 +1,4 @@
-"""FAISS files of others, damaged and forged, that are imported: of any kind and metric, and with ids."""
+"""Imports of damaged and forged FAISS files of any kind and metric, with ids."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ IMPORTED = {
     "itq": "ITQ8,LSH",
     "pad": "Pad32,Flat",
 }
-# Kinds that are not searched; fast scan has lists of its own form, which no import goes through.
+# Kinds that are not searched; fast scan has lists in another format, which the import does not read.
 _REFUSED = {"fast_scan", "lsh", "rq", "lsq", "prq", "ivf_rq", "rabitq", "ivf_rabitq", "itq"}
 _L2 = {"dpr", "lsh", "itq"}
 
@@ -53,7 +53,7 @@ def prepare(base: Path) -> None:
 def _made(name: str, factory: str) -> faiss.Index:
     metric = faiss.METRIC_L2 if name in _L2 else faiss.METRIC_INNER_PRODUCT
     data, sample = vectors(), vectors(seed=9, count=300)
-    if name == "dpr":  # one norm for all, by a component more
+    if name == "dpr":  # an additional component gives all the same norm
         data, sample = (_augmented(array) for array in (data, sample))
     sample = np.concatenate([data, sample])
     if name == "nsg":  # needs more than a hundred
@@ -89,7 +89,7 @@ def _import(whole: Path, damage: Callable[[bytes], bytes], folder: Path) -> None
 
 
 def check_import(path: Path) -> None:
-    """Everything that an import does with a FAISS file, and a search in what it would keep."""
+    """Everything that an import does with a FAISS file, and a search in the result."""
     foreign = ForeignIndex(path, E)
     kept = foreign.factory()
     if foreign.keeps_vectors:

@@ -1,4 +1,4 @@
-"""Small index folders of every kind of FAISS file, and what a right answer of one is."""
+"""Small index folders of every kind of FAISS file, and checks of their answers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import FAISS_FILE, PASSAGES_FILE, VECTORS_FILE
 from ragengine.retrieval.passage_store import write_passages
 from ragengine.storage.folders import MANIFEST, write_manifest
-from tests.robustness.golden import GOLDEN
+from tests.support.paths import GOLDEN
 
 N, E = 60, 16
-"""Passages, and components of a vector."""
+"""The number of passages and the dimension of vectors."""
 SERVED = {
     "flat": "Flat",
     "sq": "SQ8",
@@ -34,11 +34,11 @@ SERVED = {
     "hnsw": "HNSW4",
     "hnsw_sq": "HNSW4_SQ8",
 }
-"""FAISS factories that ragengine builds, keeps or is told to build."""
+"""FAISS factories that ragengine chooses, keeps, or builds on request."""
 
 
 def vectors(seed: int = 0, count: int = N) -> NDArray[np.float32]:
-    """Vectors [count, E] that fp16 holds exactly."""
+    """Vectors [count, E] that fp16 represents exactly."""
     drawn = np.random.default_rng(seed).standard_normal((count, E))
     return drawn.astype(np.float16).astype(np.float32)
 
@@ -68,7 +68,7 @@ def write_index(folder: Path, factory: str) -> Path:
 
 
 def check_answers(folder: Path) -> None:
-    """Open an index and ask it; :class:`AssertionError` for an answer that no index can give."""
+    """Open an index and search it; raises :class:`AssertionError` for an impossible result."""
     with PassageIndex.open(folder, verify="size") as index:
         index.warm_up()
         for questions in (vectors(1, 1), vectors(2, 20)):
@@ -82,7 +82,7 @@ def check_answers(folder: Path) -> None:
 def check_found(
     rows: NDArray[np.int64], scores: NDArray[np.float32], questions: NDArray[np.float32], index: PassageIndex
 ) -> None:
-    """Rows are different ones, best first, with the scores of the stored vectors."""
+    """Check that rows are distinct and best first, with the scores of the stored vectors."""
     stored = np.load(index.path / VECTORS_FILE, mmap_mode="r").astype(np.float64)
     for q, question in enumerate(questions):
         there = rows[q][rows[q] >= 0]

@@ -1,4 +1,4 @@
-"""Passage, question and id files that are one endless line, or all depth: memory stays in proportion."""
+"""Passage, question and id files of one huge line or extreme nesting: memory stays proportional."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from ragengine.corpus.readers import read_passages
+from ragengine.corpus.corpus import Corpus
 from ragengine.evaluation import read_questions
 from ragengine.indexing.import_index import read_ids
 from tests.robustness.children import Case
@@ -15,13 +15,13 @@ from tests.robustness.children import Case
 _SIZE: Final = 4 << 20
 """Bytes of a file."""
 _MOST_MEMORY: Final = 14 * _SIZE
-"""Its bytes, its line, its text (4 bytes a character where one is wide), and what the parser copies."""
+"""The file's bytes, its line, its text (up to 4 bytes a character), and the parser's copies."""
 _HEADER = b"id\ttext\ttitle\n"
 READERS: dict[str, Callable[[Path], Iterable[object]]] = {
-    "passages.tsv": read_passages,
-    "passages.jsonl": read_passages,
-    "passages.txt": read_passages,
-    "passages.md": read_passages,
+    "passages.tsv": lambda path: Corpus.open(path).read(),
+    "passages.jsonl": lambda path: Corpus.open(path).read(),
+    "passages.txt": lambda path: Corpus.open(path).read(),
+    "passages.md": lambda path: Corpus.open(path).read(),
     "questions.jsonl": read_questions,
     "ids.txt": read_ids,
     "ids.json": read_ids,
@@ -48,16 +48,16 @@ CONTENTS: dict[str, Callable[[], bytes]] = {
 
 
 def prepare(base: Path) -> None:
-    """Every file is made by its case."""
+    """Do nothing: every case makes its file."""
 
 
 def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
     for name, read in READERS.items():
         for what, content in CONTENTS.items():
-            yield Case(f"{name} of {what}", partial(_read, name, read, content), memory=_MOST_MEMORY)
+            yield Case(f"{name} of {what}", partial(_read_file, name, read, content), memory=_MOST_MEMORY)
 
 
-def _read(
+def _read_file(
     name: str, read: Callable[[Path], Iterable[object]], content: Callable[[], bytes], folder: Path
 ) -> None:
     (folder / name).write_bytes(content())

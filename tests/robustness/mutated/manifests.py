@@ -1,7 +1,7 @@
-"""Every field of both manifests, at any depth: left out, of another type, absurd.
+"""Every field of both manifests, at any depth: missing, of another type, or absurd.
 
-A manifest that opens all the same is one whose field says nothing about the files, or what they bear out:
-then the engine answers.
+A changed manifest may only open if its field does not describe the files, or still agrees with them: then the
+engine answers.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, Final, TypeAlias
 
 from ragengine.storage.folders import MANIFEST
 from tests.robustness.children import Case
-from tests.robustness.golden import GOLDEN
 from tests.robustness.mutated.asking import check_engine
 from tests.robustness.mutated.damage import linked_copy, replace
+from tests.support.paths import GOLDEN
 
 Place: TypeAlias = tuple[str | int, ...]
-"""The names and numbers that lead to a field."""
+"""The keys and indices that lead to a field."""
 
 OTHER_TYPES: Final = {
     "null": None,
@@ -103,12 +103,12 @@ def _places(content: Any, before: Place = ()) -> Iterator[Place]:
 
 
 def _told_name(place: Place) -> str:
-    """What an error about a field calls it: its last name will do."""
+    """The name of a field in an error: its last key."""
     return next(name for name in reversed(place) if isinstance(name, str))
 
 
 def _type_of(value: object) -> str:
-    """JSON's types, but for whole numbers, which are floats, too."""
+    """The JSON type of a value; whole numbers count as floats."""
     return "a number" if type(value) in (int, float) else type(value).__name__
 
 

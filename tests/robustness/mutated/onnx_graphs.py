@@ -1,6 +1,6 @@
-"""Graphs that somebody forged, behind right hashes: external data, other graphs, nodes changed one by one.
+"""Forged graphs with matching hashes: external data, exchanged graphs, nodes changed one by one.
 
-What the bundle's check lets pass, onnxruntime opens and runs.
+onnxruntime opens and runs what the bundle's checks accept.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, numpy_helper
 
-from ragengine.storage.folders import MANIFEST
 from tests.robustness.children import Case
-from tests.robustness.golden import GOLDEN
 from tests.robustness.mutated.asking import check_engine
-from tests.robustness.mutated.damage import linked_copy, replace
-from tests.support.bundles import rewrite_manifest
+from tests.robustness.mutated.damage import check_damaged, instead
+from tests.support.paths import GOLDEN
 
 Edit: TypeAlias = Callable[[onnx.GraphProto], object]
 
@@ -51,30 +49,37 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
     bundle = base / "bundle"
     for name in GRAPHS:
         for location in LOCATIONS:
-            run = partial(_ask_edited, bundle, name, partial(_external, "location", location))
+            run = _check_forged(bundle, name, partial(_edited, partial(_external, "location", location)))
             yield Case(f"{name}: weights in {location:.40}", run, "refused", mentions=name)
         for key, number in itertools.product(("offset", "length"), NUMBERS):
-            run = partial(_ask_edited, bundle, name, partial(_external, key, str(number)))
+            run = _check_forged(bundle, name, partial(_edited, partial(_external, key, str(number))))
             yield Case(f"{name}: weights of {key} {number}", run, "refused", mentions=name)
-        # overlapping weights are right ones, to every reader of ONNX
-        yield Case(f"{name}: weights over each other", partial(_ask_edited, bundle, name, _overlap))
+        # ONNX allows overlapping weights
+        yield Case(
+            f"{name}: weights over each other", _check_forged(bundle, name, partial(_edited, _overlap))
+        )
         for part in range(10 if not exhaustive else 200):
             yield Case(
                 f"{name}: cut at {part}",
-                partial(_ask_cut, bundle, name, part / (200 if exhaustive else 10)),
+                _check_forged(bundle, name, partial(_cut, part / (200 if exhaustive else 10))),
                 "refused",
             )
     for name, other in itertools.permutations(GRAPHS, 2):
-        yield Case(f"{other} as {name}", partial(_ask_swapped, bundle, name, other), "refused", mentions=name)
+        run = _check_forged(bundle, name, partial(instead, (bundle / other).read_bytes()))
+        yield Case(f"{other} as {name}", run, "refused", mentions=name)
     edits = [(name, what, edit) for name in GRAPHS for what, edit in _node_edits(bundle / name)]
     if not exhaustive:
         edits = random.Random(1).sample(edits, _NODE_EDITS)
     for name, what, edit in edits:
-        yield Case(f"{name}: {what}", partial(_ask_edited, bundle, name, edit))
+        yield Case(f"{name}: {what}", _check_forged(bundle, name, partial(_edited, edit)))
+
+
+def _check_forged(bundle: Path, name: str, forge: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return partial(check_damaged, bundle, name, forge, _check_bundle)
 
 
 def _node_edits(path: Path) -> Iterator[tuple[str, Edit]]:
-    """Every node without one of its parts, or with another; every small constant with other numbers."""
+    """Every node with one part removed or changed; every small constant with other numbers."""
     graph = onnx.load(str(path), load_external_data=False).graph
     operators = sorted({node.op_type for node in graph.node})
     drawn = random.Random(path.name)
@@ -182,29 +187,17 @@ def _overlap(graph: onnx.GraphProto) -> None:
                 entry.value = "0"
 
 
-def _ask_edited(whole: Path, name: str, edit: Edit, folder: Path) -> None:
-    bundle = linked_copy(whole, folder / "bundle")
-    model = onnx.load(str(bundle / name), load_external_data=False)
+def _edited(edit: Edit, content: bytes) -> bytes:
+    model = onnx.load_from_string(content)
     edit(model.graph)
-    replace(bundle / name, model.SerializeToString())
-    _ask(bundle)
+    edited: bytes = model.SerializeToString()
+    return edited
 
 
-def _ask_cut(whole: Path, name: str, part: float, folder: Path) -> None:
-    bundle = linked_copy(whole, folder / "bundle")
-    content = (bundle / name).read_bytes()
-    replace(bundle / name, content[: int(len(content) * part)])
-    _ask(bundle)
+def _cut(part: float, content: bytes) -> bytes:
+    return content[: int(len(content) * part)]
 
 
-def _ask_swapped(whole: Path, name: str, other: str, folder: Path) -> None:
-    bundle = linked_copy(whole, folder / "bundle")
-    replace(bundle / name, (whole / other).read_bytes())
-    _ask(bundle)
-
-
-def _ask(bundle: Path) -> None:
-    replace(bundle / MANIFEST, (bundle / MANIFEST).read_bytes())  # the next line writes into it
-    rewrite_manifest(bundle)
+def _check_bundle(bundle: Path) -> None:
     (bundle / "generator" / "linked").symlink_to("weights.bin")
     check_engine(bundle)

@@ -1,4 +1,4 @@
-"""Cases of every outcome, which show that :mod:`tests.robustness.children` tells them apart."""
+"""Cases of every outcome, which :mod:`tests.robustness.children` must distinguish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passage files that ragengine never wrote: damaged pages, other tables, other types, journals."""
+"""Passage files that ragengine did not write: damaged pages, other tables, other types, journals."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _UNLIKE = {
         "SELECT row, 1, 2, 3, id, title, text FROM old",
     ),
 }
-"""Tables whose schema is forged afterwards: columns, and what fills them."""
+"""Tables whose schema is forged afterwards: columns, and the query that fills them."""
 
 
 def prepare(base: Path) -> None:
@@ -134,7 +134,7 @@ def _in_wal_mode(path: Path) -> None:
 
 
 def _journals(content: bytes) -> dict[str, tuple[str, bytes]]:
-    """Files by whose names SQLite would find changes that it has to take back or to add."""
+    """Files that SQLite would treat as changes to undo or to apply."""
     return {
         "a journal": (f"{PASSAGES_FILE}-journal", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + content),
         "a WAL": (f"{PASSAGES_FILE}-wal", b"\x37\x7f\x06\x82" + content),
@@ -151,7 +151,7 @@ def _ask(whole: Path, change: Callable[[Path], object], ask: Callable[[Path], ob
 
 
 def _ask_beside(whole: Path, beside: tuple[str, bytes], folder: Path) -> None:
-    """A journal is not listed, so it may come at any time; nothing reads it, and nothing is written."""
+    """A journal is not listed, so it may appear at any time; it is neither read nor written."""
     index = linked_copy(whole, folder / "index")
     (index / beside[0]).write_bytes(beside[1])
     before = {path.name: path.stat().st_mtime_ns for path in index.iterdir()}
@@ -160,7 +160,7 @@ def _ask_beside(whole: Path, beside: tuple[str, bytes], folder: Path) -> None:
 
 
 def _read_all(index: Path) -> None:
-    """Read every passage in every way; all of them are text."""
+    """Read every passage in every way; each is text."""
     check_answers(index)
     with PassageIndex.open(index, verify="size") as opened:
         passages = opened.passages(range(opened.count))

@@ -9,7 +9,6 @@ from ragengine.errors import DeviceError
 from ragengine.messages import log
 from ragengine.retrieval.faiss_api import faiss_reason, faiss_threads, import_faiss, search_parameters
 from ragengine.retrieval.gpu.placement import (
-    MOST_SELECTED,
     TEMPORARY_BYTES,
     FaissBuild,
     IndexFacts,
@@ -17,39 +16,14 @@ from ragengine.retrieval.gpu.placement import (
     plan_placement,
 )
 from ragengine.retrieval.gpu.rescoring import DeviceVectors
-from ragengine.retrieval.gpu.search_worker import Found, SearchWorker
-from ragengine.retrieval.vector_index import VectorIndex
+from ragengine.retrieval.gpu.search_worker import Found
 from ragengine.runtime.cuda_driver import CudaDevice, read_driver
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 
-def place(index: VectorIndex, device: Device) -> Placement:
-    """Let ``index`` be searched on the GPU where ``device`` asks for it and it can be; says where and why.
-
-    ``cuda`` raises :class:`DeviceError` with the reason where the GPU cannot search this index; ``auto``
-    then leaves it on the CPU and logs the reason.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise DeviceError(f"The index's device is {device!r}; it must be auto, cpu or cuda.")
-    if device == "cpu":
-        return Placement("cpu", "device is cpu")
-    placement = where(index.faiss_index)
-    if placement.on_gpu:
-        try:
-            searcher = GpuSearcher(index.faiss_index, placement)
-            vectors = device_vectors(index.vectors, placement)
-            index.search_with(SearchWorker(searcher.search, most_selected=MOST_SELECTED), vectors)
-        except DeviceError as reason:
-            placement = Placement("cpu", str(reason).rstrip("."))
-    if not placement.on_gpu and device == "cuda":
-        raise refusal(placement)
-    log.info("The index is searched on the %s.", placement)
-    return placement
-
-
 def refusal(placement: Placement) -> DeviceError:
-    """What is raised where ``cuda`` is asked for and ``placement`` is the CPU."""
+    """The error where ``cuda`` is asked for and ``placement`` is the CPU."""
     return DeviceError(
         f"The device is cuda, but the index cannot be searched there: {placement.reason}; search it on "
         'the CPU with search_device="cpu", or where it can be with "auto".'
@@ -57,7 +31,7 @@ def refusal(placement: Placement) -> DeviceError:
 
 
 def where(faiss_index: Any) -> Placement:
-    """Where :func:`place` would search ``faiss_index`` if it may choose; nothing is copied."""
+    """Where an index of unspecified device would be searched, and why; nothing is copied."""
     build = faiss_build()
     devices: tuple[CudaDevice, ...] = ()
     if build.gpu:
@@ -80,7 +54,7 @@ def device_vectors(vectors: HalfArray, placement: Placement) -> DeviceVectors | 
 
 
 def faiss_build() -> FaissBuild:
-    """What the installed faiss was built with."""
+    """How the installed faiss was built."""
     faiss = import_faiss()
     options = faiss.get_compile_options().split()
     return FaissBuild(
@@ -91,7 +65,7 @@ def faiss_build() -> FaissBuild:
 
 
 def index_facts(faiss_index: Any) -> IndexFacts:
-    """What decides where ``faiss_index`` can be searched."""
+    """The facts that decide where ``faiss_index`` can be searched."""
     faiss = import_faiss()
     index = faiss.downcast_index(faiss_index)
     transforms: list[str] = []
@@ -144,8 +118,8 @@ def _scalar_type(number: int) -> str:
 class GpuSearcher:
     """A copy of an index on a GPU, for one thread.
 
-    It has memory and a stream of its own (``StandardGpuResources``), so that it neither waits for the
-    graphs nor takes their memory.
+    It has its own memory and stream (``StandardGpuResources``), so that it neither waits for the graphs nor
+    takes their memory.
     """
 
     def __init__(self, faiss_index: Any, placement: Placement) -> None:
@@ -167,9 +141,9 @@ class GpuSearcher:
 
     def search(self, questions: FloatArray, width: int, nprobe: int | None) -> Found:
         """Candidates, as :data:`~ragengine.retrieval.gpu.search_worker.CandidateSearch` says."""
-        # The copy has the shape of the CPU's index, transforms and all, and takes the same parameters.
+        # The copy has the structure of the CPU's index, with its transforms, and takes the same parameters.
         parameters = search_parameters(self._cpu_index, nprobe)
-        with faiss_threads(1), _device_errors("was searched"):  # a rotation is all that is left to the CPU
+        with faiss_threads(1), _device_errors("was searched"):  # only a rotation is left to the CPU
             scores, rows = self._index.search(questions, width, params=parameters)
         return scores, rows
 

@@ -30,9 +30,9 @@ VALUES: dict[str, Any] = {
     "max_length": 13, "max_new_tokens": 7, "min_length": 5, "min_new_tokens": 4, "num_beams": 3,
     "num_return_sequences": 2, "length_penalty": 0.5, "early_stopping": True, "no_repeat_ngram_size": 2,
     "encoder_no_repeat_ngram_size": 2, "repetition_penalty": 1.3, "bad_words_ids": [[7]],
-    "suppress_tokens": [8], "begin_suppress_tokens": [9], "forced_bos_token_id": 0, "forced_eos_token_id": 2, "eos_token_id": 11,
-    "bos_token_id": 12, "pad_token_id": 13, "decoder_start_token_id": 14, "do_sample": True,
-    "temperature": 0.6, "top_k": 3, "top_p": 0.8, "typical_p": 0.7, "epsilon_cutoff": 0.01,
+    "suppress_tokens": [8], "begin_suppress_tokens": [9], "forced_bos_token_id": 0, "forced_eos_token_id": 2,
+    "eos_token_id": 11, "bos_token_id": 12, "pad_token_id": 13, "decoder_start_token_id": 14,
+    "do_sample": True, "temperature": 0.6, "top_k": 3, "top_p": 0.8, "typical_p": 0.7, "epsilon_cutoff": 0.01,
 }  # fmt: skip
 LENGTHS = {"max_length", "max_new_tokens", "min_length", "min_new_tokens"}
 TOGETHER = {name: value for name, value in VALUES.items() if name not in LENGTHS}

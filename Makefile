@@ -51,10 +51,10 @@ WITH_4 := 'tokenizers==0.22.*' 'huggingface-hub<1' requests urllib3 charset-norm
 
 test-transformers: $(VENV)/.test  ## Parity with another release: make test-transformers VERSION=4.57.1
 	$(BIN)/python -m venv --clear build/transformers
-	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
-		> $$(echo build/transformers/lib/python*/site-packages)/main.pth
 	build/transformers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		transformers==$(VERSION) $(WITH_$(firstword $(subst ., ,$(VERSION))))
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $$(echo build/transformers/lib/python*/site-packages)/main.pth
 	build/transformers/bin/python -m pytest --numprocesses 2 --dist loadgroup tests/parity
 
 audit: $(VENV)/.test  ## Known vulnerabilities of all installed packages; fails where one cannot be looked up

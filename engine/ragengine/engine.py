@@ -356,6 +356,7 @@ class RagEngine(Resource):
 
         Raises:
             IndexFolderError: the new index cannot be used; nothing has changed.
+            InputError: the engine searches with a :class:`DocumentSearcher`, not with an index folder.
         """
         self._check_open()
         self.retriever.swap_index(path, verify=verify)

@@ -72,7 +72,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured on questions with known answers; docs/evaluation.md defines every figure.
+    """What was measured on questions with known answers; docs/guides/evaluation.md defines every figure.
 
     n              how many of the questions can be answered
     figures        the means over those by name, such as ``exact_match``, ``f1`` and ``recall@5``

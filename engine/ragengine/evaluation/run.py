@@ -47,7 +47,7 @@ def evaluate(
 
     Args:
         engine: the model and its index.
-        questions: a JSONL file as docs/evaluation.md describes it, or the questions themselves.
+        questions: a JSONL file as docs/guides/evaluation.md describes it, or the questions themselves.
         task: ``generation`` adds ROUGE-L and BLEU of long answers (extra ``eval``), ``classification`` adds
             the accuracy of the most probable label.
         labels: the class labels, for ``classification`` alone; by default the first answers.

@@ -43,8 +43,8 @@ def select_documents(documents: Documents, doc_pruning: float | None) -> Selecte
 
     The best document of a question always stays; the priors of those that stay are normalised anew, so the
     answer is exactly that of the model with these documents alone, and every distribution still sums to 1.
-    Let m be the prior of those left out together, m < doc_pruning · their number.  Then, after any prefix, for
-    any token,
+    Let m be the prior of those left out together, m < doc_pruning · their number.  Then, after any prefix,
+    for any token,
 
         RAG-Token:     |p'(y_t | x, y_<t) - p(y_t | x, y_<t)| <= m
         RAG-Sequence:  |p'(y_<=t | x)     - p(y_<=t | x)|     <= m

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from ragengine.evaluation.report import Evaluation
     from ragengine.evaluation.run import evaluate
     from ragengine.generation.generator import Generator
+    from ragengine.indexing.build import build_index
+    from ragengine.indexing.import_index import import_index
+    from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
+    from ragengine.indexing.verify import verify_index
     from ragengine.options import GenerationOptions
     from ragengine.pipeline.streaming import AnswerStream, AnswerToken
     from ragengine.replay import Record
     from ragengine.results import Answer, Document, Hypothesis
+    from ragengine.retrieval.custom import DocumentSearcher
+    from ragengine.retrieval.manifest import IndexManifest
     from ragengine.retrieval.retriever import Retriever
     from ragengine.runtime.cancellation import Stop
     from ragengine.version import __version__ as __version__
@@ -30,37 +36,52 @@ __all__ = [
     "AnswerToken",
     "Bundle",
     "Document",
+    "DocumentSearcher",
     "Evaluation",
     "GenerationOptions",
     "Generator",
     "Hypothesis",
+    "IndexManifest",
     "RagEngine",
     "RagEngineError",
     "Record",
     "Retriever",
     "Stop",
+    "add_passages",
+    "build_index",
+    "delete_passages",
     "evaluate",
+    "import_index",
+    "merge_indexes",
+    "verify_index",
 ]
 
-# Found when they are first used: `ragengine --help` and a missing onnxruntime's error message must not
-# wait for, or fail at, importing onnxruntime.
+# Imported on first use: `ragengine --help` must not wait for onnxruntime, nor fail where it is missing.
 _MODULES = {
     "Answer": "results",
     "AnswerStream": "pipeline.streaming",
     "AnswerToken": "pipeline.streaming",
     "Bundle": "bundle.bundle",
     "Document": "results",
+    "DocumentSearcher": "retrieval.custom",
     "Evaluation": "evaluation.report",
     "GenerationOptions": "options",
     "Generator": "generation.generator",
     "Hypothesis": "results",
+    "IndexManifest": "retrieval.manifest",
     "RagEngine": "engine",
     "RagEngineError": "errors",
     "Record": "replay",
     "Retriever": "retrieval.retriever",
     "Stop": "runtime.cancellation",
     "__version__": "version",
+    "add_passages": "indexing.update",
+    "build_index": "indexing.build",
+    "delete_passages": "indexing.update",
     "evaluate": "evaluation.run",
+    "import_index": "indexing.import_index",
+    "merge_indexes": "indexing.update",
+    "verify_index": "indexing.verify",
 }
 
 

@@ -25,6 +25,7 @@ from ragengine.pipeline.prompts import Prompts, build_prompts
 from ragengine.pipeline.stage_clock import StageClock
 from ragengine.pipeline.streaming import AnswerStream
 from ragengine.results import Answer, Document
+from ragengine.retrieval.custom import DocumentSearcher
 from ragengine.retrieval.encoder import EncodedQuestions
 from ragengine.retrieval.retriever import Retriever
 from ragengine.runtime.cancellation import Stop
@@ -67,18 +68,18 @@ class RagEngine(Resource):
     def load(
         cls,
         bundle: str | Path,
-        index: str | Path,
+        index: str | Path | DocumentSearcher,
         device: Device = "auto",
         threads: int | None = None,
         verify: Literal["sha256", "size"] = "sha256",
         memory_limit: int | None = None,
         search_device: Device | None = None,
     ) -> "RagEngine":
-        """Open a bundle and an index.
+        """Open a bundle and an index, a folder or a :class:`DocumentSearcher` of your own.
 
         Args:
             bundle: the bundle's folder.
-            index: the index's folder.
+            index: the index's folder, or a :class:`DocumentSearcher` of your own, which then searches.
             device: where the graphs run: auto, cpu or cuda; :attr:`device` says what auto chose.
             threads: threads of a graph; None takes all cores of this process.
             verify: "sha256" hashes every file, "size" compares sizes alone.

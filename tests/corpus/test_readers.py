@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragengine.corpus.hf_dataset import has_embeddings, read_dataset_embeddings
+from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
-from ragengine.corpus.readers import read_passages
 from ragengine.errors import ClosedError, IndexFolderError, PassagesError
 from ragengine.retrieval.passage_store import PassageStore, write_passages
 
@@ -26,7 +25,7 @@ HEADER = "id\ttext\ttitle\n"
 def read_bytes(folder: Path, name: str, content: bytes | str) -> list[Passage]:
     path = folder / name
     path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    return list(read_passages(path))
+    return list(Corpus.open(path).read())
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +128,7 @@ def test_jsonl_faults_are_named_with_their_line(folder: Path, line: str | bytes,
 def test_reading_streams(folder: Path) -> None:
     content = HEADER + "1\ta\tb\n" * 3 + "broken\n"
     (folder / "stream.tsv").write_text(content)
-    passages = read_passages(folder / "stream.tsv")
+    passages = Corpus.open(folder / "stream.tsv").read()
     assert [next(passages).id for _ in range(3)] == ["1", "1", "1"]
     with pytest.raises(PassagesError, match="line 5"):
         next(passages)
@@ -139,7 +138,7 @@ def test_reading_streams(folder: Path) -> None:
 def test_what_cannot_be_read_is_said(folder: Path, name: str) -> None:
     (folder / "passages.csv").write_text(HEADER)
     with pytest.raises(PassagesError, match=name):
-        read_passages(folder / name)
+        Corpus.open(folder / name).read()
 
 
 # --- datasets folders ------------------------------------------------------------------------------
@@ -168,9 +167,11 @@ def test_dataset_with_shards_and_embeddings(save: Callable[..., Path]) -> None:
         },
         num_shards=3,
     )
-    assert list(read_passages(path)) == [Passage(str(row), f"title {row}", f"text {row}") for row in rows]
-    assert has_embeddings(path)
-    blocks = list(read_dataset_embeddings(path))
+    assert list(Corpus.open(path).read()) == [
+        Passage(str(row), f"title {row}", f"text {row}") for row in rows
+    ]
+    assert Corpus.open(path).has_embeddings()
+    blocks = list(Corpus.open(path).read_embeddings())
     assert all(block.dtype == "float32" for block in blocks)
     assert [list(vector) for block in blocks for vector in block] == [[row + 0.5, -row] for row in rows]
 
@@ -182,8 +183,8 @@ def test_dataset_that_was_filtered_and_has_ids(tmp_path: Path) -> None:
         {"id": ["x", "y", "z"], "title": ["a", "b", "c"], "text": ["d", "e", "f"]}
     )
     data.select([2, 0]).save_to_disk(tmp_path / "data")
-    assert list(read_passages(tmp_path / "data")) == [Passage("z", "c", "f"), Passage("x", "a", "d")]
-    assert not has_embeddings(tmp_path / "data")
+    assert list(Corpus.open(tmp_path / "data").read()) == [Passage("z", "c", "f"), Passage("x", "a", "d")]
+    assert not Corpus.open(tmp_path / "data").has_embeddings()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_dataset_columns_are_checked(
 ) -> None:
     path = save(columns)
     with pytest.raises(PassagesError, match=message):
-        list(read_passages(path))
+        list(Corpus.open(path).read())
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ def test_dataset_embeddings_are_checked(
 ) -> None:
     path = save({"title": ["a", "b"], "text": ["c", "d"], "embeddings": embeddings})
     with pytest.raises(PassagesError, match=message):
-        list(read_dataset_embeddings(path))
+        list(Corpus.open(path).read_embeddings())
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_dataset_embeddings_are_checked(
         ("{", "is not what datasets writes"),
         ("[]", "is not what datasets writes"),
         ('{"_data_files": [{"filename": "../secret.arrow"}]}', "outside the folder"),
-        ('{"_data_files": [{"filename": "absent.arrow"}]}', "cannot be read as an Arrow stream"),
+        ('{"_data_files": [{"filename": "absent.arrow"}]}', r"absent\.arrow cannot be read: No such file"),
         ('{"_data_files": [{"filename": "state.json"}]}', "cannot be read as an Arrow stream"),
         ('{"_data_files": [], "_indices_data_files": [{}]}', "rows rearranged; save it again"),
     ],
@@ -235,13 +236,13 @@ def test_folder_that_is_no_dataset(tmp_path: Path, state: str | None, message: s
     if state is not None:
         (tmp_path / "state.json").write_text(state)
     with pytest.raises(PassagesError, match=message):
-        list(read_passages(tmp_path))
+        list(Corpus.open(tmp_path).read())
 
 
 def test_folder_of_several_splits(tmp_path: Path) -> None:
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
     with pytest.raises(PassagesError, match="several splits; give the folder of one"):
-        list(read_passages(tmp_path))
+        list(Corpus.open(tmp_path).read())
 
 
 # --- the store -------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
-from ragengine.corpus.readers import read_passages
 from ragengine.errors import PassagesError
 
 
@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(text=st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \n#"), max_size=2000))
 def test_chunks_hold_every_word_once_in_order(folder: Path, text: str) -> None:
     (folder / "some.txt").write_bytes(text.encode())
-    passages = list(read_passages(folder / "some.txt"))
+    passages = list(Corpus.open(folder / "some.txt").read())
     words = text.removeprefix("\ufeff").split()
     assert " ".join(passage.text for passage in passages).split() == words
     assert [len(passage.text.split()) for passage in passages[:-1]] == [100] * (len(passages) - 1)
@@ -30,7 +30,7 @@ def test_chunks_hold_every_word_once_in_order(folder: Path, text: str) -> None:
 
 def test_exact_multiples_and_one_long_line(folder: Path) -> None:
     (folder / "long.txt").write_text("word " * 200_000)
-    passages = list(read_passages(folder / "long.txt"))
+    passages = list(Corpus.open(folder / "long.txt").read())
     assert len(passages) == 2000
     assert {passage.text for passage in passages} == {" ".join(["word"] * 100)}
 
@@ -48,7 +48,7 @@ def test_exact_multiples_and_one_long_line(folder: Path) -> None:
 )
 def test_title_of_markdown_is_its_first_heading(folder: Path, markdown: str, title: str, text: str) -> None:
     (folder / "page.md").write_bytes(markdown.encode())
-    assert list(read_passages(folder / "page.md")) == [Passage("page.md#0", title, text)]
+    assert list(Corpus.open(folder / "page.md").read()) == [Passage("page.md#0", title, text)]
 
 
 def test_folder_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_folder_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert list(read_passages(tmp_path)) == [
+    assert list(Corpus.open(tmp_path).read()) == [
         Passage("a/y.markdown#0", "Y", "y"),
         Passage("a/z.TXT#0", "z", "z"),
         Passage("b.md#0", "B", "b"),
@@ -74,10 +74,10 @@ def test_faults_are_named_with_their_file(tmp_path: Path) -> None:
     (tmp_path / "good.txt").write_text("good")
     (tmp_path / "wrong.txt").write_bytes(b"good\n\xff")
     with pytest.raises(PassagesError, match=r"wrong\.txt, line 2: byte 0xff at position 0 is not UTF-8"):
-        list(read_passages(tmp_path))
+        list(Corpus.open(tmp_path).read())
 
 
 def test_folder_without_texts_is_told_what_was_expected(tmp_path: Path) -> None:
     (tmp_path / "passages.csv").write_text("")
     with pytest.raises(PassagesError, match=r"has no state\.json, .* and it has no text or Markdown files"):
-        list(read_passages(tmp_path))
+        list(Corpus.open(tmp_path).read())

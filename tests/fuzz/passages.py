@@ -3,7 +3,7 @@
 import atheris
 
 with atheris.instrument_imports(include=["ragengine"]):
-    from ragengine.corpus.readers import read_passages
+    from ragengine.corpus.corpus import Corpus
     from ragengine.evaluation import read_questions
     from ragengine.replay import read_records
 
@@ -32,7 +32,7 @@ def read_lines_file(folder: Path, data: bytes) -> None:
     elif kind == b"r":
         read_records(path)
     else:
-        for passage in read_passages(path):
+        for passage in Corpus.open(path).read():
             passage.text.encode("utf-8")
             passage.title.encode("utf-8")
 

@@ -24,8 +24,7 @@ FACTORY = "OPQ2_4,IVF4,PQ2x4"
 SMALL_BLOCKS = {
     "training": {"ROWS_AT_ONCE": 100, "_CHECKPOINT_SECONDS": 0.0},
     "vector_sources": {"ROWS_AT_ONCE": 100, "_SORTED_TOGETHER": 100},
-    "build": {"_SAVE_SECONDS": 0.0},
-    "writer": {"_REPORT_EVERY": 100},
+    "writer": {"_SAVE_SECONDS": 0.0, "_REPORT_EVERY": 100},
 }
 """Blocks, checkpoints and saved states every hundred passages, so that a kill falls between them."""
 
@@ -44,8 +43,8 @@ for module, values in job["constants"].items():
         setattr(globals()[module], name, value)
 where, when = job["kill"]
 if where == "manifest":
-    real_manifest = build.write_index_manifest
-    build.write_index_manifest = lambda *arguments: (real_manifest(*arguments), die())
+    real_manifest = writer.write_index_manifest
+    writer.write_index_manifest = lambda *arguments: (real_manifest(*arguments), die())
 if where == "exchange":
     real_exchange = atomic.exchange
     atomic.exchange = lambda *folders: (real_exchange(*folders), die())

@@ -105,7 +105,7 @@ def test_custom_index_finds_what_transformers_finds(
     vectors = half if exact else (half + 1e-4 * random_vectors(COUNT, DIMENSION, seed=2)).astype(np.float32)
     hnsw = faiss.IndexHNSWFlat(DIMENSION, 32, faiss.METRIC_INNER_PRODUCT)
     passages, index = write_custom_index(tmp_path, vectors, hnsw)
-    manifest = import_index(passages, tmp_path / "index", bundle=bundle, faiss_file=index, recall=1.0)
+    manifest = import_index(passages, tmp_path / "index", bundle=bundle, faiss=index, recall=1.0)
     assert (manifest.factory, manifest.count) == ("HNSW32", COUNT)
     rows, scores = searched_by_transformers(passages, index, questions)
     ids, ours = found(tmp_path / "index", questions)
@@ -160,7 +160,7 @@ def test_dpr_files_give_what_dpr_finds(
     ids = passage_ids(COUNT)
     passages = write_tsv(tmp_path / "psgs.tsv", ids)
     index, _ = write_dpr_files(tmp_path, half, ids, storage)
-    manifest = import_index(passages, tmp_path / "index", bundle=bundle, faiss_file=index)
+    manifest = import_index(passages, tmp_path / "index", bundle=bundle, faiss=index)
     assert manifest.factory == "Flat"
     assert "auxiliary dimension" in manifest.reason
     expected, scores = searched_by_dpr(index, ids, questions)
@@ -183,7 +183,7 @@ def test_ids_say_which_passage_a_row_is(tmp_path: Path, bundle: Path, half: Arra
     (tmp_path / "ids.tsv").write_text("\n".join(["id\tnote", *(f"{id}\tx" for id in order)]))
     expected, _ = searched_by_dpr(index, order, questions)
     for name in ("ids.json", "ids.tsv"):
-        import_index(passages, tmp_path / "index", bundle=bundle, faiss_file=index, ids=tmp_path / name)
+        import_index(passages, tmp_path / "index", bundle=bundle, faiss=index, ids=tmp_path / name)
         assert found(tmp_path / "index", questions)[0] == expected
     assert not list((tmp_path / "index").glob("scratch*"))
 
@@ -219,7 +219,7 @@ def test_a_bare_file_gives_what_faiss_finds(
     else:
         write_faiss(tmp_path / "bare.faiss", index, half)
     manifest = import_index(
-        passages, tmp_path / "index", bundle=bundle, faiss_file=tmp_path / "bare.faiss", recall=1.0
+        passages, tmp_path / "index", bundle=bundle, faiss=tmp_path / "bare.faiss", recall=1.0
     )
     assert manifest.factory == kept
     assert manifest.recall is not None
@@ -242,7 +242,7 @@ def test_codes_need_embeddings_and_keep_their_structure(
         passages,
         tmp_path / "index",
         bundle=bundle,
-        faiss_file=path,
+        faiss=path,
         embeddings=tmp_path / "vectors.npy",
         recall=0.9,
     )
@@ -258,7 +258,7 @@ def test_an_l2_index_is_built_again_and_says_so(tmp_path: Path, bundle: Path, ha
     path = write_faiss(tmp_path / "l2.faiss", faiss.IndexFlatL2(DIMENSION), half)
     said: list[Any] = []
     manifest = import_index(
-        tmp_path / "passages.tsv", tmp_path / "index", bundle=bundle, faiss_file=path, on_plan=said.append
+        tmp_path / "passages.tsv", tmp_path / "index", bundle=bundle, faiss=path, on_plan=said.append
     )
     assert manifest.factory == said[0].factory == "Flat"
     assert "another metric" in manifest.reason == said[0].reason
@@ -267,7 +267,7 @@ def test_an_l2_index_is_built_again_and_says_so(tmp_path: Path, bundle: Path, ha
 def test_a_factory_is_built_instead(tmp_path: Path, bundle: Path, half: Array) -> None:
     passages = write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
     path = write_faiss(tmp_path / "flat.faiss", faiss.IndexFlatIP(DIMENSION), half)
-    manifest = import_index(passages, tmp_path / "index", bundle=bundle, faiss_file=path, factory="IVF8,Flat")
+    manifest = import_index(passages, tmp_path / "index", bundle=bundle, faiss=path, factory="IVF8,Flat")
     assert manifest.factory == "IVF8,Flat"
 
 
@@ -280,7 +280,7 @@ def refused(tmp_path: Path, bundle: Path, path: Path, message: str, **options: A
         write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
     before = sorted(tmp_path.iterdir())
     with pytest.raises(RagEngineError, match=message):
-        import_index(tmp_path / "passages.tsv", tmp_path / "index", bundle=bundle, faiss_file=path, **options)
+        import_index(tmp_path / "passages.tsv", tmp_path / "index", bundle=bundle, faiss=path, **options)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -307,12 +307,12 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path, bundle: Path, half: A
     refused(tmp_path, bundle, fewer, "599 vectors for 600 passages")
     refused(tmp_path, bundle, wide, "vectors of 17 numbers")
     refused(tmp_path, bundle, tmp_path / "mapped.faiss", "IDMap")
-    refused(tmp_path, bundle, tmp_path / "lists.faiss", "numbers its vectors otherwise")
+    refused(tmp_path, bundle, tmp_path / "lists.faiss", "has vector ids other than 0 to")
     refused(tmp_path, bundle, tmp_path / "damaged.faiss", "cannot be read by faiss")
     refused(tmp_path, bundle, tmp_path / "absent.faiss", "cannot be read by faiss")
     refused(tmp_path, bundle, flat, "another vector than the embedding", embeddings=tmp_path / "other.npy")
     refused(tmp_path, bundle, flat, "only 599 vectors", embeddings=tmp_path / "fewer.npy")
-    refused(tmp_path, bundle, flat, "'nobody', which is not there", ids=tmp_path / "unknown.txt")
+    refused(tmp_path, bundle, flat, "'nobody', which is not in the passages", ids=tmp_path / "unknown.txt")
     refused(tmp_path, bundle, flat, "not a JSON list", ids=tmp_path / "object.json")
     refused(tmp_path, bundle, flat, "7.*more than once", ids=tmp_path / "ids.json")
     refused(tmp_path, bundle, flat, "recall is 0", recall=0)
@@ -340,6 +340,6 @@ def test_ids_in_the_passages_must_be_unique(tmp_path: Path, bundle: Path, half: 
             tmp_path / "passages.tsv",
             tmp_path / "index",
             bundle=bundle,
-            faiss_file=flat,
+            faiss=flat,
             ids=tmp_path / "ids.txt",
         )

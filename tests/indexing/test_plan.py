@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragengine.corpus.corpus import Corpus
 from ragengine.errors import IndexFolderError
 from ragengine.indexing import resources
 from ragengine.indexing.plan import (
@@ -26,6 +27,7 @@ from ragengine.indexing.plan import (
 from ragengine.indexing.training import empty_faiss_index
 from ragengine.retrieval.gpu.placement import GPU_SUBQUANTIZERS
 from ragengine.retrieval.manifest import IndexManifest
+from ragengine.runtime import memory
 from tests.support.bundles import E, random_vectors
 
 
@@ -97,20 +99,12 @@ def test_no_memory_is_said_before_anything_is_written(
 ) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 9999 kB\nMemAvailable: 2048 kB\n")
-    monkeypatch.setattr(resources, "_MEMINFO", meminfo)
-    with pytest.raises(IndexFolderError, match=r"'Flat' needs up to .* of memory, 2\.0 MiB can be had here"):
+    monkeypatch.setattr(memory, "_MEMINFO", meminfo)
+    with pytest.raises(
+        IndexFolderError, match=r"'Flat' needs up to .* of memory, 2\.0 MiB are available here"
+    ):
         build(random_vectors(300))
     assert not (tmp_path / "index").exists()
-
-
-def test_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in (("max", "1000000"), ("current", "400000"), ("stat", "anon 5\ninactive_file 100000")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    monkeypatch.setattr(resources, "_CGROUP", tmp_path)
-    assert resources.available_memory() == 700000
-    monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "absent")
-    (tmp_path / "memory.max").write_text("max")
-    assert resources.available_memory() is None
 
 
 @pytest.mark.parametrize("name", ["passages.tsv", "passages.jsonl", "text"])
@@ -126,7 +120,7 @@ def test_passages_are_estimated(tmp_path: Path, name: str) -> None:
         )
     else:
         path.write_text("".join(f'{{"title": "t", "text": "{text}"}}\n' for text in lines))
-    assert resources.estimate_count(path) == pytest.approx(3000, rel=0.25)
+    assert Corpus.open(path).estimate() == pytest.approx(3000, rel=0.25)
 
 
 CHILD = """

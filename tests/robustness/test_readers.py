@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
-from ragengine.corpus.readers import read_passages
 from ragengine.errors import RagEngineError
 from ragengine.evaluation import read_questions
 from ragengine.indexing.import_index import read_ids
@@ -19,10 +19,10 @@ from tests.robustness.children import message_fault
 Read = Callable[[Path], Iterable[object]]
 
 READERS: dict[str, Read] = {
-    "passages.tsv": read_passages,
-    "passages.jsonl": read_passages,
-    "passages.txt": read_passages,
-    "passages.md": read_passages,
+    "passages.tsv": lambda path: Corpus.open(path).read(),
+    "passages.jsonl": lambda path: Corpus.open(path).read(),
+    "passages.txt": lambda path: Corpus.open(path).read(),
+    "passages.md": lambda path: Corpus.open(path).read(),
     "questions.jsonl": read_questions,
     "records.jsonl": read_records,
     "ids.tsv": read_ids,

@@ -25,8 +25,8 @@ EXTRAS = {
     "ragengine_train": {"cpu", "export", "plot", "train"},
     "ragengine_bench": {"cpu", "export", "plot", "peers"},
 }
-# Of the extra export: `datasets` folders are read where it is installed, and a script writes a graph with it.
-ONLY_INSIDE = {"ragengine": {"pyarrow", "onnx_ir"}}
+# Of the extra export: `datasets` folders are read where it is installed, and scripts make graphs with it.
+ONLY_INSIDE = {"ragengine": {"pyarrow", "onnx_ir", "onnx"}}
 PROMISES = [ROOT / "SECURITY.md", *(ROOT / "docs").rglob("versioning.md")]
 PEERS = {"ragengine_bench": {"optimum", "onnx"}}
 

@@ -64,7 +64,7 @@ def _merge(scene: Path, target: Path) -> None:
 
 
 def _import(scene: Path, target: Path) -> None:
-    import_index(scene / "all.jsonl", target, bundle=_bundle(scene), faiss_file=scene / "all.faiss")
+    import_index(scene / "all.jsonl", target, bundle=_bundle(scene), faiss=scene / "all.faiss")
 
 
 COMMANDS: dict[str, Callable[[Path, Path], None]] = {

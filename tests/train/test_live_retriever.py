@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer, RagConfig, RagRetriever
 from transformers.models.rag.retrieval_rag import CustomHFIndex
 
-from ragengine.corpus.readers import read_passages
+from ragengine.corpus.corpus import Corpus
 from ragengine.errors import OptionsError
 from ragengine_train import TrainResult
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
@@ -25,7 +25,7 @@ def test_equal_to_transformers(world: Path, unbroken: TrainResult) -> None:
         AutoTokenizer.from_pretrained(run / "generator"),
     )
     stored = np.load(run / "index/vectors.npy").astype(np.float32)
-    rows = [{"title": p.title, "text": p.text} for p in read_passages(world / "data/passages.tsv")]
+    rows = [{"title": p.title, "text": p.text} for p in Corpus.open(world / "data/passages.tsv").read()]
     dataset = datasets.Dataset.from_list(
         [{**row, "embeddings": v} for row, v in zip(rows, stored, strict=True)]
     )

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ragengine.corpus.corpus import Corpus as PassageFiles
 from ragengine.corpus.passage import Passage, checked_passage, utf8_lines
-from ragengine.corpus.readers import read_passages
 from ragengine.errors import PassagesError
 from ragengine.evaluation.questions import question_entry, text_of, texts_of
 from ragengine_train.config import StageConfig, TrainConfig, listed
@@ -43,7 +43,7 @@ class TrainingPassages:
     def read(cls, path: str | Path) -> "TrainingPassages":
         """Read a passage file; raises :class:`PassagesError`."""
         corpus = cls()
-        for passage in read_passages(path):
+        for passage in PassageFiles.open(path).read():
             corpus._rows[passage.id] = corpus._append(passage, None)
         corpus.indexed = len(corpus.passages)
         if not corpus.indexed:

@@ -1,42 +1,30 @@
 """``ragengine index``: build, change, describe and check an index."""
 
 import dataclasses
-import importlib
 import json
-from typing import TYPE_CHECKING
 
 import click
 
+from ragengine.cli.index_import import import_command
 from ragengine.cli.index_options import (
     batch_tokens_option,
     bundle_option,
     embeddings_option,
     print_result,
+    queries_option,
+    recall_option,
     threads_option,
 )
 from ragengine.cli.index_progress import progress_bars
 from ragengine.cli.index_table import print_manifest
 
-if TYPE_CHECKING:
-    pass
 
-
-class _IndexCommands(click.Group):
-    """The group ``index``; ``import`` lives in a module of its own, loaded when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "import"])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "import":
-            command: click.Command = importlib.import_module("ragengine.cli.index_import").import_command
-            return command
-        return super().get_command(ctx, cmd_name)
-
-
-@click.group(cls=_IndexCommands)
+@click.group()
 def index() -> None:
     """Build, change, describe and check indexes of passages."""
+
+
+index.add_command(import_command)
 
 
 @index.command()
@@ -48,21 +36,9 @@ def index() -> None:
     metavar="STR",
     help="FAISS factory string.  [default: Flat, which is exact, below 50,000 passages; then OPQ + IVF + PQ]",
 )
-@click.option(
-    "--recall",
-    metavar="R",
-    default=0.95,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Recall@5 to reach with an approximate factory.",
-)
+@recall_option
 @embeddings_option
-@click.option(
-    "--queries",
-    type=click.Path(),
-    metavar="FILE.npy",
-    help="Question vectors, float32 [Q, E], to measure the recall with, instead of passages.",
-)
+@queries_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Draws the samples.")
 @click.option("--resume", is_flag=True, help="Go on with a build of INDEX that was killed or interrupted.")
 @batch_tokens_option
@@ -86,7 +62,7 @@ def build(
     by datasets.Dataset.save_to_disk, or .txt and .md files or a folder of them, split into passages of 100
     words.
     """
-    from ragengine.indexing.build import build_index
+    from ragengine import build_index
 
     with progress_bars() as progress:
         manifest = build_index(
@@ -126,7 +102,7 @@ def add(
 
     The rotation, lists and codes that were trained stay; the search settings are tuned again.
     """
-    from ragengine.indexing.update import add_passages
+    from ragengine import add_passages
 
     with progress_bars() as progress:
         manifest = add_passages(
@@ -147,7 +123,7 @@ def add(
 @threads_option
 def delete(index: str, ids: tuple[str, ...], threads: int | None) -> None:
     """Delete the passages with these IDs from INDEX."""
-    from ragengine.indexing.update import delete_passages
+    from ragengine import delete_passages
 
     with progress_bars() as progress:
         manifest = delete_passages(index, ids, threads=threads, progress=progress)
@@ -164,7 +140,7 @@ def merge(first: str, second: str, index: str, threads: int | None) -> None:
 
     The FAISS index is FIRST's with the vectors of SECOND added: give the larger one first.
     """
-    from ragengine.indexing.update import merge_indexes
+    from ragengine import merge_indexes
 
     with progress_bars() as progress:
         manifest = merge_indexes(first, second, index, threads=threads, progress=progress)
@@ -176,7 +152,7 @@ def merge(first: str, second: str, index: str, threads: int | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def info(index: str, as_json: bool) -> None:
     """Describe INDEX."""
-    from ragengine.retrieval.manifest import IndexManifest
+    from ragengine import IndexManifest
 
     manifest = IndexManifest.read(index)
     if as_json:
@@ -189,8 +165,8 @@ def info(index: str, as_json: bool) -> None:
 @click.argument("index", type=click.Path())
 def verify(index: str) -> None:
     """Check INDEX: hashes, counts, vectors, that FAISS holds what is stored, and the recall again."""
-    from ragengine.retrieval.index import PassageIndex
+    from ragengine import verify_index
 
-    with PassageIndex.open(index, verify="sha256") as opened:
-        opened.verify()
-        click.echo(f"{index} is whole: {opened.count} passages of {opened.dimension} dimensions.")
+    with progress_bars() as progress:
+        manifest = verify_index(index, progress=progress)
+    click.echo(f"{index} is whole: {manifest.count} passages of {manifest.dimension} dimensions.")

@@ -2,7 +2,13 @@
 
 import click
 
-from ragengine.cli.index_options import bundle_option, print_result, threads_option
+from ragengine.cli.index_options import (
+    bundle_option,
+    print_result,
+    queries_option,
+    recall_option,
+    threads_option,
+)
 from ragengine.cli.index_progress import progress_bars
 
 
@@ -10,7 +16,7 @@ from ragengine.cli.index_progress import progress_bars
 @click.argument("source", type=click.Path())
 @click.argument("index", type=click.Path())
 @bundle_option
-@click.option("--faiss", "faiss_file", type=click.Path(), metavar="FILE", help="The FAISS file of SOURCE.")
+@click.option("--faiss", type=click.Path(), metavar="FILE", help="The FAISS file of SOURCE.")
 @click.option(
     "--embeddings",
     type=click.Path(),
@@ -28,26 +34,14 @@ from ragengine.cli.index_progress import progress_bars
     metavar="STR",
     help="Build this FAISS index.  [default: keep one for inner products, else as index build]",
 )
-@click.option(
-    "--recall",
-    metavar="R",
-    default=0.95,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Recall@5 to reach with an approximate index.",
-)
-@click.option(
-    "--queries",
-    type=click.Path(),
-    metavar="FILE.npy",
-    help="Question vectors, float32 [Q, E], to measure the recall with, instead of passages.",
-)
+@recall_option
+@queries_option
 @threads_option
 def import_command(
     source: str,
     index: str,
     bundle: str,
-    faiss_file: str | None,
+    faiss: str | None,
     embeddings: str | None,
     ids: str | None,
     factory: str | None,
@@ -61,14 +55,14 @@ def import_command(
     RagRetriever.save_pretrained, which has the FAISS file, too.  Row i of the FAISS file is passage i of
     SOURCE.  Pickles (DPR's index_meta.dpr) are never read: give --ids where the order is another.
     """
-    from ragengine.indexing.import_index import import_index
+    from ragengine import import_index
 
     with progress_bars() as progress:
         manifest = import_index(
             source,
             index,
             bundle=bundle,
-            faiss_file=faiss_file,
+            faiss=faiss,
             embeddings=embeddings,
             ids=ids,
             queries=queries,

@@ -13,6 +13,8 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from ragengine.retrieval.index import describe_placement
+
     encoder, tuning = manifest.encoder, manifest.tuning
     n_docs = 5 if tuning is None else tuning.n_docs
     rows = {
@@ -20,9 +22,9 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
         "dimension": str(manifest.dimension),
         "metric": manifest.metric.replace("_", " "),
         "factory": manifest.factory,
-        "reason": manifest.reason or "not noted",
-        "search settings": _listed(manifest.search) or "none",
-        "placement": _placement(index),
+        "reason": manifest.reason or "not recorded",
+        "search settings": _settings(manifest.search) or "none",
+        "placement": describe_placement(index),
         f"recall@{n_docs}": _recall(manifest),
         "one search": f"{manifest.timings['search_ms']:.2f} ms" if "search_ms" in manifest.timings else "",
         "encoder": f"{encoder.name} ({encoder.kind.replace('_', ' ')}, {encoder.fingerprint[:12]})",
@@ -52,26 +54,9 @@ def _recall(manifest: "IndexManifest") -> str:
     tuning = manifest.tuning
     if tuning is None:
         return f"{manifest.recall:.3f}"
-    questions = "given questions" if tuning.source == "file" else "passages that look for others"
-    return f"{manifest.recall:.3f} (asked: {tuning.target}; {tuning.queries} {questions})"
+    questions = "given questions" if tuning.source == "file" else "stored passages"
+    return f"{manifest.recall:.3f} (target {tuning.target}; {tuning.queries} {questions})"
 
 
-def _placement(index: str) -> str:
-    """Where ``device="auto"`` searches the index on this machine, and why."""
-    from ragengine.errors import RagEngineError
-    from ragengine.retrieval.gpu.placement import no_gpu_build
-    from ragengine.retrieval.gpu.searcher import faiss_build
-    from ragengine.retrieval.index import PassageIndex
-
-    try:
-        build = faiss_build()
-        if not build.gpu:  # whatever the index is
-            return str(no_gpu_build(build))
-        with PassageIndex.open(index, verify="size") as opened:
-            return str(opened.best_placement())
-    except RagEngineError as reason:
-        return f"not known: {reason}"
-
-
-def _listed(values: dict[str, int]) -> str:
+def _settings(values: dict[str, int]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())

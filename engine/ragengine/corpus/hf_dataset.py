@@ -1,53 +1,55 @@
 """Folders written by ``datasets.Dataset.save_to_disk``: what Hugging Face's custom RAG index is made of.
 
-They are Arrow streams listed in ``state.json``.  pyarrow alone reads them, one record batch at a time, which
-spares ``datasets`` (and everything that it imports) and never runs or unpickles anything from the folder.
+They are Arrow streams listed in ``state.json``.  pyarrow reads them, one record batch at a time: that avoids
+importing ``datasets``, and nothing in the folder is ever run or unpickled.
 """
 
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ragengine.arrays import FloatArray
 from ragengine.corpus.passage import Passage, checked_passage
 from ragengine.errors import DependencyError, PassagesError
 from ragengine.messages import one_line
 
 _STATE = "state.json"
+_SPLITS = "dataset_dict.json"
 _FILE_NAME = re.compile(r"(?!\.)[\w. ()+,@=-]{1,250}")
 _TEXTS = ("title", "text")
 
 
-def read_dataset_passages(folder: Path, first_row: int = 0) -> Iterator[Passage]:
+def read_passages(files: Sequence[Path], first_row: int = 0) -> Iterator[Passage]:
     """Stream the columns ``title``, ``text`` and, where there is one, ``id`` (else the row number)."""
     row = 0
-    for batch in _batches(folder, _TEXTS):
+    for batch in _batches(files, _TEXTS):
         names = [name for name in ("id", "title", "text") if name in batch.schema.names]
-        for record in _validated(folder, batch.select(names)).to_pylist():
-            yield checked_passage({"id": str(first_row + row), **record}, f"{folder}, row {row}")
+        for record in _validated(files[0].parent, batch.select(names)).to_pylist():
+            yield checked_passage({"id": str(first_row + row), **record}, f"{files[0].parent}, row {row}")
             row += 1
 
 
-def count_rows(folder: Path) -> int:
-    """The number of rows, told by the headers of the record batches."""
-    return sum(batch.num_rows for batch in _batches(folder, _TEXTS))
+def count_rows(files: Sequence[Path]) -> int:
+    """The number of rows, from the headers of the record batches."""
+    return sum(batch.num_rows for batch in _batches(files, _TEXTS))
 
 
-def has_embeddings(folder: Path) -> bool:
+def has_embeddings(files: Sequence[Path]) -> bool:
     """Whether the dataset has the column ``embeddings``."""
-    return any("embeddings" in batch.schema.names for batch in itertools.islice(_batches(folder, _TEXTS), 1))
+    return any("embeddings" in batch.schema.names for batch in itertools.islice(_batches(files, _TEXTS), 1))
 
 
-def read_dataset_embeddings(folder: Path) -> Iterator[NDArray[np.float32]]:
+def read_embeddings(files: Sequence[Path]) -> Iterator[FloatArray]:
     """Stream the column ``embeddings`` as blocks, float32 [rows, E]; E may differ between blocks."""
     pyarrow = _pyarrow()
     row = 0
-    for batch in _batches(folder, ("embeddings",)):
+    for batch in _batches(files, ("embeddings",)):
+        folder = files[0].parent
         column = _validated(folder, batch.select(["embeddings"])).column("embeddings")
         kinds = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
         if not any(is_kind(column.type) for is_kind in kinds) or not pyarrow.types.is_floating(
@@ -70,10 +72,10 @@ def read_dataset_embeddings(folder: Path) -> Iterator[NDArray[np.float32]]:
         row += len(column)
 
 
-def _batches(folder: Path, columns: tuple[str, ...]) -> Iterator[Any]:
+def _batches(files: Sequence[Path], columns: tuple[str, ...]) -> Iterator[Any]:
     """The record batches of all files of the dataset, without the empty ones; ``columns`` must be there."""
     pyarrow = _pyarrow()
-    for path in data_files(folder):
+    for path in files:
         try:
             with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as reader:
                 absent = [name for name in columns if name not in reader.schema.names]
@@ -88,8 +90,10 @@ def _batches(folder: Path, columns: tuple[str, ...]) -> Iterator[Any]:
 
 
 def _validated(folder: Path, batch: Any) -> Any:
-    """``batch`` once all of its offsets are known to be inside of its buffers, which pyarrow takes on trust:
-    a damaged one would crash the process."""
+    """``batch``, once all its offsets are known to be inside its buffers.
+
+    pyarrow takes them on trust, and a damaged one would crash the process.
+    """
     try:
         batch.validate(full=True)
     except (_pyarrow().ArrowException, UnicodeDecodeError) as reason:
@@ -97,8 +101,14 @@ def _validated(folder: Path, batch: Any) -> Any:
     return batch
 
 
+def is_dataset(folder: Path) -> bool:
+    """Whether ``datasets`` wrote this folder: one dataset, or a dictionary of several splits."""
+    return (folder / _STATE).exists() or (folder / _SPLITS).exists()
+
+
 def data_files(folder: Path) -> list[Path]:
-    if (folder / "dataset_dict.json").exists():
+    """The Arrow files that ``state.json`` lists, in order; raises :class:`PassagesError`."""
+    if (folder / _SPLITS).exists():
         raise PassagesError(f"{folder} holds several splits; give the folder of one of them.")
     try:
         state = json.loads((folder / _STATE).read_text("utf-8"))

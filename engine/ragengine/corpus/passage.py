@@ -1,4 +1,4 @@
-"""A passage, and how one is checked."""
+"""A passage, how one is checked, and the lines of the files that passages come from."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def checked_passage(record: dict[str, object], where: str) -> Passage:
 
 
 def utf8_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends; a fault of the encoding is reported with its line."""
+    """The lines of a UTF-8 file with their ends; an error of the encoding names its line."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -49,8 +49,3 @@ def utf8_lines(path: Path) -> Iterator[str]:
                     ) from reason
     except OSError as reason:
         raise PassagesError(f"{path} cannot be read: {reason.strerror or reason}.") from reason
-
-
-def short_record(record: list[str]) -> str:
-    text = repr([field[:100] for field in record[:10]])  # of a field that may be the whole file
-    return text if len(text) <= 100 else text[:100] + "..."

@@ -1,17 +1,11 @@
-"""Passage files, read one passage at a time whatever their size.
-
-Four layouts are read: DPR's TSV (``psgs_w100.tsv``), JSONL, a folder of ``datasets.Dataset.save_to_disk``
-(see :mod:`ragengine.corpus.hf_dataset`), and text and Markdown files (see
-:mod:`ragengine.corpus.text_files`).
-"""
+"""Files with one passage a record: DPR's TSV (``psgs_w100.tsv``) and JSONL."""
 
 import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
-from ragengine.corpus.passage import Passage, checked_passage, short_record, utf8_lines
+from ragengine.corpus.passage import Passage, checked_passage, utf8_lines
 from ragengine.errors import PassagesError
 from ragengine.messages import one_line
 
@@ -19,50 +13,6 @@ TSV_HEADER = ["id", "text", "title"]
 # A C long on every platform.  The csv module's default of 128 KiB is less than a long passage; its limit is
 # one number for the process, so it is only ever raised.
 _CSV_FIELD_LIMIT = 2**31 - 1
-
-
-def read_passages(path: str | Path, first_row: int = 0) -> Iterator[Passage]:
-    """Stream the passages of a file or folder, in file order.
-
-    ``path`` is a ``.tsv``, a ``.jsonl``, a ``save_to_disk`` folder, a text or Markdown file or a folder of
-    such files.  Where a JSONL or a dataset has no ids, they are row numbers from ``first_row`` on.
-    Raises :class:`PassagesError` naming the file and the line (or row), what was found and the remedy.
-    """
-    path = Path(path)
-    kind = passages_kind(path)
-    if kind == "tsv":
-        return read_tsv(path)
-    if kind == "jsonl":
-        return read_jsonl(path, first_row)
-    if kind == "text":
-        from ragengine.corpus.text_files import read_text
-
-        return read_text(path)
-    from ragengine.corpus.hf_dataset import read_dataset_passages
-
-    return read_dataset_passages(path, first_row)
-
-
-def passages_kind(path: Path) -> Literal["tsv", "jsonl", "text", "dataset"]:
-    """How the passages at ``path`` are read; raises :class:`PassagesError` where there are none."""
-    from ragengine.corpus.text_files import TEXT_SUFFIXES, text_files
-
-    if path.is_dir():
-        is_dataset = (path / "state.json").exists() or (path / "dataset_dict.json").exists()
-        return "text" if not is_dataset and text_files(path) else "dataset"
-    if not path.exists():
-        raise PassagesError(f"{path} does not exist; a passage file or folder was expected there.")
-    suffix = path.suffix.lower()
-    if suffix == ".tsv":
-        return "tsv"
-    if suffix == ".jsonl":
-        return "jsonl"
-    if suffix in TEXT_SUFFIXES:
-        return "text"
-    raise PassagesError(
-        f"{path} is not a kind of passages that is read; give a .tsv with the header id, text, title, "
-        "a .jsonl, a .txt or .md, a folder of such texts, or one written by datasets.Dataset.save_to_disk."
-    )
 
 
 def read_tsv(path: Path) -> Iterator[Passage]:
@@ -93,7 +43,7 @@ def read_tsv(path: Path) -> Iterator[Passage]:
         if not header_seen:
             if record != TSV_HEADER:
                 raise PassagesError(
-                    f"{path}, line {line}: the header is {short_record(record)}; the tab-separated columns "
+                    f"{path}, line {line}: the header is {_short_record(record)}; the tab-separated columns "
                     "id, text, title were expected."
                 )
             header_seen = True
@@ -123,3 +73,8 @@ def read_jsonl(path: Path, first_row: int = 0) -> Iterator[Passage]:
             raise PassagesError(f"{where}: found {type(record).__name__}; write one object a line.")
         yield checked_passage({"id": str(row), **record}, where)
         row += 1
+
+
+def _short_record(record: list[str]) -> str:
+    text = repr([field[:100] for field in record[:10]])  # a field may be the whole file
+    return text if len(text) <= 100 else text[:100] + "..."

@@ -20,17 +20,17 @@ _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 
 
-def read_text(path: Path) -> Iterator[Passage]:
-    """Stream the passages of one text or Markdown file, or of all those in a folder and its subfolders."""
-    if not path.is_dir():
-        yield from _passages(path, path.name)
-        return
-    for file in text_files(path):
-        yield from _passages(file, file.relative_to(path).as_posix())
+def read_texts(files: Iterable[Path], folder: Path) -> Iterator[Passage]:
+    """Stream the passages of text and Markdown files; their ids begin with the file's path in ``folder``."""
+    for file in files:
+        yield from _passages(file, file.relative_to(folder).as_posix())
 
 
-def text_files(folder: Path) -> list[Path]:
-    """The text and Markdown files of a folder, sorted by path but for hidden ones and linked folders."""
+def find_text_files(folder: Path) -> list[Path]:
+    """The text and Markdown files of a folder and its subfolders, sorted by path.
+
+    Hidden files and folders are left out, and links to folders are not followed.
+    """
     files = []
 
     def refuse(reason: OSError) -> None:

@@ -86,7 +86,7 @@ class Generator(Resource):
             threads: threads of a graph; None takes all cores of this process.
             memory_limit: bytes of memory that the process should stay under.  As many questions as fit are
                 answered together; calls from several threads at once add up.
-            cuda_graphs: let a GPU replay decoding steps that it has seen (docs/gpu.md).
+            cuda_graphs: let a GPU replay decoding steps that it has seen (docs/guides/gpu.md).
 
         Raises:
             BundleError: the bundle is not whole.

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,17 @@ _STATE = "state.json"
 
 
 @dataclass
-class BuildState:
+class Checkpoint:
     """How far a build has come.
 
-    ``settings`` are what its result depends on, in words; ``count`` is None while passages are read; ``rows``
-    vectors are stored, the longest of norm ``max_norm``; ``timings`` are seconds a phase.  A trained or
-    filled FAISS index is told by its file.
+    settings   what the result depends on, by name
+    count      the number of passages; None while they are read
+    rows       vectors stored
+    max_norm   the largest Euclidean norm of those vectors
+    finished   whether every file of the index is written
+    timings    seconds a phase
+
+    Whether the FAISS index is trained or filled is seen from its files.
     """
 
     settings: dict[str, str]
@@ -33,63 +38,67 @@ class BuildState:
     timings: dict[str, float] = field(default_factory=dict)
 
 
-class Workspace:
-    """The folder of a build that is under way.  Files in ``output`` become the index."""
+class BuildState:
+    """The folder of a build that is under way, with its checkpoint.
 
-    def __init__(self, folder: Path, state: BuildState) -> None:
+    Files in ``output`` become the index; those beside it are removed with the folder.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Checkpoint) -> None:
         self.folder = folder
         self.output = folder / OUTPUT
-        self.state = state
+        self.checkpoint = checkpoint
         self._mark = time.monotonic()
 
     @classmethod
-    def open(cls, folder: Path, settings: Mapping[str, str]) -> "Workspace":
+    def open(cls, folder: Path, settings: Mapping[str, str]) -> "BuildState":
         """Begin in an empty folder, or go on in one that a build with the same ``settings`` left.
 
         Raises :class:`IndexFolderError` naming every setting that differs.
         """
         path = folder / _STATE
         if not path.exists():
-            workspace = cls(folder, BuildState(dict(settings)))
-            workspace.output.mkdir(exist_ok=True)
-            workspace.save("passages")
-            return workspace
+            state = cls(folder, Checkpoint(dict(settings)))
+            state.output.mkdir(exist_ok=True)
+            state.save("passages")
+            return state
         try:
-            parsed = parse(BuildState, json.loads(path.read_text("utf-8")))
+            parsed = parse(Checkpoint, json.loads(path.read_text("utf-8")))
         except (OSError, ValueError) as reason:
             raise IndexFolderError(f"{path} cannot be read: {reason}; build without --resume.") from reason
-        state = parsed.value
-        if state is None:
+        checkpoint = parsed.value
+        if checkpoint is None:
             raise IndexFolderError(f"{path} is damaged: {'; '.join(parsed.errors)}; build without --resume.")
-        names = sorted(state.settings.keys() | settings.keys())
+        before = checkpoint.settings
         differing = [
-            f"{name} was {state.settings.get(name, 'not set')}, is {settings.get(name, 'not set')}"
-            for name in names
-            if state.settings.get(name) != settings.get(name)
+            f"{name} was {before.get(name, 'not set')}, is {settings.get(name, 'not set')}"
+            for name in sorted(before.keys() | settings.keys())
+            if before.get(name) != settings.get(name)
         ]
         if differing:
             raise IndexFolderError(
                 f"The build left in {folder} cannot be resumed: {'; '.join(differing)}; "
                 "build as before, or without --resume."
             )
-        return cls(folder, state)
+        return cls(folder, checkpoint)
 
     def save(self, phase: str) -> None:
-        """Write down the state, and that the time since the last call was spent on ``phase``."""
+        """Write the checkpoint; the time since the last call counts as spent on ``phase``."""
         now = time.monotonic()
-        self.state.timings[phase] = round(self.state.timings.get(phase, 0.0) + now - self._mark, 3)
+        timings = self.checkpoint.timings
+        timings[phase] = round(timings.get(phase, 0.0) + now - self._mark, 3)
         self._mark = now
         with replaced_file(self.folder / _STATE) as file:
-            file.write(json.dumps(dataclasses.asdict(self.state), indent=2).encode())
+            file.write(json.dumps(dataclasses.asdict(self.checkpoint), indent=2).encode())
 
     @property
     def unsaved_seconds(self) -> float:
-        """Seconds since the state was written."""
+        """The time since the last :meth:`save`."""
         return time.monotonic() - self._mark
 
 
-def describe_files(files: list[Path]) -> str:
-    """Name, size and time of files: what says that an input is still the same without reading it."""
+def describe_files(files: Sequence[Path]) -> str:
+    """Name, size and time of change of files: whether an input is still the same, without reading it."""
     shown = []
     for file in files:
         status = file.stat()

@@ -1,4 +1,4 @@
-"""FAISS files that others wrote: what their rows are, and whether ragengine can go on searching with them."""
+"""FAISS files of other programs: their vectors, and whether their structure can be kept."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,16 +14,16 @@ from ragengine.indexing.vector_sources import VectorSource
 from ragengine.retrieval.faiss_api import faiss_reason, import_faiss
 from ragengine.retrieval.faiss_reader import read_faiss
 
-# Fp32 sums over a vector of norm² + auxiliary² differ by less; another construction differs by far more.
+# norm² + auxiliary² of DPR's vectors differ by less, through fp32 rounding; other constructions by far more.
 _PHI_ROUNDING = 1e-3
 
 
 class ForeignIndex:
-    """A FAISS file over passages, row i of it being passage i, with vectors of ``dimension`` = E numbers.
+    """A FAISS file whose row i is passage i, with vectors of ``dimension`` = E numbers.
 
-    DPR's HNSW files have E + 1 numbers a vector (:attr:`has_auxiliary`): HNSW searched by L2 distance only
-    when they were made, and with √(φ - |d(z)|²) as an additional component, φ being the largest |d(z)|², the
-    nearest vector to (q(x), 0) is the one of the largest inner product with q(x).
+    DPR's HNSW files have E + 1 numbers a vector (:attr:`has_auxiliary`), since HNSW then searched by L2
+    distance only.  The additional component is √(φ - |d(z)|²), where φ is the largest |d(z)|²: so the vector
+    nearest to (q(x), 0) has the largest inner product with q(x).
     """
 
     def __init__(self, path: Path, dimension: int) -> None:
@@ -54,7 +54,7 @@ class ForeignIndex:
     def factory(self) -> str | None:
         """The factory string of a structure that can be kept; None for one that is to be built again.
 
-        Kept is what searches by inner product and has something to keep (lists, codes, a graph).
+        A structure is kept if it searches by inner product and has lists, codes or a graph.
         """
         faiss = import_faiss()
         index = faiss.downcast_index(self.faiss_index)
@@ -76,20 +76,20 @@ class ForeignIndex:
                 "'embeddings' of the datasets folder."
             )
         return VectorSource(
-            f"FAISS file {self.path.name}", lambda store, first, done: self._blocks(done), self.count
+            f"FAISS file {self.path.name}", lambda pending: self._blocks(pending.done), self.count
         )
 
     def structure(self) -> Any:
-        """The FAISS index to keep, without the direct map that reading vectors from its lists has made."""
+        """The FAISS index to keep, without the direct map that reading vectors from its lists made."""
         inverted_lists = import_faiss().try_extract_index_ivf(self.faiss_index)
         if inverted_lists is not None:
             inverted_lists.set_direct_map_type(import_faiss().DirectMap.NoMap)
         return self.faiss_index
 
     def check_agrees(self, vectors: Any, rows: RowArray) -> None:
-        """Compare ``vectors`` [N, E] with those of the file at ``rows``, to notice files of another corpus.
+        """Compare ``vectors`` [N, E] with those of the file at ``rows``, to notice a file of another corpus.
 
-        Raises :class:`PassagesError` where they differ by more than quantised components can.
+        Raises :class:`PassagesError` where they differ by more than quantisation explains.
         """
         if not self.keeps_vectors or not len(rows):
             return
@@ -100,7 +100,7 @@ class ForeignIndex:
         )
         if len(differing):
             raise PassagesError(
-                f"Row {rows[differing[0]]} of {self.path} is another vector than the embedding of passage "
+                f"Row {rows[differing[0]]} of {self.path} differs from the embedding of passage "
                 f"{rows[differing[0]]}; give passages, embeddings and FAISS file of one corpus in one order."
             )
 
@@ -149,8 +149,8 @@ class ForeignIndex:
             return index
         if not np.array_equal(faiss.vector_to_array(index.id_map), np.arange(index.ntotal)):
             raise PassagesError(
-                f"{self.path} numbers its vectors in a way of its own (IDMap), which says nothing about "
-                "their passages; write its inner index, and the passages in its order."
+                f"{self.path} has vector ids other than 0, 1, ... (IDMap), so their passages are not known; "
+                "write its inner index, and the passages in its order."
             )
         return faiss.downcast_index(index.index)
 
@@ -166,10 +166,10 @@ class ForeignIndex:
                 f"The inverted lists of {self.path} are not in the file itself; "
                 "read it with faiss where it was made, and write it with its lists in memory."
             )
-        if lists.compute_ntotal() != self.count:  # looked at before so much is allocated
+        if lists.compute_ntotal() != self.count:  # before so much is allocated
             raise PassagesError(
-                f"{self.path} has {lists.compute_ntotal()} vectors in its lists and says that there are "
-                f"{self.count}; write it again."
+                f"{self.path} has {lists.compute_ntotal()} vectors in its lists and "
+                f"{self.count} in its header; write it again."
             )
         seen = np.zeros(self.count, bool)
         for number in range(lists.nlist):
@@ -182,8 +182,8 @@ class ForeignIndex:
             seen[ids] = True
         if not seen.all():
             raise PassagesError(
-                f"{self.path} numbers its vectors otherwise than 0 to {self.count - 1}, so their passages "
-                "are not known; write it again without ids of its own."
+                f"{self.path} has vector ids other than 0 to {self.count - 1} in its lists, so their "
+                "passages are not known; write it again without custom ids."
             )
 
 

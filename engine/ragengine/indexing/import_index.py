@@ -1,46 +1,31 @@
-"""Indexes that come from elsewhere: passages and a FAISS file in, an ordinary ragengine index out.
+"""Importing indexes: passages and a FAISS file of another program in, an ordinary index out.
 
-Read are Hugging Face's custom index (``RagRetriever``'s ``passages_path`` and ``index_path``), DPR's files
-(a TSV and an HNSW file with an auxiliary dimension) and any FAISS file over a passage file.  A pickle beside
-them (DPR's ``index_meta.dpr``, the legacy ``psgs_w100.tsv.pkl``) is never read: it can run anything.
+It reads Hugging Face's custom index (``RagRetriever``'s ``passages_path`` and ``index_path``), DPR's files (a
+TSV and an HNSW file with an auxiliary dimension) and any FAISS file over a passage file.  A pickle beside
+them (DPR's ``index_meta.dpr``, the legacy ``psgs_w100.tsv.pkl``) is never read: it can run any code.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
-from ragengine.corpus import sizes
-from ragengine.corpus.hf_dataset import has_embeddings
+from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage, utf8_lines
-from ragengine.corpus.readers import passages_kind, read_passages
-from ragengine.errors import IndexFolderError, InputError, PassagesError
-from ragengine.indexing import resources, training
+from ragengine.errors import InputError, PassagesError
+from ragengine.indexing import resources
 from ragengine.indexing.foreign_index import ForeignIndex
-from ragengine.indexing.plan import IndexPlan, disk_needed, memory_needed, plan_index
-from ragengine.indexing.vector_sources import VectorFile, VectorSource, choose_source, fill_vectors
-from ragengine.indexing.writer import (
-    counted,
-    index_encoder,
-    read_queries,
-    tuned_manifest,
-    version,
-    write_index_manifest,
-)
-from ragengine.retrieval.encoder import BATCH_TOKENS
-from ragengine.retrieval.manifest import FAISS_FILE, FORMAT, PASSAGES_FILE, VECTORS_FILE, IndexManifest
+from ragengine.indexing.inputs import check_recall, check_seed, opened_bundle, read_queries
+from ragengine.indexing.plan import IndexPlan, plan_index
+from ragengine.indexing.vector_sources import given_vectors
+from ragengine.indexing.writer import IndexWriter, draft_manifest
+from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.passage_store import PassageStore, write_passages
 from ragengine.retrieval.recall import sample_rows
-from ragengine.runtime.progress import Progress, Report, phase_report
-from ragengine.storage import folders
-from ragengine.storage.npy import open_vectors
+from ragengine.runtime.progress import Progress
 
 # What `RagRetriever.save_pretrained` calls the two parts of a custom index.
 _SAVED_PASSAGES, _SAVED_FAISS = "hf_dataset", "hf_dataset_index.faiss"
@@ -53,7 +38,7 @@ def import_index(
     index: str | Path,
     *,
     bundle: str | Path | Bundle,
-    faiss_file: str | Path | None = None,
+    faiss: str | Path | None = None,
     embeddings: str | Path | None = None,
     ids: str | Path | None = None,
     queries: str | Path | None = None,
@@ -64,126 +49,82 @@ def import_index(
     progress: Progress | None = None,
     on_plan: Callable[[IndexPlan], object] | None = None,
 ) -> IndexManifest:
-    """Make the index folder ``index`` of passages and a FAISS file that another program wrote.
+    """Make an index folder of passages and a FAISS file that another program wrote.
 
-    ``source`` is passages as :func:`~ragengine.indexing.build.build_index` reads them, or a folder of
-    ``RagRetriever.save_pretrained``, which has the FAISS file, too.  Row i of ``faiss_file`` is the i-th
-    passage; where it is another, ``ids`` says which: a JSON list of passage ids, or a text file with an id
-    in the first column of each line, in the order of the FAISS file.
+    It is ``ragengine index import``.  The stored vectors are ``embeddings`` where given, else the column
+    ``embeddings`` of a datasets folder, which transformers takes its ``doc_scores`` from, else those in the
+    FAISS file.  They are kept as fp16.  A FAISS structure that searches by inner product is kept, and its
+    settings are tuned; another one is built again.  The FAISS file is read into memory.
 
-    The stored vectors are ``embeddings`` (a ``.npy`` of float32 [passages, E], in the order of the FAISS
-    file) where given, else the column ``embeddings`` of a datasets folder, which transformers takes its
-    ``doc_scores`` from, else those in the FAISS file.  They are kept as fp16.
+    Args:
+        source: passages as :func:`build_index` reads them, or a folder of ``RagRetriever.save_pretrained``,
+            which has the FAISS file, too.
+        index: the folder to write; an index that is there is replaced when the new one is whole.
+        bundle: the bundle of the encoder that made the vectors, which nothing in the files can tell.
+        faiss: the FAISS file; its row i is the i-th passage, unless ``ids`` says otherwise.
+        embeddings: a ``.npy`` of float32 [passages, E], in the order of the FAISS file.
+        ids: passage ids in the order of the FAISS file: a JSON list, or a text file with an id in the first
+            column of each line.
+        queries: a ``.npy`` of question vectors, float32 [Q, E], to measure the recall with.
+        factory: a FAISS factory string of an index to build instead of keeping the structure.
+        recall: the recall at 5 documents that an approximate index is tuned for.
+        seed: draws the training sample and the questions of the recall test.
+        threads: threads to use; all cores where None.
+        progress: called with (phase, done, total), as by :func:`build_index`.
+        on_plan: called with the ``factory`` of the new index and the ``reason`` for it.
 
-    The FAISS structure is kept where it searches by inner product, and its settings are tuned as those of
-    a new one; else, and where a ``factory`` is given, one is built.  ``on_plan`` is told which and why.
-    ``bundle`` must be of the encoder that made the vectors: nothing in the files can tell.
+    Returns:
+        The manifest of the new index.
 
-    Raises :class:`PassagesError` for passages, vectors, ids and FAISS files that cannot be used or do not fit
-    each other, and what :func:`build_index` raises.  The FAISS file is read into memory.  Whatever is at
-    ``index`` stays until the new one is whole.
+    Raises:
+        PassagesError: passages, vectors, ids or FAISS file cannot be used or do not fit each other.
+        InputError: a setting cannot be used, or there is no FAISS file.
+        BundleError: the bundle is not whole.
+        IndexFolderError: the index cannot be written, or there is not enough memory or disk.
+        DependencyError: a package that is needed is not installed.
     """
-    if not 0 < recall <= 1:
-        raise InputError(f"recall is {recall}; it must be above 0 and at most 1.")
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    passages, faiss_path = _located(Path(source), faiss_file)
+    check_recall(recall)
+    check_seed(seed)
+    bundle, index = opened_bundle(bundle), Path(index)
+    passages, faiss_path = _located(Path(source), faiss)
+    corpus = Corpus.open(passages)
     dimension = bundle.index_encoder.dimension
-    questions = None if queries is None else read_queries(Path(queries), dimension)
+    questions = read_queries(queries, dimension)
     foreign = ForeignIndex(faiss_path, dimension)
-    vectors_from = _vector_source(passages, embeddings, foreign, bundle)
+    vectors_from = given_vectors(corpus, embeddings) or foreign.vector_source()
+    vectors_from.check_count(foreign.count)
     kept = foreign.factory() if factory is None else None
     plan = _plan(foreign, kept, factory)
-    _check_room(Path(index), foreign, plan.factory, sizes.passages_bytes(passages))
+    resources.check_room(
+        index,
+        plan.factory,
+        foreign.count,
+        dimension,
+        texts=2 * corpus.bytes,
+        memory=foreign.path.stat().st_size,
+    )
     if on_plan is not None:
         on_plan(plan)
-    job = _Job(foreign, vectors_from, kept is not None, questions, recall, threads, progress)
-    created_from = {"passages": passages.name, "faiss": faiss_path.name, "vectors": vectors_from.name}
-    draft = IndexManifest(
-        dimension=dimension,
-        metric="inner_product",
-        count=foreign.count,
-        factory=plan.factory,
-        search={},
-        recall=None,
-        max_norm=0.0,
-        encoder=index_encoder(bundle),
-        created_by=f"ragengine {version()}",
-        created_from=created_from,
-        files={},
-        reason=plan.reason,
-        seed=seed,
-    )
-    with folders.replaced_folder(Path(index), FORMAT, IndexFolderError) as folder:
-        report = phase_report(progress, "passages")
-        _write_passages(folder, passages, None if ids is None else Path(ids), foreign.count, report)
-        job.write(folder, draft)
+    with IndexWriter.open(index, {"command": "import"}, threads=threads, progress=progress) as writer:
+        _write_passages(writer, corpus, None if ids is None else Path(ids), foreign.count)
+        vectors = writer.write_vectors(vectors_from, dimension)
+        foreign.check_agrees(vectors, sample_rows(foreign.count, seed))
+        writer.write_faiss(plan.factory, seed, None if kept is None else foreign.structure())
+        created_from = {"passages": passages.name, "faiss": faiss_path.name, "vectors": vectors_from.name}
+        writer.finish(draft_manifest(bundle, plan, seed, created_from), questions, recall)
     return IndexManifest.read(index)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Everything of an index but its passages: vectors, FAISS index, manifest."""
-
-    foreign: ForeignIndex
-    source: VectorSource
-    keep: bool
-    questions: FloatArray | None
-    recall: float
-    threads: int | None
-    progress: Progress | None
-
-    def write(self, folder: Path, draft: IndexManifest) -> None:
-        vectors, max_norm = self._write_vectors(folder, draft)
-        self.foreign.check_agrees(vectors, sample_rows(draft.count, draft.seed))
-        faiss_index = self._faiss_index(vectors, draft)
-        training.write_faiss(faiss_index, folder / FAISS_FILE)
-        draft = replace(draft, max_norm=max_norm)
-        manifest = tuned_manifest(
-            folder, draft, faiss_index, vectors, self.questions, self.recall, self.threads, self.progress
-        )
-        write_index_manifest(folder, manifest)
-
-    def _write_vectors(self, folder: Path, draft: IndexManifest) -> tuple[HalfArray, float]:
-        stored = VectorFile(folder / VECTORS_FILE, (draft.count, draft.dimension))
-        with contextlib.closing(PassageStore(folder / PASSAGES_FILE)) as store, stored:
-            blocks = self.source.blocks(store, 0, 0)
-            max_norm = fill_vectors(stored, blocks, self.source, phase_report(self.progress, "vectors"))
-        return open_vectors(folder / VECTORS_FILE, np.float16, IndexFolderError), max_norm
-
-    def _faiss_index(self, vectors: HalfArray, draft: IndexManifest) -> Any:
-        if self.keep:
-            return self.foreign.structure()
-        faiss_index = training.empty_faiss_index(draft.factory, draft.dimension)
-        report = phase_report(self.progress, "train")
-        training.train(faiss_index, vectors, draft.factory, draft.seed, self.threads, report)
-        report = phase_report(self.progress, "add")
-        training.add(faiss_index, vectors, draft.factory, self.threads, report)
-        return faiss_index
-
-
-def _located(source: Path, faiss_file: str | Path | None) -> tuple[Path, Path]:
+def _located(source: Path, faiss: str | Path | None) -> tuple[Path, Path]:
     """The passages and the FAISS file; both in one folder where ``RagRetriever`` saved them."""
-    if faiss_file is not None:
-        return source, Path(faiss_file)
+    if faiss is not None:
+        return source, Path(faiss)
     if (source / _SAVED_PASSAGES).is_dir() and (source / _SAVED_FAISS).is_file():
         return source / _SAVED_PASSAGES, source / _SAVED_FAISS
     raise InputError(
         f"{source} has no {_SAVED_PASSAGES} and {_SAVED_FAISS} as RagRetriever.save_pretrained writes them; "
         "name the FAISS file with --faiss, or, where there is none, use ragengine index build."
     )
-
-
-def _vector_source(
-    passages: Path, embeddings: str | Path | None, foreign: ForeignIndex, bundle: Bundle
-) -> VectorSource:
-    given = embeddings is not None or (passages_kind(passages) == "dataset" and has_embeddings(passages))
-    if not given:
-        return foreign.vector_source()
-    source = choose_source(
-        passages, embeddings, bundle, device="cpu", threads=None, batch_tokens=BATCH_TOKENS
-    )
-    source.check_count(foreign.count)
-    return source
 
 
 def _plan(foreign: ForeignIndex, kept: str | None, factory: str | None) -> IndexPlan:
@@ -202,24 +143,16 @@ def _plan(foreign: ForeignIndex, kept: str | None, factory: str | None) -> Index
     return IndexPlan(plan.factory, f"built again, as {foreign.path.name} {why}; {plan.reason}")
 
 
-def _check_room(index: Path, foreign: ForeignIndex, factory: str, texts: int) -> None:
-    empty = training.empty_faiss_index(factory, foreign.dimension)
-    needed = memory_needed(empty, foreign.count, foreign.dimension) + foreign.path.stat().st_size
-    resources.check_memory(needed, factory)
-    resources.check_disk(index, disk_needed(empty, foreign.count, foreign.dimension, 2 * texts))
-
-
-def _write_passages(folder: Path, passages: Path, ids: Path | None, count: int, report: Report) -> None:
+def _write_passages(writer: IndexWriter, corpus: Corpus, ids: Path | None, count: int) -> None:
     """Write the passages in the order of the FAISS file, ``count`` of them."""
-    path = folder / PASSAGES_FILE
     if ids is None:
-        found = write_passages(path, counted(read_passages(passages), report))
+        found = writer.write_passages(corpus.read())
     else:
-        scratch = folder / _SCRATCH_FILE
-        write_passages(scratch, counted(read_passages(passages), report))
+        scratch = writer.workspace / _SCRATCH_FILE
+        write_passages(scratch, writer.counted(corpus.read()))
         store = PassageStore(scratch)
         try:
-            found = write_passages(path, _in_order(store, ids))
+            found = writer.write_passages(_in_order(store, ids))
         finally:
             store.close()
             scratch.unlink()
@@ -231,28 +164,31 @@ def _write_passages(folder: Path, passages: Path, ids: Path | None, count: int, 
 
 
 def _in_order(store: PassageStore, ids: Path) -> Iterator[Passage]:
-    """The passages of ``ids``, each named once; their ids are held in memory, about 150 bytes a passage."""
+    """The passages in the order of ``ids``, which names each once.
+
+    All ids are held in memory, about 150 bytes a passage.
+    """
     row_of: dict[str, int] = {}
     for row, passage in enumerate(chain.from_iterable(store.blocks(_ROWS_TOGETHER))):
         if row_of.setdefault(passage.id, row) != row:
             raise PassagesError(
-                f"Several passages have the id {passage.id!r}, so {ids} does not tell them apart; "
-                "give each an id of its own."
+                f"Several passages have the id {passage.id!r}, so {ids} is ambiguous; "
+                "give each passage a different id."
             )
     taken = np.zeros(store.count, bool)
     for id in read_ids(ids):
         row = row_of.get(id, -1)
         if row < 0 or taken[row]:
-            fault = "which is not there" if row < 0 else "more than once"
+            reason = "which is not in the passages" if row < 0 else "more than once"
             raise PassagesError(
-                f"{ids} names the passage {id!r}, {fault}; give the id of each vector's passage."
+                f"{ids} names the passage {id!r}, {reason}; give the id of each vector's passage."
             )
         taken[row] = True
         yield store.fetch([row])[0]
 
 
 def read_ids(path: Path) -> Iterator[str]:
-    """Passage ids in the order of a FAISS file: of a ``.json`` list, or the first column of each line.
+    """Passage ids in the order of a FAISS file: a ``.json`` list, or the first column of each line of a text.
 
     A first line whose first column is ``id`` is a header.  Raises :class:`PassagesError`.
     """

@@ -9,7 +9,7 @@ from ragengine.arrays import FloatArray
 from ragengine.indexing.plan import ROTATION_VECTORS
 from ragengine.retrieval.faiss_api import import_faiss
 
-# From this start little is left to gain: few rounds instead of faiss's 50, on fewer vectors.
+# This start leaves little to gain: few rounds instead of faiss's 50, on fewer vectors.
 _ROUNDS = 4
 _FIRST_ROUND = 8
 
@@ -18,8 +18,8 @@ def train_opq(transform: Any, sample: FloatArray) -> None:
     """Train a ``faiss.OPQMatrix`` on ``sample`` [N, E].
 
     faiss starts with a random rotation and needs tens of rounds of k-means.  This starts with the paper's
-    solution for Gaussian data (its section 3.2), which is mostly better than where those rounds end
-    (docs/index.md), and improves it by a few rounds.
+    solution for Gaussian data (its section 3.2), which is usually better than the result of those rounds
+    (docs/guides/indexes.md), and improves it by a few rounds.
     """
     faiss = import_faiss()
     transform.niter = _ROUNDS
@@ -32,7 +32,7 @@ def train_opq(transform: Any, sample: FloatArray) -> None:
 
 
 def _balanced_rotation(sample: FloatArray, rotated: int, parts: int) -> NDArray[np.float32]:
-    """The principal directions, [rotated, E], dealt out so that the parts' variances have equal products."""
+    """The principal directions, [rotated, E], shared out so that the parts' variances have equal products."""
     faiss = import_faiss()
     dimension = sample.shape[1]
     principal = faiss.PCAMatrix(dimension, dimension)

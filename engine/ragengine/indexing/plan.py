@@ -8,7 +8,7 @@ from ragengine.retrieval.faiss_api import extract_ivf, import_faiss
 from ragengine.retrieval.gpu.placement import GPU_SUBQUANTIZERS
 
 FLAT_LIMIT = 50_000
-"""Below so many passages exact search answers within milliseconds, and nothing is gained by less."""
+"""Below this number of passages, exact search answers within milliseconds."""
 _COMPONENTS_PER_BYTE = 4
 _LISTS_PER_ROOT = 4
 
@@ -25,14 +25,14 @@ _ID = 8
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """A FAISS factory string and, in a sentence for people, why this one."""
+    """A FAISS factory string, and the reason for it in words."""
 
     factory: str
     reason: str
 
 
 def plan_index(count: int, dimension: int) -> IndexPlan:
-    """The factory for ``count`` vectors of ``dimension`` components when nobody names one.
+    """The automatic choice of a factory for ``count`` vectors of ``dimension`` components.
 
     Flat below 50,000 vectors.  Above, OPQ + IVF + PQ: a byte for every 4 components, at most 96 (104 bytes a
     vector with its id), and about 4·√N lists.  faiss's native GPU code takes every such index.
@@ -71,7 +71,7 @@ def bytes_per_vector(faiss_index: Any) -> int:
     if isinstance(index, faiss.IndexIVF):
         return int(index.code_size) + _ID
     if isinstance(index, faiss.IndexHNSW):
-        # links of the lowest level, and what a vector has of the higher ones on the average
+        # the links of the lowest level, and a vector's average share of the higher ones
         links = int(index.hnsw.nb_neighbors(0) * 1.1) + 1
         return bytes_per_vector(index.storage) + links * 4 + _ID + 4
     return int(getattr(index, "code_size", index.d * _FLOAT))
@@ -82,9 +82,8 @@ def memory_needed(faiss_index: Any, count: int, dimension: int) -> int:
 
     The process itself; blocks of 16384 vectors and their copies; the training sample, as it is and rotated,
     and what training a rotation copies; centroids; and the index, whose arrays double when they grow, so
-    that at the moment of growing there are up to three halves of it.  Only the last part grows with
-    ``count``, and the sample with its square root.  Stored vectors and texts are not in it: they are files,
-    read in blocks.
+    that three times its size may be needed at that moment.  Only the last part grows with ``count``, and the
+    sample with its square root.  Stored vectors and texts do not count: they are files, read in blocks.
     """
     blocks = 4 * ROWS_AT_ONCE * dimension * _FLOAT
     trained = 0 if faiss_index.is_trained else training_count(faiss_index, count)
@@ -97,9 +96,8 @@ def memory_needed(faiss_index: Any, count: int, dimension: int) -> int:
 def disk_needed(faiss_index: Any, count: int, dimension: int, passages_bytes: int) -> int:
     """An upper bound of the disk that building takes, in bytes.
 
-    Texts, fp16 vectors, the FAISS index twice (a checkpoint is replaced by the next when that is whole), and
-    the trained index before it.  An index that is replaced stays until the new one is whole, and is not
-    counted.
+    Texts, fp16 vectors, the FAISS index twice (a checkpoint stays until the next is whole), and the trained
+    index before it.  An index that is replaced stays until the new one is whole; it is not counted.
     """
     inverted_lists = extract_ivf(faiss_index)
     centroids = dimension if inverted_lists is None else inverted_lists.nlist + dimension

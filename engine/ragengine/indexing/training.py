@@ -47,7 +47,7 @@ def train(
 ) -> None:
     """Train on a sample of ``vectors`` [N, E], drawn with ``seed``; a graph on one thread, as :func:`add`."""
     report(0, 2)
-    with _said(factory, len(vectors)):
+    with _factory_errors(factory, len(vectors)):
         faiss = import_faiss()
         inner = faiss_index
         if not faiss_index.is_trained:
@@ -73,14 +73,14 @@ def add(
 ) -> None:
     """Add the rows of ``vectors`` [N, E] that a trained index does not hold yet, in blocks.
 
-    A graph is filled on one thread: on several, who comes first decides what is linked.
-    ``save`` is called every few minutes between blocks, except for a graph: what faiss adds to one that was
-    read from a file differs from what it would have added without.
+    A graph is filled on one thread: with several, their timing decides what is linked.  ``save`` is called
+    every few minutes between blocks, except for a graph: faiss adds other links to a graph that was read
+    from a file than to one that was never written.
     """
     count = len(vectors)
     graph = _has_graph(factory) or is_graph(faiss_index)
     saved = time.monotonic()
-    with _said(factory, count), faiss_threads(1 if graph else threads):
+    with _factory_errors(factory, count), faiss_threads(1 if graph else threads):
         for start in range(faiss_index.ntotal, count, ROWS_AT_ONCE):
             faiss_index.add(np.asarray(vectors[start : start + ROWS_AT_ONCE], np.float32))
             report(faiss_index.ntotal, count)
@@ -90,7 +90,7 @@ def add(
 
 
 def remove(faiss_index: Any, rows: RowArray) -> bool:
-    """Remove ``rows`` (ascending) and number those that stay 0, 1, ... again; False where faiss cannot."""
+    """Remove ``rows`` (ascending) and number the others 0, 1, ... again; False where faiss cannot."""
     faiss = import_faiss()
     inverted_lists = extract_ivf(faiss_index)
     if inverted_lists is not None:
@@ -115,7 +115,7 @@ def remove(faiss_index: Any, rows: RowArray) -> bool:
 def write_faiss(faiss_index: Any, path: Path) -> None:
     """Write a FAISS index; ``path`` holds what it held before until the new file is whole.
 
-    Through Python's file: FAISS's own says nothing where a full disk cuts off the last bytes.
+    It is written through a Python file: FAISS's own does not report that a full disk cut off the last bytes.
     """
     faiss = import_faiss()
     try:
@@ -126,7 +126,7 @@ def write_faiss(faiss_index: Any, path: Path) -> None:
 
 
 def _train_transforms(faiss_index: Any, sample: FloatArray) -> FloatArray:
-    """Train the transforms before an index one after the other; what the last makes of the sample."""
+    """Train the transforms in front of an index in turn, and return the transformed sample."""
     faiss = import_faiss()
     for number in range(faiss_index.chain.size()):
         transform = faiss.downcast_VectorTransform(faiss_index.chain.at(number))
@@ -139,10 +139,10 @@ def _train_transforms(faiss_index: Any, sample: FloatArray) -> FloatArray:
 
 
 def _spare_polysemous_codes(faiss_index: Any) -> None:
-    """Leave out what a factory's PQ is trained for by default and nobody here searches with.
+    """Switch off the training of polysemous codes, which a PQ of a factory does by default.
 
-    The order of a code's centroids is all that it changes, by simulated annealing that takes longer than
-    everything else.
+    It only reorders the centroids for a filter that ragengine does not use, and its simulated annealing takes
+    longer than everything else.
     """
     faiss = import_faiss()
     index = faiss.downcast_index(faiss_index)
@@ -153,11 +153,11 @@ def _spare_polysemous_codes(faiss_index: Any) -> None:
 
 
 def _training_rows(faiss_index: Any, count: int, seed: int) -> Any:
-    """The rows to train on: not those that the recall test asks with, where there are enough without."""
+    """The rows to train on, without those of the recall test where there are enough others."""
     wanted = training_count(faiss_index, count)
     if wanted == count:
         return slice(None)
-    # Another stream than the one that draws the recall test's questions.
+    # Not the stream that draws the questions of the recall test.
     drawn = np.random.default_rng([seed, 1]).choice(count, wanted, replace=False)
     return np.setdiff1d(drawn, sample_rows(count, seed))
 
@@ -167,8 +167,8 @@ def _has_graph(factory: str) -> bool:
 
 
 @contextlib.contextmanager
-def _said(factory: str, count: int) -> Iterator[None]:
-    """Say in our words what faiss refuses while it trains or adds."""
+def _factory_errors(factory: str, count: int) -> Iterator[None]:
+    """Turn what faiss refuses while it trains or adds into an :class:`InputError`."""
     try:
         yield
     except RuntimeError as reason:

@@ -19,7 +19,7 @@ _MAX_WIDTH = 1024  # faiss's GPU code returns at most 2048 candidates
 _MIN_WIDTH = 16
 _QUESTIONS_AT_ONCE = 64
 _TIMED_QUESTIONS = 50
-# Reading a component of a stored vector and multiplying it takes about as long as scanning 8 bytes of code.
+# To read and multiply a component of a stored vector takes about as long as to scan 8 bytes of code.
 _RERANK_COST = 8
 
 
@@ -77,7 +77,7 @@ def _measured_points(
         report(done, len(sweeps))
         cheapest = _cost(faiss_index, vectors, settings, widths[0])
         if any(point.recall >= target and point.cost <= cheapest for point in points):
-            break  # from here on everything costs more
+            break  # all that follow cost more
         searcher = VectorIndex(faiss_index, vectors, max_norm, settings)
         candidates = _candidates(faiss_index, test, widths[-1])
         recalls = test.measure_widths(searcher, candidates, widths)
@@ -93,7 +93,7 @@ def _measured_points(
 
 
 def _sweeps(faiss_index: Any, count: int, n_docs: int) -> Iterator[tuple[dict[str, int], list[int]]]:
-    """What is searched: FAISS settings, and the re-rank widths that one search with them tells about."""
+    """The searches to measure: FAISS settings, and the re-rank widths whose recall one such search gives."""
     least = min(max(_MIN_WIDTH, n_docs + 1), count)
     most = min(max(_MAX_WIDTH, least), count)
     widths = [least]
@@ -101,8 +101,8 @@ def _sweeps(faiss_index: Any, count: int, n_docs: int) -> Iterator[tuple[dict[st
         widths.append(min(2 * widths[-1], most))
     inverted_lists = extract_ivf(faiss_index)
     efforts = [{}] if inverted_lists is None else [{"nprobe": n} for n in _steps(inverted_lists.nlist)]
-    # Asked for more candidates, a graph looks further and a refined index refines more of them: fewer
-    # candidates are not the first of many, and each width is a search of its own.
+    # A graph that is asked for more candidates looks further, and a refined index refines more of them: a
+    # narrow search does not find the first candidates of a wide one, so each width needs its own search.
     faiss = import_faiss()
     alone = is_graph(faiss_index) or isinstance(faiss.downcast_index(faiss_index), faiss.IndexRefine)
     for effort in efforts:

@@ -1,47 +1,46 @@
 """Changing an index without building it again: add, delete, merge.
 
-Each writes a new folder that takes the place of the old one when it is whole, so that a search, or a kill,
-sees one or the other.  What FAISS learned when the index was trained (rotation, lists, codes) stays; the
-search settings are tuned and the recall is measured again.
+Each writes a new folder, which takes the place of the old one when it is whole: a search that runs, and a
+process that is killed, leave one or the other.  What FAISS learned in training (rotation, lists, codes)
+stays; the search settings are tuned and the recall is measured again.
 """
 
 import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ragengine.arrays import FloatArray, HalfArray, RowArray
+from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
-from ragengine.corpus import sizes
+from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
-from ragengine.corpus.readers import read_passages
 from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing import resources, training
-from ragengine.indexing.plan import ROWS_AT_ONCE, disk_needed, memory_needed
-from ragengine.indexing.vector_sources import VectorFile, VectorSource, choose_source, fill_vectors, in_blocks
-from ragengine.indexing.writer import counted, tuned_manifest, version, write_index_manifest
+from ragengine.indexing.inputs import opened_bundle
+from ragengine.indexing.vector_sources import VectorSource, encoded_vectors, given_vectors, stored_vectors
+from ragengine.indexing.writer import IndexWriter
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import (
     FAISS_FILE,
-    FORMAT,
     PASSAGES_FILE,
     QUERIES_FILE,
     VECTORS_FILE,
     IndexManifest,
 )
-from ragengine.retrieval.passage_store import PassageStore, write_passages
+from ragengine.retrieval.passage_store import PassageStore
 from ragengine.runtime.devices import Device
-from ragengine.runtime.progress import Progress, phase_report
-from ragengine.storage import folders
+from ragengine.runtime.progress import Progress
 from ragengine.storage.npy import open_vectors
 
-_DEFAULT_RECALL = 0.95
+_DEFAULT_RECALL = 0.95  # of an index whose manifest does not say what was asked for
 _STORE_BLOCK = 4096
 _SHOWN_IDS = 3
 
@@ -57,25 +56,46 @@ def add_passages(
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> IndexManifest:
-    """Add ``passages`` behind those of ``index``; ``bundle`` must be the one whose encoder made it.
+    """Add passages behind those of an index, as ``ragengine index add`` does.
 
-    Passages and their vectors are given as for :func:`~ragengine.indexing.build.build_index`; passages
-    without ids are numbered from the index's count on.  Raises :class:`PassagesError` where one has an id
-    that the index has already, and what :func:`build_index` raises.
+    What FAISS learned when the index was built stays; the search settings are tuned again.
+
+    Args:
+        index: the index folder; the new one takes its place when it is whole.
+        passages: as for :func:`build_index`; those without ids are numbered from the index's count on.
+        bundle: the bundle whose encoder made the index.
+        embeddings: a ``.npy`` of float32 [passages, E], in file order, instead of encoding.
+        device: where passages are encoded: auto, cpu or cuda.
+        threads: threads to use; all cores where None.
+        batch_tokens: tokens that the encoder reads at once.
+        progress: called with (phase, done, total), as by :func:`build_index`.
+
+    Returns:
+        The manifest of the index with the passages added.
+
+    Raises:
+        PassagesError: there are no passages, they or their embeddings cannot be used, or the index has
+            passages of the same ids.
+        InputError: ``batch_tokens`` cannot be used.
+        BundleError: the bundle is not whole.
+        IndexFolderError: the index is not whole or of another encoder, it cannot be written, or there is not
+            enough memory or disk.
+        DependencyError: a package that is needed is not installed.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    passages = Path(passages)
-    with _Old(Path(index)) as old:
-        old.check_belongs_to(bundle)
-        source = choose_source(
-            passages, embeddings, bundle, device=device, threads=threads, batch_tokens=batch_tokens
+    if batch_tokens < 1:
+        raise InputError(f"batch_tokens is {batch_tokens}; it must be at least 1.")
+    bundle, corpus = opened_bundle(bundle), Corpus.open(passages)
+    with _OldIndex(Path(index), bundle) as old:
+        source = given_vectors(corpus, embeddings) or encoded_vectors(
+            bundle, device=device, threads=threads, batch_tokens=batch_tokens
         )
         created_from = {**old.manifest.created_from}
-        created_from["added"] = [*created_from.get("added", []), passages.name]
-        more = read_passages(passages, old.manifest.count)
-        count = source.count or sizes.estimate_count(passages)
-        size = sizes.passages_bytes(passages)
-        return _grow(old, Path(index), more, source, count, size, created_from, threads, progress)
+        created_from["added"] = [*created_from.get("added", []), corpus.path.name]
+        count = source.count or corpus.estimate()
+        added = _Addition(corpus.read(old.manifest.count), count, corpus.bytes, source)
+        with _opened(old, Path(index), "add", added, threads, progress) as writer:
+            _append(writer, old, added, created_from)
+    return IndexManifest.read(index)
 
 
 def merge_indexes(
@@ -86,13 +106,24 @@ def merge_indexes(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> IndexManifest:
-    """Write ``index`` with the passages of ``first``, then those of ``second``; both stay as they are.
+    """Write an index with the passages of two, as ``ragengine index merge`` does.
 
-    The FAISS index is that of ``first``, with the vectors of ``second`` added: give the larger one first.
-    Raises :class:`IndexFolderError` where the two were made by different encoders, :class:`PassagesError`
-    where passages share an id.
+    Args:
+        first: an index folder, whose FAISS index gets the vectors of the other: give the larger one first.
+        second: an index folder, whose passages follow those of ``first``.
+        index: the folder to write; ``first`` and ``second`` stay as they are, unless it is one of them.
+        threads: threads to use; all cores where None.
+        progress: called with (phase, done, total), as by :func:`build_index`.
+
+    Returns:
+        The manifest of the merged index.
+
+    Raises:
+        PassagesError: passages of the two share an id.
+        IndexFolderError: an index is not whole, the two were made by different encoders, the new one cannot
+            be written, or there is not enough memory or disk.
     """
-    with _Old(Path(first)) as old, _Old(Path(second)) as other:
+    with _OldIndex(Path(first)) as old, _OldIndex(Path(second)) as other:
         ours, theirs = old.manifest, other.manifest
         if (ours.encoder.fingerprint, ours.encoder.kind) != (theirs.encoder.fingerprint, theirs.encoder.kind):
             raise IndexFolderError(
@@ -100,13 +131,11 @@ def merge_indexes(
                 f"({ours.encoder.fingerprint[:12]}), {second} with {theirs.encoder.name} "
                 f"({theirs.encoder.fingerprint[:12]}); only vectors of one encoder can be compared."
             )
-        source = VectorSource(
-            f"index {Path(second).name}", lambda store, row, done: in_blocks(other.vectors), theirs.count
-        )
-        created_from = {"merged": [ours.created_from, theirs.created_from]}
-        more = _streamed(other.store)
-        size = (Path(second) / PASSAGES_FILE).stat().st_size
-        return _grow(old, Path(index), more, source, theirs.count, size, created_from, threads, progress)
+        source = stored_vectors(f"index {Path(second).name}", other.vectors)
+        added = _Addition(_streamed(other.store), theirs.count, other.passages_bytes, source)
+        with _opened(old, Path(index), "merge", added, threads, progress) as writer:
+            _append(writer, old, added, {"merged": [ours.created_from, theirs.created_from]})
+    return IndexManifest.read(index)
 
 
 def delete_passages(
@@ -116,61 +145,71 @@ def delete_passages(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> IndexManifest:
-    """Delete the passages with these ids (all of them, where several share one).
+    """Delete passages from an index, as ``ragengine index delete`` does.
 
-    Those that stay keep their order and are rows 0, 1, ... again.  Raises :class:`InputError` for an id that
-    no passage has, and where nothing would be left; then nothing is changed.
+    The others keep their order and are rows 0, 1, ... again.
+
+    Args:
+        index: the index folder; the new one takes its place when it is whole.
+        ids: the ids of the passages; where several passages share one, all of them are deleted.
+        threads: threads to use; all cores where None.
+        progress: called with (phase, done, total), as by :func:`build_index`.
+
+    Returns:
+        The manifest of the index without the passages.
+
+    Raises:
+        InputError: no passage has one of the ids, or none would be left; then nothing is changed.
+        IndexFolderError: the index is not whole, it cannot be written, or there is not enough memory or disk.
     """
     wanted = list(dict.fromkeys(ids))
-    with _Old(Path(index)) as old:
+    with _OldIndex(Path(index)) as old:
         found = old.store.rows_of(wanted)
         absent = [id for id in wanted if id not in found]
         if absent:
             raise InputError(f"{index} has no passage with the id {_shown(absent)}; nothing was deleted.")
         gone = np.array(sorted(itertools.chain.from_iterable(found.values())), np.int64)
-        manifest = old.manifest
-        count = manifest.count - len(gone)
-        if count == 0:
+        if len(gone) == old.manifest.count:
             raise InputError(f"{index} has no other passages; an index needs at least one.")
         if not len(gone):
-            return manifest
-        old.check_room(Path(index), 0, 0)
-        kept = np.delete(np.arange(manifest.count), gone)
-        with folders.replaced_folder(Path(index), FORMAT, IndexFolderError) as folder:
+            return old.manifest
+        created_from = {**old.manifest.created_from}
+        created_from["deleted"] = created_from.get("deleted", 0) + len(gone)
+        with _opened(old, Path(index), "delete", None, threads, progress) as writer:
             deleted = set(gone.tolist())
-            stay = (p for row, p in enumerate(_streamed(old.store)) if row not in deleted)
-            write_passages(folder / PASSAGES_FILE, counted(stay, phase_report(progress, "passages")))
-            source = VectorSource(f"index {Path(index).name}", lambda store, row, done: iter(()))
-            blocks = _rows_in_blocks(old.vectors, kept)
-            with VectorFile(folder / VECTORS_FILE, (count, manifest.dimension)) as stored:
-                max_norm = fill_vectors(stored, blocks, source, phase_report(progress, "vectors"))
+            writer.write_passages(p for row, p in enumerate(_streamed(old.store)) if row not in deleted)
+            rows = np.delete(np.arange(old.manifest.count), gone)
+            source = stored_vectors(f"index {Path(index).name}", old.vectors, rows)
+            writer.write_vectors(source, old.manifest.dimension)
             faiss_index = old.read_faiss()
             if not training.remove(faiss_index, gone):
                 faiss_index.reset()
-            created_from = {**manifest.created_from}
-            created_from["deleted"] = created_from.get("deleted", 0) + len(gone)
-            draft = dataclasses.replace(manifest, count=count, max_norm=max_norm, created_from=created_from)
-            _finish(folder, draft, faiss_index, old.questions(), threads, progress)
+            _finish(writer, old, faiss_index, created_from, max_norm=0.0)
     return IndexManifest.read(index)
 
 
-class _Old:
+class _OldIndex:
     """An index that a new one is made from, checked against its hashes."""
 
-    def __init__(self, path: Path) -> None:
-        PassageIndex.open(path, verify="sha256").close()
+    def __init__(self, path: Path, bundle: Bundle | None = None) -> None:
+        """Open the index at ``path``, which must belong to ``bundle`` where one is given."""
+        with PassageIndex.open(path, verify="sha256") as index:
+            if bundle is not None:
+                index.check_belongs_to(bundle)
+            self.manifest = index.manifest
         self.path = path
-        self.manifest = IndexManifest.read(path)
         self.vectors: HalfArray = open_vectors(path / VECTORS_FILE, np.float16, IndexFolderError)
         self.store = PassageStore(path / PASSAGES_FILE)
+        self.passages_bytes = self.store.path.stat().st_size
 
-    def __enter__(self) -> "_Old":
+    def __enter__(self) -> "_OldIndex":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.store.close()
 
     def read_faiss(self) -> Any:
+        """The FAISS index, in memory and free to change."""
         return read_faiss(self.path / FAISS_FILE, mapped=False)
 
     def questions(self) -> FloatArray | None:
@@ -179,90 +218,73 @@ class _Old:
             return None
         return np.array(open_vectors(self.path / QUERIES_FILE, np.float32, IndexFolderError))
 
-    def check_belongs_to(self, bundle: Bundle) -> None:
-        with PassageIndex.open(self.path, verify="size") as opened:
-            opened.check_belongs_to(bundle)
 
-    def check_room(self, target: Path, more: int, more_bytes: int) -> None:
-        """Check that there is room for a new index of this and ``more`` passages of ``more_bytes``."""
-        count, dimension = self.manifest.count + more, self.manifest.dimension
-        empty = training.empty_faiss_index(self.manifest.factory, dimension)
-        texts = (self.path / PASSAGES_FILE).stat().st_size + more_bytes
-        resources.check_memory(memory_needed(empty, count, dimension), self.manifest.factory)
-        resources.check_disk(target, disk_needed(empty, count, dimension, texts))
+@dataclass(frozen=True)
+class _Addition:
+    """What is added to an index: about ``count`` passages of up to ``bytes``, with their vectors."""
+
+    passages: Iterator[Passage]
+    count: int
+    bytes: int
+    source: VectorSource
 
 
-def _grow(
-    old: _Old,
-    target: Path,
-    more: Iterator[Passage],
-    source: VectorSource,
-    more_count: int,
-    more_bytes: int,
-    created_from: dict[str, Any],
+def _opened(
+    old: _OldIndex,
+    index: Path,
+    command: str,
+    added: _Addition | None,
     threads: int | None,
     progress: Progress | None,
-) -> IndexManifest:
-    """Write ``target``: the passages and vectors of ``old``, then ``more``."""
-    manifest = old.manifest
-    old.check_room(target, more_count, more_bytes)
-    with folders.replaced_folder(target, FORMAT, IndexFolderError) as folder:
-        passages = itertools.chain(_streamed(old.store), more)
-        path = folder / PASSAGES_FILE
-        count = write_passages(path, counted(passages, phase_report(progress, "passages")))
-        stored = VectorFile(folder / VECTORS_FILE, (count, manifest.dimension))
-        with contextlib.closing(PassageStore(path)) as store, stored:
-            _check_new(store, manifest.count, source, old.path)
-            for block in in_blocks(old.vectors):
-                stored.append(block)
-            new = source.blocks(store, manifest.count, 0)
-            report = phase_report(progress, "vectors")
-            norm = fill_vectors(stored, new, source, report, first=manifest.count)
-        draft = dataclasses.replace(
-            manifest, count=count, max_norm=max(norm, manifest.max_norm), created_from=created_from
-        )
-        _finish(folder, draft, old.read_faiss(), old.questions(), threads, progress)
-    return IndexManifest.read(target)
+) -> AbstractContextManager[IndexWriter]:
+    """A writer of ``index``, once there is known to be room for ``old`` and what is added."""
+    count, texts = (0, 0) if added is None else (added.count, added.bytes)
+    resources.check_room(
+        index,
+        old.manifest.factory,
+        old.manifest.count + count,
+        old.manifest.dimension,
+        texts=old.passages_bytes + texts,
+    )
+    return IndexWriter.open(index, {"command": command}, threads=threads, progress=progress)
 
 
-def _check_new(store: PassageStore, row: int, source: VectorSource, old: Path) -> None:
-    """Check the passages from ``row`` on: there are some, as many as vectors, and no id of those before."""
-    if store.count == row:
-        raise PassagesError(f"There are no passages to add to {old}; give at least one.")
-    source.check_count(store.count - row)
-    repeated = store.repeated_ids(row, _SHOWN_IDS + 1)
+def _append(writer: IndexWriter, old: _OldIndex, added: _Addition, created_from: dict[str, Any]) -> None:
+    """Write the passages and vectors of ``old``, then those that are added."""
+    writer.write_passages(itertools.chain(_streamed(old.store), added.passages))
+    _check_added(writer, old, added.source)
+    writer.write_vectors(added.source, old.manifest.dimension, old.vectors)
+    _finish(writer, old, old.read_faiss(), created_from, max_norm=old.manifest.max_norm)
+
+
+def _check_added(writer: IndexWriter, old: _OldIndex, source: VectorSource) -> None:
+    """Check that passages were added, as many as there are vectors, none with an id of ``old``."""
+    row = old.manifest.count
+    if writer.count == row:
+        raise PassagesError(f"There are no passages to add to {old.path}; give at least one.")
+    source.check_count(writer.count - row)
+    with contextlib.closing(writer.open_passages()) as store:
+        repeated = store.repeated_ids(row, _SHOWN_IDS + 1)
     if repeated:
         raise PassagesError(
-            f"{old} has passages with the id {_shown(repeated)} already; delete them first "
+            f"{old.path} has passages with the id {_shown(repeated)} already; delete them first "
             "(ragengine index delete), or give the new ones other ids."
         )
 
 
 def _finish(
-    folder: Path,
-    draft: IndexManifest,
-    faiss_index: Any,
-    questions: FloatArray | None,
-    threads: int | None,
-    progress: Progress | None,
+    writer: IndexWriter, old: _OldIndex, faiss_index: Any, created_from: dict[str, Any], *, max_norm: float
 ) -> None:
-    """Add what ``faiss_index`` lacks of the stored vectors, tune, and write the rest of the folder."""
-    vectors = open_vectors(folder / VECTORS_FILE, np.float16, IndexFolderError)
-    training.add(faiss_index, vectors, draft.factory, threads, phase_report(progress, "add"))
-    training.write_faiss(faiss_index, folder / FAISS_FILE)
-    target = _DEFAULT_RECALL if draft.tuning is None else draft.tuning.target
-    draft = dataclasses.replace(draft, created_by=f"ragengine {version()}", timings={})
-    write_index_manifest(
-        folder, tuned_manifest(folder, draft, faiss_index, vectors, questions, target, threads, progress)
-    )
+    """Add what ``faiss_index`` lacks of the stored vectors, and tune as ``old`` was."""
+    manifest = old.manifest
+    writer.write_faiss(manifest.factory, manifest.seed, faiss_index)
+    draft = dataclasses.replace(manifest, created_from=created_from, max_norm=max_norm)
+    target = _DEFAULT_RECALL if manifest.tuning is None else manifest.tuning.target
+    writer.finish(draft, old.questions(), target)
 
 
 def _streamed(store: PassageStore) -> Iterator[Passage]:
     return itertools.chain.from_iterable(store.blocks(_STORE_BLOCK))
-
-
-def _rows_in_blocks(vectors: HalfArray, rows: RowArray) -> Iterator[HalfArray]:
-    return (vectors[rows[start : start + ROWS_AT_ONCE]] for start in range(0, len(rows), ROWS_AT_ONCE))
 
 
 def _shown(ids: list[str]) -> str:

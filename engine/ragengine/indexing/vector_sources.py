@@ -4,15 +4,15 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
-from ragengine.arrays import FloatArray, HalfArray
+from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.bundle.bundle import Bundle
-from ragengine.corpus.hf_dataset import has_embeddings, read_dataset_embeddings
-from ragengine.corpus.readers import passages_kind
+from ragengine.corpus.corpus import Corpus
+from ragengine.corpus.passage import Passage
 from ragengine.errors import PassagesError
 from ragengine.indexing.plan import ROWS_AT_ONCE
 from ragengine.retrieval.encoder import TextEncoder
@@ -23,20 +23,34 @@ from ragengine.runtime.progress import Report
 from ragengine.storage.atomic import sync_file
 from ragengine.storage.npy import open_vectors
 
-# Passages sorted by length together: enough for little padding, few enough for any memory.
+# Passages that are sorted by length together: enough for little padding, few enough for any memory.
 _SORTED_TOGETHER = 4096
 
-Blocks: TypeAlias = Callable[[PassageStore, int, int], Iterator[FloatArray | HalfArray]]
-"""``blocks(store, first, done)`` gives the vectors of the passages from row ``first`` on, but for the
-``done`` that are stored already, in order, as float32 or fp16 [rows, E]."""
+
+@dataclass(frozen=True)
+class PendingPassages:
+    """Passages of ``store`` that wait for vectors: from row ``first`` on, without the first ``done``."""
+
+    store: PassageStore
+    first: int
+    done: int
+
+    def blocks(self, size: int) -> Iterator[list[Passage]]:
+        """The passages in order, in lists of ``size`` (the last may be shorter)."""
+        return self.store.blocks(size, self.first + self.done)
 
 
 @dataclass(frozen=True)
 class VectorSource:
-    """Vectors by the name of their origin; ``count`` of them where that is known before they are read."""
+    """Where the vectors of passages come from.
+
+    name     of the origin, for messages and the manifest
+    blocks   the vectors of the pending passages, in order, float32 or fp16 [rows, E]
+    count    how many vectors there are in all, where that is known before they are read
+    """
 
     name: str
-    blocks: Blocks
+    blocks: Callable[[PendingPassages], Iterator[FloatArray | HalfArray]]
     count: int | None = None
 
     def wrong_count(self, found: str, count: int) -> PassagesError:
@@ -52,23 +66,23 @@ class VectorSource:
             raise self.wrong_count("more" if self.count > count else f"only {self.count}", count)
 
 
-def choose_source(
-    passages: Path,
-    embeddings: str | Path | None,
-    bundle: Bundle,
-    *,
-    device: Device,
-    threads: int | None,
-    batch_tokens: int,
-) -> VectorSource:
-    """The file ``embeddings`` where given, else a dataset's own column, else the bundle's passage encoder."""
+def given_vectors(corpus: Corpus, embeddings: str | Path | None) -> VectorSource | None:
+    """Vectors that come with the passages: the file ``embeddings``, or a dataset's column; else None."""
     if embeddings is not None:
-        return _file_source(Path(embeddings))
-    if passages_kind(passages) == "dataset" and has_embeddings(passages):
+        path = Path(embeddings)
+        return stored_vectors(f"file {path.name}", open_vectors(path, np.float32, PassagesError))
+    if corpus.has_embeddings():
         return VectorSource(
-            f"column 'embeddings' of {passages.name}",
-            lambda store, first, done: _skipping(read_dataset_embeddings(passages), done),
+            f"column 'embeddings' of {corpus.path.name}",
+            lambda pending: _skipping(corpus.read_embeddings(), pending.done),
         )
+    return None
+
+
+def encoded_vectors(
+    bundle: Bundle, *, device: Device, threads: int | None, batch_tokens: int
+) -> VectorSource:
+    """d(z) of the bundle's passage encoder; raises :class:`PassagesError` where it has none."""
     spec = bundle.manifest.passage_encoder
     if spec is None:
         raise PassagesError(
@@ -78,23 +92,25 @@ def choose_source(
     encoder = TextEncoder.load(bundle, spec, device=device, threads=threads)
     return VectorSource(
         f"passage encoder {spec.name}",
-        lambda store, first, done: (
+        lambda pending: (
             encoder.encode_by_length([(p.title, p.text) for p in block], batch_tokens)
-            for block in store.blocks(_SORTED_TOGETHER, first + done)
+            for block in pending.blocks(_SORTED_TOGETHER)
         ),
     )
 
 
-def _file_source(path: Path) -> VectorSource:
-    vectors = open_vectors(path, np.float32, PassagesError)
+def stored_vectors(name: str, vectors: FloatArray | HalfArray, rows: RowArray | None = None) -> VectorSource:
+    """``vectors`` [N, E] of a file or of another index, or those of ``rows``."""
+    if rows is None:
+        return VectorSource(name, lambda pending: in_blocks(vectors[pending.done :]), len(vectors))
     return VectorSource(
-        f"file {path.name}", lambda store, first, done: in_blocks(vectors[done:]), len(vectors)
+        name, lambda pending: (vectors[block] for block in in_blocks(rows[pending.done :])), len(rows)
     )
 
 
-def in_blocks(vectors: FloatArray | HalfArray) -> Iterator[FloatArray | HalfArray]:
-    """``vectors`` [N, E] in blocks of rows."""
-    return (vectors[start : start + ROWS_AT_ONCE] for start in range(0, len(vectors), ROWS_AT_ONCE))
+def in_blocks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """``values`` [N, ...] in blocks of rows."""
+    return (values[start : start + ROWS_AT_ONCE] for start in range(0, len(values), ROWS_AT_ONCE))
 
 
 def _skipping(blocks: Iterable[FloatArray], done: int) -> Iterator[FloatArray]:
@@ -106,14 +122,14 @@ def _skipping(blocks: Iterable[FloatArray], done: int) -> Iterator[FloatArray]:
 class VectorFile:
     """A ``.npy`` file of ``shape`` = [N, E] that is written block by block, ``done`` rows so far.
 
-    It is written and not mapped: where the disk is full, a write raises :class:`OSError`, and a store into
-    mapped memory ends the process.
+    It is not memory-mapped: on a full disk a write raises :class:`OSError`, whereas storing into mapped
+    memory ends the process.
     """
 
     def __init__(
         self, path: Path, shape: tuple[int, int], *, done: int = 0, dtype: DTypeLike = np.float16
     ) -> None:
-        """Begin a new file, or go on behind row ``done`` of one that is there."""
+        """Begin a new file, or continue one that has ``done`` rows."""
         self.shape, self.done, self._dtype = shape, done, np.dtype(dtype)
         header = io.BytesIO()
         descr = np.lib.format.dtype_to_descr(self._dtype)
@@ -131,32 +147,31 @@ class VectorFile:
         self._file.close()
 
     def append(self, block: FloatArray | HalfArray) -> None:
-        """Write ``block`` [K, E] behind the rows that are done."""
+        """Write ``block`` [K, E] after the rows that are done."""
         self._file.write(np.ascontiguousarray(block, self._dtype).data)
         self.done += len(block)
 
     def sync(self) -> None:
-        """Bring what was written to disk."""
+        """Bring to disk what was written."""
         sync_file(self._file)
 
 
 def fill_vectors(
     stored: VectorFile,
-    blocks: Iterable[FloatArray | HalfArray],
     source: VectorSource,
+    pending: PendingPassages,
     report: Report,
-    first: int = 0,
-    saved: Callable[[float], object] | None = None,
-) -> float:
-    """Write ``blocks`` behind what ``stored`` has until it is full; the largest norm of what was written.
+    saved: Callable[[float], object],
+) -> None:
+    """Write the vectors of the pending passages behind those that ``stored`` has.
 
-    The vectors of ``source`` begin at row ``first``.  ``saved(max_norm)`` is called after each block.  Raises
+    ``saved(max_norm)`` is called after each block, with the largest Euclidean norm written so far.  Raises
     :class:`PassagesError` for vectors of another length or number, and those that fp16 cannot hold.
     """
-    count, dimension = stored.shape[0] - first, stored.shape[1]
-    done = stored.done - first
+    count, dimension = stored.shape[0] - pending.first, stored.shape[1]
+    done = pending.done
     max_norm = 0.0
-    for block in blocks:
+    for block in source.blocks(pending):
         if block.shape[1] != dimension:
             raise PassagesError(
                 f"The {source.name} has vectors of {block.shape[1]} numbers, the bundle's encoder gives "
@@ -177,9 +192,7 @@ def fill_vectors(
         max_norm = max(max_norm, float(np.sqrt(squares.max(initial=0.0))))
         done += len(half)
         report(done, count)
-        if saved is not None:
-            saved(max_norm)
+        saved(max_norm)
     if done < count:
         raise source.wrong_count(f"only {done}", count)
     stored.sync()
-    return max_norm

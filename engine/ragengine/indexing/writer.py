@@ -1,8 +1,8 @@
-"""What every writer of an index does last: tune the search, measure the recall, write the manifest."""
+"""`IndexWriter`: every index folder is written here, by build, import, add, merge and delete alike."""
 
+import contextlib
 import dataclasses
-import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,66 +11,289 @@ import numpy as np
 from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.passage import Passage
-from ragengine.errors import InputError
+from ragengine.errors import (
+    BundleError,
+    DependencyError,
+    IndexFolderError,
+    InputError,
+    PassagesError,
+    RagEngineError,
+)
+from ragengine.indexing import training
+from ragengine.indexing.build_state import BuildState
+from ragengine.indexing.plan import IndexPlan
 from ragengine.indexing.tuning import tune
-from ragengine.indexing.vector_sources import VectorFile
+from ragengine.indexing.vector_sources import (
+    PendingPassages,
+    VectorFile,
+    VectorSource,
+    fill_vectors,
+    in_blocks,
+)
 from ragengine.retrieval.faiss_api import faiss_threads, import_faiss
+from ragengine.retrieval.faiss_reader import read_faiss
+from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import (
+    FAISS_FILE,
     FORMAT,
     FORMAT_VERSION,
+    PASSAGES_FILE,
     QUERIES_FILE,
+    VECTORS_FILE,
     IndexEncoder,
     IndexManifest,
     Tuning,
 )
-from ragengine.retrieval.recall import QUERIES, RECALL_AT, RecallTest
+from ragengine.retrieval.passage_store import PassageStore, write_passages
+from ragengine.retrieval.recall import RECALL_AT, RecallTest
 from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
 from ragengine.storage.npy import open_vectors
+from ragengine.version import __version__
 
+_TRAINED_FILE = "trained.faiss"
+_FILLED_FILE = "filled.faiss"
+_SAVE_SECONDS = 10.0
 _REPORT_EVERY = 1000
 
 
-def tuned_manifest(
-    folder: Path,
-    draft: IndexManifest,
-    faiss_index: Any,
-    vectors: HalfArray,
-    questions: FloatArray | None,
-    target: float,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> IndexManifest:
-    """``draft`` with search settings that reach ``target``, the recall measured and how; exact ones need
-    none.
+class _UnreadableIndexError(IndexFolderError):
+    """What was written is not an index that can be searched."""
 
-    Given ``questions`` are written into ``folder``, so that the recall can be measured again.
+
+# Errors that would come again if the build went on, so there is nothing to resume.
+_HOPELESS = (PassagesError, InputError, BundleError, DependencyError, _UnreadableIndexError)
+
+
+class IndexWriter:
+    """Writes an index folder in four steps: passages, vectors, FAISS index, manifest.
+
+    Each step is skipped where the run that this one resumes has done it.
     """
-    if isinstance(faiss_index, import_faiss().IndexFlat):
-        return dataclasses.replace(draft, search={}, recall=1.0, tuning=None)
-    report = phase_report(progress, "exact")
-    with faiss_threads(threads):
-        if questions is None:
-            test = RecallTest.sample(vectors, seed=draft.seed, report=report)
-        else:
-            with VectorFile(folder / QUERIES_FILE, questions.shape, dtype=np.float32) as file:
-                file.append(questions)
-            test = RecallTest.of_questions(vectors, questions, report=report)
-        report = phase_report(progress, "tune")
-        tuned = tune(faiss_index, vectors, draft.max_norm, test, target, report)
-    tuning = Tuning(
-        target=target,
-        n_docs=RECALL_AT,
-        queries=len(test.rows),
-        source="passages" if questions is None else "file",
-        points=tuned.points,
-    )
-    return dataclasses.replace(
-        draft,
-        search=tuned.search,
-        recall=tuned.recall,
-        tuning=tuning,
-        timings={**draft.timings, "search_ms": tuned.search_ms},
+
+    def __init__(self, state: BuildState, threads: int | None, progress: Progress | None) -> None:
+        self._state = state
+        self._threads = threads
+        self._progress = progress
+        self._faiss_index: Any = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(
+        cls,
+        index: Path,
+        settings: Mapping[str, str],
+        *,
+        resume: bool | None = None,
+        threads: int | None,
+        progress: Progress | None,
+    ) -> Iterator["IndexWriter"]:
+        """Yield a writer whose folder takes the place of ``index`` when the block ends well.
+
+        Before it does, the folder is opened as every reader opens it and searched once.  ``settings`` are
+        what the result depends on; ``resume`` goes on with what a run with equal settings left, and None is
+        for a job that leaves nothing.  Raises :class:`IndexFolderError`; then ``index`` is as it was.
+        """
+        hopeless = (BaseException,) if resume is None else _HOPELESS
+        with folders.resumable_folder(
+            index, FORMAT, IndexFolderError, resume=bool(resume), hopeless=hopeless
+        ) as folder:
+            writer = cls(BuildState.open(folder, settings), threads, progress)
+            yield writer
+            writer._read_back(index)
+
+    @property
+    def workspace(self) -> Path:
+        """A folder for files that are needed while this writes, and not afterwards."""
+        return self._state.folder
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run that this one resumes has written everything."""
+        return self._state.checkpoint.finished
+
+    @property
+    def rows(self) -> int:
+        """How many vectors are stored."""
+        return self._state.checkpoint.rows
+
+    @property
+    def count(self) -> int:
+        """How many passages are stored."""
+        return self._state.checkpoint.count or 0
+
+    def write_passages(self, passages: Iterable[Passage]) -> int:
+        """Store ``passages`` as rows 0, 1, ... and return their number."""
+        state, path = self._state, self._state.output / PASSAGES_FILE
+        if state.checkpoint.count is None:
+            path.unlink(missing_ok=True)  # half of one: reading begins again
+            state.checkpoint.count = write_passages(path, self.counted(passages))
+            state.save("passages")
+        return self.count
+
+    def counted(self, passages: Iterable[Passage]) -> Iterator[Passage]:
+        """``passages``, reported as they are read."""
+        report, number = self._report("passages"), 0
+        for number, passage in enumerate(passages, start=1):
+            if number % _REPORT_EVERY == 0:
+                report(number, None)
+            yield passage
+        report(number, number)
+
+    def open_passages(self) -> PassageStore:
+        """The passages that are stored; the caller closes them."""
+        return PassageStore(self._state.output / PASSAGES_FILE)
+
+    def write_vectors(self, source: VectorSource, dimension: int, kept: HalfArray | None = None) -> HalfArray:
+        """Store a vector for each passage and return them all, memory-mapped, fp16 [N, E].
+
+        The first are ``kept`` [K, E], whose norms the caller knows; those of ``source`` follow.
+        """
+        state, path = self._state, self._state.output / VECTORS_FILE
+        checkpoint, first = state.checkpoint, 0 if kept is None else len(kept)
+        if checkpoint.rows < self.count:
+            before = checkpoint.max_norm
+            stored = VectorFile(path, (self.count, dimension), done=checkpoint.rows)
+
+            def saved(max_norm: float) -> None:
+                checkpoint.rows, checkpoint.max_norm = stored.done, max(before, max_norm)
+                if state.unsaved_seconds >= _SAVE_SECONDS:
+                    stored.sync()  # on disk before the checkpoint says so
+                    state.save("vectors")
+
+            with stored, contextlib.closing(self.open_passages()) as passages:
+                for block in () if kept is None else in_blocks(kept[stored.done :]):
+                    stored.append(block)
+                pending = PendingPassages(passages, first, stored.done - first)
+                fill_vectors(stored, source, pending, self._report("vectors"), saved)
+            state.save("vectors")
+        return self._vectors()
+
+    def write_faiss(self, factory: str, seed: int, begun: Any = None) -> None:
+        """Write a FAISS index of the stored vectors.
+
+        It is ``begun``, an index that holds the first of them, filled with the others; where there is none,
+        one of ``factory``, trained on vectors that ``seed`` draws.
+        """
+        state, vectors = self._state, self._vectors()
+        final = state.output / FAISS_FILE
+        filled, trained = state.folder / _FILLED_FILE, state.folder / _TRAINED_FILE
+        if final.exists():
+            self._faiss_index = read_faiss(final, mapped=False)
+            return
+        faiss_index = begun
+        if filled.exists() or trained.exists():
+            faiss_index = read_faiss(filled if filled.exists() else trained, mapped=False)
+        elif faiss_index is None:
+            faiss_index = training.empty_faiss_index(factory, vectors.shape[1])
+            training.train(faiss_index, vectors, factory, seed, self._threads, self._report("train"))
+            training.write_faiss(faiss_index, trained)
+            state.save("train")
+
+        def save() -> None:
+            training.write_faiss(faiss_index, filled)
+            state.save("add")
+
+        training.add(faiss_index, vectors, factory, self._threads, self._report("add"), save)
+        training.write_faiss(faiss_index, final)
+        state.save("add")
+        self._faiss_index = faiss_index
+
+    def finish(self, draft: IndexManifest, questions: FloatArray | None, recall: float) -> None:
+        """Tune the search until ``recall`` is reached, and write the manifest.
+
+        ``draft`` says what the caller knows; its ``max_norm`` is that of the vectors that were kept.  The
+        recall is measured with ``questions`` [Q, E], which the index then keeps, or with stored vectors.
+        """
+        state = self._state
+        draft = dataclasses.replace(
+            draft,
+            count=self.count,
+            max_norm=max(draft.max_norm, state.checkpoint.max_norm),
+            created_by=f"ragengine {__version__}",
+        )
+        manifest, search_ms = self._tuned(draft, questions, recall)
+        state.save("tune")
+        timings = {f"{phase}_s": seconds for phase, seconds in state.checkpoint.timings.items()}
+        write_index_manifest(state.output, dataclasses.replace(manifest, timings={**timings, **search_ms}))
+        for name in (_TRAINED_FILE, _FILLED_FILE):
+            (state.folder / name).unlink(missing_ok=True)
+        state.checkpoint.finished = True
+        state.save("tune")
+
+    def _tuned(
+        self, draft: IndexManifest, questions: FloatArray | None, recall: float
+    ) -> tuple[IndexManifest, dict[str, float]]:
+        """``draft`` with search settings and the recall measured, and the time of a search.
+
+        An exact index needs no settings.
+        """
+        faiss_index, vectors = self._faiss_index, self._vectors()
+        if isinstance(faiss_index, import_faiss().IndexFlat):
+            return dataclasses.replace(draft, search={}, recall=1.0, tuning=None), {}
+        report = self._report("exact")
+        with faiss_threads(self._threads):
+            if questions is None:
+                test = RecallTest.sample(vectors, seed=draft.seed, report=report)
+            else:
+                path = self._state.output / QUERIES_FILE
+                with VectorFile(path, questions.shape, dtype=np.float32) as file:
+                    file.append(questions)
+                test = RecallTest.of_questions(vectors, questions, report=report)
+            tuned = tune(faiss_index, vectors, draft.max_norm, test, recall, self._report("tune"))
+        tuning = Tuning(
+            target=recall,
+            n_docs=RECALL_AT,
+            queries=len(test.rows),
+            source="passages" if questions is None else "file",
+            points=tuned.points,
+        )
+        manifest = dataclasses.replace(draft, search=tuned.search, recall=tuned.recall, tuning=tuning)
+        return manifest, {"search_ms": tuned.search_ms}
+
+    def _read_back(self, index: Path) -> None:
+        """Open what was written, as every reader does, and search it once."""
+        if not self._state.output.exists():
+            return  # the run that this one resumes was killed after it had put the folder in place
+        self._faiss_index = None  # its memory is needed for the one that is opened
+        try:
+            # The hashes in the manifest were taken of these very files: their sizes are enough.
+            with PassageIndex.open(self._state.output, verify="size") as written:
+                written.warm_up()
+        except RagEngineError as reason:
+            raise _UnreadableIndexError(
+                f"The index written for {index} cannot be read back, so {index} was not changed: {reason}"
+            ) from reason
+
+    def _vectors(self) -> HalfArray:
+        return open_vectors(self._state.output / VECTORS_FILE, np.float16, IndexFolderError)
+
+    def _report(self, phase: str) -> Report:
+        return phase_report(self._progress, phase)
+
+
+def draft_manifest(bundle: Bundle, plan: IndexPlan, seed: int, created_from: dict[str, Any]) -> IndexManifest:
+    """The manifest of a new index as far as it is known before :meth:`IndexWriter.finish`."""
+    encoder = bundle.index_encoder
+    has_passage_encoder = bundle.manifest.passage_encoder is not None
+    return IndexManifest(
+        dimension=encoder.dimension,
+        metric="inner_product",
+        count=0,
+        factory=plan.factory,
+        search={},
+        recall=None,
+        max_norm=0.0,
+        encoder=IndexEncoder(
+            encoder.name,
+            encoder.fingerprint,
+            "passage_encoder" if has_passage_encoder else "question_encoder",
+        ),
+        created_by="",
+        created_from=created_from,
+        files={},
+        reason=plan.reason,
+        seed=seed,
     )
 
 
@@ -78,44 +301,3 @@ def write_index_manifest(folder: Path, manifest: IndexManifest) -> None:
     """Write the manifest of an index whose files are all in ``folder``; their hashes are taken now."""
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
     folders.write_manifest(folder, content)
-
-
-def read_queries(path: Path, dimension: int) -> FloatArray:
-    """Question vectors of a ``.npy`` file, float32 [Q, E]; the first 1000 where there are more."""
-    queries = open_vectors(path, np.float32, InputError)
-    if not len(queries) or queries.shape[1] != dimension:
-        raise InputError(
-            f"{path} holds vectors {list(queries.shape)}; one or more of {dimension} were expected."
-        )
-    questions = np.array(queries[:QUERIES])
-    if not np.isfinite(questions).all():
-        row = int(np.flatnonzero(~np.isfinite(questions).all(axis=1))[0])
-        raise InputError(f"{path}: question vector {row} has NaN or infinite components; all must be finite.")
-    return questions
-
-
-def index_encoder(bundle: Bundle) -> IndexEncoder:
-    """The encoder that an index made with ``bundle`` is bound to."""
-    encoder = bundle.index_encoder
-    has_passage_encoder = bundle.manifest.passage_encoder is not None
-    return IndexEncoder(
-        encoder.name, encoder.fingerprint, "passage_encoder" if has_passage_encoder else "question_encoder"
-    )
-
-
-def version() -> str:
-    """This ragengine's version."""
-    try:
-        return importlib.metadata.version("ragengine")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return "(not installed)"
-
-
-def counted(passages: Iterator[Passage], report: Report) -> Iterator[Passage]:
-    """``passages``, reported as they are read."""
-    number = 0
-    for number, passage in enumerate(passages, start=1):
-        if number % _REPORT_EVERY == 0:
-            report(number, None)
-        yield passage
-    report(number, number)

@@ -16,7 +16,7 @@ from ragengine.runtime.sessions import InferenceSession, create_session, run_arr
 from ragengine.tokenization import Encoded, Tokenizer
 
 BATCH_TOKENS = 1024
-"""Tokens an encoder reads at once, padding counted: what a CPU's caches hold; a GPU wants more."""
+"""Tokens an encoder reads at once, with their padding: they fit a CPU's caches; a GPU is faster with more."""
 
 
 @dataclass(frozen=True, eq=False)

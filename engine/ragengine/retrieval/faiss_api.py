@@ -1,4 +1,4 @@
-"""FAISS as the engine calls it: imported late, searched with parameters of one call, its errors named."""
+"""How the engine calls FAISS: imported on first use, parameters for each call, typed errors."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def search_faiss(
 ) -> tuple[FloatArray, RowArray]:
     """FAISS's scores and rows of the ``width`` best for each question, best first, both [Q, width].
 
-    Raises :class:`IndexFolderError` for what FAISS sees of a forged file only now.
+    Raises :class:`IndexFolderError` for what FAISS notices in a forged file only when it searches.
     """
     try:
         scores, rows = faiss_index.search(questions, width, params=search_parameters(faiss_index, nprobe))
@@ -30,12 +30,13 @@ def search_faiss(
 
 
 def check_whole(name: str, value: object) -> None:
+    """Raise :class:`InputError` unless ``value`` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
 
 
 def checked_nprobe(faiss_index: Any, nprobe: int) -> int:
-    """``nprobe``, or as many lists as there are; raises :class:`InputError` where there are none."""
+    """``nprobe``, at most the number of lists; raises :class:`InputError` where there are no lists."""
     check_whole("nprobe", nprobe)
     faiss = import_faiss()
     index = faiss.downcast_index(faiss_index)
@@ -85,9 +86,9 @@ def import_faiss() -> Any:
 
 @contextlib.contextmanager
 def faiss_threads(threads: int | None) -> Iterator[None]:
-    """Let faiss use ``threads`` threads (None: as it is set) inside the block, in this thread's calls.
+    """Let faiss use ``threads`` threads (None: as it is set) for this thread's calls inside the block.
 
-    One, in a thread that has forked away from those that OpenMP gave it.
+    After a fork it is one thread, since OpenMP's others are gone.
     """
     faiss = import_faiss()
     before = faiss.omp_get_max_threads()

@@ -11,7 +11,7 @@ from typing import Any
 from ragengine.errors import IndexFolderError
 from ragengine.retrieval.faiss_api import faiss_reason, import_faiss
 
-# The limits belong to the process: two files read at once would change each other's.
+# The limits belong to the process: two reads at once would change each other's.
 _reading = threading.Lock()
 if hasattr(
     os, "register_at_fork"
@@ -19,7 +19,7 @@ if hasattr(
     os.register_at_fork(
         before=_reading.acquire, after_in_parent=_reading.release, after_in_child=_reading.release
     )
-# A file may name more (empty) lists than it has bytes; so many do no harm.
+# A file may name more (empty) lists than it has bytes; this many do no harm.
 _LEAST_LOOP_LIMIT = 1 << 16
 _KINDS = {
     *("IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexScalarQuantizer", "IndexPQ", "IndexPQFastScan"),
@@ -27,7 +27,7 @@ _KINDS = {
     *("IndexHNSWFlat", "IndexHNSWSQ", "IndexHNSWPQ", "IndexNSGFlat"),
     *("IndexPreTransform", "IndexRefine", "IndexRefineFlat", "IndexIDMap", "IndexIDMap2"),
 }
-"""What takes damage behind a right hash (tests/robustness/mutated); a forged IndexRaBitQ crashes FAISS."""
+"""Kinds whose damaged files FAISS refuses (tests/robustness/mutated); a forged IndexRaBitQ crashes it."""
 _SAME_VECTORS = ("index", "base_index", "refine_index", "storage")
 """Fields of an index that are indexes of the same vectors."""
 _FLAT = b"IxFI"
@@ -38,8 +38,8 @@ def read_faiss(path: Path, *, mapped: bool) -> Any:
     """Read a FAISS index; raises :class:`IndexFolderError` for what is not one.
 
     ``mapped`` leaves inverted lists, or the vectors of a flat index, in the file: they take no memory of
-    their own, are read page by page as searches need them, and must not be changed.  What else there is
-    (coarse quantizer, codebooks, graphs) is read into memory, and with ``mapped=False`` everything.
+    their own, are read page by page as searches need them, and must not be changed.  Everything else (coarse
+    quantizer, codebooks, graphs) is read into memory; with ``mapped=False`` all of it is.
     """
     faiss = import_faiss()
     try:
@@ -75,13 +75,13 @@ def _mapping_flags(faiss: Any, path: Path, size: int) -> int:
 
 
 def unknown_kind(faiss_index: Any) -> str | None:
-    """The FAISS class of an index, or of one inside it, that is none of those we search, or None."""
+    """The first FAISS class, of an index or of one inside it, that is not supported; else None."""
     kinds = (type(index).__name__ for index in _parts(faiss_index))
     return next((kind for kind in kinds if kind not in _KINDS), None)
 
 
 def _check_parts(faiss: Any, faiss_index: Any, path: Path) -> None:
-    """Refuse what FAISS reads of a forged file and cannot, or must not, search: in the index or inside it."""
+    """Refuse an index that FAISS reads from a forged file and cannot, or must not, search."""
     if (kind := unknown_kind(faiss_index)) is not None:
         raise IndexFolderError(
             f"{path} holds an {kind}, a kind of FAISS index that is not searched; use Flat, SQ, PQ or HNSW, "
@@ -101,10 +101,9 @@ def _check_parts(faiss: Any, faiss_index: Any, path: Path) -> None:
 
 
 def _check_lists_are_inside(faiss: Any, index: Any, path: Path) -> None:
-    """Refuse inverted lists that the index says are in a file and at places of its own choice: FAISS would
-    read there without a look at the file's size.
+    """Refuse inverted lists in another file: FAISS would read it at any offset, past its end, too.
 
-    Lists of this file that FAISS itself has mapped are read-only; those are not, since one may add to them.
+    Lists that FAISS mapped from this file are read-only; those in another file are not.
     """
     lists = faiss.downcast_InvertedLists(index.invlists)
     if isinstance(lists, faiss.OnDiskInvertedLists) and not lists.read_only:
@@ -131,8 +130,11 @@ def _inner_counts(index: Any) -> Iterator[tuple[Any, int]]:
 
 
 def _read_lists_in_place(faiss: Any, faiss_index: Any) -> None:
-    """Do without FAISS's readers-ahead: it starts up to 32 threads a search to touch the lists, which costs
-    several times the search itself once they are in memory."""
+    """Switch off FAISS's prefetching of lists.
+
+    It starts up to 32 threads a search to touch the lists, which costs several times the search itself once
+    they are in memory.
+    """
     inverted_lists = faiss.try_extract_index_ivf(faiss_index)
     if inverted_lists is not None:
         lists = faiss.downcast_InvertedLists(inverted_lists.invlists)

@@ -11,17 +11,18 @@ import numpy as np
 from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.passage import Passage
-from ragengine.errors import ClosedError, IndexFolderError, InputError
+from ragengine.errors import ClosedError, IndexFolderError, InputError, RagEngineError
 from ragengine.results import Document
 from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.faiss_reader import read_faiss
-from ragengine.retrieval.gpu.placement import Placement
-from ragengine.retrieval.gpu.searcher import Device, where
+from ragengine.retrieval.gpu.placement import Placement, no_gpu_build
+from ragengine.retrieval.gpu.searcher import Device, faiss_build, where
 from ragengine.retrieval.manifest import FAISS_FILE, PASSAGES_FILE, QUERIES_FILE, VECTORS_FILE, IndexManifest
 from ragengine.retrieval.passage_store import PassageStore
 from ragengine.retrieval.recall import RecallTest
 from ragengine.retrieval.vector_index import SearchResult, VectorIndex, place
 from ragengine.runtime.lifecycle import OneProcess, awaited_at_exit
+from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
 from ragengine.storage.npy import open_vectors
 from ragengine.storage.schema import join_errors
@@ -58,13 +59,13 @@ class PassageIndex(OneProcess):
         """Open an index folder; its files are checked against the manifest before any library reads them.
 
         ``verify="sha256"`` reads every file once and finds every change since the build; ``"size"`` compares
-        sizes only and opens at once, since vectors and FAISS index are memory-mapped: the choice for an index
+        sizes only and opens at once, since vectors and FAISS index are memory-mapped: choose it for an index
         larger than memory that was checked when it arrived.  Either way the parts are compared with each
-        other.  A folder that somebody changes while it is opened is out of scope: what was checked must stay.
-        ``device`` is where candidates are searched: ``cuda`` copies the FAISS index to the GPU, ``auto`` does
-        so where that can be, and logs what it chose (docs/gpu.md).
+        other.  The folder must not change while it is opened.  ``device`` is where candidates are searched:
+        ``cuda`` copies the FAISS index to the GPU, ``auto`` does so where it is possible, and logs what it
+        chose (docs/guides/gpu.md).
         Raises :class:`IndexFolderError` when the folder is not whole or its parts do not fit together, and
-        :class:`DeviceError` where ``cuda`` cannot be.
+        :class:`DeviceError` where ``cuda`` cannot be used.
         """
         folder = Path(path)
         manifest = IndexManifest.read(folder)
@@ -78,6 +79,11 @@ class PassageIndex(OneProcess):
             index.close()
             raise
         return index
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"index {self.path}"
 
     @property
     def count(self) -> int:
@@ -148,8 +154,7 @@ class PassageIndex(OneProcess):
         return where(self._open_part().faiss_index)
 
     def warm_up(self) -> None:
-        """Search once, so that what a search needs is in memory and an index that cannot be searched is
-        found out now."""
+        """Search once: it loads what a search needs, and fails now if the index cannot be searched."""
         question = np.asarray(self._open_part().vectors[:1], np.float32)
         self.search_documents(question, 1)
 
@@ -159,13 +164,13 @@ class PassageIndex(OneProcess):
         return self._store.fetch(rows)
 
     @awaited_at_exit
-    def verify(self) -> None:
+    def verify(self, progress: Progress | None = None) -> None:
         """Compare the parts of the index with each other, reading all of it.
 
-        :meth:`open` has checked the hashes; this looks for what hashes cannot show, an index that was
-        wrong when it was written.  Raises :class:`IndexFolderError` for the first fault.
+        :meth:`open` has checked the hashes; this finds what hashes cannot show, an index that was wrong when
+        it was written.  Raises :class:`IndexFolderError` for the first error.
         """
-        searcher = self._open_part()
+        searcher, report = self._open_part(), phase_report(progress, "vectors")
         if (found := self._store.count_all()) != self.count:
             raise IndexFolderError(
                 f"{self.path} is damaged: {PASSAGES_FILE} has {found} passages, its manifest says "
@@ -174,7 +179,7 @@ class PassageIndex(OneProcess):
         for start in range(0, self.count, _ROWS_AT_ONCE):
             block = np.asarray(searcher.vectors[start : start + _ROWS_AT_ONCE], np.float32)
             norms = np.linalg.norm(block.astype(np.float64), axis=1)
-            # Written so that NaN is a fault, too.
+            # Written so that NaN is wrong, too.
             wrong = np.flatnonzero(~(norms <= self.manifest.max_norm * (1 + _NORM_ROUNDING)))
             if len(wrong):
                 raise IndexFolderError(
@@ -190,26 +195,27 @@ class PassageIndex(OneProcess):
                         f"{self.path}: row {start + differing[0]} of {FAISS_FILE} is not the vector stored "
                         f"in {VECTORS_FILE}; build the index again."
                     )
+            report(start + len(block), self.count)
         if not searcher.exact and self.manifest.recall is not None:
-            recall = self._recall_test(searcher).measure(searcher)
+            recall = self._recall_test(searcher, phase_report(progress, "exact")).measure(searcher)
             if recall < self.manifest.recall - _RECALL_ROUNDING:
                 raise IndexFolderError(
                     f"{self.path}: its recall is {recall:.3f}, the manifest says {self.manifest.recall:.3f}; "
                     "build the index again."
                 )
 
-    def _recall_test(self, searcher: VectorIndex) -> RecallTest:
+    def _recall_test(self, searcher: VectorIndex, report: Report) -> RecallTest:
         """The questions that the manifest's recall was measured with, searched exactly."""
         tuning = self.manifest.tuning
         if tuning is None:
-            return RecallTest.sample(searcher.vectors)
+            return RecallTest.sample(searcher.vectors, report=report)
         if tuning.source == "file":
             questions = open_vectors(self.path / QUERIES_FILE, np.float32, IndexFolderError)
-            return RecallTest.of_questions(searcher.vectors, questions, tuning.n_docs)
-        return RecallTest.sample(searcher.vectors, tuning.n_docs, self.manifest.seed)
+            return RecallTest.of_questions(searcher.vectors, questions, tuning.n_docs, report)
+        return RecallTest.sample(searcher.vectors, tuning.n_docs, self.manifest.seed, report)
 
     def close(self) -> None:
-        """Let go of the files; may be called again.  Searches that run now finish.  In a fork: nothing."""
+        """Close the files; may be called again.  Running searches finish.  In a fork it does nothing."""
         if self._in_fork:
             return
         searcher, self._searcher = self._searcher, None
@@ -233,6 +239,18 @@ class PassageIndex(OneProcess):
         return searcher
 
 
+def describe_placement(path: str | Path) -> str:
+    """Where ``device="auto"`` would let the index at ``path`` be searched on this machine, and why."""
+    try:
+        build = faiss_build()
+        if not build.gpu:  # whatever the index is
+            return str(no_gpu_build(build))
+        with PassageIndex.open(path, verify="size") as opened:
+            return str(opened.best_placement())
+    except RagEngineError as reason:
+        return f"not known: {reason}"
+
+
 def _own_questions(manifest: IndexManifest) -> set[str]:
     """The file of questions that the recall was measured with, if there is one."""
     return {QUERIES_FILE} if manifest.tuning is not None and manifest.tuning.source == "file" else set()
@@ -245,9 +263,9 @@ def _open_parts(folder: Path, manifest: IndexManifest) -> tuple[VectorIndex, Pas
         opened.callback(store.close)
         vectors = open_vectors(folder / VECTORS_FILE, np.float16, IndexFolderError)
         faiss_index = read_faiss(folder / FAISS_FILE, mapped=True)
-        faults = [*_misfits(manifest, vectors, faiss_index, store), *_question_faults(folder, manifest)]
-        if faults:
-            raise IndexFolderError(f"{folder} is damaged: {join_errors(faults)}; build the index again.")
+        errors = [*_part_errors(manifest, vectors, faiss_index, store), *_question_errors(folder, manifest)]
+        if errors:
+            raise IndexFolderError(f"{folder} is damaged: {join_errors(errors)}; build the index again.")
         try:
             searcher = VectorIndex(faiss_index, vectors, manifest.max_norm, manifest.search)
         except InputError as reason:
@@ -256,10 +274,10 @@ def _open_parts(folder: Path, manifest: IndexManifest) -> tuple[VectorIndex, Pas
         return searcher, store
 
 
-def _misfits(
+def _part_errors(
     manifest: IndexManifest, vectors: HalfArray, faiss_index: Any, store: PassageStore
 ) -> Iterator[str]:
-    """Where the files differ from what the manifest says."""
+    """Each difference between the files and what the manifest says."""
     said = f"its manifest says {manifest.count} of {manifest.dimension} ({manifest.metric})"
     if vectors.shape != (manifest.count, manifest.dimension):
         found, width = vectors.shape
@@ -272,7 +290,7 @@ def _misfits(
         yield f"{PASSAGES_FILE} has {store.count} passages, {said}"
 
 
-def _question_faults(folder: Path, manifest: IndexManifest) -> Iterator[str]:
+def _question_errors(folder: Path, manifest: IndexManifest) -> Iterator[str]:
     for name in _own_questions(manifest):
         questions = open_vectors(folder / name, np.float32, IndexFolderError)
         if questions.shape[1] != manifest.dimension or not len(questions):

@@ -1,4 +1,4 @@
-"""One index at a time for many threads: lent to running questions, replaced without a pause."""
+"""One index for many threads, replaced without a pause while questions run."""
 
 import contextlib
 import threading
@@ -6,67 +6,67 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ragengine.errors import ClosedError
-from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.custom import AnyIndex
 
 
 @dataclass
-class _Lent:
-    """An index, the questions that use it now, and whether it closes after the last of them."""
+class _SharedIndex:
+    """An index, how many questions use it now, and whether it closes after the last of them."""
 
-    index: PassageIndex
-    borrowers: int = 0
+    index: AnyIndex
+    users: int = 0
     retired: bool = False
 
 
 class IndexSlot:
     """Holds the index that is searched now.  Safe to use from many threads.
 
-    A question borrows the index and keeps it to its end, whatever takes its place meanwhile; an index that
-    was replaced closes when its last borrower is done.  The lock is held to count, never while searching.
+    A question uses one index from its beginning to its end, whatever takes its place meanwhile; a replaced
+    index closes after the last question that uses it.  The lock is held to count, never while searching.
     """
 
-    def __init__(self, index: PassageIndex) -> None:
+    def __init__(self, index: AnyIndex) -> None:
         self._lock = threading.RLock()  # reentrant: a signal handler may close the engine
-        self._current = _Lent(index)
+        self._current = _SharedIndex(index)
 
     @property
-    def index(self) -> PassageIndex:
+    def index(self) -> AnyIndex:
         """The index that is searched now, or was last; to search it, :meth:`borrow` it."""
         return self._current.index
 
     @contextlib.contextmanager
-    def borrow(self) -> Iterator[PassageIndex]:
+    def borrow(self) -> Iterator[AnyIndex]:
         """The index for one question: it stays open inside the block.
 
         Raises :class:`ClosedError` after :meth:`close`.
         """
         with self._lock:
             self._check_open()
-            lent = self._current
-            lent.borrowers += 1
+            shared = self._current
+            shared.users += 1
         try:
-            yield lent.index
+            yield shared.index
         finally:
             with self._lock:
-                lent.borrowers -= 1
-                last = lent.retired and lent.borrowers == 0
+                shared.users -= 1
+                last = shared.retired and shared.users == 0
             if last:
-                lent.index.close()
+                shared.index.close()
 
-    def replace(self, index: PassageIndex) -> None:
-        """Let every question from now on borrow ``index``; it is this slot's to close.
+    def replace(self, index: AnyIndex) -> None:
+        """Let every question from now on use ``index``, which this slot then closes.
 
         Raises :class:`ClosedError` after :meth:`close`; then ``index`` stays the caller's.
         """
         with self._lock:
             self._check_open()
             idle = self._retire()
-            self._current, old = _Lent(index), self._current
+            self._current, old = _SharedIndex(index), self._current
         if idle:
             old.index.close()
 
     def close(self) -> None:
-        """Lend nothing from now on; running questions finish.  May be called again."""
+        """Refuse further questions; running ones finish.  May be called again."""
         with self._lock:
             idle = self._retire()
         if idle:
@@ -79,9 +79,9 @@ class IndexSlot:
 
     def _check_open(self) -> None:
         if self._current.retired:  # a current index is retired by `close` alone
-            raise ClosedError(f"The index {self.index.path} was closed; load the engine again.")
+            raise ClosedError(f"The {self.index.name} was closed; load the engine again.")
 
     def _retire(self) -> bool:
-        """Lend the current index to nobody else; whether nobody uses it now."""
+        """Let no further question use the current index; whether none uses it now."""
         self._current.retired = True
-        return self._current.borrowers == 0
+        return self._current.users == 0

@@ -8,13 +8,22 @@ from ragengine.errors import IndexFolderError
 from ragengine.storage import folders
 from ragengine.storage.schema import Count, Hash, Line, Range, Setting, Size
 
+FORMAT = "ragengine-index"
+FORMAT_VERSION = 1
+
+FAISS_FILE = "index.faiss"
+VECTORS_FILE = "vectors.npy"
+PASSAGES_FILE = "passages.sqlite"
+QUERIES_FILE = "queries.npy"
+"""The questions that the recall was measured with, where they were given: float32 [Q, E]."""
+
 
 @dataclass(frozen=True)
 class TuningPoint:
     """Search settings that were tried, the recall@n_docs they gave and their cost a question.
 
-    The cost counts bytes of code scanned and is computed, not timed, so that the same input gives the same
-    settings on a busy machine.
+    The cost is computed from the bytes that a search reads, and not timed, so that the same input gives the
+    same settings on a busy machine.
     """
 
     search: dict[str, Setting]
@@ -24,9 +33,13 @@ class TuningPoint:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the search settings of an index were found: ``queries`` questions from ``source``, for ``target``.
+    """How the search settings of an index were found.
 
-    ``points`` are the settings worth a look: for each ``nprobe`` every re-rank width that adds recall.
+    target   the recall that was asked for
+    n_docs   the number of documents that the recall is measured at
+    queries  the number of questions it was measured with
+    source   where they came from: stored passages, or a file
+    points   the settings that were tried: for each ``nprobe`` every re-rank width that adds recall
     """
 
     target: float
@@ -34,25 +47,6 @@ class Tuning:
     queries: Count
     source: Literal["passages", "file"]
     points: list[TuningPoint] = field(default_factory=list)
-
-
-FORMAT = "ragengine-index"
-
-
-FORMAT_VERSION = 1
-
-
-FAISS_FILE = "index.faiss"
-
-
-VECTORS_FILE = "vectors.npy"
-
-
-PASSAGES_FILE = "passages.sqlite"
-
-
-QUERIES_FILE = "queries.npy"
-"""The questions that the recall was measured with, where they were given: float32 [Q, E]."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +60,24 @@ class IndexEncoder:
 
 @dataclass(frozen=True)
 class IndexManifest:
-    """The content of an index's ``manifest.json``.
+    """What an index is: the content of its ``manifest.json``.
 
-    ``search`` holds the FAISS run-time parameters and the re-rank width; ``recall`` is recall@n_docs as
-    :class:`~ragengine.retrieval.recall.RecallTest` measures it, 1.0 for an exact index; ``max_norm`` is the
-    largest Euclidean norm of the stored vectors.  ``reason`` says why the factory is this one, ``tuning`` how
-    the search settings were found.  ``timings`` (seconds a phase, ``search_ms`` a question) are the only
-    fields that differ when the same index is built twice.
+    dimension     E, the number of components of a vector
+    metric        how vectors are compared
+    count         N, the number of passages
+    factory       the FAISS factory string
+    search        FAISS run-time parameters, such as ``nprobe``, and the re-rank width
+    recall        recall@n_docs beside exact search, 1.0 for an exact index; None where it was not measured
+    max_norm      the largest Euclidean norm of the stored vectors
+    encoder       the encoder that the index is bound to
+    created_by    the program that wrote it
+    created_from  the names of its passages, vectors and FAISS file, and what was added, merged or deleted
+    files         size and sha256 of each file of the folder
+    reason        why the factory is this one
+    seed          what the samples were drawn with
+    tuning        how the search settings were found; None for an exact index
+    timings       seconds a phase took (``add_s``), and milliseconds a search takes (``search_ms``); nothing
+                  else differs when the same index is built twice
     """
 
     dimension: Size
@@ -91,7 +96,16 @@ class IndexManifest:
     tuning: Tuning | None = None
     timings: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def recall_reached(self) -> bool:
+        """Whether the recall is the one that the search was tuned for; True for an exact index."""
+        return self.tuning is None or self.recall is None or self.recall >= self.tuning.target
+
     @classmethod
     def read(cls, path: str | Path) -> "IndexManifest":
-        """Read the manifest of an index folder alone, without its files."""
+        """Read the manifest of an index folder; its other files are not looked at.
+
+        Raises:
+            IndexFolderError: there is no index, or its manifest cannot be used.
+        """
         return folders.read_manifest(Path(path), cls, FORMAT, FORMAT_VERSION, IndexFolderError)

@@ -19,14 +19,14 @@ _SCHEMA = (
     "(row INTEGER PRIMARY KEY, id TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)"
 )
 _ERRNO = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_CANTOPEN: errno.EACCES}
-"""What SQLite's error codes are called elsewhere; all others are errors of input and output."""
+"""The errno of SQLite's error codes; the others are errors of input and output."""
 
 
 def write_passages(path: Path, passages: Iterable[Passage]) -> int:
     """Write passages to a new SQLite file as rows 0, 1, ... and return their count.
 
     The bytes depend on nothing but the passages and the SQLite version.  There is no journal: the file is
-    part of a folder that is whole or not there.  Raises :class:`OSError` where it cannot be written.
+    part of a folder that is complete or absent.  Raises :class:`OSError` where it cannot be written.
     """
     connection = sqlite3.connect(path, isolation_level=None)
     try:
@@ -54,10 +54,10 @@ class PassageStore:
     def __init__(self, path: Path) -> None:
         """Open a file of :func:`write_passages`; raises :class:`IndexFolderError` if it is not one."""
         self.path = path
-        # One connection behind a lock: a fetch takes microseconds, a connection a thread would leak them.
+        # One connection behind a lock: a fetch takes microseconds, and a connection a thread would leak.
         self._lock = threading.Lock()
         self._closed = False
-        leak_in_forks(self)  # SQLite's own lock may be held by a thread that a fork has not
+        leak_in_forks(self)  # SQLite's own lock may be held by a thread that a fork lacks
         try:
             # immutable: no locks and no journal files, so that an index works on a read-only disk.
             uri = path.absolute().as_uri() + "?mode=ro&immutable=1"
@@ -68,8 +68,8 @@ class PassageStore:
             ) from reason
         try:
             self._check_schema()
-            # Rows are 0..count-1, so the last one tells the count.  Asked for both ends in one SELECT, SQLite
-            # would read every row between them.
+            # Rows are 0 to count-1, so the last one gives the count.  One SELECT of both ends would read
+            # every row between them.
             ((first,),) = self._query("SELECT min(row) FROM passages")
             ((last,),) = self._query("SELECT max(row) FROM passages")
         except IndexFolderError:
@@ -81,7 +81,7 @@ class PassageStore:
             raise IndexFolderError(f"{path} begins with row {first} instead of 0; build the index again.")
 
     def _check_schema(self) -> None:
-        """The file may be somebody else's: it holds our one table and no view, trigger or other code."""
+        """Check that the file holds the table of passages and no view, trigger or other code."""
         self._query("PRAGMA trusted_schema=OFF")
         self._query("PRAGMA cell_size_check=ON")
         found = self._query("SELECT type, name, sql FROM sqlite_master")
@@ -134,7 +134,7 @@ class PassageStore:
             self._connection.close()
 
     def _passage(self, record: tuple[Any, ...]) -> Passage:
-        """SQLite lets a column hold anything, whatever its table says."""
+        """A passage of a record; SQLite lets a column hold any type, whatever its table says."""
         if not all(isinstance(value, str) for value in record):
             raise IndexFolderError(
                 f"{self.path} has a passage that is not text: {record!a:.120}; build the index again."

@@ -15,8 +15,8 @@ from ragengine.runtime.progress import Report, silent
 
 RECALL_AT = 5
 QUERIES = 1000
-"""Questions a test asks at most: at a recall of 0.95 the standard error is then about 0.4 %."""
-# Exact search remembers some more than n_docs, to tell equally good passages from worse ones.
+"""The most questions of a test: at a recall of 0.95 the standard error is then about 0.4 %."""
+# Exact search keeps some more than n_docs, to distinguish equally good passages from worse ones.
 _TIES = 16
 _ROWS_AT_ONCE = 16384
 
@@ -25,9 +25,9 @@ _ROWS_AT_ONCE = 16384
 class RecallTest:
     """Questions, and what exact search finds for each.
 
-    Where no questions are given, stored vectors ask for their nearest *other* vectors.  A question's own
-    vector is left out on both sides: to find it is easy and would flatter the index.  Real questions lie
-    elsewhere than passages, so their recall may be lower; with :meth:`of_questions` they are measured.
+    Where no questions are given, stored vectors search for their nearest *other* vectors.  A question's own
+    vector is left out on both sides: finding it is easy and would raise the recall.  Real questions are
+    distributed differently from passages, so their recall may be lower; :meth:`of_questions` measures it.
     """
 
     rows: RowArray
@@ -43,7 +43,7 @@ class RecallTest:
     def sample(
         cls, vectors: HalfArray, n_docs: int = RECALL_AT, seed: int = 0, report: Report = silent
     ) -> "RecallTest":
-        """Ask with up to 1000 of ``vectors`` [N, E], drawn with ``seed``."""
+        """Search with up to 1000 of ``vectors`` [N, E], drawn with ``seed``."""
         rows = sample_rows(len(vectors), seed)
         return cls._searched(vectors, np.asarray(vectors[rows], np.float32), rows, n_docs, report)
 
@@ -51,7 +51,7 @@ class RecallTest:
     def of_questions(
         cls, vectors: HalfArray, questions: FloatArray, n_docs: int = RECALL_AT, report: Report = silent
     ) -> "RecallTest":
-        """Ask ``vectors`` [N, E] with given ``questions``, float32 [Q, E]."""
+        """Search ``vectors`` [N, E] with given ``questions``, float32 [Q, E]."""
         rows = np.full(len(questions), -1, np.int64)
         return cls._searched(vectors, np.ascontiguousarray(questions), rows, n_docs, report)
 
@@ -91,14 +91,14 @@ class RecallTest:
     def measure_widths(self, index: VectorIndex, candidates: RowArray, widths: Sequence[int]) -> list[float]:
         """The recall after re-ranking the first ``width`` of ``candidates`` [Q, K], for each of ``widths``.
 
-        Re-ranking puts a true neighbour first wherever it stands among the candidates, so that one search
-        of K candidates tells the recall of every width up to K.
+        Re-ranking puts a true neighbour first wherever it is among the candidates, so that one search of K
+        candidates gives the recall of every width up to K.
         """
         least = self._least(index)
         hits = np.zeros((len(candidates), len(widths)), np.int64)
         for q, proposed in enumerate(candidates):
             good = self.scores[q] >= least[q]
-            if good.all():  # more of them are equally good than are known here
+            if good.all():  # there may be more equally good ones than exact search kept
                 near = self._scored(index, q, proposed) >= least[q]
             else:
                 near = np.isin(proposed, self.nearest[q][good])
@@ -122,6 +122,6 @@ class RecallTest:
 
 
 def sample_rows(count: int, seed: int) -> RowArray:
-    """The rows of N = ``count`` that :meth:`RecallTest.sample` asks with, ascending."""
+    """The rows of N = ``count`` that :meth:`RecallTest.sample` searches with, ascending."""
     drawn = np.random.default_rng(seed).choice(count, min(count, QUERIES), replace=False)
     return np.sort(drawn).astype(np.int64)

@@ -1,5 +1,6 @@
 """`Retriever`: p(z | x) up to its softmax, q(x)·d(z) over all passages of an index (paper, section 2.2)."""
 
+import os
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -12,6 +13,7 @@ from ragengine.arrays import FloatArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError
 from ragengine.results import Document
+from ragengine.retrieval.custom import AnyIndex, CustomIndex, DocumentSearcher
 from ragengine.retrieval.encoder import EncodedQuestions, TextEncoder
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.index_slot import IndexSlot
@@ -28,7 +30,7 @@ class Retriever(Resource):
     """A bundle's question encoder over an index.  Safe to use from several threads."""
 
     def __init__(
-        self, bundle: Bundle, index: PassageIndex, *, device: Device = "auto", threads: int | None = None
+        self, bundle: Bundle, index: AnyIndex, *, device: Device = "auto", threads: int | None = None
     ) -> None:
         super().__init__()
         index.check_belongs_to(bundle)
@@ -44,7 +46,7 @@ class Retriever(Resource):
     def load(
         cls,
         bundle: str | Path | Bundle,
-        index: str | Path,
+        index: str | Path | DocumentSearcher,
         device: Device = "auto",
         threads: int | None = None,
         verify: Literal["sha256", "size"] = "sha256",
@@ -52,26 +54,53 @@ class Retriever(Resource):
     ) -> "Retriever":
         """Open an index with the bundle whose encoder made it.
 
-        ``device`` is where questions are encoded, ``search_device`` where the index is searched (default: the
-        same) and ``verify`` how files are checked, both as in :meth:`PassageIndex.open`.  Raises
-        :class:`BundleError` or :class:`IndexFolderError` when one is not whole or they do not belong
-        together, :class:`DeviceError` where ``cuda`` cannot be.
+        Args:
+            bundle: the path of a bundle, or an opened one.
+            index: the path of an index folder, or a :class:`DocumentSearcher` of your own.
+            device: where questions are encoded: auto, cpu or cuda.
+            threads: threads that the encoder may use; all cores of this process where None.
+            verify: ``sha256`` checks every byte of bundle and index, ``size`` the sizes of files.
+            search_device: where the index folder is searched; as ``device`` where None.
+
+        Raises:
+            BundleError: the bundle is not whole.
+            IndexFolderError: the index is not whole or was made by another encoder.
+            DeviceError: ``cuda`` is asked for and cannot be used.
+            InputError: ``index`` is neither, or has a ``search_device`` that it cannot have.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, verify=verify)
         resolve_device(device)  # without CUDA for the graphs, the index need not be looked at
-        passages = PassageIndex.open(index, verify=verify, device=search_device or device)
+        searched: AnyIndex
+        if isinstance(index, str | os.PathLike):
+            searched = PassageIndex.open(index, verify=verify, device=search_device or device)
+        else:
+            searched = CustomIndex(index)
+            if search_device is not None:
+                raise InputError(
+                    f"search_device is {search_device!r}, but the {searched.name} decides itself where it "
+                    "searches; leave it out."
+                )
         try:
-            return cls(opened, passages, device=device, threads=threads)
+            return cls(opened, searched, device=device, threads=threads)
         except BaseException:
-            passages.close()
+            searched.close()
             raise
 
     @property
     def index(self) -> PassageIndex:
-        """The index that is searched now; another one after :meth:`swap_index`."""
-        return self._slot.index
+        """The index that is searched now; another one after :meth:`swap_index`.
 
-    def borrow_index(self) -> AbstractContextManager[PassageIndex]:
+        Raises :class:`InputError` where a :class:`DocumentSearcher` is searched instead of an index folder.
+        """
+        index = self._slot.index
+        if isinstance(index, PassageIndex):
+            return index
+        raise InputError(
+            f"There is no index folder to look at or to swap: the {index.name} takes its place; change what "
+            "that object searches."
+        )
+
+    def borrow_index(self) -> AbstractContextManager[AnyIndex]:
         """The index for one question, in a ``with`` block: it stays open there, whatever is swapped.
 
         Raises :class:`ClosedError` after :meth:`close`.
@@ -142,7 +171,7 @@ class Retriever(Resource):
         try:
             questions = np.asarray(vectors)
         except (ValueError, TypeError, OverflowError, RuntimeError) as reason:  # rows of different lengths
-            raise InputError(f"Question vectors are no array: {reason}.") from reason
+            raise InputError(f"Question vectors are not an array: {reason}.") from reason
         with self._slot.borrow() as index:
             return index.search_documents(questions, n_docs, nprobe=nprobe, rerank_width=rerank_width)
 

@@ -1,7 +1,7 @@
 """Maximum inner product search over stored passage vectors (paper, section 2.2).
 
-FAISS proposes candidates; the scores come from the stored fp16 vectors.  So ``doc_scores`` are those of an
-exact search whatever the FAISS index keeps of a vector.
+FAISS proposes candidates; their scores are computed from the stored fp16 vectors.  So ``doc_scores`` are
+those of an exact search, whatever the FAISS index keeps of a vector.
 """
 
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ from ragengine.retrieval.gpu.searcher import Device, GpuSearcher, device_vectors
 
 FP16_MAX = 65504.0
 _FLOAT32 = np.finfo(np.float32)
-# Stored vectors that are widened to float64 at once: few enough to stay in the processor's cache.
+# Stored vectors that are converted to float64 together: few enough for the processor's cache.
 _ROWS_AT_ONCE = 128
-# Components compared by a flat search, and questions of an approximate one, that one thread does best.
+# Components that a flat search compares, and questions of an approximate one, for which one thread is best.
 _SMALL_SCAN = 16_000_000
 _SMALL_BATCH = 8
-# Candidates beyond n_docs from an exact FAISS index, enough to see that nothing was cut off at a tie.
+# Candidates beyond n_docs from an exact FAISS index, enough to see that no tie was cut off.
 _MARGIN = 16
 
 
@@ -87,14 +87,14 @@ class VectorIndex:
         """Let ``searcher``, over a copy of the FAISS index, propose the candidates.
 
         ``vectors``, a copy of the stored ones, then score them; both are closed with this.
-        What the searcher cannot select in one go (:attr:`SearchWorker.most_selected`) the FAISS index itself
-        does.
+        A search for more than the searcher can select (:attr:`SearchWorker.most_selected`) uses the FAISS
+        index itself.
         """
         self._device_searcher = searcher
         self._device_vectors = vectors
 
     def close(self) -> None:
-        """Let copies on a device go once running searches are done; may be called again."""
+        """Free the copies on a device once running searches are done; may be called again."""
         if self._device_searcher is not None:
             self._device_searcher.close()
         self._device_vectors = None
@@ -110,7 +110,7 @@ class VectorIndex:
         """Find the ``n_docs`` vectors of largest inner product with each of ``questions``, float32 [Q, E].
 
         ``nprobe`` inverted lists are searched (all, where there are fewer) and at least ``rerank_width``
-        candidates re-ranked; None is the index's own setting.  Both are this call's alone.  An exact index
+        candidates re-ranked; None is the index's own setting.  Both are for this call only.  An exact index
         finds the same documents whatever the width.
 
         Raises :class:`InputError` for a wrong type, shape or dimension, NaN or infinite numbers, and for an
@@ -124,8 +124,8 @@ class VectorIndex:
             nprobe = checked_nprobe(self.faiss_index, nprobe)
         questions = np.ascontiguousarray(questions)
         count, dimension = self.vectors.shape
-        # Twice the rounding error that FAISS's float32 sums can have: candidates whose score is further than
-        # this below the last document's cannot belong in its place.
+        # Twice the rounding error that FAISS's float32 sums can have: a candidate whose score is further
+        # below the last document's cannot belong in its place.
         doubt = dimension * float(_FLOAT32.eps) * norms * self.max_norm
         width = min(int(n_docs + _MARGIN if self.exact else max(n_docs, least)), count)
         while True:
@@ -153,8 +153,8 @@ class VectorIndex:
     def _is_small(self, questions: int) -> bool:
         """Whether one thread searches as fast as several.
 
-        OpenMP's threads spin on for milliseconds after their work, on the cores that the generator needs
-        next: with them a whole question took 30 instead of 25 ms (docs/search.md).
+        OpenMP's threads spin for milliseconds after their work, on the cores that the generator needs next:
+        with them a whole question took 30 instead of 25 ms (docs/guides/searching.md).
         """
         if self.exact:
             return questions * self.vectors.size < _SMALL_SCAN
@@ -167,7 +167,7 @@ class VectorIndex:
         rows = np.full((len(questions), n_docs), -1, np.int64)
         scores = np.full((len(questions), n_docs), -np.inf, np.float32)
         for q, question in enumerate(questions):
-            # By row: ties come in order, and near pages are read together.  A forged list repeats rows.
+            # By row: ties are in order, and near pages are read together.  A forged list may repeat rows.
             proposed = np.unique(candidates[q][candidates[q] >= 0])
             self._check_rows(proposed)
             exact = self.exact_scores(question, proposed)
@@ -266,7 +266,7 @@ def place(index: VectorIndex, device: Device) -> Placement:
 
 
 def _check_scores(rows: RowArray, scores: FloatArray) -> None:
-    """Refuse stored vectors that are not numbers: they would be ranked somewhere, silently."""
+    """Refuse stored vectors that are not finite: they would be ranked arbitrarily, without an error."""
     finite = np.isfinite(scores)
     if not finite.all():
         raise IndexFolderError(

@@ -11,7 +11,7 @@ S source tokens, T target tokens so far, H heads, K head size, V vocabulary.
 All beams of a question read the same documents, so the beams are the query axis of cross-attention
 and nothing of the encoder's output is ever copied B times.  They are the query axis of self-attention too:
 the past holds every token that any beam of any step has read, and a bias tells each beam which are its own
-(`token tree`, docs/design.md).  So no beam's cache is ever reordered or copied.
+(`token tree`, docs/concepts/token-tree.md).  So no beam's cache is ever reordered or copied.
 """
 
 from dataclasses import dataclass

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,43 +15,32 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
 
 from ragengine.errors import DeviceError, IndexFolderError
-from ragengine.retrieval.gpu import rescoring
+from ragengine.retrieval.gpu import rescoring, rescoring_graph
 from ragengine.retrieval.gpu.placement import Placement
 from ragengine.retrieval.gpu.rescoring import DeviceVectors
 from ragengine.retrieval.gpu.search_worker import SearchWorker
 from ragengine.retrieval.gpu.searcher import device_vectors
 from ragengine.retrieval.vector_index import VectorIndex
 from tests.support.bundles import Array, random_vectors
+from tests.support.paths import ROOT
 
 N, WIDE = 700, 24
 STORED = random_vectors(N, WIDE).astype(np.float16)
 
 
-def test_the_graph_is_what_it_says() -> None:
-    nodes = [
-        helper.make_node("Gather", ["vectors", "rows"], ["found"], axis=0),
-        helper.make_node("Cast", ["found"], ["wide"], to=TensorProto.DOUBLE),
-        helper.make_node("Cast", ["questions"], ["wide_questions"], to=TensorProto.DOUBLE),
-        helper.make_node("Unsqueeze", ["wide_questions", "last"], ["columns"]),
-        helper.make_node("MatMul", ["wide", "columns"], ["products"]),
-        helper.make_node("Squeeze", ["products", "last"], ["sums"]),
-        helper.make_node("Cast", ["sums"], ["scores"], to=TensorProto.FLOAT),
-    ]
-    value = helper.make_tensor_value_info
-    inputs = [
-        value("vectors", TensorProto.FLOAT16, ["N", "E"]),
-        value("rows", TensorProto.INT64, ["Q", "K"]),
-        value("questions", TensorProto.FLOAT, ["Q", "E"]),
-    ]
-    last = numpy_helper.from_array(np.array([-1], np.int64), "last")
-    outputs = [value("scores", TensorProto.FLOAT, ["Q", "K"])]
-    graph = helper.make_graph(nodes, "rescore", inputs, outputs, [last])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    assert onnx.load_model_from_string(rescoring.GRAPH) == model
+def test_the_graph_in_the_package_is_what_the_script_makes() -> None:
+    made = rescoring_graph.make_graph()
+    onnx.checker.check_model(made, full_check=True)
+    assert onnx.load(rescoring_graph.PATH) == made
+
+
+def test_the_graph_is_package_data() -> None:
+    """A wheel has the file: setuptools packs what pyproject.toml names."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    assert rescoring_graph.PATH.suffix == ".onnx"
+    assert f"*{rescoring_graph.PATH.suffix}" in tools["package-data"]["*"]
 
 
 def index(factory: str, stored: Array = STORED) -> VectorIndex:
@@ -182,7 +172,7 @@ int held(void) { return retained; }
 CHILD = """
 import ctypes, numpy as np
 from ragengine.errors import DeviceError
-from ragengine.retrieval.gpu import rescoring
+from ragengine.retrieval.gpu import rescoring, rescoring_graph
 from ragengine.runtime.cuda_driver import DeviceMemory
 
 rescoring._ROWS_AT_ONCE = 100

@@ -13,12 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.ipc
 
-from ragengine.corpus.hf_dataset import (
-    count_rows,
-    has_embeddings,
-    read_dataset_embeddings,
-    read_dataset_passages,
-)
+from ragengine.corpus.corpus import Corpus
 from tests.robustness.children import Case, Expected
 from tests.robustness.mutated.damage import damaged_copy, flips, instead, spread, truncations, words
 from tests.robustness.mutated.indexes import vectors
@@ -119,12 +114,13 @@ def _read_table(columns: Callable[[], dict[str, Any]], folder: Path) -> None:
 
 
 def _read_all(dataset: Path) -> None:
-    """Read everything that an index is built from; all of it is text or numbers."""
-    passages = list(read_dataset_passages(dataset))
-    assert len(passages) == count_rows(dataset)
+    """Read all that an index is built from; everything is text, or a number."""
+    corpus = Corpus.open(dataset)
+    passages = list(corpus.read())
+    assert len(passages) == corpus.estimate()
     for passage in passages:
         (passage.id + passage.title + passage.text).encode("utf-8")
-    if has_embeddings(dataset):
-        for block in read_dataset_embeddings(dataset):
+    if corpus.has_embeddings():
+        for block in corpus.read_embeddings():
             assert block.dtype == np.float32
             assert block.ndim == 2

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from ragengine.corpus.readers import read_passages
+from ragengine.corpus.corpus import Corpus
 from ragengine.evaluation import read_questions
 from ragengine.indexing.import_index import read_ids
 from tests.robustness.children import Case
@@ -18,10 +18,10 @@ _MOST_MEMORY: Final = 14 * _SIZE
 """The file's bytes, its line, its text (up to 4 bytes a character), and the parser's copies."""
 _HEADER = b"id\ttext\ttitle\n"
 READERS: dict[str, Callable[[Path], Iterable[object]]] = {
-    "passages.tsv": read_passages,
-    "passages.jsonl": read_passages,
-    "passages.txt": read_passages,
-    "passages.md": read_passages,
+    "passages.tsv": lambda path: Corpus.open(path).read(),
+    "passages.jsonl": lambda path: Corpus.open(path).read(),
+    "passages.txt": lambda path: Corpus.open(path).read(),
+    "passages.md": lambda path: Corpus.open(path).read(),
     "questions.jsonl": read_questions,
     "ids.txt": read_ids,
     "ids.json": read_ids,

@@ -10,7 +10,7 @@ from ragengine.messages import log
 SOURCE_MULTIPLE = 32  # tokens of a document
 STEPS_MULTIPLE = 16  # tokens of an output
 MAX_GRAPHS = 32
-"""CUDA graphs that one generator may hold.  Each keeps its buffers; docs/gpu.md says how large."""
+"""CUDA graphs that one generator may hold.  Each keeps its buffers; docs/guides/gpu.md says how large."""
 NOT_CAPTURED = -1
 """The graph number that makes onnxruntime run a step without capture (`gpu_graph_id`)."""
 

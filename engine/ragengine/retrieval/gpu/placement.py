@@ -1,7 +1,7 @@
-"""Where a FAISS index is searched, on a GPU or on the CPU, and why (docs/gpu.md).
+"""Where a FAISS index is searched, on a GPU or on the CPU, and why (docs/guides/gpu.md).
 
-The limits are those of faiss 1.15's GPU code (``GpuCloner.cpp``, ``GpuIndexIVF*.cu``): what it would refuse
-while it copies an index, or search less exactly, is said here before anything is copied.
+The limits are those of faiss 1.15's GPU code (``GpuCloner.cpp``, ``GpuIndexIVF*.cu``): an index that it would
+refuse to copy, or search less exactly, is found here before anything is copied.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _MOST_ROWS_32_BIT = 2**31 - 1
 _CUVS_COMPUTE = 7.0
 _LEFT_FREE = 2 << 30  # for the graphs, which are loaded after the index
 _FLOAT, _HALF, _SHORT_ID, _LONG_ID = 4, 2, 4, 8
-_LIST_ROWS = 32  # vectors that are laid out together
+_LIST_ROWS = 32  # vectors that are stored interleaved
 _CUVS_CHUNK_BITS = 128
 # Codes and ids of a list are two allocations, each rounded up to 512 bytes, and a few pointers.
 _LIST_BYTES = 2 * 512 + 4 * 8
@@ -32,11 +32,11 @@ _LISTED = {"IndexIVFFlat", "IndexIVFPQ", "IndexIVFScalarQuantizer"}
 
 @dataclass(frozen=True)
 class IndexFacts:
-    """What decides where an index can be searched; :func:`index_facts` reads them from one.
+    """The facts that decide where an index can be searched; :func:`index_facts` reads them from one.
 
     ``kind`` is the class of the index behind its ``transforms``; ``dimension`` and ``code_size`` (bytes a
     vector) are that index's.  ``stored_dimension`` is that of the stored vectors.  ``coarse`` is the class
-    of what finds the lists.
+    of the coarse quantizer.
     """
 
     kind: str
@@ -64,7 +64,7 @@ class IndexFacts:
 
 @dataclass(frozen=True)
 class FaissBuild:
-    """What this faiss was built with."""
+    """How this faiss was built."""
 
     version: str
     gpu: bool
@@ -86,10 +86,10 @@ class CloneOptions:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an index is searched and, for people, why; ``bytes`` is the device memory that it takes.
+    """Where an index is searched, and the reason in words; ``bytes`` is the device memory that it takes.
 
-    ``vectors_bytes`` are taken beside it by a copy of the stored vectors, which then score the candidates
-    there; 0 leaves them on the host.
+    ``vectors_bytes`` is the memory of a copy of the stored vectors, which scores the candidates there; 0
+    leaves them on the host.
     """
 
     kind: Literal["gpu", "gpu-cuvs", "cpu"]
@@ -109,7 +109,7 @@ class Placement:
 
 
 def plan_placement(index: IndexFacts, build: FaissBuild, devices: Sequence[CudaDevice]) -> Placement:
-    """Decide where ``index`` is searched; the GPU with most free memory wherever it can be."""
+    """Decide where ``index`` is searched: on the GPU with most free memory where that is possible."""
     if not build.gpu:
         return no_gpu_build(build)
     if not devices:
@@ -157,7 +157,7 @@ def _unfit(index: IndexFacts) -> str | None:
     if index.kind not in {"IndexFlat", *_LISTED} and not half_flat:
         return f"faiss has no GPU code for {index.kind}"
     if index.metric == "other":
-        return "faiss's GPU code knows inner products and L2 distances only"
+        return "faiss's GPU code supports inner products and L2 distances only"
     if not index.listed:
         return None
     if index.coarse != "IndexFlat":
@@ -165,7 +165,7 @@ def _unfit(index: IndexFacts) -> str | None:
     if index.nprobe > MOST_SELECTED:
         return f"nprobe is {index.nprobe}, a GPU searches at most {MOST_SELECTED} lists"
     if index.max_codes:
-        return f"max_codes is {index.max_codes}, which a GPU does not know"
+        return f"max_codes is {index.max_codes}, which GPU search does not support"
     return None
 
 
@@ -173,7 +173,7 @@ def _unfit_for_native(index: IndexFacts, device: CudaDevice) -> str | None:
     """Why faiss's own GPU code cannot search this index."""
     if index.kind == "IndexIVFScalarQuantizer":
         if index.scalar_type not in _SCALAR_TYPES:
-            return f"faiss's GPU code does not know the scalar quantiser {index.scalar_type}"
+            return f"faiss's GPU code does not support the scalar quantiser {index.scalar_type}"
         limit = device.shared_bytes // (2 * _FLOAT)
         if index.scalar_type in _SCALAR_TYPES_WITH_RANGES and index.dimension >= limit:
             return (
@@ -196,12 +196,12 @@ def _unfit_for_native(index: IndexFacts, device: CudaDevice) -> str | None:
     if not index.by_residual:
         return "faiss's GPU code encodes residuals, this index whole vectors"
     if index.polysemous:
-        return "faiss's GPU code does not know polysemous codes"
+        return "faiss's GPU code does not support polysemous codes"
     return None
 
 
 def _unfit_for_cuvs(index: IndexFacts, build: FaissBuild, device: CudaDevice) -> str | None:
-    """Why cuVS, which is asked where faiss's own code cannot, cannot either."""
+    """Why cuVS, which is tried after faiss's own GPU code, cannot search this index."""
     if not build.cuvs:
         return f"this faiss {build.version} is built without cuVS"
     if index.kind != "IndexIVFPQ":
@@ -215,13 +215,16 @@ def _unfit_for_cuvs(index: IndexFacts, build: FaissBuild, device: CudaDevice) ->
     if not index.by_residual:
         return "cuVS encodes residuals, this index whole vectors"
     if index.polysemous:
-        return "cuVS does not know polysemous codes"
+        return "cuVS does not support polysemous codes"
     return None
 
 
 def _native_options(index: IndexFacts, device: CudaDevice) -> CloneOptions:
-    """16-bit lookup tables always: half the shared memory, twice the blocks at once, and the candidates are
-    scored anew anyway.  Tables of L2 distances are computed before searching where they fit easily."""
+    """How faiss's own GPU code copies the index.
+
+    Lookup tables have 16 bits: that halves the shared memory and doubles the blocks at once, and candidates
+    are scored again anyway.  Tables of L2 distances are computed in advance where they fit easily.
+    """
     half = index.kind == "IndexIVFPQ"
     short = index.count <= _MOST_ROWS_32_BIT
     options = CloneOptions(half_tables=half, short_ids=short)
@@ -239,7 +242,7 @@ def _with_memory(index: IndexFacts, device: CudaDevice, options: CloneOptions, b
             f" ({_gib(device.free_bytes)} free, {_gib(_LEFT_FREE)} stay for the graphs)"
         )
     vectors = index.count * index.stored_dimension * _HALF
-    fit = needed + vectors <= room // 2  # they are a gain in speed; the rest is for larger batches
+    fit = needed + vectors <= room // 2  # they only save time; the rest is for larger batches
     return Placement(
         kind="gpu-cuvs" if options.use_cuvs else "gpu",
         reason=f"{_class_of(index)} by {by}, {_gib(needed)} of {_gib(room)} on {device.name}"

@@ -1,28 +1,14 @@
-"""Scoring candidates anew on a GPU that holds the stored vectors (docs/gpu.md)."""
+"""Scoring candidates again on a GPU that holds the stored vectors (docs/guides/gpu.md)."""
 
-import base64
 from typing import Any
 
 import numpy as np
 
 from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.errors import DeviceError
+from ragengine.retrieval.gpu.rescoring_graph import PATH
 from ragengine.runtime.cuda_driver import DeviceMemory
 from ragengine.runtime.lifecycle import leak_in_forks
-
-GRAPH = base64.b64decode(
-    "CAg6nQMKKwoHdmVjdG9ycwoEcm93cxIFZm91bmQiBkdhdGhlcioLCgRheGlzGACgAQIKHgoFZm91bmQSBHdpZGUiBENhc3QqCQoCdG8Y"
-    "C6ABAgosCglxdWVzdGlvbnMSDndpZGVfcXVlc3Rpb25zIgRDYXN0KgkKAnRvGAugAQIKKgoOd2lkZV9xdWVzdGlvbnMKBGxhc3QSB2Nv"
-    "bHVtbnMiCVVuc3F1ZWV6ZQohCgR3aWRlCgdjb2x1bW5zEghwcm9kdWN0cyIGTWF0TXVsCh8KCHByb2R1Y3RzCgRsYXN0EgRzdW1zIgdT"
-    "cXVlZXplCh8KBHN1bXMSBnNjb3JlcyIEQ2FzdCoJCgJ0bxgBoAECEgdyZXNjb3JlKhQIARAHQgRsYXN0Sgj//////////1obCgd2ZWN0"
-    "b3JzEhAKDggKEgoKAxIBTgoDEgFFWhgKBHJvd3MSEAoOCAcSCgoDEgFRCgMSAUtaHQoJcXVlc3Rpb25zEhAKDggBEgoKAxIBUQoDEgFF"
-    "YhoKBnNjb3JlcxIQCg4IARIKCgMSAVEKAxIBS0IECgAQEQ=="
-)
-"""scores[q, k] = vectors[rows[q, k]] · questions[q], multiplied and summed in float64.
-
-The ONNX graph Gather, Cast, MatMul, Cast: written out, since building it takes a package that the engine
-does without; a test builds it anew and compares.
-"""
 
 _ROWS_AT_ONCE = 65536
 # Gathered components that are widened to float64 at once, 8 bytes each, beside the 2 they are stored in.
@@ -30,11 +16,11 @@ _COMPONENTS_AT_ONCE = 16 << 20
 
 
 class DeviceVectors:
-    """Stored vectors, fp16 [N, E], copied to a device, and what scores rows of them there.
+    """Stored vectors, fp16 [N, E], copied to a device that computes their scores.
 
-    Sums are float64 as on the host, though in another order: rounded to float32 they are the same numbers,
-    up to the last bit where a sum lies between two of them.  Safe to use from many threads; the copy is given
-    back when nobody holds this any more.
+    Sums are float64 as on the host, in another order: rounded to float32 they are equal but for the last bit
+    of a sum that lies between two numbers.  Safe to use from many threads; the copy is freed when nothing
+    refers to this any more.
     """
 
     def __init__(self, vectors: HalfArray, *, cuda_device: int | None) -> None:
@@ -81,13 +67,13 @@ def _session(cuda_device: int | None) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     if cuda_device is None:
-        return ort.InferenceSession(GRAPH, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(PATH, options, providers=["CPUExecutionProvider"])
     check_cuda()
     # A node on the CPU would carry all vectors there for every question.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         return ort.InferenceSession(
-            GRAPH, options, providers=[(CUDA_PROVIDER, {"device_id": str(cuda_device)})]
+            PATH, options, providers=[(CUDA_PROVIDER, {"device_id": str(cuda_device)})]
         )
     except Exception as reason:  # onnxruntime's exceptions share no base class of their own
         raise DeviceError(f"onnxruntime cannot score stored vectors on CUDA: {reason}.") from reason

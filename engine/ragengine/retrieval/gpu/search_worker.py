@@ -1,4 +1,4 @@
-"""One thread that searches for all who ask, because a GPU index is not safe to search from several."""
+"""One thread that does all searches, because a GPU index is not safe to search from several."""
 
 import threading
 import weakref
@@ -22,9 +22,9 @@ Best first, -1 where fewer were found; ``nprobe`` None is the index's own.
 """
 
 MOST_WAITING = 1024
-"""Searches that may wait; who comes then waits for room."""
+"""Searches that may wait in the queue; further callers wait until there is room."""
 BATCH_QUESTIONS = 256
-"""Questions that are searched together, unless one asker brings more."""
+"""Questions that are searched together, unless one call has more."""
 
 
 @dataclass(eq=False)
@@ -41,11 +41,11 @@ class _Asked:
 
 
 class SearchWorker(OneProcess):
-    """A :data:`CandidateSearch` that many threads may call; one thread of its own does the searching.
+    """A :data:`CandidateSearch` that many threads may call; a thread of its own does the searching.
 
-    What waits while it searches is searched together next, as far as width and nprobe agree: the more
-    threads ask, the larger the batches.  Searches start in the order they came, but for those taken along.
-    ``search`` belongs to the thread: it is let go when the thread ends.
+    Calls that wait meanwhile are searched together next if width and nprobe agree: the more threads ask, the
+    larger the batches.  Searches start in the order of their calls, except for those that join a batch.
+    ``search`` belongs to the thread, and is released when the thread ends.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class SearchWorker(OneProcess):
             target=_work, args=(search, self._queue), name="ragengine-search", daemon=True
         )
         self._thread.start()
-        # The thread knows the queue alone, so a worker that nobody holds any more ends.
+        # The thread refers to the queue only, so the thread of a worker without references ends.
         self._end = weakref.finalize(self, self._queue.close)
-        self._end.atexit = False  # nobody waits for the thread then, and a fork has neither it nor its lock
+        self._end.atexit = False  # nothing waits for the thread then, and a fork has neither it nor its lock
         leak_in_forks(self)
 
     def __call__(self, questions: FloatArray, width: int, nprobe: int | None) -> Found:
@@ -82,7 +82,7 @@ class SearchWorker(OneProcess):
         try:
             return asked.found.result()
         except BaseException:
-            asked.found.cancel()  # interrupted while it waited: nobody wants it now
+            asked.found.cancel()  # interrupted while it waited: the result is no longer needed
             raise
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class SearchWorker(OneProcess):
 
 
 class _Queue:
-    """What waits, bounded; given out in batches."""
+    """A bounded queue of searches, taken in batches."""
 
     def __init__(self, most: int, batch_questions: int) -> None:
         self._most = most
@@ -129,7 +129,7 @@ class _Queue:
             yield batch
 
     def _take(self) -> list[_Asked]:
-        """The first that waits, and those behind it that can be searched with it."""
+        """The first search in the queue, and those behind it that can be searched with it."""
         first = self._waiting.popleft()
         batch, room = [first], self._batch_questions - len(first.questions)
         left: deque[_Asked] = deque()
@@ -152,7 +152,7 @@ def _work(search: CandidateSearch, queue: _Queue) -> None:
 
 
 def _answer(search: CandidateSearch, batch: list[_Asked]) -> None:
-    """Search a batch together; if that fails, each alone, so that everybody gets his own error or result."""
+    """Search a batch together; if that fails, each alone, so that every call gets its own error or result."""
     first = batch[0]
     try:
         questions = first.questions if len(batch) == 1 else np.concatenate([a.questions for a in batch])

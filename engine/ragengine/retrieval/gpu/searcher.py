@@ -23,7 +23,7 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 
 def refusal(placement: Placement) -> DeviceError:
-    """What is raised where ``cuda`` is asked for and ``placement`` is the CPU."""
+    """The error where ``cuda`` is asked for and ``placement`` is the CPU."""
     return DeviceError(
         f"The device is cuda, but the index cannot be searched there: {placement.reason}; search it on "
         'the CPU with search_device="cpu", or where it can be with "auto".'
@@ -54,7 +54,7 @@ def device_vectors(vectors: HalfArray, placement: Placement) -> DeviceVectors | 
 
 
 def faiss_build() -> FaissBuild:
-    """What the installed faiss was built with."""
+    """How the installed faiss was built."""
     faiss = import_faiss()
     options = faiss.get_compile_options().split()
     return FaissBuild(
@@ -65,7 +65,7 @@ def faiss_build() -> FaissBuild:
 
 
 def index_facts(faiss_index: Any) -> IndexFacts:
-    """What decides where ``faiss_index`` can be searched."""
+    """The facts that decide where ``faiss_index`` can be searched."""
     faiss = import_faiss()
     index = faiss.downcast_index(faiss_index)
     transforms: list[str] = []
@@ -118,8 +118,8 @@ def _scalar_type(number: int) -> str:
 class GpuSearcher:
     """A copy of an index on a GPU, for one thread.
 
-    It has memory and a stream of its own (``StandardGpuResources``), so that it neither waits for the
-    graphs nor takes their memory.
+    It has its own memory and stream (``StandardGpuResources``), so that it neither waits for the graphs nor
+    takes their memory.
     """
 
     def __init__(self, faiss_index: Any, placement: Placement) -> None:
@@ -141,9 +141,9 @@ class GpuSearcher:
 
     def search(self, questions: FloatArray, width: int, nprobe: int | None) -> Found:
         """Candidates, as :data:`~ragengine.retrieval.gpu.search_worker.CandidateSearch` says."""
-        # The copy has the shape of the CPU's index, transforms and all, and takes the same parameters.
+        # The copy has the structure of the CPU's index, with its transforms, and takes the same parameters.
         parameters = search_parameters(self._cpu_index, nprobe)
-        with faiss_threads(1), _device_errors("was searched"):  # a rotation is all that is left to the CPU
+        with faiss_threads(1), _device_errors("was searched"):  # only a rotation is left to the CPU
             scores, rows = self._index.search(questions, width, params=parameters)
         return scores, rows
 

@@ -1,0 +1,94 @@
+"""``ragengine index`` says what the Python functions say: the same options, words and defaults."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import ragengine
+from ragengine import IndexManifest
+from ragengine.cli.index import index as index_command
+from ragengine.errors import RagEngineError
+from tests.support.bundles import random_vectors
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "build": ragengine.build_index,
+    "add": ragengine.add_passages,
+    "delete": ragengine.delete_passages,
+    "merge": ragengine.merge_indexes,
+    "import": ragengine.import_index,
+    "verify": ragengine.verify_index,
+}
+
+
+def command(name: str) -> click.Command:
+    found = index_command.get_command(click.Context(index_command), name)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_command_has_the_words_of_its_function(name: str) -> None:
+    parameters = inspect.signature(FUNCTIONS[name]).parameters
+    positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    arguments = [p.name for p in command(name).params if isinstance(p, click.Argument)]
+    assert arguments == positional
+    options = [p for p in command(name).params if isinstance(p, click.Option)]
+    least = ["x"] * len(arguments) + [word for o in options if o.required for word in (o.opts[0], "x")]
+    values = command(name).make_context(name, least).params
+    for option in options:
+        assert option.name is not None
+        assert f"--{option.name.replace('_', '-')}" in option.opts
+        default = parameters[option.name].default
+        assert default is inspect.Parameter.empty if option.required else values[option.name] == default
+
+
+def test_every_command_has_a_function() -> None:
+    commands = set(index_command.list_commands(click.Context(index_command)))
+    assert commands - FUNCTIONS.keys() == {"info"}  # which is IndexManifest.read
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_says_what_it_takes_returns_and_raises(name: str) -> None:
+    function = FUNCTIONS[name]
+    text = inspect.getdoc(function) or ""
+    parts = text.split("\n\n")
+    assert "\n" not in parts[0]
+    assert parts[0].endswith(".")
+    for section in ("Args:", "Returns:", "Raises:"):
+        assert sum(part.startswith(section) for part in parts) == 1, section
+    (arguments,) = (part for part in parts if part.startswith("Args:"))
+    for parameter in inspect.signature(function).parameters:
+        assert f"\n    {parameter}: " in arguments
+    (raises,) = (part for part in parts if part.startswith("Raises:"))
+    named = [line.split(":")[0].strip() for line in raises.splitlines()[1:] if line.startswith("    ")]
+    errors = [error for error in named if error.endswith("Error")]
+    assert errors
+    assert all(issubclass(getattr(ragengine.errors, error), RagEngineError) for error in errors)
+
+
+def test_what_python_returns_is_what_is_stored(
+    tmp_path: Path, build: Callable[..., Path], bundle: Path
+) -> None:
+    path = build(random_vectors(300), factory="IVF4,PQ2x4", recall=0.5)
+    phases: list[str] = []
+    manifest = ragengine.verify_index(path, progress=lambda phase, done, total: phases.append(phase))
+    assert manifest == IndexManifest.read(path)
+    assert list(dict.fromkeys(phases)) == ["vectors", "exact"]
+    assert manifest.recall_reached
+    assert ragengine.delete_passages(path, ["id3"]) == IndexManifest.read(path)
+    unreached = build(random_vectors(3000), factory="PCA1,Flat")
+    assert not IndexManifest.read(unreached).recall_reached
+    assert build(random_vectors(20)) == unreached
+    assert IndexManifest.read(unreached).recall_reached
+
+
+def test_verify_reports_on_stderr_alone(build: Callable[..., Path]) -> None:
+    path = build(random_vectors(20))
+    result = CliRunner().invoke(index_command, ["verify", str(path)])
+    assert result.stdout == f"{path} is whole: 20 passages of 8 dimensions.\n"
+    assert "vectors" in result.stderr

@@ -62,7 +62,7 @@ def test_labels_are_different_texts() -> None:
 def test_a_flag_is_true_false_or_none() -> None:
     assert [checked_flag("f", value) for value in (True, False, None)] == [True, False, None]
     for wrong in (1, "yes", 0.0):
-        with pytest.raises(InputError, match="f is .*True, False or None"):
+        with pytest.raises(InputError, match=r"f is .*True, False or None"):
             checked_flag("f", wrong)
 
 

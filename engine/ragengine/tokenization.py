@@ -67,10 +67,10 @@ class Tokenizer:
                 text = text.replace(old, new)
         return text
 
-    def token_text(self, token_id: int) -> str:
-        """The text one token contributes to an answer (a byte-level token alone may be half a character)."""
-        with _faults_named(f"{self.path} cannot decode the token {token_id}"):
-            return str(self._tokenizer.decode([token_id], skip_special_tokens=False))
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text that each token contributes to an answer; a byte-level token may be half a character."""
+        with _faults_named(f"{self.path} cannot decode tokens"):
+            return [str(self._tokenizer.decode([token], skip_special_tokens=False)) for token in ids]
 
     def pad(self, sequences: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
         """Pad on the right to the longest: token ids and attention mask, both int64 [N, S]."""

@@ -10,7 +10,7 @@ LONGEST_TEXT = 1_000_000
 """Characters of a question, an answer, or a document that the caller brings.
 
 A tokenizer reads all of a text before it cuts: a million characters took it 4 seconds and 150 MB, ten million
-40 seconds and 1.4 GB (docs/requests.md).
+40 seconds and 1.4 GB (docs/reference/requests.md).
 """
 
 

@@ -12,6 +12,7 @@ import transformers
 
 from ragengine.bundle import manifest
 from ragengine.bundle.checks import bundle_errors
+from ragengine.bundle.signatures import Signature, generator_signatures
 from ragengine.errors import ExportError
 from ragengine.options import OPTION_NAMES, GenerationOptions
 from ragengine.storage import folders
@@ -26,13 +27,13 @@ from ragengine_export.checkpoint import (
     load_checkpoint,
     tokenizer_spec,
 )
-from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder, BartShape
+from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder
 from ragengine_export.graphs.bert import BertEncoder
 from ragengine_export.graphs.models import (
-    generator_cross_model,
-    generator_decoder_model,
-    generator_encoder_model,
-    generator_step_model,
+    cross_model,
+    dynamic_decoder_model,
+    encoder_model,
+    static_decoder_model,
     text_encoder_model,
 )
 from ragengine_export.weights import (
@@ -104,9 +105,9 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
     if passage is not None and checkpoint.context_encoder is not None:
         encoders.setdefault((passage.path, passage.graph), checkpoint.context_encoder)
     done = [checks.check_encoder(folder.joinpath(*g), e) for g, e in encoders.items()] if check else []
-    reader = _write_generator(checkpoint, folder, precision)
+    generator = _write_generator(checkpoint, folder, precision)
     if check:
-        done += checks.check_generator(folder / reader.path, checkpoint.generator)
+        done += checks.check_generator(folder, checkpoint.generator, generator)
         checks.require_within(done, precision)
     options, warnings = _generation_defaults(checkpoint)
     config = checkpoint.config
@@ -134,7 +135,7 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
             "rag": dataclasses.asdict(rag),
             "question_encoder": dataclasses.asdict(question),
             "passage_encoder": None if passage is None else dataclasses.asdict(passage),
-            "generator": dataclasses.asdict(reader),
+            "generator": dataclasses.asdict(generator),
             "generation": options.to_dict(),
         },
     )
@@ -224,32 +225,40 @@ def _weights_of(checkpoint: EncoderCheckpoint) -> State:
 def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision) -> manifest.GeneratorSpec:
     generator: GeneratorCheckpoint = checkpoint.generator
     shape = dataclasses.replace(generator.shape, dtype=computes_in(precision))
-    target = folder / "generator"
+    spec = _generator_spec(checkpoint)
+    target = folder / spec.path
     target.mkdir()
-    graphs: list[tuple[Any, Callable[[Any, BartShape], ir.Model], str]] = [
-        (BartCrossProjections(shape), generator_cross_model, "cross.onnx"),
-        (BartEncoder(shape), generator_encoder_model, "encoder.onnx"),
-        (BartDecoder(shape), generator_decoder_model, "decoder.onnx"),
+    graphs: list[tuple[Any, Callable[[Any, Signature], ir.Model], str]] = [
+        (BartCrossProjections(shape), cross_model, "cross.onnx"),
+        (BartEncoder(shape), encoder_model, "encoder.onnx"),
+        (BartDecoder(shape), dynamic_decoder_model, "decoder.onnx"),
     ]
     if precision in manifest.STEP_PRECISIONS:
-        graphs.append((BartDecoder(shape), generator_step_model, manifest.STEP_GRAPH))
+        graphs.append((BartDecoder(shape), static_decoder_model, manifest.STEP_GRAPH))
     with WeightWriter(target) as writer:
         for module, _, _ in graphs:
             bind(module, generator.state, writer, "generator", precision)
+    signatures = generator_signatures(spec, shape.dtype)
     for module, model, name in graphs:
-        ir.save(model(module, shape), target / name)
+        ir.save(model(module, signatures[name]), target / name)
     _write_tokenizer(generator.tokenizer, target)
-    longest = min(checkpoint.config.max_combined_length, shape.max_positions)
+    return spec
+
+
+def _generator_spec(checkpoint: Checkpoint) -> manifest.GeneratorSpec:
+    generator, config = checkpoint.generator, checkpoint.config
+    shape = generator.shape
+    longest = min(config.max_combined_length, shape.max_positions)
     return manifest.GeneratorSpec(
         path="generator",
         num_decoder_layers=shape.decoder_layers,
         num_heads=shape.decoder_heads,
-        head_size=shape.d_model // shape.decoder_heads,
+        head_size=shape.head_size,
         vocab_size=shape.vocab_size,
         max_positions=shape.max_positions,
-        pad_token_id=checkpoint.config.generator.pad_token_id,
+        pad_token_id=config.generator.pad_token_id,
         # RagSequenceForGeneration.get_nll: config.bos_token_id or config.generator.bos_token_id
-        bos_token_id=checkpoint.config.bos_token_id or checkpoint.config.generator.bos_token_id,
+        bos_token_id=config.bos_token_id or config.generator.bos_token_id,
         tokenizer=tokenizer_spec(generator.tokenizer, longest),
     )
 

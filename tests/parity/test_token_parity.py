@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragengine import Generator
+from ragengine.generation.model import GeneratorModel
 from ragengine_bench.parity.pairs import Pair
 from ragengine_bench.parity.reference import cut_padding
 from ragengine_bench.parity.requests import Request, constrained_request, random_request
@@ -51,19 +51,13 @@ def test_prompts_are_byte_exact(parity_pair: Pair, monkeypatch: pytest.MonkeyPat
     questions = parity_pair.questions(100, 6)
     options = {"num_beams": 1, "max_length": 2, "n_docs": 10}
     read: list[tuple[np.ndarray, np.ndarray]] = []
-    generate = Generator.generate
+    encode_documents = GeneratorModel.encode_documents
 
-    def recording(
-        self: Generator,
-        context_input_ids: np.ndarray,
-        context_attention_mask: np.ndarray,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        read.append((context_input_ids, context_attention_mask))
-        return generate(self, context_input_ids, context_attention_mask, *args, **kwargs)
+    def recording(self: GeneratorModel, ids: np.ndarray, mask: np.ndarray, *args: Any) -> Any:
+        read.append((ids, mask))
+        return encode_documents(self, ids, mask, *args)
 
-    monkeypatch.setattr(Generator, "generate", recording)
+    monkeypatch.setattr(GeneratorModel, "encode_documents", recording)
     expected = parity_pair.reference.answer(questions, options)
     parity_pair.engine.generate(questions, **options)
 

@@ -14,7 +14,7 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError
 from ragengine.results import Document
 from ragengine.retrieval.custom import AnyIndex, CustomIndex, DocumentSearcher
-from ragengine.retrieval.encoder import TextEncoder
+from ragengine.retrieval.encoder import EncodedQuestions, TextEncoder
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.index_slot import IndexSlot
 from ragengine.runtime.cancellation import NEVER, Stop
@@ -132,7 +132,7 @@ class Retriever(Resource):
     @while_open
     def tokenize(self, questions: Sequence[str]) -> list[Encoded]:
         """Question tokens x, ``[CLS] question [SEP]``, cut at the encoder's longest input."""
-        return self._encoder.tokenizer.encode(checked_questions(questions))
+        return self._tokenize(checked_questions(questions))
 
     @while_open
     def question_text(self, tokens: Encoded) -> str:
@@ -174,6 +174,19 @@ class Retriever(Resource):
             raise InputError(f"Question vectors are not an array: {reason}.") from reason
         with self._slot.borrow() as index:
             return index.search_documents(questions, n_docs, nprobe=nprobe, rerank_width=rerank_width)
+
+    @while_open
+    def _encode_questions(self, questions: list[str], stop: Stop) -> EncodedQuestions:
+        """Questions, which have been checked, as the index and the generator take them."""
+        tokens = self._tokenize(questions)
+        return EncodedQuestions(
+            vectors=self.encode(tokens, stop),
+            texts=[self._encoder.tokenizer.decode(encoded.ids) for encoded in tokens],
+            truncated=[encoded.truncated for encoded in tokens],
+        )
+
+    def _tokenize(self, questions: list[str]) -> list[Encoded]:
+        return self._encoder.tokenizer.encode(questions)
 
     def _release(self) -> None:
         self._slot.close()

@@ -154,7 +154,7 @@ class VectorIndex:
         """Whether one thread searches as fast as several.
 
         OpenMP's threads spin for milliseconds after their work, on the cores that the generator needs next:
-        with them a whole question took 30 instead of 25 ms (docs/search.md).
+        with them a whole question took 30 instead of 25 ms (docs/guides/searching.md).
         """
         if self.exact:
             return questions * self.vectors.size < _SMALL_SCAN

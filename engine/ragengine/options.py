@@ -176,7 +176,7 @@ OPTION_NAMES = tuple(field.name for field in dataclasses.fields(GenerationOption
 
 
 def checked_kind(options: Any) -> GenerationOptions:
-    """``options``, if that is what they are."""
+    """Refuse what is not :class:`GenerationOptions`."""
     if not isinstance(options, GenerationOptions):
         raise OptionsError(
             f"options is {type(options).__name__}; it must be GenerationOptions, or single options by name."
@@ -185,7 +185,7 @@ def checked_kind(options: Any) -> GenerationOptions:
 
 
 def check_names(values: Mapping[str, Any]) -> None:
-    """Refuse names that are not options, each with the nearest one that is."""
+    """Refuse names that are not options; the message suggests the nearest option for each."""
     faults = []
     for name in values:
         if name not in OPTION_NAMES:
@@ -199,7 +199,7 @@ def check_names(values: Mapping[str, Any]) -> None:
 
 
 def _frozen(value: Any, depth: int = 2) -> Any:
-    """Lists, and lists in them, as tuples: so that options can be neither changed nor shared by accident."""
+    """Lists, and lists in them, as tuples, so that options cannot be changed by accident."""
     if not depth or not isinstance(value, list | tuple):
         return value
     return tuple(_frozen(inner, depth - 1) for inner in value)
@@ -230,7 +230,7 @@ def _choice(*values: str) -> tuple[str, Any]:
     return " or ".join(map(repr, values)), lambda value: isinstance(value, str) and value in values
 
 
-# The options that limit each other; compared only where each of them is right by itself.
+# The options that limit each other; compared only where each of them is valid by itself.
 _COMBINED = {"num_return_sequences", "num_beams", "do_sample", "marginalize", "search"}
 _COMBINED |= {"min_length", "max_length", "min_new_tokens", "max_new_tokens"}
 _COMBINED |= {"forced_bos_token_id", "forced_eos_token_id", "suppress_tokens"}
@@ -239,7 +239,7 @@ _FLAG: tuple[str, Any] = ("True or False", lambda value: type(value) is bool)
 _TOKEN: tuple[str, Any] = ("a token id or None", lambda value: value is None or _is_token(value))
 _TOKENS: tuple[str, Any] = ("a list of token ids or None", lambda value: value is None or _are_tokens(value))
 
-# Every option: what it must be, in words, and whether a value is that.
+# For every option: what it must be, in words, and the test of a value.
 _RULES: dict[str, tuple[str, Any]] = {
     "n_docs": _whole(1),
     "marginalize": _choice("token", "sequence"),

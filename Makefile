@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Python's development mode, where a warning is an error; pytest-xdist's workers get the same flags.
 STRICT := $(BIN)/python -X dev -W error
+FAST := not slow and not gpu
 WORKERS := --tx '2*popen//python=$(STRICT)' --dist loadgroup
 # The trained checkpoint, where it was trained here: with it transformers answers the questions too.
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
@@ -23,14 +24,15 @@ lint: $(VENV)/.test  ## Style, types and the direction of imports
 	$(BIN)/lint-imports
 
 test: $(VENV)/.test  ## The fast tests in two processes: no network, no GPU, and a warning is an error
-	$(STRICT) -m pytest $(WORKERS)
+	$(STRICT) -m pytest -m '$(FAST) and serial'; serial=$$?; \
+	$(STRICT) -m pytest $(WORKERS) -m '$(FAST) and not serial' && exit $$serial
 
 test-slow: $(VENV)/.test  ## Minutes of work or gigabytes of memory: BART-large, long soaks, the built wheel
 	$(BIN)/python -m pytest -m slow
 
 coverage: $(VENV)/.test  ## The lines that the fast tests run; child processes do not count
 	mkdir -p build/coverage
-	$(STRICT) -m pytest $(WORKERS) --cov --cov-report=term --cov-report=html:build/coverage/html
+	$(STRICT) -m pytest $(WORKERS) -m '$(FAST) and not serial' --cov --cov-report=term --cov-report=html:build/coverage/html
 
 fuzz: $(VENV)/.test  ## The readers of foreign files under atheris, a minute each
 	$(PIP) atheris

@@ -2,7 +2,7 @@
 
 A record is one JSON object: the fingerprints of bundle and index (the sha256 of each ``manifest.json``,
 which holds those of all their files), the options, and what came out.  Passages are recorded by id and
-score, since the index fixes their text; passages the caller brought are recorded whole.
+score, since the index fixes their text; documents given by the caller are recorded whole.
 """
 
 import dataclasses

@@ -97,11 +97,18 @@ def evaluate(
     different = changes if options is None else options.to_dict() | changes
     source = Source(
         bundle=str(engine.bundle.path),
-        index=str(engine.retriever.index.path),
+        index=_index_path(engine),
         questions=str(questions) if isinstance(questions, str | Path) else None,
         options=different,
     )
     return report(measured, task=task, resampling=resampling, source=source)
+
+
+def _index_path(engine: RagEngine) -> str | None:
+    try:
+        return str(engine.retriever.index.path)
+    except InputError:  # the engine searches an object of the caller's own
+        return None
 
 
 def measure(

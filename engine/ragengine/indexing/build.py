@@ -11,12 +11,13 @@ from ragengine.indexing.build_state import describe_files
 from ragengine.indexing.inputs import check_recall, check_seed, opened_bundle, read_queries
 from ragengine.indexing.plan import IndexPlan, plan_index
 from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
-from ragengine.indexing.writer import IndexWriter, draft_manifest, version
+from ragengine.indexing.writer import IndexWriter, draft_manifest
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
+from ragengine.version import __version__
 
 
 def build_index(
@@ -103,7 +104,7 @@ def build_index(
         "seed": str(seed),
         "batch tokens": str(batch_tokens),
         "faiss": import_faiss().__version__,
-        "ragengine": version(),
+        "ragengine": __version__,
     }
     with IndexWriter.open(index, settings, resume=resume, threads=threads, progress=progress) as writer:
         if not writer.finished:

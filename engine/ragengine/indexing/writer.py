@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +51,7 @@ from ragengine.retrieval.recall import RECALL_AT, RecallTest
 from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
 from ragengine.storage.npy import open_vectors
+from ragengine.version import __version__
 
 _TRAINED_FILE = "trained.faiss"
 _FILLED_FILE = "filled.faiss"
@@ -223,7 +223,7 @@ class IndexWriter:
             draft,
             count=self.count,
             max_norm=max(draft.max_norm, state.checkpoint.max_norm),
-            created_by=f"ragengine {version()}",
+            created_by=f"ragengine {__version__}",
         )
         manifest, search_ms = self._tuned(draft, questions, recall)
         state.save("tune")
@@ -314,11 +314,3 @@ def write_index_manifest(folder: Path, manifest: IndexManifest) -> None:
     """Write the manifest of an index whose files are all in ``folder``; their hashes are taken now."""
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
     folders.write_manifest(folder, content)
-
-
-def version() -> str:
-    """This ragengine's version."""
-    try:
-        return importlib.metadata.version("ragengine")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return "(not installed)"

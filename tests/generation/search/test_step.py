@@ -11,6 +11,7 @@ from ragengine.generation.marginalization import beam_weights
 from ragengine.generation.search.rules import Rules
 from ragengine.generation.search.step import SearchStep
 from ragengine.runtime.cancellation import Stop
+from tests.support.ids import stable_repr
 from tests.support.table_model import EOS, START, TableModel, V
 
 
@@ -49,7 +50,7 @@ def test_the_candidates_are_the_best_of_the_marginal() -> None:
         ({"forced_bos_token_id": 0}, 1, 1),
         ({"allowed": lambda question, tokens: [0, 2, 3]}, 1, 3),
     ],
-    ids=str,
+    ids=stable_repr,
 )
 def test_the_model_is_asked_for_what_the_rules_need(options: Any, candidates: int, probes: int) -> None:
     model = TableModel()

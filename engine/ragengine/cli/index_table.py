@@ -13,6 +13,7 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from ragengine.retrieval.history import described
     from ragengine.retrieval.index import describe_placement
 
     encoder, tuning = manifest.encoder, manifest.tuning
@@ -29,7 +30,7 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
         "one search": f"{manifest.timings['search_ms']:.2f} ms" if "search_ms" in manifest.timings else "",
         "encoder": f"{encoder.name} ({encoder.kind.replace('_', ' ')}, {encoder.fingerprint[:12]})",
         "made by": manifest.created_by,
-        "made from": ", ".join(f"{name}: {value}" for name, value in manifest.created_from.items()),
+        "made from": described(manifest.created_from),
         "made in": ", ".join(
             f"{name.removesuffix('_s')} {seconds:.1f} s"
             for name, seconds in manifest.timings.items()

@@ -15,6 +15,7 @@ import numpy as np
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage, utf8_lines
+from ragengine.corpus.readers import is_header
 from ragengine.errors import InputError, PassagesError
 from ragengine.indexing import resources
 from ragengine.indexing.foreign_index import ForeignIndex
@@ -26,11 +27,13 @@ from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.passage_store import PassageStore, write_passages
 from ragengine.retrieval.recall import sample_rows
 from ragengine.runtime.progress import Progress
+from ragengine.storage.foreign_files import checked_path, file_mode, read_plain, shown_path, why
 
 # What `RagRetriever.save_pretrained` calls the two parts of a custom index.
 _SAVED_PASSAGES, _SAVED_FAISS = "hf_dataset", "hf_dataset_index.faiss"
 _SCRATCH_FILE = "scratch.sqlite"
 _ROWS_TOGETHER = 4096
+_MOST_ID_BYTES = 1 << 30
 
 
 def import_index(
@@ -86,7 +89,7 @@ def import_index(
     check_recall(recall)
     check_seed(seed)
     bundle, index = opened_bundle(bundle), Path(index)
-    passages, faiss_path = _located(Path(source), faiss)
+    passages, faiss_path = _located(checked_path(source, PassagesError), faiss)
     corpus = Corpus.open(passages)
     dimension = bundle.index_encoder.dimension
     questions = read_queries(queries, dimension)
@@ -118,9 +121,12 @@ def import_index(
 def _located(source: Path, faiss: str | Path | None) -> tuple[Path, Path]:
     """The passages and the FAISS file; both in one folder where ``RagRetriever`` saved them."""
     if faiss is not None:
-        return source, Path(faiss)
-    if (source / _SAVED_PASSAGES).is_dir() and (source / _SAVED_FAISS).is_file():
-        return source / _SAVED_PASSAGES, source / _SAVED_FAISS
+        return source, checked_path(faiss, InputError)
+    try:
+        if file_mode(source / _SAVED_PASSAGES) and file_mode(source / _SAVED_FAISS):
+            return source / _SAVED_PASSAGES, source / _SAVED_FAISS
+    except OSError as reason:
+        raise InputError(f"{shown_path(source)} cannot be read: {why(reason)}.") from reason
     raise InputError(
         f"{source} has no {_SAVED_PASSAGES} and {_SAVED_FAISS} as RagRetriever.save_pretrained writes them; "
         "name the FAISS file with --faiss, or, where there is none, use ragengine index build."
@@ -194,14 +200,15 @@ def read_ids(path: Path) -> Iterator[str]:
     """
     if path.suffix.lower() != ".json":
         for number, line in enumerate(utf8_lines(path)):
-            id = line.rstrip("\r\n").split("\t")[0]
-            if id and (number or id != "id"):
+            fields = line.rstrip("\r\n").split("\t")
+            id = fields[0]
+            if id and (number or id != "id") and not is_header(fields):  # again where files were joined
                 yield id
         return
     try:
-        ids = json.loads(path.read_text("utf-8"))
+        ids = json.loads(read_plain(path, _MOST_ID_BYTES, links=True))
     except (OSError, ValueError, RecursionError) as reason:
-        raise PassagesError(f"{path} cannot be read as JSON: {reason}.") from reason
+        raise PassagesError(f"{path} cannot be read as JSON: {why(reason)}.") from reason
     if not isinstance(ids, list) or not all(type(id) in (str, int) for id in ids):
         raise PassagesError(f"{path} is not a JSON list of passage ids (strings or whole numbers).")
     yield from map(str, ids)

@@ -10,10 +10,10 @@ import numpy as np
 
 from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.errors import IndexFolderError, InputError
+from ragengine.indexing.factory import parse_factory
 from ragengine.indexing.opq import train_opq
 from ragengine.indexing.plan import ROWS_AT_ONCE, training_count
 from ragengine.retrieval.faiss_api import extract_ivf, faiss_reason, faiss_threads, import_faiss, is_graph
-from ragengine.retrieval.faiss_reader import unknown_kind
 from ragengine.retrieval.recall import sample_rows
 from ragengine.runtime.progress import Report
 from ragengine.storage.atomic import replaced_file
@@ -23,23 +23,15 @@ _CHECKPOINT_SECONDS = 300.0
 
 def empty_faiss_index(factory: str, dimension: int) -> Any:
     """A FAISS index for inner products; raises :class:`InputError` for a ``factory`` that makes none."""
+    parse_factory(factory, dimension)
     faiss = import_faiss()
     try:
-        faiss_index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as reason:
+        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, MemoryError) as reason:
         raise InputError(
             f"The factory {factory!r} is not one that faiss {faiss.__version__} makes for inner products of "
             f"{dimension} dimensions ({faiss_reason(reason)}); try Flat or IVF256,Flat."
         ) from reason
-    if (kind := unknown_kind(faiss_index)) is not None:
-        raise InputError(
-            f"The factory {factory!r} makes an {kind}, which ragengine does not search; "
-            "try Flat or IVF256,Flat."
-        )
-    inverted_lists = extract_ivf(faiss_index)
-    if inverted_lists is not None and inverted_lists.nlist < 1:
-        raise InputError(f"The factory {factory!r} has no inverted lists; it needs at least IVF1.")
-    return faiss_index
 
 
 def train(
@@ -77,6 +69,7 @@ def add(
     every few minutes between blocks, except for a graph: faiss adds other links to a graph that was read
     from a file than to one that was never written.
     """
+    _check_can_grow(faiss_index)
     count = len(vectors)
     graph = _has_graph(factory) or is_graph(faiss_index)
     saved = time.monotonic()
@@ -125,6 +118,16 @@ def write_faiss(faiss_index: Any, path: Path) -> None:
         raise IndexFolderError(f"{path} cannot be written: {faiss_reason(reason)}.") from reason
 
 
+def _check_can_grow(faiss_index: Any) -> None:
+    """Refuse an NSG graph, whatever its manifest says: FAISS cannot add to it, and may hang."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexPreTransform):
+        index = faiss.downcast_index(index.index)
+    if isinstance(index, faiss.IndexNSG):
+        raise IndexFolderError("The FAISS index is an NSG graph, which FAISS cannot add to; build another.")
+
+
 def _train_transforms(faiss_index: Any, sample: FloatArray) -> FloatArray:
     """Train the transforms in front of an index in turn, and return the transformed sample."""
     faiss = import_faiss()
@@ -163,7 +166,7 @@ def _training_rows(faiss_index: Any, count: int, seed: int) -> Any:
 
 
 def _has_graph(factory: str) -> bool:
-    return "HNSW" in factory or "NSG" in factory
+    return "HNSW" in factory
 
 
 @contextlib.contextmanager

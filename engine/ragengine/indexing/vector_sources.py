@@ -14,6 +14,7 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
 from ragengine.errors import PassagesError
+from ragengine.indexing.inputs import shown_name
 from ragengine.indexing.plan import ROWS_AT_ONCE
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.passage_store import PassageStore
@@ -70,10 +71,10 @@ def given_vectors(corpus: Corpus, embeddings: str | Path | None) -> VectorSource
     """Vectors that come with the passages: the file ``embeddings``, or a dataset's column; else None."""
     if embeddings is not None:
         path = Path(embeddings)
-        return stored_vectors(f"file {path.name}", open_vectors(path, np.float32, PassagesError))
+        return stored_vectors(f"file {shown_name(path)}", open_vectors(path, np.float32, PassagesError))
     if corpus.has_embeddings():
         return VectorSource(
-            f"column 'embeddings' of {corpus.path.name}",
+            f"column 'embeddings' of {shown_name(corpus.path)}",
             lambda pending: _skipping(corpus.read_embeddings(), pending.done),
         )
     return None

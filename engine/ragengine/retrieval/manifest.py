@@ -14,6 +14,7 @@ FORMAT_VERSION = 1
 FAISS_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"
 PASSAGES_FILE = "passages.sqlite"
+LARGEST_SEED = 1 << 48
 QUERIES_FILE = "queries.npy"
 """The questions that the recall was measured with, where they were given: float32 [Q, E]."""
 
@@ -92,7 +93,7 @@ class IndexManifest:
     created_from: dict[str, Any]
     files: dict[str, folders.FileEntry]
     reason: Line = ""
-    seed: Count = 0
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     tuning: Tuning | None = None
     timings: dict[str, float] = field(default_factory=dict)
 

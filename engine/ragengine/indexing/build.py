@@ -99,7 +99,7 @@ def build_index(
     def check_count(count: int) -> None:
         parse_factory(planned(count).factory, dimension).check_count(count)
 
-    if source.count is not None:
+    if source.count:  # where it is not the number of passages, reading them says so
         check_count(source.count)
 
     if not resume:  # a resumed build has written a part already, and soon knows the count

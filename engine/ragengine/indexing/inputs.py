@@ -39,7 +39,7 @@ def checked_recall(recall: float) -> float:
     """``recall``, or :class:`InputError` where it is none that can be reached."""
     number = isinstance(recall, int | float | np.floating) and not isinstance(recall, bool)
     if not number or not 0 < recall <= 1:
-        raise InputError(f"recall is {short_repr(recall)}; it must be a number above 0 and at most 1.")
+        raise InputError(f"recall is {short_repr(recall)}; it must be above 0 and at most 1.")
     return float(recall)
 
 

@@ -40,18 +40,10 @@ def train(
     """Train on a sample of ``vectors`` [N, E], drawn with ``seed``; a graph on one thread, as :func:`add`."""
     report(0, 2)
     with _factory_errors(factory, len(vectors)):
-        faiss = import_faiss()
-        inner = faiss_index
         if not faiss_index.is_trained:
             sample = np.asarray(vectors[_training_rows(faiss_index, len(vectors), seed)], np.float32)
             with faiss_threads(1 if _has_graph(factory) else threads):
-                if isinstance(faiss_index, faiss.IndexPreTransform):
-                    sample = _train_transforms(faiss_index, sample)
-                    inner = faiss_index.index
-                report(1, 2)
-                _spare_polysemous_codes(inner)
-                inner.train(sample)
-            faiss_index.is_trained = True
+                _train_parts(faiss_index, sample, report)
     report(2, 2)
 
 
@@ -128,6 +120,22 @@ def _check_can_grow(faiss_index: Any) -> None:
         raise IndexFolderError("The FAISS index is an NSG graph, which FAISS cannot add to; build another.")
 
 
+def _train_parts(faiss_index: Any, sample: FloatArray, report: Report) -> None:
+    """Train an index and those inside it, each on what it will be given."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexRefine):
+        _train_parts(index.base_index, sample, report)
+        index.refine_index.train(sample)
+    elif isinstance(index, faiss.IndexPreTransform):
+        _train_parts(index.index, _train_transforms(index, sample), report)
+    else:
+        report(1, 2)
+        _spare_polysemous_codes(index)
+        index.train(sample)
+    index.is_trained = True
+
+
 def _train_transforms(faiss_index: Any, sample: FloatArray) -> FloatArray:
     """Train the transforms in front of an index in turn, and return the transformed sample."""
     faiss = import_faiss()
@@ -149,8 +157,6 @@ def _spare_polysemous_codes(faiss_index: Any) -> None:
     """
     faiss = import_faiss()
     index = faiss.downcast_index(faiss_index)
-    if isinstance(index, faiss.IndexRefine):
-        index = faiss.downcast_index(index.base_index)
     if isinstance(index, faiss.IndexIVFPQ | faiss.IndexPQ):
         index.do_polysemous_training = False
 

@@ -22,7 +22,7 @@ from ragengine.retrieval.vector_index import FP16_MAX
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Report
 from ragengine.storage.atomic import sync_file
-from ragengine.storage.npy import open_vectors
+from ragengine.storage.npy import open_vectors, read_rows
 
 # Passages that are sorted by length together: enough for little padding, few enough for any memory.
 _SORTED_TOGETHER = 4096
@@ -70,14 +70,27 @@ class VectorSource:
 def given_vectors(corpus: Corpus, embeddings: str | Path | None) -> VectorSource | None:
     """Vectors that come with the passages: the file ``embeddings``, or a dataset's column; else None."""
     if embeddings is not None:
-        path = Path(embeddings)
-        return stored_vectors(f"file {shown_name(path)}", open_vectors(path, np.float32, PassagesError))
+        return _file_vectors(Path(embeddings))
     if corpus.has_embeddings():
         return VectorSource(
             f"column 'embeddings' of {shown_name(corpus.path)}",
             lambda pending: _skipping(corpus.read_embeddings(), pending.done),
         )
     return None
+
+
+def _file_vectors(path: Path) -> VectorSource:
+    """The vectors of a ``.npy`` file, which somebody may change meanwhile."""
+    vectors = open_vectors(path, np.float32, PassagesError)
+
+    def blocks(pending: PendingPassages) -> Iterator[FloatArray]:
+        for start in range(pending.done, len(vectors), ROWS_AT_ONCE):
+            try:
+                yield read_rows(vectors, start, start + ROWS_AT_ONCE)
+            except (OSError, ValueError) as reason:
+                raise PassagesError(f"{path} cannot be read to its end: {reason}; save it again.") from reason
+
+    return VectorSource(f"file {shown_name(path)}", blocks, len(vectors))
 
 
 def encoded_vectors(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -17,8 +18,18 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import IndexFolderError, InputError, PassagesError, RagEngineError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
+from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
-from tests.support.bundles import WORDS, E, add_passage_encoder, brute_force, random_vectors, write_bundle
+from ragengine.retrieval.manifest import FAISS_FILE, VECTORS_FILE
+from tests.support.bundles import (
+    WORDS,
+    E,
+    add_passage_encoder,
+    brute_force,
+    random_vectors,
+    rewrite_manifest,
+    write_bundle,
+)
 
 FACTORIES = ["Flat", "IVF4,Flat", "OPQ2_4,IVF4,PQ2x4", "HNSW8", "SQfp16", "IVF4,PQ2x4,RFlat"]
 VECTORS = random_vectors(400)
@@ -271,3 +282,28 @@ def test_commands(corpus: Corpus) -> None:
     check(corpus.folder / "both", [*(row for row in range(80) if row not in (3, 70)), 3, 70])
     assert isinstance(run("delete", path, "absent").exception, InputError)
     assert run("delete", path).exit_code == 2
+
+
+def test_an_nsg_graph_of_an_older_version_is_searched_but_not_changed(
+    build: Callable[..., Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = random_vectors(300)
+    path = build(vectors, factory="HNSW8")
+    made = faiss.index_factory(E, "NSG32,Flat", faiss.METRIC_INNER_PRODUCT)
+    made.add(np.load(path / VECTORS_FILE).astype(np.float32))
+    faiss.write_index(made, str(path / FAISS_FILE))
+    rewrite_manifest(path, factory="NSG32,Flat")
+    with PassageIndex.open(path) as index:
+        assert index.search_documents(vectors[:1] * 9, 1)[0]
+    monkeypatch.setattr(TextEncoder, "encode_by_length", None)  # nothing is encoded before
+    (tmp_path / "more.jsonl").write_text('{"id": "new", "title": "t", "text": "x"}\n')
+    for change in (
+        lambda: add_passages(path, tmp_path / "more.jsonl", bundle=bundle),
+        lambda: delete_passages(path, ["id1"]),
+        lambda: merge_indexes(path, path, tmp_path / "merged"),
+    ):
+        with pytest.raises(IndexFolderError, match=r"searched, but not changed.*NSG.*cannot add to it"):
+            change()
+    rewrite_manifest(path, factory="Flat")  # a manifest that lies
+    with pytest.raises(IndexFolderError, match="is an NSG graph, which FAISS cannot add to"):
+        delete_passages(path, ["id1"])

@@ -17,6 +17,7 @@ from ragengine.indexing.update import add_passages, delete_passages, merge_index
 from ragengine.indexing.verify import verify_index
 from ragengine.retrieval.index import PassageIndex
 from tests.support.bundles import E, random_vectors
+from tests.support.paths import ROOT
 
 
 def words(text: str) -> list[str]:
@@ -107,7 +108,7 @@ def test_whatever_is_built_is_opened_searched_changed_and_merged(
 
 
 def test_every_part_of_the_grammar_is_in_the_docs() -> None:
-    guide = Path("docs/guides/indexes.md").read_text("utf-8")
+    guide = (ROOT / "docs/guides/indexes.md").read_text("utf-8")
     for part in ("PCA", "PCAR", "PCAW", "OPQ", "RR", "L2norm", "Pad", "HNSW", "SQbf16", "x4fsr", "Refine("):
         assert part in guide, part
 

@@ -157,12 +157,13 @@ def test_fast_scan_lists_are_kept_or_built_again(
         faiss=index,
         embeddings=tmp_path / "vectors.npy",
         factory=rebuilt,
+        recall=1.0,
     )
     assert manifest.factory == (rebuilt or factory.replace("RFlat", "Refine(Flat)"))
     assert manifest.created_from["faiss"] == "their fs.faiss"
     assert rebuilt or manifest.reason == "the FAISS structure of their fs.faiss was kept"
-    ids, _ = found(tmp_path / "index", half[:1])
-    assert ids[0][0] == "1"
+    rows, _ = brute_force(half, half[:1], 1)
+    assert found(tmp_path / "index", half[:1])[0][0][0] == passage_ids(COUNT)[rows[0, 0]]
 
 
 def test_an_nsg_graph_is_built_again(tmp_path: Path, bundle: Path, half: Array) -> None:

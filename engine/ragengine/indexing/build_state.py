@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ragengine.errors import IndexFolderError
-from ragengine.storage.atomic import replaced_file
+from ragengine.storage.atomic import replaced_file, sync_folder
 from ragengine.storage.folders import OUTPUT
 from ragengine.storage.schema import parse
 
@@ -88,6 +88,7 @@ class BuildState:
         timings = self.checkpoint.timings
         timings[phase] = round(timings.get(phase, 0.0) + now - self._mark, 3)
         self._mark = now
+        sync_folder(self.output)  # a power failure must not leave a checkpoint that counts what is lost
         with replaced_file(self.folder / _STATE) as file:
             file.write(json.dumps(dataclasses.asdict(self.checkpoint), indent=2).encode())
 

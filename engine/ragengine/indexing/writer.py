@@ -158,7 +158,7 @@ class IndexWriter:
             def saved(max_norm: float) -> None:
                 checkpoint.rows, checkpoint.max_norm = stored.done, max(before, max_norm)
                 if state.unsaved_seconds >= _SAVE_SECONDS:
-                    stored.sync()  # on disk before the checkpoint says so
+                    stored.flush()  # the checkpoint brings it to disk
                     state.save("vectors")
 
             with stored, contextlib.closing(self.open_passages()) as passages:

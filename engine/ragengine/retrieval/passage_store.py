@@ -12,7 +12,6 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import ClosedError, IndexFolderError
 from ragengine.messages import one_line
 from ragengine.runtime.lifecycle import leak_in_forks
-from ragengine.storage.atomic import sync
 
 _SCHEMA = (
     "CREATE TABLE passages "
@@ -44,7 +43,6 @@ def write_passages(path: Path, passages: Iterable[Passage]) -> int:
         raise OSError(number, str(reason), str(path)) from reason
     finally:
         connection.close()
-    sync(path)
     return int(count)
 
 

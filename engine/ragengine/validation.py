@@ -39,8 +39,8 @@ def checked_text(what: str, text: Any) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as reason:
         raise InputError(
-            f"{what} has half a surrogate pair at character {reason.start}, which is not Unicode text; remove lone "
-            "surrogates."
+            f"{what} has half a surrogate pair at character {reason.start}, which is not Unicode text; "
+            "remove lone surrogates."
         ) from reason
     return text
 

@@ -2,8 +2,8 @@
 
     python -m tests.fuzz.command_lines [--seconds S | --cases N] [--seed TEXT] [--first N]
 
-Each case runs in a fork.  A signal, a traceback, a control character, an unknown exit code, or more time or memory
-than an honest case needs is a failure; its number and the seed, which are printed, repeat it.
+Each case runs in a fork.  A signal, a traceback, a control character, an unknown exit code, or much more time
+than an honest case needs is a failure; the seed and its number, which are printed, repeat it.
 """
 
 import argparse

@@ -92,15 +92,19 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         yield changed
     elif isinstance(node, ast.Return) and node.value is not None:
         yield ast.Return(ast.Constant(None))
-    elif isinstance(node, ast.Raise | ast.AugAssign | ast.Assert | ast.Delete) or (
-        isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant | ast.Yield)
-    ):
+    elif _is_removable(node):
         yield ast.Pass()
     elif isinstance(node, ast.Call):
         for place in range(len(node.keywords)):
             changed_call = copy.deepcopy(node)
             del changed_call.keywords[place]
             yield changed_call
+
+
+def _is_removable(node: ast.AST) -> bool:
+    if isinstance(node, ast.Expr):
+        return not isinstance(node.value, ast.Constant | ast.Yield)
+    return isinstance(node, ast.Raise | ast.AugAssign | ast.Assert | ast.Delete)
 
 
 def _at(tree: ast.AST, path: Path) -> ast.AST:

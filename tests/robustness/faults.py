@@ -88,8 +88,9 @@ def _fault(ending: Ending, outcome: Outcome, how: str) -> str | None:
         return f"a short write is an error: {outcome}"
     if not outcome.ours:
         return f"the error is not typed: {outcome}"
-    expected_content = ending.new if "it is the new one" in outcome.error else ending.old
-    return None if found == expected_content else f"the target is not what the error says: {outcome}"
+    said = {"nothing was changed": ending.old, "it is the new one": ending.new}
+    wrong = any(words in outcome.error and found != promised for words, promised in said.items())
+    return f"the target is not what the error says: {outcome}" if wrong else None
 
 
 def ordered(ending: Ending) -> list[str]:

@@ -1,5 +1,6 @@
 """The texts of an index: one SQLite file, written once, then read by row from any thread."""
 
+import contextlib
 import errno
 import json
 import sqlite3
@@ -17,6 +18,7 @@ _SCHEMA = (
     "CREATE TABLE passages "
     "(row INTEGER PRIMARY KEY, id TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)"
 )
+_SETTINGS = "PRAGMA page_size=4096; PRAGMA encoding='UTF-8'; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
 _ERRNO = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_CANTOPEN: errno.EACCES}
 """The errno of SQLite's error codes; the others are errors of input and output."""
 
@@ -27,22 +29,18 @@ def write_passages(path: Path, passages: Iterable[Passage]) -> int:
     The bytes depend on nothing but the passages and the SQLite version.  There is no journal: the file is
     part of a folder that is complete or absent.  Raises :class:`OSError` where it cannot be written.
     """
-    connection = sqlite3.connect(path, isolation_level=None)
     try:
-        connection.executescript(
-            "PRAGMA page_size=4096; PRAGMA encoding='UTF-8'; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
-        )
-        connection.execute("BEGIN")
-        connection.execute(_SCHEMA)
-        rows = ((row, p.id, p.title, p.text) for row, p in enumerate(passages))
-        connection.executemany("INSERT INTO passages VALUES (?, ?, ?, ?)", rows)
-        (count,) = connection.execute("SELECT count(*) FROM passages").fetchone()
-        connection.execute("COMMIT")
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.executescript(_SETTINGS)
+            connection.execute("BEGIN")
+            connection.execute(_SCHEMA)
+            rows = ((row, p.id, p.title, p.text) for row, p in enumerate(passages))
+            connection.executemany("INSERT INTO passages VALUES (?, ?, ?, ?)", rows)
+            (count,) = connection.execute("SELECT count(*) FROM passages").fetchone()
+            connection.execute("COMMIT")
     except sqlite3.Error as reason:
         number = _ERRNO.get(getattr(reason, "sqlite_errorcode", 0), errno.EIO)
         raise OSError(number, str(reason), str(path)) from reason
-    finally:
-        connection.close()
     return int(count)
 
 

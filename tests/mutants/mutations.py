@@ -90,7 +90,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         changed = copy.deepcopy(node)
         changed.test = ast.UnaryOp(ast.Not(), changed.test)
         yield changed
-    elif isinstance(node, ast.Return) and node.value is not None:
+    elif isinstance(node, ast.Return) and not _is_false(node.value):
         yield ast.Return(ast.Constant(None))
     elif _is_removable(node):
         yield ast.Pass()
@@ -99,6 +99,11 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
             changed_call = copy.deepcopy(node)
             del changed_call.keywords[place]
             yield changed_call
+
+
+def _is_false(value: ast.expr | None) -> bool:
+    """Whether None is as good: for what is False, there is True."""
+    return value is None or (isinstance(value, ast.Constant) and not value.value)
 
 
 def _is_removable(node: ast.AST) -> bool:

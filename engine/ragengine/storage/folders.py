@@ -111,7 +111,10 @@ def resumable_folder(
                 reason.add_note(f"{target}: {state}")
             raise
         shutil.rmtree(retired(target), ignore_errors=True)
-        shutil.rmtree(workspace, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the next run removes it
+            if (workspace / OUTPUT).exists():
+                shutil.rmtree(workspace / OUTPUT)  # the old folder; before what tells it from a new one
+            shutil.rmtree(workspace)
 
 
 @contextlib.contextmanager
@@ -183,14 +186,19 @@ def _tidy(workspace: Path, target: Path, resume: bool, error: type[RagEngineErro
     """Remove what an earlier run left and this one does not continue with."""
     try:
         if not resume:
-            for path in workspace.iterdir():
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            empty_folder(workspace)
         elif _in_place(workspace, target) and (workspace / OUTPUT).exists():
             shutil.rmtree(workspace / OUTPUT)  # the old folder
     except OSError as reason:
         raise error(
             f"{workspace}, left by an earlier run, cannot be emptied: {reason.strerror or reason}; remove it."
         ) from reason
+
+
+def empty_folder(folder: Path) -> None:
+    """Remove everything in a folder."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _in_place(workspace: Path, target: Path) -> bool:

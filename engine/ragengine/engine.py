@@ -161,8 +161,8 @@ class RagEngine(Resource):
                 several.  They keep their scores, or are scored by the bundle's passage encoder.
             doc_pruning: leave out, before they are read, documents whose prior p(z | x) is under this; the
                 best always stays.
-            prefix_allowed_tokens_fn: called with a question's number and its tokens so far, returns the token
-                ids that may follow.
+            prefix_allowed_tokens_fn: called with a question's number and its tokens so far, int64 [T] with
+                the start token; returns the token ids that may follow.  Its exceptions come out unchanged.
             deadline: seconds from now, or a :class:`Stop` that several calls share.
             cancel: an event that another thread sets to end the call.
             overrides: single options by name, such as ``num_beams=4``.

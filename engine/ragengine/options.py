@@ -97,7 +97,8 @@ class GenerationOptions:
             faults.append(
                 f"num_return_sequences is {wanted}, it must be at most num_beams ({self.num_beams})"
             )
-        if self.min_length > self.longest:
+        replaced = self.marginalize == "sequence" and self.min_new_tokens is not None  # see `shortest`
+        if self.min_length > self.longest and not replaced:
             faults.append(
                 f"min_length is {self.min_length}, it must be at most the longest answer ({self.longest})"
             )
@@ -106,12 +107,27 @@ class GenerationOptions:
                 f"min_new_tokens is {self.min_new_tokens}, "
                 f"it must be less than the longest answer ({self.longest})"
             )
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            if getattr(self, name) in (self.suppress_tokens or ()):
+                faults.append(f"{name} is {getattr(self, name)}, it must not be in suppress_tokens")
         return faults
 
     @property
     def longest(self) -> int:
         """The length of the longest answer, with the start token."""
         return self.max_length if self.max_new_tokens is None else 1 + self.max_new_tokens
+
+    @property
+    def shortest(self) -> int:
+        """The length of the shortest answer, with the start token.
+
+        RAG-Token keeps both limits; in RAG-Sequence ``min_new_tokens``, where it is given, replaces
+        ``min_length``, as in transformers.
+        """
+        if self.min_new_tokens is None:
+            return self.min_length
+        new = 1 + self.min_new_tokens
+        return new if self.marginalize == "sequence" else max(self.min_length, new)
 
     @property
     def paths(self) -> int:
@@ -215,6 +231,7 @@ def _choice(*values: str) -> tuple[str, Any]:
 # The options that limit each other; compared only where each of them is valid by itself.
 _COMBINED = {"num_return_sequences", "num_beams", "do_sample", "marginalize", "search"}
 _COMBINED |= {"min_length", "max_length", "min_new_tokens", "max_new_tokens"}
+_COMBINED |= {"forced_bos_token_id", "forced_eos_token_id", "suppress_tokens"}
 
 _FLAG: tuple[str, Any] = ("True or False", lambda value: type(value) is bool)
 _TOKEN: tuple[str, Any] = ("a token id or None", lambda value: value is None or _is_token(value))

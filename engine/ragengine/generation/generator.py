@@ -122,8 +122,8 @@ class Generator(Resource):
             context_attention_mask: int64 [Q, D, S], 0 for padding.
             doc_scores: float32 [Q, D], q(x)·d(z); -inf leaves a document out.
             options: the model's defaults where not given.
-            prefix_allowed_tokens_fn: called with a question's number and its tokens so far, returns the token
-                ids that may follow.
+            prefix_allowed_tokens_fn: called with a question's number and its tokens so far, int64 [T] with
+                the start token; returns the token ids that may follow.  Its exceptions come out unchanged.
             deadline: seconds from now, or a :class:`Stop` that several calls share.
             cancel: an event that another thread sets to end the call.
 

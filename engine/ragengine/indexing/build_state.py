@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ragengine.errors import IndexFolderError
 from ragengine.storage.atomic import replaced_file, sync_folder
-from ragengine.storage.folders import OUTPUT, empty_folder
+from ragengine.storage.folders import OUTPUT, empty_workspace
 from ragengine.storage.schema import parse
 
 _STATE = "state.json"
@@ -58,7 +58,7 @@ class BuildState:
         """
         path = folder / _STATE
         if not path.exists():
-            empty_folder(folder)  # what a run has left that could not remove all of it
+            empty_workspace(folder)  # what a run has left that could not remove all of it
             state = cls(folder, Checkpoint(dict(settings)))
             state.output.mkdir(exist_ok=True)
             state.save("passages")

@@ -202,6 +202,5 @@ def path_for(random: Random, name: str, inputs: Path) -> str:
         "a\nb",
         "\x1b[2J",
         os.fsdecode(b"\xff\xfe"),
-        "\ud800",
     )
     return random.choice((*odd, "/dev/null", "/dev/full", "/proc/self/mem", str(inputs / "index" / "x")))

@@ -77,7 +77,15 @@ def noticed(module: str, path: Path, mutant: Mutant | None, seconds: float) -> b
         if mutant is not None:
             code = compile(mutant.tree, str(path), "exec")
             sys.meta_path.insert(0, _Mutated(module, code, path))
-        arguments = ["-x", "-q", "-p", "no:cacheprovider", *(f"tests/{test}" for test in TESTS[module])]
+        arguments = [
+            "-x",
+            "-q",
+            "-W",
+            "error",
+            "-p",
+            "no:cacheprovider",
+            *(f"tests/{test}" for test in TESTS[module]),
+        ]
         os._exit(int(pytest.main(arguments)) != 0)
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -21,7 +21,7 @@ def broken_promises(calls: Iterable[Call]) -> list[str]:
     broken: list[str] = []
     for name, path, new_path in calls:
         folder = str(PurePosixPath(path).parent)
-        if name in ("create", "truncate", "write"):
+        if name in ("truncate", "write"):
             content.add(path)
         if name in ("create", "mkdir", "link"):
             names.add(folder)

@@ -30,7 +30,8 @@ def test_each_sync_counts(missing: int) -> None:
 
 
 def test_a_checkpoint_needs_the_files_beside_it() -> None:
-    calls = [Call("create", "/w/output/file"), Call("rename", "/w/.state.json.writing", "/w/state.json")]
+    calls = [Call("create", "/w/output/file"), Call("write", "/w/output/file")]
+    calls += [Call("rename", "/w/.state.json.writing", "/w/state.json")]
     said = broken_promises([*calls, Call("sync", "/w")])
     assert [sentence.split(" before ")[1] for sentence in said] == [
         "/w/output is synced",

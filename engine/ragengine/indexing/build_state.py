@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ragengine.errors import IndexFolderError
-from ragengine.storage.atomic import replaced_file
-from ragengine.storage.folders import OUTPUT
+from ragengine.storage.atomic import replaced_file, sync_folder
+from ragengine.storage.folders import OUTPUT, empty_workspace
 from ragengine.storage.schema import parse
 from ragengine.storage.strict_json import read_json
 
@@ -59,6 +59,7 @@ class BuildState:
         """
         path = folder / _STATE
         if not path.exists():
+            empty_workspace(folder)  # what a run has left that could not remove all of it
             state = cls(folder, Checkpoint(dict(settings)))
             state.output.mkdir(exist_ok=True)
             state.save("passages")
@@ -89,6 +90,7 @@ class BuildState:
         timings = self.checkpoint.timings
         timings[phase] = round(timings.get(phase, 0.0) + now - self._mark, 3)
         self._mark = now
+        sync_folder(self.output)  # a power failure must not leave a checkpoint that counts what is lost
         with replaced_file(self.folder / _STATE) as file:
             file.write(json.dumps(dataclasses.asdict(self.checkpoint), indent=2).encode())
 

@@ -22,7 +22,6 @@ from ragengine.retrieval.passage_store import PassageStore
 from ragengine.retrieval.vector_index import FP16_MAX
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Report
-from ragengine.storage.atomic import sync_file
 from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.npy import open_vectors, read_rows
 
@@ -167,9 +166,9 @@ class VectorFile:
         self._file.write(np.ascontiguousarray(block, self._dtype).data)
         self.done += len(block)
 
-    def sync(self) -> None:
-        """Bring to disk what was written."""
-        sync_file(self._file)
+    def flush(self) -> None:
+        """Hand what was written to the system."""
+        self._file.flush()
 
 
 def fill_vectors(
@@ -211,4 +210,3 @@ def fill_vectors(
         saved(max_norm)
     if done < count:
         raise source.wrong_count(f"only {done}", count)
-    stored.sync()

@@ -139,7 +139,7 @@ class IndexWriter:
             if ids.numbered.any():
                 with VectorFile(state.output / NUMBERED_FILE, ids.numbered.shape, dtype=np.uint8) as file:
                     file.append(ids.numbered)
-                    file.sync()
+                    file.flush()
             state.checkpoint.count = count
             state.save("passages")
         return self.count
@@ -171,7 +171,7 @@ class IndexWriter:
             def saved(max_norm: float) -> None:
                 checkpoint.rows, checkpoint.max_norm = stored.done, max(before, max_norm)
                 if state.unsaved_seconds >= _SAVE_SECONDS:
-                    stored.sync()  # on disk before the checkpoint says so
+                    stored.flush()  # the checkpoint brings it to disk
                     state.save("vectors")
 
             with stored, contextlib.closing(self.open_passages()) as passages:

@@ -12,12 +12,12 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import ClosedError, IndexFolderError
 from ragengine.messages import one_line
 from ragengine.runtime.lifecycle import leak_in_forks
-from ragengine.storage.atomic import sync
 
 _SCHEMA = (
     "CREATE TABLE passages "
     "(row INTEGER PRIMARY KEY, id TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)"
 )
+_SETTINGS = "PRAGMA page_size=4096; PRAGMA encoding='UTF-8'; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
 _ERRNO = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_CANTOPEN: errno.EACCES}
 """The errno of SQLite's error codes; the others are errors of input and output."""
 _IDS_TOGETHER = 30_000
@@ -46,12 +46,10 @@ def rename_passages(path: Path, ids: Iterable[tuple[int, str]]) -> None:
 
 @contextlib.contextmanager
 def _written(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection whose changes are on disk when the block ends well; raises :class:`OSError`."""
+    """A connection whose changes are written when the block ends well; raises :class:`OSError`."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
-        connection.executescript(
-            "PRAGMA page_size=4096; PRAGMA encoding='UTF-8'; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
-        )
+        connection.executescript(_SETTINGS)
         connection.execute("BEGIN")
         yield connection
         connection.execute("COMMIT")
@@ -60,7 +58,6 @@ def _written(path: Path) -> Iterator[sqlite3.Connection]:
         raise OSError(number, str(reason), str(path)) from reason
     finally:
         connection.close()
-    sync(path)
 
 
 class PassageStore:

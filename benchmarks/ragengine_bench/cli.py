@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from ragengine.cli.console import SafeConsole, line
+from ragengine.cli.output import echo
 from ragengine.runtime.processor import available_cores
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.compare.html_page import write_page
@@ -90,7 +91,7 @@ def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: A
             interrupted = True
         _finish(report, output)
     if interrupted:
-        click.echo(f"ragengine bench: interrupted; what was measured is in {output}.", err=True)
+        echo(f"ragengine bench: interrupted; what was measured is in {output}.", err=True)
         ctx.exit(INTERRUPTED)
 
 
@@ -101,9 +102,8 @@ def _finish(report: Report, output: Path) -> None:
     report.write(output)
     plots = write_plots(report, output)
     write_page(report, plots, output)
-    console = Console()
-    print_report(console, report)
-    console.print(f"every sample: {output / FILE}; to read: {output / 'index.html'}", soft_wrap=True)
+    print_report(SafeConsole(), report)
+    echo(f"every sample: {output / FILE}; to read: {output / 'index.html'}")
 
 
 def _plan(options: dict[str, Any], threads: int) -> Plan:
@@ -149,7 +149,8 @@ def _command(ctx: click.Context) -> list[str]:
 
 def _progress(stack: ExitStack) -> Callable[[str], None]:
     """Says what happens on stderr: one changing line in a terminal, else a line each."""
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     if not console.is_terminal:
-        return lambda text: console.print(text, highlight=False, soft_wrap=True)
-    return stack.enter_context(console.status("")).update
+        return lambda text: echo(text, err=True)
+    status = stack.enter_context(console.status(""))
+    return lambda text: status.update(line(text))

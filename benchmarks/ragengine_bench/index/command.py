@@ -4,16 +4,18 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
+from ragengine.cli.console import SafeConsole, line
+from ragengine.cli.output import echo
 from ragengine.errors import IndexFolderError
 from ragengine.evaluation import read_questions
 from ragengine.retrieval.encoder import TextEncoder
@@ -106,8 +108,8 @@ def index_bench(
     if (questions_file or checkpoint) and bundle is None:
         raise click.UsageError("--questions and --checkpoint need --bundle.")
     threads = threads or available_cores()
-    console = Console(width=max(_TABLE_WIDTH, Console().width))  # no column is cut in a file either
-    say: Callable[[str], None] = Console(stderr=True).print
+    console = SafeConsole(width=max(_TABLE_WIDTH, SafeConsole().width))  # no column is cut in a file either
+    say: Callable[[str], None] = partial(echo, err=True)
     if work is not None:
         work.mkdir(parents=True, exist_ok=True)
     interrupted = False
@@ -137,7 +139,7 @@ def index_bench(
     print_methods(console, report)
     print_encoding(console, report.encoding, len(report.encoding) and texts)
     if report.methods:
-        console.print(f"every point: {output / 'report.json'}; plots: recall.png, recall.svg")
+        echo(f"every point: {output / 'report.json'}; plots: recall.png, recall.svg")
     if interrupted:
         say(f"ragengine bench index: interrupted; what was measured is in {output}.")
         click.get_current_context().exit(INTERRUPTED)
@@ -174,10 +176,10 @@ def _measure_methods(
         report.write(output)
 
 
-def print_methods(console: Console, report: IndexReport) -> None:
+def print_methods(console: SafeConsole, report: IndexReport) -> None:
     """Every point of every method; the ratio is to flat search of the same vectors in the same run."""
     flat = {r.count: r.points[0].median_ms for r in report.methods if r.method == "flat" and r.points}
-    table = Table(title=report.title, title_justify="left", box=None)
+    table = Table(title=line(report.title), title_justify="left", box=None)
     for name in ("method", "settings"):
         table.add_column(name, no_wrap=True)
     for name in ("B/vector", "before", "recall@5", "ms", "p99", "batch q/s", "x flat"):
@@ -206,10 +208,9 @@ def print_methods(console: Console, report: IndexReport) -> None:
             if best is not None
             else f"does not reach {_TARGET}"
         )
-        console.print(
+        echo(
             f"{result.factory}, {result.count:,} vectors: {reached}; {size}, opened in "
-            f"{result.open_ms:.1f} ms, trained in {result.train_s:.1f} s, added in {result.add_s:.1f} s",
-            highlight=False,
+            f"{result.open_ms:.1f} ms, trained in {result.train_s:.1f} s, added in {result.add_s:.1f} s"
         )
 
 
@@ -218,7 +219,7 @@ def _shown(search: dict[str, int]) -> str:
     return ", ".join(f"{name} {value}" for name, value in search.items()).replace("rerank_width", "re-rank")
 
 
-def print_encoding(console: Console, results: Sequence[EncodingResult], texts: int) -> None:
+def print_encoding(console: SafeConsole, results: Sequence[EncodingResult], texts: int) -> None:
     """Passages per second of each way, and how many times faster ragengine, the first, is."""
     if not results:
         return
@@ -228,5 +229,5 @@ def print_encoding(console: Console, results: Sequence[EncodingResult], texts: i
         table.add_column(name, justify="right")
     for result in results:
         ratio = "" if result is results[0] else f"{results[0].rate / result.rate:.2f} x"
-        table.add_row(result.name, f"{result.rate:,.0f}", ratio, f"{result.largest_difference:.1e}")
+        table.add_row(line(result.name), f"{result.rate:,.0f}", ratio, f"{result.largest_difference:.1e}")
     console.print(table)

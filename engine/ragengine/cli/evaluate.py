@@ -1,7 +1,6 @@
 """`ragengine eval`: answers and retrieval measured on questions with known answers."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ragengine.cli.common import (
     progress_bar,
     verify_option,
 )
+from ragengine.cli.output import print_json
 
 _PATH = click.Path(path_type=Path)
 
@@ -147,6 +147,6 @@ def evaluate_command(
     first, *others = evaluations
     result = first.compare(others[0]) if others else first
     if as_json:
-        click.echo(json.dumps(result.to_dict()))
+        print_json(result.to_dict())
     else:
         print_evaluation(result)

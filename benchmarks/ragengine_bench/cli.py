@@ -44,28 +44,91 @@ class _Bench(click.Group):
 
 
 @click.group(cls=_Bench, invoke_without_command=True)
-@click.option("--shape", type=click.Choice(list(SHAPES)), help="Random weights of this shape.")
-@click.option("--bundle", "bundles", multiple=True, type=click.Path(path_type=Path), help="A model ...")
-@click.option("--index", type=click.Path(path_type=Path), help="... with its index: whole questions.")
-@click.option("--questions", type=click.Path(path_type=Path), help="Questions [default: made of its titles].")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Questions at most.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="The bundle's checkpoint, for peers.")
-@click.option("--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), help="[fp32]")
-@click.option("--marginalize", "kinds", multiple=True, type=click.Choice(list(KINDS)), help="[token]")
-@click.option("--documents", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--source-tokens", type=click.IntRange(2), default=160, show_default=True, help="A document.")
-@click.option("--num-beams", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--target-tokens", type=click.IntRange(2), default=20, show_default=True, help="Forced length.")
-@click.option("--batch", type=click.IntRange(2), is_flag=False, flag_value=8, help="Questions at once [8].")
-@click.option("--sweep", "sweeps", multiple=True, type=click.Choice(AXES), help="Vary one thing.")
-@click.option("--peer", "peers", multiple=True, help="Only peers with this in their name (none: no peers).")
-@click.option("--optimum-python", help="Python of an environment that has optimum-onnx.")
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="For every engine alike [default: all cores].")
+@click.option("--shape", type=click.Choice(list(SHAPES)), help="Measure random weights of this shape.")
 @click.option(
-    "--patience", type=click.IntRange(1), default=900, show_default=True, help="Most seconds of a call."
+    "--bundle",
+    "bundles",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A bundle to measure on whole questions, with --index; may be repeated.",
 )
-@click.option("--output", type=click.Path(path_type=Path), default="bench-report", show_default=True)
+@click.option("--index", type=click.Path(path_type=Path), help="The index of the bundles.")
+@click.option(
+    "--questions",
+    type=click.Path(path_type=Path),
+    help="Questions, a JSONL file [default: made of the index's titles].",
+)
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most questions to ask.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="The checkpoint of the bundle, which the peers load.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(PRECISIONS),
+    help="Precision of the graphs; may be repeated [default: fp32].",
+)
+@click.option(
+    "--marginalize",
+    "kinds",
+    multiple=True,
+    type=click.Choice(list(KINDS)),
+    help="RAG-Token or RAG-Sequence; may be repeated [default: token].",
+)
+@click.option(
+    "--documents", type=click.IntRange(1), default=5, show_default=True, help="Documents a question."
+)
+@click.option(
+    "--source-tokens", type=click.IntRange(2), default=160, show_default=True, help="Tokens of a document."
+)
+@click.option(
+    "--num-beams", type=click.IntRange(1), default=4, show_default=True, help="Beams; 1 is greedy search."
+)
+@click.option(
+    "--target-tokens", type=click.IntRange(2), default=20, show_default=True, help="Tokens of every answer."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(2),
+    is_flag=False,
+    flag_value=8,
+    help="Also measure this many questions at once [8].",
+)
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    type=click.Choice(AXES),
+    help="Vary one setting and keep the others; may be repeated.",
+)
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    help="Measure only peers whose name holds this; none for no peers; may be repeated.",
+)
+@click.option("--optimum-python", help="Python of an environment that has optimum-onnx.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Samples of each measurement."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads of every engine [default: all cores].")
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    default=900,
+    show_default=True,
+    help="Most seconds that one call of a peer may take.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default="bench-report",
+    show_default=True,
+    help="Folder for report.json, index.html and plots.",
+)
 @click.pass_context
 def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: Any) -> None:
     """Measure ragengine beside other engines on this machine, and how near it is to what the machine can do.

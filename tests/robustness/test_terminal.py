@@ -88,7 +88,8 @@ def test_answers(say: Say, world: Path) -> None:
     assert {document["title"][:-1] for document in answer["documents"]} == {HOSTILE}
     say(*asked, "--plot", f"{HOSTILE}.pdf")
     say(*asked, "--record", world / "none" / HOSTILE)
-    say(*asked, "--set", f"{HOSTILE}=1")
+    say(*asked, "--set", f"num_beams={HOSTILE}")
+    say(*asked, "--set", f"{HOSTILE}=1", shows=False)
     say(*asked, "--set", HOSTILE)
     say("ask", "--replay", HOSTILE)
 

@@ -54,14 +54,28 @@ class IndexReport:
 
 
 @click.command("index")
-@click.option("--vectors", "count", type=click.IntRange(1000), default=20_000, show_default=True)
-@click.option("--dimension", type=click.IntRange(8), default=768, show_default=True)
+@click.option(
+    "--vectors",
+    "count",
+    type=click.IntRange(1000),
+    default=20_000,
+    show_default=True,
+    help="Synthetic vectors to draw.",
+)
+@click.option(
+    "--dimension", type=click.IntRange(8), default=768, show_default=True, help="Dimensions of these."
+)
 @click.option(
     "--index", "folder", type=click.Path(path_type=Path), help="Measure this index's vectors instead."
 )
-@click.option("--bundle", type=click.Path(path_type=Path), help="Of --index: encodes --questions ...")
 @click.option(
-    "--questions", "questions_file", type=click.Path(path_type=Path), help="... these, a JSONL file."
+    "--bundle", type=click.Path(path_type=Path), help="The bundle of --index, which encodes --questions."
+)
+@click.option(
+    "--questions",
+    "questions_file",
+    type=click.Path(path_type=Path),
+    help="Search for these questions, a JSONL file; needs --bundle.",
 )
 @click.option(
     "--checkpoint",
@@ -74,7 +88,7 @@ class IndexReport:
     "methods",
     multiple=True,
     type=click.Choice(METHODS),
-    help="Several may be given.  [default: all]",
+    help="Measure only this method; may be repeated.  [default: all]",
 )
 @click.option(
     "--hnsw-vectors",
@@ -86,11 +100,15 @@ class IndexReport:
 @click.option(
     "--queries", type=click.IntRange(20), default=500, show_default=True, help="Number of questions."
 )
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Of encoding.")
-@click.option("--threads", type=click.IntRange(1), help="[default: all cores]")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Runs of encoding.")
+@click.option("--threads", type=click.IntRange(1), help="Threads.  [default: all cores]")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder for large files.  [default: temporary]")
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=Path("build/bench_index"), show_default=True
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("build/bench_index"),
+    show_default=True,
+    help="Folder for report.json and plots.",
 )
 def index_bench(
     count: int, dimension: int, folder: Path | None, bundle: Path | None, questions_file: Path | None,

@@ -32,6 +32,13 @@ _PATH = click.Path(path_type=Path)
     help="Also ROUGE-L and BLEU of long answers (needs ragengine[eval]), or label accuracy.",
 )
 @click.option(
+    "--metrics",
+    type=click.Choice(["squad", "kilt", "dpr"]),
+    default="squad",
+    show_default=True,
+    help="Whose definition of exact match, F1 and ROUGE-L (dpr: exact match alone, needs ragengine[eval]).",
+)
+@click.option(
     "--label", "labels", multiple=True, help="A class label; may be repeated [default: the first answers]."
 )
 @click.option(
@@ -83,6 +90,7 @@ def evaluate_command(
     questions: Path,
     as_json: bool,
     task: Any,
+    metrics: Any,
     labels: tuple[str, ...],
     ks: tuple[int, ...],
     likelihood: bool,
@@ -133,6 +141,7 @@ def evaluate_command(
                 engine,
                 asked,
                 task=task,
+                metrics=metrics,
                 labels=labels,
                 ks=ks,
                 likelihood=likelihood,

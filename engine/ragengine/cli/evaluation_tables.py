@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _IN_NATS = ("log_likelihood",)  # the other figures are fractions
 _WIDTH_OF_FILES = 140
+_NAMED = 10  # of the passages that the index does not have
 _OF_GROUPS = ("exact_match", "f1", "rouge_l", "bleu", "label_accuracy", "recall@5", "passage_recall@5")
 
 
@@ -25,6 +26,9 @@ def print_evaluation(found: "Evaluation") -> None:
     for name, groups in (("type", found.types), ("kind", found.kinds)):
         if groups:
             console.print(_groups(name, groups))
+    if missing := found.missing_passages:
+        named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+        console.print(line(f"{len(missing)} passage ids of the questions are not in the index: {named}"))
     if found.calibration is not None:
         error, brier = found.calibration.ece, found.calibration.brier
         console.print(f"calibration error {_shown('ece', error)}, Brier score {brier:.4f}")

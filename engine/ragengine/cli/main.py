@@ -14,7 +14,7 @@ import click
 from ragengine.cli.output import echo
 from ragengine.cli.streams import OutputError, abandon_stdout, guard_streams
 from ragengine.errors import DependencyError, RagEngineError
-from ragengine.messages import shown_lines
+from ragengine.messages import shown, shown_lines
 from ragengine.version import __version__
 
 # command -> (module, attribute, help), so that --help does not import numpy, faiss and onnxruntime
@@ -80,7 +80,7 @@ def _usage_errors_shown() -> Iterator[None]:
         said = error.format_message()
         if shown_lines(said) == said:
             raise
-        raise click.UsageError(shown_lines(said), getattr(error, "ctx", None)) from error
+        raise click.UsageError(shown(said), getattr(error, "ctx", None)) from error
 
 
 def _from_extra(name: str) -> click.Command:

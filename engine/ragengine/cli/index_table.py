@@ -8,11 +8,10 @@ if TYPE_CHECKING:
 
 def print_manifest(index: str, manifest: "IndexManifest") -> None:
     """Print the manifest of the index folder ``index`` as a table."""
-    from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table
-    from rich.text import Text
 
+    from ragengine.cli.console import SafeConsole, line
     from ragengine.retrieval.history import described
     from ragengine.retrieval.index import describe_placement
 
@@ -42,11 +41,11 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
             if manifest.count
         },
     }
-    table = Table(title=Text(f"index {index}"), show_header=False, title_justify="left")
+    table = Table(title=line(str(index)), show_header=False, title_justify="left")
     for name, value in rows.items():
         if value:
-            table.add_row(name, Text(value))  # Text: names from a file are not markup
-    Console().print(table)
+            table.add_row(line(name), line(value))
+    SafeConsole().print(table)
 
 
 def _recall(manifest: "IndexManifest") -> str:

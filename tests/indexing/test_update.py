@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -17,8 +18,10 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import IndexFolderError, InputError, PassagesError, RagEngineError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
+from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.history import described, of_merged, with_added, with_deleted
 from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.manifest import FAISS_FILE, VECTORS_FILE
 from ragengine.retrieval.passage_store import rename_passages
 from tests.support.bundles import (
     WORDS,
@@ -335,3 +338,28 @@ def test_history_that_early_versions_nested_is_read_flat(corpus: Corpus, levels:
     assert manifest.created_from["merged_before"] == levels + 1 - 100
     assert run("info", path, "--json").exit_code == 0
     assert delete_passages(path, ["p50"]).created_from["deleted"] == 1
+
+
+def test_an_nsg_graph_of_an_older_version_is_searched_but_not_changed(
+    build: Callable[..., Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = random_vectors(300)
+    path = build(vectors, factory="HNSW8")
+    made = faiss.index_factory(E, "NSG32,Flat", faiss.METRIC_INNER_PRODUCT)
+    made.add(np.load(path / VECTORS_FILE).astype(np.float32))
+    faiss.write_index(made, str(path / FAISS_FILE))
+    rewrite_manifest(path, factory="NSG32,Flat")
+    with PassageIndex.open(path) as index:
+        assert index.search_documents(vectors[:1] * 9, 1)[0]
+    monkeypatch.setattr(TextEncoder, "encode_by_length", None)  # nothing is encoded before
+    (tmp_path / "more.jsonl").write_text('{"id": "new", "title": "t", "text": "x"}\n')
+    for change in (
+        lambda: add_passages(path, tmp_path / "more.jsonl", bundle=bundle),
+        lambda: delete_passages(path, ["id1"]),
+        lambda: merge_indexes(path, path, tmp_path / "merged"),
+    ):
+        with pytest.raises(IndexFolderError, match=r"searched, but not changed.*NSG.*cannot add to it"):
+            change()
+    rewrite_manifest(path, factory="Flat")  # a manifest that lies
+    with pytest.raises(IndexFolderError, match="is an NSG graph, which FAISS cannot add to"):
+        delete_passages(path, ["id1"])

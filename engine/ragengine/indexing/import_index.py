@@ -18,19 +18,30 @@ from ragengine.corpus.passage import Passage, utf8_lines
 from ragengine.corpus.readers import is_header
 from ragengine.errors import InputError, PassagesError
 from ragengine.indexing import resources
+from ragengine.indexing.factory import parse_factory
 from ragengine.indexing.foreign_index import ForeignIndex
-from ragengine.indexing.inputs import check_recall, check_seed, opened_bundle, read_queries
+from ragengine.indexing.inputs import (
+    check_threads,
+    checked_recall,
+    checked_seed,
+    opened_bundle,
+    read_queries,
+    shown_name,
+)
 from ragengine.indexing.plan import IndexPlan, plan_index
 from ragengine.indexing.vector_sources import given_vectors
 from ragengine.indexing.writer import IndexWriter, draft_manifest
+from ragengine.messages import one_line
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.passage_store import PassageStore, write_passages
 from ragengine.retrieval.recall import sample_rows
 from ragengine.runtime.progress import Progress
 from ragengine.storage.foreign_files import checked_path, file_mode, read_plain, shown_path, why
+from ragengine.storage.strict_json import read_json
 
 # What `RagRetriever.save_pretrained` calls the two parts of a custom index.
 _SAVED_PASSAGES, _SAVED_FAISS = "hf_dataset", "hf_dataset_index.faiss"
+_SAVED_CONFIG = "config.json"
 _SCRATCH_FILE = "scratch.sqlite"
 _ROWS_TOGETHER = 4096
 _MOST_ID_BYTES = 1 << 30
@@ -61,7 +72,7 @@ def import_index(
 
     Args:
         source: passages as :func:`build_index` reads them, or a folder of ``RagRetriever.save_pretrained``,
-            which has the FAISS file, too.
+            which has the FAISS file, too, or a ``config.json`` that names both.
         index: the folder to write; an index that is there is replaced when the new one is whole.
         bundle: the bundle of the encoder that made the vectors, which nothing in the files can tell.
         faiss: the FAISS file; its row i is the i-th passage, unless ``ids`` says otherwise.
@@ -86,8 +97,8 @@ def import_index(
         IndexFolderError: the index cannot be written, or there is not enough memory or disk.
         DependencyError: a package that is needed is not installed.
     """
-    check_recall(recall)
-    check_seed(seed)
+    recall, seed = checked_recall(recall), checked_seed(seed)
+    check_threads(threads)
     bundle, index = opened_bundle(bundle), Path(index)
     passages, faiss_path = _located(checked_path(source, PassagesError), faiss)
     corpus = Corpus.open(passages)
@@ -98,6 +109,8 @@ def import_index(
     vectors_from.check_count(foreign.count)
     kept = foreign.factory() if factory is None else None
     plan = _plan(foreign, kept, factory)
+    if kept is None:
+        parse_factory(plan.factory, dimension).check_count(foreign.count)
     resources.check_room(
         index,
         plan.factory,
@@ -113,24 +126,58 @@ def import_index(
         vectors = writer.write_vectors(vectors_from, dimension)
         foreign.check_agrees(vectors, sample_rows(foreign.count, seed))
         writer.write_faiss(plan.factory, seed, None if kept is None else foreign.structure())
-        created_from = {"passages": passages.name, "faiss": faiss_path.name, "vectors": vectors_from.name}
+        created_from = {
+            "passages": shown_name(passages),
+            "faiss": shown_name(faiss_path),
+            "vectors": vectors_from.name,
+        }
         writer.finish(draft_manifest(bundle, plan, seed, created_from), questions, recall)
     return IndexManifest.read(index)
 
 
 def _located(source: Path, faiss: str | Path | None) -> tuple[Path, Path]:
-    """The passages and the FAISS file; both in one folder where ``RagRetriever`` saved them."""
+    """The passages and the FAISS file, where they are not given: those that ``RagRetriever`` saved.
+
+    Its ``save_pretrained`` writes each into its folder, unless it had read it from a path: then the saved
+    configuration names that path.
+    """
     if faiss is not None:
         return source, checked_path(faiss, InputError)
     try:
-        if file_mode(source / _SAVED_PASSAGES) and file_mode(source / _SAVED_FAISS):
-            return source / _SAVED_PASSAGES, source / _SAVED_FAISS
+        passages, index = _saved_parts(source)
+        if file_mode(passages) and file_mode(index):
+            return passages, index
+        missing = index if file_mode(passages) else passages
     except OSError as reason:
         raise InputError(f"{shown_path(source)} cannot be read: {why(reason)}.") from reason
     raise InputError(
-        f"{source} has no {_SAVED_PASSAGES} and {_SAVED_FAISS} as RagRetriever.save_pretrained writes them; "
-        "name the FAISS file with --faiss, or, where there is none, use ragengine index build."
+        f"{source} has no {_SAVED_PASSAGES} and {_SAVED_FAISS}, and no {_SAVED_CONFIG} that names both, as "
+        f"RagRetriever.save_pretrained writes them ({one_line(missing)} is missing); give the passages, and "
+        "the FAISS file with --faiss, or, where there is none, use ragengine index build."
     )
+
+
+def _saved_parts(source: Path) -> tuple[Path, Path]:
+    """Passages and FAISS file in the folder of a retriever, else where its configuration says."""
+    passages, index = source / _SAVED_PASSAGES, source / _SAVED_FAISS
+    if file_mode(passages) and file_mode(index):
+        return passages, index
+    named = _saved_config(source / _SAVED_CONFIG)
+    if not file_mode(passages):
+        passages = Path(named.get("passages_path") or passages)
+    if not file_mode(index):
+        index = Path(named.get("index_path") or index)
+    return passages, index
+
+
+def _saved_config(path: Path) -> dict[str, str]:
+    """The texts in the configuration that a retriever saved; none where it cannot be read."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    found = content.items() if isinstance(content, dict) else ()
+    return {name: value for name, value in found if isinstance(value, str) and "\0" not in value}
 
 
 def _plan(foreign: ForeignIndex, kept: str | None, factory: str | None) -> IndexPlan:
@@ -138,7 +185,7 @@ def _plan(foreign: ForeignIndex, kept: str | None, factory: str | None) -> Index
     if factory is not None:
         return IndexPlan(factory, "chosen by the user; the FAISS structure of the source was not kept")
     if kept is not None:
-        return IndexPlan(kept, f"the FAISS structure of {foreign.path.name} was kept")
+        return IndexPlan(kept, f"the FAISS structure of {shown_name(foreign.path)} was kept")
     plan = plan_index(foreign.count, foreign.dimension)
     if foreign.has_auxiliary:
         why = "searches by L2 distance with DPR's auxiliary dimension, which was dropped"
@@ -146,7 +193,7 @@ def _plan(foreign: ForeignIndex, kept: str | None, factory: str | None) -> Index
         why = "searches by another metric than inner product, and may find other passages"
     else:
         why = "keeps nothing but vectors, or cannot be kept"
-    return IndexPlan(plan.factory, f"built again, as {foreign.path.name} {why}; {plan.reason}")
+    return IndexPlan(plan.factory, f"built again, as {shown_name(foreign.path)} {why}; {plan.reason}")
 
 
 def _write_passages(writer: IndexWriter, corpus: Corpus, ids: Path | None, count: int) -> None:

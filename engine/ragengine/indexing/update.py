@@ -22,13 +22,15 @@ from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
 from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing import resources, training
-from ragengine.indexing.inputs import opened_bundle
+from ragengine.indexing.factory import parse_factory
+from ragengine.indexing.inputs import check_threads, opened_bundle, shown_name
 from ragengine.indexing.passage_ids import shown_ids
 from ragengine.indexing.vector_sources import VectorSource, encoded_vectors, given_vectors, stored_vectors
 from ragengine.indexing.writer import IndexWriter
 from ragengine.messages import short_repr
 from ragengine.retrieval import history
 from ragengine.retrieval.encoder import BATCH_TOKENS
+from ragengine.retrieval.faiss_api import check_whole
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import (
@@ -87,14 +89,14 @@ def add_passages(
             enough memory or disk.
         DependencyError: a package that is needed is not installed.
     """
-    if batch_tokens < 1:
-        raise InputError(f"batch_tokens is {batch_tokens}; it must be at least 1.")
+    check_whole("batch_tokens", batch_tokens)
+    check_threads(threads)
     bundle, corpus = opened_bundle(bundle), Corpus.open(passages)
     with _OldIndex(Path(index), bundle) as old:
         source = given_vectors(corpus, embeddings) or encoded_vectors(
             bundle, device=device, threads=threads, batch_tokens=batch_tokens
         )
-        created_from = history.with_added(old.manifest.created_from, corpus.path.name)
+        created_from = history.with_added(old.manifest.created_from, shown_name(corpus.path))
         count = source.count or corpus.estimate()
         added = _Addition(corpus.read(old.manifest.count), count, corpus.bytes, source)
         with _opened(old, Path(index), "add", added, threads, progress) as writer:
@@ -129,6 +131,7 @@ def merge_indexes(
         IndexFolderError: an index is not whole, the two were made by different encoders, the new one cannot
             be written, or there is not enough memory or disk.
     """
+    check_threads(threads)
     with _OldIndex(Path(first)) as old, _OldIndex(Path(second)) as other:
         ours, theirs = old.manifest, other.manifest
         if (ours.encoder.fingerprint, ours.encoder.kind) != (theirs.encoder.fingerprint, theirs.encoder.kind):
@@ -137,7 +140,7 @@ def merge_indexes(
                 f"({ours.encoder.fingerprint[:12]}), {second} with {theirs.encoder.name} "
                 f"({theirs.encoder.fingerprint[:12]}); only vectors of one encoder can be compared."
             )
-        source = stored_vectors(f"index {Path(second).name}", other.vectors)
+        source = stored_vectors(f"index {shown_name(Path(second))}", other.vectors)
         added = _Addition(other.passages(), theirs.count, other.passages_bytes, source)
         with _opened(old, Path(index), "merge", added, threads, progress) as writer:
             _append(writer, old, added, history.of_merged(ours.created_from, theirs.created_from))
@@ -168,6 +171,7 @@ def delete_passages(
         InputError: an id is no string, no passage has it, or none would be left; then nothing is changed.
         IndexFolderError: the index is not whole, it cannot be written, or there is not enough memory or disk.
     """
+    check_threads(threads)
     wanted = _checked_ids(ids)
     with _OldIndex(Path(index)) as old:
         found = old.store.rows_of(wanted)
@@ -185,7 +189,7 @@ def delete_passages(
             left = (passage for row, passage in enumerate(old.passages()) if row not in deleted)
             writer.write_passages(left, old.manifest.count - len(gone), old.path)
             rows = np.delete(np.arange(old.manifest.count), gone)
-            source = stored_vectors(f"index {Path(index).name}", old.vectors, rows)
+            source = stored_vectors(f"index {shown_name(Path(index))}", old.vectors, rows)
             writer.write_vectors(source, old.manifest.dimension)
             faiss_index = old.read_faiss()
             if not training.remove(faiss_index, gone):
@@ -269,12 +273,17 @@ def _opened(
     progress: Progress | None,
 ) -> AbstractContextManager[IndexWriter]:
     """A writer of ``index``, once there is known to be room for ``old`` and what is added."""
+    manifest = old.manifest
+    try:
+        parse_factory(manifest.factory, manifest.dimension)
+    except InputError as reason:
+        raise IndexFolderError(f"The index {old.path} can be searched, but not changed: {reason}") from reason
     count, texts = (0, 0) if added is None else (added.count, added.bytes)
     resources.check_room(
         index,
-        old.manifest.factory,
-        old.manifest.count + count,
-        old.manifest.dimension,
+        manifest.factory,
+        manifest.count + count,
+        manifest.dimension,
         texts=old.passages_bytes + texts,
     )
     return IndexWriter.open(index, {"command": command}, threads=threads, progress=progress)

@@ -15,6 +15,7 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
 from ragengine.errors import PassagesError
+from ragengine.indexing.inputs import shown_name
 from ragengine.indexing.plan import ROWS_AT_ONCE
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.passage_store import PassageStore
@@ -23,7 +24,7 @@ from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Report
 from ragengine.storage.atomic import sync_file
 from ragengine.storage.foreign_files import checked_path
-from ragengine.storage.npy import open_vectors
+from ragengine.storage.npy import open_vectors, read_rows
 
 # Passages that are sorted by length together: enough for little padding, few enough for any memory.
 _SORTED_TOGETHER = 4096
@@ -71,14 +72,27 @@ class VectorSource:
 def given_vectors(corpus: Corpus, embeddings: str | Path | None) -> VectorSource | None:
     """Vectors that come with the passages: the file ``embeddings``, or a dataset's column; else None."""
     if embeddings is not None:
-        path = checked_path(embeddings, PassagesError)
-        return stored_vectors(f"file {path.name}", open_vectors(path, np.float32, PassagesError))
+        return _file_vectors(checked_path(embeddings, PassagesError))
     if corpus.has_embeddings():
         return VectorSource(
-            f"column 'embeddings' of {corpus.path.name}",
+            f"column 'embeddings' of {shown_name(corpus.path)}",
             lambda pending: _skipping(corpus.read_embeddings(), pending.done),
         )
     return None
+
+
+def _file_vectors(path: Path) -> VectorSource:
+    """The vectors of a ``.npy`` file, which somebody may change meanwhile."""
+    vectors = open_vectors(path, np.float32, PassagesError)
+
+    def blocks(pending: PendingPassages) -> Iterator[FloatArray]:
+        for start in range(pending.done, len(vectors), ROWS_AT_ONCE):
+            try:
+                yield read_rows(vectors, start, start + ROWS_AT_ONCE)
+            except (OSError, ValueError) as reason:
+                raise PassagesError(f"{path} cannot be read to its end: {reason}; save it again.") from reason
+
+    return VectorSource(f"file {shown_name(path)}", blocks, len(vectors))
 
 
 def encoded_vectors(

@@ -17,6 +17,7 @@ VECTORS_FILE = "vectors.npy"
 PASSAGES_FILE = "passages.sqlite"
 NUMBERED_FILE = "numbered.npy"
 """Which passages came without an id, where some did: uint8 [N], 1 for those whose id is a number."""
+LARGEST_SEED = 1 << 48
 QUERIES_FILE = "queries.npy"
 """The questions that the recall was measured with, where they were given: float32 [Q, E]."""
 
@@ -96,7 +97,7 @@ class IndexManifest:
     created_from: dict[str, Any]
     files: dict[str, folders.FileEntry]
     reason: Line = ""
-    seed: Count = 0
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     tuning: Tuning | None = None
     timings: dict[str, float] = field(default_factory=dict)
 

@@ -142,7 +142,7 @@ def test_a_saved_retriever_whose_config_names_both_parts(
 # --- fast scan and graphs --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("factory", ["IVF4,PQ4x4fs", "OPQ4_8,IVF4,PQ2x4fs", "IVF4,PQ4x4fs,RFlat", "PQ4x4fs"])
+@pytest.mark.parametrize("factory", ["IVF4,PQ4x4fs", "OPQ2_8,IVF4,PQ2x4fs", "IVF4,PQ4x4fs,RFlat", "PQ4x4fs"])
 @pytest.mark.parametrize("rebuilt", [None, "Flat"])
 def test_fast_scan_lists_are_kept_or_built_again(
     tmp_path: Path, bundle: Path, half: Array, factory: str, rebuilt: str | None

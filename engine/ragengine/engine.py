@@ -1,27 +1,32 @@
 """`RagEngine`: Figure 1 of the paper.  Encode the question, search, read the documents, generate."""
 
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ragengine.arrays import IntArray
 from ragengine.bundle.bundle import Bundle
-from ragengine.errors import InputError
 from ragengine.generation.generator import Generator
 from ragengine.generation.search.rules import AllowedTokens
+from ragengine.generation.validation import check_streamable, checked_allowed
 from ragengine.options import GenerationOptions, checked_kind
 from ragengine.pipeline.answers import build_answer
-from ragengine.pipeline.documents import Documents, given_documents, prune, scored, with_priors
-from ragengine.pipeline.labels import Output, build_labels, shares
+from ragengine.pipeline.documents import (
+    Documents,
+    PassageScorer,
+    SelectedDocuments,
+    checked_pruning,
+    given_documents,
+    select_documents,
+)
+from ragengine.pipeline.labels import GivenAnswer, build_labels, shares
 from ragengine.pipeline.prompts import Prompts, build_prompts
+from ragengine.pipeline.stage_clock import StageClock
 from ragengine.pipeline.streaming import AnswerStream
 from ragengine.results import Answer, Document
 from ragengine.retrieval.custom import DocumentSearcher
-from ragengine.retrieval.encoder import TextEncoder
+from ragengine.retrieval.encoder import EncodedQuestions
 from ragengine.retrieval.retriever import Retriever
 from ragengine.runtime.cancellation import Stop
 from ragengine.runtime.devices import Device
@@ -41,24 +46,22 @@ OwnDocuments: TypeAlias = Sequence[Document] | Sequence[Sequence[Document]] | No
 class RagEngine(Resource):
     """A RAG model and an index, ready to answer.  Safe to use from several threads.
 
-    It belongs to the process that loaded it (:class:`ProcessError` elsewhere), and its retriever and
-    generator to it: :meth:`close` closes them, too.  Running questions and streams finish, every later call
-    is a :class:`ClosedError`.
+    Only the process that loaded it can use it; a fork gets :class:`ProcessError`.  :meth:`close` closes its
+    retriever and generator too: running questions and streams finish, every later call raises
+    :class:`ClosedError`.
     """
 
     def __init__(
         self, bundle: Bundle, retriever: Retriever, generator: Generator, *, threads: int | None = None
     ) -> None:
-        """``threads`` are for what is loaded later: the passage encoder, when documents come unscored."""
+        """``threads`` are for the passage encoder, which is loaded when documents come without scores."""
         super().__init__()
         self.bundle = bundle
         self.retriever = retriever
         self.generator = generator
         spec = bundle.manifest.generator
         self._tokenizer = Tokenizer(bundle.file(spec.path, "tokenizer.json"), spec.tokenizer)
-        self._passages: TextEncoder | None = None
-        self._threads = threads
-        self._loading = threading.Lock()
+        self._scorer = PassageScorer(bundle, threads)
 
     @classmethod
     @awaited_at_exit
@@ -74,13 +77,20 @@ class RagEngine(Resource):
     ) -> "RagEngine":
         """Open a bundle and an index, a folder or a :class:`DocumentSearcher` of your own.
 
-        ``device`` is auto, cpu or cuda, and ``search_device`` the same for the index alone (default: as
-        ``device``); :attr:`device` and ``retriever.index.placement`` say what ``auto`` chose.
-        ``threads`` are those a graph may use (default: all cores of this process).  ``verify="size"``
-        compares the sizes of files instead of hashing them.  ``memory_limit`` is the bytes of memory this
-        process should stay under, as in :meth:`Generator.load`.  Raises :class:`BundleError` or
-        :class:`IndexFolderError` when a folder is not whole or the two do not belong together,
-        :class:`MemoryLimitError` when they do not fit, :class:`DeviceError` where ``cuda`` cannot be.
+        Args:
+            bundle: the bundle's folder.
+            index: the index's folder, or a :class:`DocumentSearcher` of your own, which then searches.
+            device: where the graphs run: auto, cpu or cuda; :attr:`device` says what auto chose.
+            threads: threads of a graph; None takes all cores of this process.
+            verify: "sha256" hashes every file, "size" compares sizes alone.
+            memory_limit: bytes of memory that this process should stay under, as in :meth:`Generator.load`.
+            search_device: where the index is searched, ``device`` where not given;
+                ``retriever.index.placement`` says what auto chose.
+
+        Raises:
+            BundleError, IndexFolderError: a folder is not whole, or the two do not belong together.
+            MemoryLimitError: they do not fit into ``memory_limit``.
+            DeviceError: the device is cuda and cannot be used.
         """
         opened = Bundle.open(bundle, verify=verify)
         retriever = Retriever.load(
@@ -114,16 +124,16 @@ class RagEngine(Resource):
     ) -> list[Document]:
         """The documents for one question, best first, with their scores and priors p(z | x).
 
-        ``deadline`` and ``cancel`` as in :meth:`generate`.
+        Args:
+            question: the question x.
+            n_docs: how many documents; the model's default where not given.
+            deadline: seconds from now, or a :class:`Stop` that several calls share.
+            cancel: an event that another thread sets to end the call.
         """
         stop = Stop.of(deadline, cancel)
-        tokens = self.retriever.tokenize([checked_question(question)])
-        with self.retriever.borrow_index() as index:
-            vectors = self.retriever.encode(tokens, stop)
-            stop.check("before the search")
-            n_docs = self.default_options.n_docs if n_docs is None else n_docs
-            found = index.search_documents(vectors, n_docs)
-        return with_priors(found)[0]
+        n_docs = self.default_options.n_docs if n_docs is None else n_docs
+        questions = self.retriever._encode_questions([checked_question(question)], stop)
+        return self._search(questions, n_docs, None, None, stop).documents[0]
 
     @overload
     def generate(self, question: str, **settings: Any) -> Answer: ...
@@ -144,43 +154,48 @@ class RagEngine(Resource):
     ) -> Answer | list[Answer]:
         """Answer a question, or several in one batch (the answers are those of one at a time).
 
-        ``options`` are this model's defaults where not given; ``overrides`` change single ones by name
-        (``num_beams=4``).  ``documents`` are read instead of searching: a list for one question, a list
-        of lists for several.  They keep their scores, or are scored by the bundle's passage encoder.
-        ``prefix_allowed_tokens_fn(question number, tokens so far)`` gives the token ids that may follow.
+        Args:
+            question: the question x, or a list of them.
+            options: how to search for the answer; the model's defaults where not given.
+            documents: documents to read instead of searching: a list for one question, a list of lists for
+                several.  They keep their scores, or are scored by the bundle's passage encoder.
+            doc_pruning: leave out, before they are read, documents whose prior p(z | x) is under this; the
+                best always stays.
+            prefix_allowed_tokens_fn: called with a question's number and its tokens so far, int64 [T] with
+                the start token; returns the token ids that may follow.  Its exceptions come out unchanged.
+            deadline: seconds from now, or a :class:`Stop` that several calls share.
+            cancel: an event that another thread sets to end the call.
+            overrides: single options by name, such as ``num_beams=4``.
 
-        ``doc_pruning`` leaves out, before they are read, documents whose prior p(z | x) is under it; the
-        best one always stays.  The priors of those that stay are normalised anew, so the answer is
-        exactly that of the model with these documents alone, and every distribution still sums to 1.  Let
-        m be the prior of those left out together, m < doc_pruning · their number
-        (:attr:`Answer.pruned_mass`).  Then, after any prefix, for any token,
+        Returns:
+            An answer, or a list of them for a list of questions.
 
-            RAG-Token:     |p'(y_t | x, y_<t) - p(y_t | x, y_<t)| <= m
-            RAG-Sequence:  |p'(y_<=t | x)     - p(y_<=t | x)|     <= m
+        Raises:
+            OptionsError, InputError: something that cannot be used; nothing has been computed.
+            DeadlineError, CancelledError: the call was ended.  Both are checked between stages, batches of
+                documents and tokens; a search of the index and one batch of documents are not interrupted.
+                Of several questions none is answered.
 
-        since p = (1 - m) p' + m r with r, the average under the documents left out, a probability: so
-        p - p' = m (r - p'), and r - p' is between -1 and 1.  The sum over all tokens of |p' - p| is at
-        most 2m for the same reason.  (RAG-Sequence's p(y_t | x, y_<t) alone has no such bound: a prefix
-        can raise the posterior of a document left out.)
-
-        ``deadline`` is in seconds from now (or a :class:`Stop` that several calls share) and ``cancel`` is
-        set by another thread.  Between stages, batches of documents and tokens they end the call with
-        :class:`DeadlineError` or :class:`CancelledError`; nothing of it is left, and of several questions
-        none is answered.  A search of the index and one batch of documents are not interrupted.
-
-        Raises :class:`OptionsError` and :class:`InputError` for what cannot be used.
+        With ``doc_pruning`` the answer is exactly that of the model with the documents that stay, and
+        :attr:`Answer.pruned_mass` bounds how far its probabilities are from those with all documents
+        (:func:`~ragengine.pipeline.documents.select_documents`).
         """
         stop = Stop.of(deadline, cancel)
-        questions, single = checked_questions(question), isinstance(question, str)
+        texts, single = checked_questions(question), isinstance(question, str)
         options = self._options(options, overrides)
-        own = given_documents(documents, len(questions), single=single)
-        if not questions:
+        own = given_documents(documents, len(texts), single=single)
+        doc_pruning = checked_pruning(doc_pruning)
+        allowed = checked_allowed(prefix_allowed_tokens_fn, self.bundle.manifest.generator.vocab_size)
+        if not texts:
             return []
-        clock = _Clock()
-        prompts = self._read(questions, options.n_docs, own, doc_pruning, clock, stop)
-        hypotheses = self.generator.generate(
-            *prompts.arrays, options, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn, deadline=stop
-        )
+        clock = StageClock()
+        questions = self.retriever._encode_questions(texts, stop)  # q(x)
+        clock.stage("encode_question")
+        selected = self._search(questions, options.n_docs, own, doc_pruning, stop)  # top-k of p(z | x)
+        clock.stage("search")
+        prompts = self._read_documents(questions, selected, stop)  # x and z joined
+        clock.stage("tokenize_documents")
+        hypotheses = self.generator._generate(prompts.contexts, options, allowed, stop)  # p(y | x)
         clock.stage("generate")
         answers = [
             build_answer(
@@ -195,7 +210,7 @@ class RagEngine(Resource):
                 doc_pruning=doc_pruning,
                 own_documents=documents is not None,
             )
-            for number, asked in enumerate(questions)
+            for number, asked in enumerate(texts)
         ]
         return answers[0] if single else answers
 
@@ -211,31 +226,40 @@ class RagEngine(Resource):
         cancel: threading.Event | None = None,
         **overrides: Any,
     ) -> AnswerStream:
-        """Answer one question token by token: iterate over the result for :class:`AnswerToken`.
+        """Answer one question token by token.
 
-        The tokens, their texts put together and their posteriors are those of :meth:`generate` with the
-        same settings.  Raises :class:`OptionsError` at once, with the reason, for a search whose first
-        token is not known before its last: several beams, sampling, and RAG-Sequence unless
-        ``search="joint"``.  ``deadline``, counted from this call, and ``cancel`` as in :meth:`generate`.
+        Arguments as in :meth:`generate`; ``deadline`` counts from this call.
+
+        Returns:
+            An iterator over :class:`AnswerToken`.  The tokens, their texts put together and their posteriors
+            are those of :meth:`generate` with the same settings.
+
+        Raises:
+            OptionsError: the search does not know its first token before its last: several beams, sampling,
+                and RAG-Sequence unless ``search="joint"``.
         """
         stop = Stop.of(deadline, cancel)
-        options = self._options(options, overrides)
+        text, options = checked_question(question), self._options(options, overrides)
+        check_streamable(options)
         own = given_documents(documents, 1, single=True)
-        prompts = self._read([checked_question(question)], options.n_docs, own, doc_pruning, _Clock(), stop)
-        tokens = self.generator.stream(*prompts.arrays, options, deadline=stop)
+        prompts = self._prompts([text], options.n_docs, own, checked_pruning(doc_pruning), stop)
+        tokens = self.generator._stream(prompts.contexts, options, stop)
+        selected = prompts.selected
         return AnswerStream(
-            question, prompts.documents[0], prompts.pruned[0], tokens, self._tokenizer, options
+            question, selected.documents[0], selected.pruned[0], tokens, self._tokenizer, options
         )
 
     @overload
-    def score(self, question: str, answer: Output, **settings: Any) -> float: ...
+    def score(self, question: str, answer: GivenAnswer, **settings: Any) -> float: ...
     @overload
-    def score(self, question: Sequence[str], answer: Sequence[Output], **settings: Any) -> list[float]: ...
+    def score(
+        self, question: Sequence[str], answer: Sequence[GivenAnswer], **settings: Any
+    ) -> list[float]: ...
     @while_open
     def score(
         self,
         question: str | Sequence[str],
-        answer: Output | Sequence[Output],
+        answer: GivenAnswer | Sequence[GivenAnswer],
         *,
         options: GenerationOptions | None = None,
         documents: OwnDocuments = None,
@@ -246,35 +270,40 @@ class RagEngine(Resource):
         cancel: threading.Event | None = None,
         **overrides: Any,
     ) -> float | list[float]:
-        """log p(y | x) in nats of an answer to a question, or of one answer to each of several questions.
+        """log p(y | x) of an answer to a question, or of one answer to each of several questions.
 
-        An answer is token ids, as in `Hypothesis.token_ids` (the end token is one of them), or text.  Text
-        becomes what a search would have to produce: the BOS token where the model forces one (``with_bos``
-        says otherwise), the text's tokens, the end token.  It is tokenised as it stands: BART's tokenizer
-        gives " Paris" and "Paris" different tokens, and a model has learned one of them, so compare
-        `Answer.text` (not stripped) to see which.  Where the tokenizer gives an answer's text the tokens
-        that the search chose, ``score(question, answer.text)`` is ``answer.log_prob``.
+        Arguments that are not named here are those of :meth:`generate`.
 
-        ``documents`` and ``doc_pruning`` as in :meth:`generate`; ``exclude_bos_score`` (default: the
-        checkpoint's) leaves the BOS out for RAG-Sequence.  It is `Generator.score`, the negative of
-        transformers' `get_nll`, with its quirk: an empty answer of RAG-Sequence without BOS has one target
-        token, and get_nll adds p(z | x) at the second.  ``deadline`` and ``cancel`` as in :meth:`generate`.
+        Args:
+            question: the question x, or a list of them.
+            answer: text, or token ids as in `Hypothesis.token_ids` (the end token is one of them).  Text is
+                tokenised as it stands: BART's tokenizer gives " Paris" and "Paris" different tokens, and a
+                model has learned one of them; `Answer.text`, not stripped, shows which.
+            with_bos: whether a text's tokens begin with the BOS token; where not given, they do if the model
+                forces one.
+            exclude_bos_score: leave that BOS out of RAG-Sequence's score; the checkpoint's setting where not
+                given.
+
+        Returns:
+            Nats.  Where the tokenizer gives an answer's text the tokens that the search chose,
+            ``score(question, answer.text)`` is ``answer.log_prob``.
+
+        This is `Generator.score`, the negative of transformers' `get_nll`, with its quirk: an empty answer of
+        RAG-Sequence without BOS has one target token, and get_nll adds p(z | x) at the second.
         """
         stop = Stop.of(deadline, cancel)
-        questions, single = checked_questions(question), isinstance(question, str)
-        answers = checked_answers(answer, len(questions), single=single)
+        texts, single = checked_questions(question), isinstance(question, str)
+        answers = checked_answers(answer, len(texts), single=single)
         options = self._options(options, overrides)
-        own = given_documents(documents, len(questions), single=single)
-        if not questions:
+        own = given_documents(documents, len(texts), single=single)
+        doc_pruning = checked_pruning(doc_pruning)
+        checked_flag("exclude_bos_score", exclude_bos_score)
+        if not texts:
             return []
         labels = self._labels(answers, options, with_bos)
-        prompts = self._read(questions, options.n_docs, own, doc_pruning, _Clock(), stop)
-        scores: list[float] = self.generator.score(
-            *prompts.arrays,
-            labels,
-            marginalize=options.marginalize,
-            exclude_bos_score=exclude_bos_score,
-            deadline=stop,
+        prompts = self._prompts(texts, options.n_docs, own, doc_pruning, stop)
+        scores: list[float] = self.generator._score(
+            prompts.contexts, labels, options.marginalize, exclude_bos_score, stop
         ).tolist()
         return scores[0] if single else scores
 
@@ -292,22 +321,28 @@ class RagEngine(Resource):
         cancel: threading.Event | None = None,
         **overrides: Any,
     ) -> dict[str, float]:
-        """p(label | x) over the given labels, in their order: the paper's use for FEVER (section 3.4).
+        """p(label | x) over the given labels, as the paper classifies FEVER's claims (section 3.4).
 
-        The documents are searched and read once, and p(label | x) of :meth:`score` is normalised over
-        the labels.  Write labels as the model has learned to write them (" supports", with its space, if
-        so).  A longer label is a less probable output: choose labels of about equal length where nothing
-        was trained.  ``deadline`` and ``cancel`` as in :meth:`generate`.
+        The documents are searched and read once.  Arguments that are not named here are those of
+        :meth:`generate`.
+
+        Args:
+            question: the claim or question x.
+            labels: different texts, written as the model has learned to write them (" supports", with its
+                space, if so).  A longer label is a less probable output: choose labels of about equal length
+                where nothing was trained.
+            with_bos: as in :meth:`score`.
+
+        Returns:
+            For each label, in their order, exp of :meth:`score` normalised over the labels.
         """
         stop = Stop.of(deadline, cancel)
         chosen = checked_labels(labels)
         options = self._options(options, overrides)
-        targets = self._labels(chosen, options, with_bos)
+        text, targets = checked_question(question), self._labels(chosen, options, with_bos)
         own = given_documents(documents, 1, single=True)
-        prompts = self._read([checked_question(question)], options.n_docs, own, doc_pruning, _Clock(), stop)
-        log_probs = self.generator.score(
-            *prompts.arrays, targets, marginalize=options.marginalize, deadline=stop
-        )
+        prompts = self._prompts([text], options.n_docs, own, checked_pruning(doc_pruning), stop)
+        log_probs = self.generator._score(prompts.contexts, targets, options.marginalize, None, stop)
         return dict(zip(chosen, shares(log_probs), strict=True))
 
     def swap_index(self, path: str | Path, *, verify: Literal["sha256", "size"] = "sha256") -> None:
@@ -315,8 +350,15 @@ class RagEngine(Resource):
 
         The new index is opened, checked to belong to the bundle and searched once, then takes the old one's
         place.  Questions that run finish on the old one, which closes after the last of them: every answer
-        comes wholly from one index.  ``path`` may be the same path, built again.  Raises
-        :class:`IndexFolderError` where the new index cannot be used; then nothing has changed.
+        comes wholly from one index.
+
+        Args:
+            path: the new index's folder; it may be the same path, built again.
+            verify: "sha256" hashes every file, "size" compares sizes alone.
+
+        Raises:
+            IndexFolderError: the new index cannot be used; nothing has changed.
+            InputError: the engine searches with a :class:`DocumentSearcher`, not with an index folder.
         """
         self._check_open()
         self.retriever.swap_index(path, verify=verify)
@@ -324,73 +366,57 @@ class RagEngine(Resource):
     def _release(self) -> None:
         self.retriever.close()
         self.generator.close()
-        del self._tokenizer, self._passages
+        del self._tokenizer, self._scorer
 
     def _options(self, options: GenerationOptions | None, overrides: dict[str, Any]) -> GenerationOptions:
         """The options of a call, checked before anything is computed."""
-        options = checked_kind(self.default_options if options is None else options).replace(**overrides)
+        options = checked_kind(self.default_options if options is None else options)
+        if overrides:
+            options = options.replace(**overrides)
         self.generator.check_options(options)
         return options
 
-    def _read(
+    def _prompts(
         self,
-        questions: list[str],
+        texts: list[str],
         n_docs: int,
-        documents: Documents | None,
+        own: Documents | None,
         doc_pruning: float | None,
-        clock: "_Clock",
         stop: Stop,
     ) -> Prompts:
-        """The left half of Figure 1: q(x), the documents with p(z | x), and what the generator reads."""
-        retriever = self.retriever
-        with retriever.borrow_index() as index:
-            tokens = retriever.tokenize(questions)
-            vectors = retriever.encode(tokens, stop)
-            clock.stage("encode_question")
-            stop.check("before the search")
-            if documents is None:
-                found = index.search_documents(vectors, n_docs)
-            else:
-                found = scored(documents, vectors, self._passage_encoder, stop)
-        kept, pruned = prune(with_priors(found), doc_pruning)
-        clock.stage("search")
+        """The left half of Figure 1: from questions to what the generator reads."""
+        questions = self.retriever._encode_questions(texts, stop)
+        selected = self._search(questions, n_docs, own, doc_pruning, stop)
+        return self._read_documents(questions, selected, stop)
+
+    def _search(
+        self,
+        questions: EncodedQuestions,
+        n_docs: int,
+        own: Documents | None,
+        doc_pruning: float | None,
+        stop: Stop,
+    ) -> SelectedDocuments:
+        """The documents of every question with p(z | x): the index's ``n_docs`` best, or the caller's own."""
+        stop.check("before the search")
+        if own is None:
+            with self.retriever.borrow_index() as index:
+                found = index.search_documents(questions.vectors, n_docs)
+        else:
+            found = self._scorer.scored(own, questions.vectors, stop)
+        selected = select_documents(found, doc_pruning)
         stop.check("after the search")
-        texts = [retriever.question_text(encoded) for encoded in tokens]
-        truncated = [encoded.truncated for encoded in tokens]
-        prompts = build_prompts(
-            self.bundle.manifest.rag, self._tokenizer, kept, pruned, texts, truncated, stop
-        )
-        clock.stage("tokenize_documents")
-        return prompts
+        return selected
+
+    def _read_documents(
+        self, questions: EncodedQuestions, selected: SelectedDocuments, stop: Stop
+    ) -> Prompts:
+        """Every question joined with each of its documents, as tokens."""
+        return build_prompts(self.bundle.manifest.rag, self._tokenizer, questions, selected, stop)
 
     def _labels(
-        self, answers: Sequence[Output], options: GenerationOptions, with_bos: bool | None
-    ) -> NDArray[np.int64]:
+        self, answers: Sequence[GivenAnswer], options: GenerationOptions, with_bos: bool | None
+    ) -> IntArray:
         checked_flag("with_bos", with_bos)
         spec = self.bundle.manifest.generator
         return build_labels(answers, options, tokenizer=self._tokenizer, spec=spec, with_bos=with_bos)
-
-    def _passage_encoder(self) -> TextEncoder:
-        spec = self.bundle.manifest.passage_encoder
-        if spec is None:
-            raise InputError(
-                "Documents have no scores and this bundle has no passage encoder; "
-                "give each a score, or export with --context-encoder."
-            )
-        with self._loading:
-            if self._passages is None:
-                self._passages = TextEncoder.load(self.bundle, spec, device="cpu", threads=self._threads)
-            return self._passages
-
-
-class _Clock:
-    """Milliseconds since the last stage ended, by stage."""
-
-    def __init__(self) -> None:
-        self.timings: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def stage(self, name: str) -> None:
-        now = time.perf_counter()
-        self.timings[name] = (now - self._last) * 1000
-        self._last = now

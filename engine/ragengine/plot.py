@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ragengine.arrays import FloatArray
 from ragengine.errors import DependencyError, InputError
-from ragengine.results import Answer
 from ragengine.storage.atomic import output_file
 
 if TYPE_CHECKING:
@@ -33,11 +33,36 @@ FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabi
 _SUFFIXES = (".png", ".svg")
 
 
-def plot_answer(answer: Answer, path: str | Path | None = None) -> "Figure":
-    """Draw an answer, and write it to ``path`` (PNG or SVG by its suffix) if there is one.
+@dataclass(frozen=True, eq=False)
+class PosteriorPlot:
+    """What is drawn.
 
-    Touches no global state of matplotlib, so threads and notebooks keep theirs.  Raises
-    :class:`DependencyError` without matplotlib, :class:`InputError` for a path that cannot be used.
+    question, answer  the texts above
+    notes             short texts below them
+    tokens            the answer's T tokens
+    posteriors        of each token over the D documents, float32 [T, D]
+    titles            of the D documents
+    priors, shares    a bar for each document, from 0 to 1
+    """
+
+    question: str
+    answer: str
+    notes: tuple[str, ...]
+    tokens: tuple[str, ...]
+    posteriors: FloatArray
+    titles: tuple[str, ...]
+    priors: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
+def draw(plot: PosteriorPlot, path: str | Path | None = None) -> "Figure":
+    """Draw the figure, and write it to ``path`` (PNG or SVG by its suffix) if there is one.
+
+    Touches no global state of matplotlib, so threads and notebooks keep theirs.
+
+    Raises:
+        DependencyError: matplotlib is not installed.
+        InputError: the path has another suffix or cannot be written.
     """
     target = None if path is None else Path(path)
     if target is not None and target.suffix.lower() not in _SUFFIXES:
@@ -45,7 +70,7 @@ def plot_answer(answer: Answer, path: str | Path | None = None) -> "Figure":
             f"{target} has the suffix {target.suffix!r}; a plot is written as .png or .svg, so name it so."
         )
     try:
-        figure = _Drawing.of(answer).figure()
+        figure = _Drawing.of(plot).figure()
     except ModuleNotFoundError as reason:
         raise DependencyError(
             f"Plots need the package {reason.name}, which is not installed; "
@@ -62,21 +87,20 @@ def plot_answer(answer: Answer, path: str | Path | None = None) -> "Figure":
 class _Drawing:
     """One figure in the making; ``labels`` are the tokens' texts as drawn."""
 
-    answer: Answer
+    plot: PosteriorPlot
     labels: list[str]
     fonts: "_Fonts"
 
     @classmethod
-    def of(cls, answer: Answer) -> "_Drawing":
+    def of(cls, plot: PosteriorPlot) -> "_Drawing":
         fonts = _Fonts.installed()
-        tokens = [token.replace("\n", "⏎").strip(" ") or "␣" for token in answer.tokens]
-        return cls(answer, [fonts.drawable(_shortened(token, LONGEST_TOKEN)) for token in tokens], fonts)
+        tokens = [token.replace("\n", "⏎").strip(" ") or "␣" for token in plot.tokens]
+        return cls(plot, [fonts.drawable(_shortened(token, LONGEST_TOKEN)) for token in tokens], fonts)
 
     def figure(self) -> "Figure":
         from matplotlib.figure import Figure
 
-        answer = self.answer
-        rows, tokens = answer.token_posteriors.shape[1], len(self.labels)
+        rows, tokens = self.plot.posteriors.shape[1], len(self.labels)
         panels = -(-tokens // MOST_TOKENS)
         columns = -(-tokens // panels)  # panels of about equal length
         label_height = 0.16 + LETTER * max(map(len, self.labels))
@@ -93,25 +117,17 @@ class _Drawing:
             self._heat_map(_axes(figure, width, height, box), start, stop)
             if panel == 0:
                 left = MARGIN + TITLES + columns * CELL_WIDTH + GAP
-                shares = [
-                    ("p(z|x)", [document.prior or 0.0 for document in answer.documents]),
-                    ("share", [document.posterior or 0.0 for document in answer.documents]),
-                ]
-                for number, (name, values) in enumerate(shares):
+                bars = ("p(z|x)", self.plot.priors), ("share", self.plot.shares)
+                for number, (name, values) in enumerate(bars):
                     box = (left + number * (BARS + GAP), bottom, BARS, rows * CELL_HEIGHT)
                     self._bars(_axes(figure, width, height, box), name, values)
         return figure
 
     def _header(self, figure: "Figure", width: float, height: float) -> None:
-        answer = self.answer
-        kind = "p(z | x, y≤ₜ)" if answer.options.marginalize == "sequence" else "p(z | x, yₜ, y<ₜ)"
-        notes = [f"posterior {kind} in percent", f"log p(y|x) {answer.log_prob:.2f}"]
-        if answer.pruned:
-            notes.append(f"{answer.pruned_documents} more left out, prior {answer.pruned_mass:.2g}")
         lines = [
-            (answer.question, 0.0, 9.5, FAINT, "normal"),
-            (answer.text.strip() or "(no text)", 0.21, 11.5, INK, "bold"),
-            ("  ·  ".join(notes), 0.43, 7.5, FAINT, "normal"),
+            (self.plot.question, 0.0, 9.5, FAINT, "normal"),
+            (self.plot.answer.strip() or "(no text)", 0.21, 11.5, INK, "bold"),
+            ("  ·  ".join(self.plot.notes), 0.43, 7.5, FAINT, "normal"),
         ]
         for text, drop, size, colour, weight in lines:
             figure.text(
@@ -125,7 +141,7 @@ class _Drawing:
         from matplotlib.colors import LinearSegmentedColormap
 
         shades = LinearSegmentedColormap.from_list("posterior", SHADES)
-        posteriors = self.answer.token_posteriors[start:stop].T  # [D, tokens of this panel]
+        posteriors = self.plot.posteriors[start:stop].T  # [D, tokens of this panel]
         edges = (np.arange(stop - start + 1), np.arange(len(posteriors) + 1))
         axes.pcolormesh(*edges, posteriors, cmap=shades, vmin=0, vmax=1, edgecolors=LINE, linewidth=0.6)
         axes.invert_yaxis()
@@ -136,12 +152,12 @@ class _Drawing:
         for column, label in enumerate(self.labels[start:stop]):
             style = self.fonts.style(8, INK, rotation=90, ha="center", va="bottom", rotation_mode="default")
             axes.text(column + 0.5, -0.2, label, **style)
-        for row, document in enumerate(self.answer.documents):
-            title = self.fonts.drawable(_shortened(document.title or document.id, LONGEST_TITLE))
+        for row, name in enumerate(self.plot.titles):
+            title = self.fonts.drawable(_shortened(name, LONGEST_TITLE))
             style = self.fonts.style(8, INK, ha="right", va="center")
             axes.text(-0.15 / CELL_WIDTH, row + 0.5, f"{title}   {row + 1}", **style)
 
-    def _bars(self, axes: "Axes", name: str, values: list[float]) -> None:
+    def _bars(self, axes: "Axes", name: str, values: tuple[float, ...]) -> None:
         rows = np.arange(len(values))
         axes.set_xlim(0, 1)
         axes.set_ylim(len(values), 0)
@@ -163,7 +179,7 @@ class _Drawing:
 
 @dataclass(frozen=True)
 class _Fonts:
-    """Installed fonts and the characters they have: another one would be a box and a warning each."""
+    """Installed fonts and the characters they have: any other would be drawn as a box, with a warning."""
 
     names: list[str]
     characters: frozenset[int]

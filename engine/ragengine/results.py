@@ -135,22 +135,42 @@ class Answer:
 
     @property
     def pruned_mass(self) -> float:
-        """The prior the left-out documents had together: the bound on what leaving them out changed.
+        """The prior that the documents left out had together; 0.0 where none was left out.
 
-        See :meth:`RagEngine.generate`; 0.0 where none was left out.
+        It bounds what leaving them out changed: see :func:`ragengine.pipeline.documents.select_documents`.
         """
         return sum(document.prior or 0.0 for document in self.pruned)
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw Figure 2 of the paper: the answer's tokens over its documents, shaded by posterior.
 
-        Returns the matplotlib figure, and writes it where ``path`` says, as PNG or SVG by its suffix.
-        Raises :class:`DependencyError` without matplotlib, :class:`InputError` for another suffix or a
-        path that cannot be written.
-        """
-        from ragengine.plot import plot_answer
+        Args:
+            path: where to write the figure, as PNG or SVG by its suffix; None writes nothing.
 
-        return plot_answer(self, path)
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            DependencyError: matplotlib is not installed.
+            InputError: another suffix, or a path that cannot be written.
+        """
+        from ragengine.plot import PosteriorPlot, draw
+
+        kind = "p(z | x, y≤ₜ)" if self.options.marginalize == "sequence" else "p(z | x, yₜ, y<ₜ)"
+        notes = [f"posterior {kind} in percent", f"log p(y|x) {self.log_prob:.2f}"]
+        if self.pruned:
+            notes.append(f"{self.pruned_documents} more left out, prior {self.pruned_mass:.2g}")
+        plot = PosteriorPlot(
+            question=self.question,
+            answer=self.text,
+            notes=tuple(notes),
+            tokens=self.tokens,
+            posteriors=self.token_posteriors,
+            titles=tuple(document.title or document.id for document in self.documents),
+            priors=tuple(document.prior or 0.0 for document in self.documents),
+            shares=tuple(document.posterior or 0.0 for document in self.documents),
+        )
+        return draw(plot, path)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON values, in the layout of ``ragengine ask --json``.

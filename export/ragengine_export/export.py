@@ -12,8 +12,8 @@ import transformers
 
 from ragengine.bundle import manifest
 from ragengine.bundle.checks import bundle_errors
+from ragengine.bundle.signatures import Signature, generator_signatures
 from ragengine.errors import ExportError
-from ragengine.options import OPTION_NAMES, GenerationOptions
 from ragengine.storage import folders
 from ragengine.storage.schema import join_errors
 from ragengine.version import __version__
@@ -26,13 +26,14 @@ from ragengine_export.checkpoint import (
     load_checkpoint,
     tokenizer_spec,
 )
-from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder, BartShape
+from ragengine_export.generation_defaults import generation_defaults
+from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder
 from ragengine_export.graphs.bert import BertEncoder
 from ragengine_export.graphs.models import (
-    generator_cross_model,
-    generator_decoder_model,
-    generator_encoder_model,
-    generator_step_model,
+    cross_model,
+    dynamic_decoder_model,
+    encoder_model,
+    static_decoder_model,
     text_encoder_model,
 )
 from ragengine_export.weights import (
@@ -46,11 +47,6 @@ from ragengine_export.weights import (
 )
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-
-# Fields of a generation config that do not change which tokens come out of a search.
-_NO_EFFECT = {"transformers_version", "_from_model_config", "use_cache", "bos_token_id", "pad_token_id"}
-_NO_EFFECT |= {"return_dict_in_generate", "output_scores", "output_logits", "output_attentions"}
-_NO_EFFECT |= {"output_hidden_states"}
 
 
 @dataclass(frozen=True)
@@ -104,11 +100,11 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
     if passage is not None and checkpoint.context_encoder is not None:
         encoders.setdefault((passage.path, passage.graph), checkpoint.context_encoder)
     done = [checks.check_encoder(folder.joinpath(*g), e) for g, e in encoders.items()] if check else []
-    reader = _write_generator(checkpoint, folder, precision)
+    generator = _write_generator(checkpoint, folder, precision)
     if check:
-        done += checks.check_generator(folder / reader.path, checkpoint.generator)
+        done += checks.check_generator(folder, checkpoint.generator, generator)
         checks.require_within(done, precision)
-    options, warnings = _generation_defaults(checkpoint)
+    options, warnings = generation_defaults(checkpoint)
     config = checkpoint.config
     rag = manifest.RagSpec(
         architecture=checkpoint.architecture,  # type: ignore[arg-type]  # checked when it was loaded
@@ -134,7 +130,7 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
             "rag": dataclasses.asdict(rag),
             "question_encoder": dataclasses.asdict(question),
             "passage_encoder": None if passage is None else dataclasses.asdict(passage),
-            "generator": dataclasses.asdict(reader),
+            "generator": dataclasses.asdict(generator),
             "generation": options.to_dict(),
         },
     )
@@ -224,32 +220,40 @@ def _weights_of(checkpoint: EncoderCheckpoint) -> State:
 def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision) -> manifest.GeneratorSpec:
     generator: GeneratorCheckpoint = checkpoint.generator
     shape = dataclasses.replace(generator.shape, dtype=computes_in(precision))
-    target = folder / "generator"
+    spec = _generator_spec(checkpoint)
+    target = folder / spec.path
     target.mkdir()
-    graphs: list[tuple[Any, Callable[[Any, BartShape], ir.Model], str]] = [
-        (BartCrossProjections(shape), generator_cross_model, "cross.onnx"),
-        (BartEncoder(shape), generator_encoder_model, "encoder.onnx"),
-        (BartDecoder(shape), generator_decoder_model, "decoder.onnx"),
+    graphs: list[tuple[Any, Callable[[Any, Signature], ir.Model], str]] = [
+        (BartCrossProjections(shape), cross_model, "cross.onnx"),
+        (BartEncoder(shape), encoder_model, "encoder.onnx"),
+        (BartDecoder(shape), dynamic_decoder_model, "decoder.onnx"),
     ]
     if precision in manifest.STEP_PRECISIONS:
-        graphs.append((BartDecoder(shape), generator_step_model, manifest.STEP_GRAPH))
+        graphs.append((BartDecoder(shape), static_decoder_model, manifest.STEP_GRAPH))
     with WeightWriter(target) as writer:
         for module, _, _ in graphs:
             bind(module, generator.state, writer, "generator", precision)
+    signatures = generator_signatures(spec, shape.dtype)
     for module, model, name in graphs:
-        ir.save(model(module, shape), target / name)
+        ir.save(model(module, signatures[name]), target / name)
     _write_tokenizer(generator.tokenizer, target)
-    longest = min(checkpoint.config.max_combined_length, shape.max_positions)
+    return spec
+
+
+def _generator_spec(checkpoint: Checkpoint) -> manifest.GeneratorSpec:
+    generator, config = checkpoint.generator, checkpoint.config
+    shape = generator.shape
+    longest = min(config.max_combined_length, shape.max_positions)
     return manifest.GeneratorSpec(
         path="generator",
         num_decoder_layers=shape.decoder_layers,
         num_heads=shape.decoder_heads,
-        head_size=shape.d_model // shape.decoder_heads,
+        head_size=shape.head_size,
         vocab_size=shape.vocab_size,
         max_positions=shape.max_positions,
-        pad_token_id=checkpoint.config.generator.pad_token_id,
+        pad_token_id=config.generator.pad_token_id,
         # RagSequenceForGeneration.get_nll: config.bos_token_id or config.generator.bos_token_id
-        bos_token_id=checkpoint.config.bos_token_id or checkpoint.config.generator.bos_token_id,
+        bos_token_id=config.bos_token_id or config.generator.bos_token_id,
         tokenizer=tokenizer_spec(generator.tokenizer, longest),
     )
 
@@ -265,50 +269,6 @@ def _tokenizer_json(tokenizer: Any) -> str:
     backend.no_padding()
     backend.no_truncation()
     return str(backend.to_str(pretty=True))
-
-
-def _generation_defaults(checkpoint: Checkpoint) -> tuple[GenerationOptions, list[str]]:
-    """The checkpoint's generation config as options, and a warning per field that is not supported.
-
-    A field that is None takes transformers' default, which is ours too; the decoder's start token falls
-    back as in `GenerationMixin._prepare_special_tokens`.
-    """
-    config = checkpoint.generation_config
-    reader = checkpoint.config.generator
-    values = {name: getattr(config, name, None) for name in OPTION_NAMES}
-    values |= {
-        "n_docs": checkpoint.config.n_docs,
-        "eos_token_id": values["eos_token_id"] or reader.eos_token_id,
-    }
-    values["marginalize"] = "token" if checkpoint.architecture == "RagTokenForGeneration" else "sequence"
-    if values["decoder_start_token_id"] is None:
-        values["decoder_start_token_id"] = _first_set(
-            config.bos_token_id, reader.decoder_start_token_id, reader.bos_token_id
-        )
-    longest = values["max_length"] or GenerationOptions.max_length
-    values["max_length"] = min(longest, checkpoint.generator.shape.max_positions)  # possible
-    if isinstance(values["eos_token_id"], list):
-        values["eos_token_id"] = tuple(values["eos_token_id"])
-    unsupported = {
-        name: value
-        for name, value in config.to_diff_dict().items()
-        if name not in OPTION_NAMES and name not in _NO_EFFECT and value is not None
-    }
-    warnings = [
-        f"the checkpoint's generation config sets {k}={v!r}, which is not supported"
-        for k, v in unsupported.items()
-    ]
-    if checkpoint.unread_generation:
-        shown = ", ".join(f"{name}={value!r}" for name, value in checkpoint.unread_generation.items())
-        warnings.append(
-            f"the checkpoint's generation_config.json sets {shown}, which RagSequenceForGeneration.generate "
-            "does not read, nor do this bundle's defaults: give it with each call"
-        )
-    return GenerationOptions(**{name: value for name, value in values.items() if value is not None}), warnings
-
-
-def _first_set(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _require_agreement(folder: Path, checkpoint: Checkpoint) -> None:

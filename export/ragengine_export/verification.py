@@ -9,11 +9,11 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
-from ragengine.bundle.manifest import STEP_GRAPH
+from ragengine.bundle.manifest import STEP_GRAPH, GeneratorSpec
+from ragengine.bundle.signatures import layer_names, shape_inputs, sized
 from ragengine.errors import ExportError
 from ragengine.runtime.sessions import InferenceSession, create_session
 from ragengine_export.checkpoint import EncoderCheckpoint, GeneratorCheckpoint
-from ragengine_export.graphs.bart import BartShape
 
 # Largest |onnx - torch| allowed, relative to the largest |torch| where that is over 1.  float32 graphs
 # differ from torch by the order of sums alone; the others by rounding, so their limits find wrong graphs
@@ -66,8 +66,9 @@ def check_encoder(path: Path, checkpoint: EncoderCheckpoint) -> GraphCheck:
     return _report(path, session, [(got[0], expected.numpy())])
 
 
-def check_generator(folder: Path, checkpoint: GeneratorCheckpoint) -> list[GraphCheck]:
+def check_generator(bundle: Path, checkpoint: GeneratorCheckpoint, spec: GeneratorSpec) -> list[GraphCheck]:
     """Random documents, encoded and projected, then decoding steps with beams that change places."""
+    folder = bundle / spec.path
     rng = np.random.default_rng(0)
     shape, q, d, s = checkpoint.shape, 4, 3, min(24, checkpoint.shape.max_positions)
     ids, mask = _random_texts(rng, q * d, s, shape.vocab_size)
@@ -89,26 +90,33 @@ def check_generator(folder: Path, checkpoint: GeneratorCheckpoint) -> list[Graph
     merged = [value.transpose(0, 2, 1, 3).reshape(q * d, s, -1) for value in cross]
     cross_check = _report(folder / "cross.onnx", projections, list(zip(merged, expected, strict=True)))
     cross = projections.run(None, {"states": read})
+    documents = dict(zip(layer_names("cross", spec), cross, strict=True))
     steps = [folder / name for name in ("decoder.onnx", STEP_GRAPH) if (folder / name).exists()]
-    decoders = [_check_decoder(path, checkpoint, states, mask.reshape(q, d, s), cross) for path in steps]
+    decoders = [
+        _check_decoder(path, checkpoint, spec, states, mask.reshape(q, d, s), documents) for path in steps
+    ]
     return [encoder_check, cross_check, *decoders]
 
 
 def _check_decoder(
-    path: Path, checkpoint: GeneratorCheckpoint, states: Any, mask: Array, cross: list[Array]
+    path: Path,
+    checkpoint: GeneratorCheckpoint,
+    spec: GeneratorSpec,
+    states: Any,
+    mask: Array,
+    cross: dict[str, Array],
 ) -> GraphCheck:
     """Steps of two random beams, on our own ``cross``, beside torch's on its own ``states``.
 
-    For both forms of the decoder: the past grows, or has room for all steps from the start.
+    For the dynamic and the static decoder.
     """
     rng = np.random.default_rng(1)
     shape, (q, d, _), b = checkpoint.shape, mask.shape, 2
     decoder = create_session(path, device="cpu", threads=None)
-    fixed = path.name == STEP_GRAPH
-    feeds = {f"cross_{name}": value for name, value in zip(_layers(shape.decoder_layers), cross, strict=True)}
-    capacity = b * _STEPS if fixed else 0
-    past = np.zeros((q * d, shape.decoder_heads, capacity, shape.head_size), cross[0].dtype)
-    feeds |= {f"past_{name}": past for name in _layers(shape.decoder_layers)}
+    static = path.name == STEP_GRAPH
+    capacity = b * _STEPS if static else 0
+    past = np.zeros((q * d, spec.num_heads, capacity, spec.head_size), cross["cross_key_0"].dtype)
+    feeds = cross | dict.fromkeys(layer_names("past", spec), past)
     feeds["context_attention_mask"] = mask
     log_weights = torch.log_softmax(torch.tensor(rng.normal(size=(q, d)), dtype=torch.float32), dim=1)
     feeds["log_weights"] = np.repeat(log_weights.numpy()[:, :, None], b, axis=2)
@@ -128,36 +136,30 @@ def _check_decoder(
         probes = np.concatenate([best, rng.integers(0, shape.vocab_size, (q, b, 5))], axis=2)
         feeds |= {"token_ids": last, "own_past": own_past, "position": np.array([position])}
         feeds |= {"probe_ids": probes, "beam_scores": rng.normal(size=(q, b)).astype(np.float32)}
-        given = _fixed_feeds(feeds, shape, capacity) if fixed else feeds
+        given = _static_feeds(feeds, spec, capacity) if static else feeds
         outputs = dict(zip((o.name for o in decoder.get_outputs()), decoder.run(None, given), strict=True))
-        feeds |= {f"past_{n}": outputs[f"present_{n}"] for n in _layers(shape.decoder_layers)}
+        presents = (outputs[name] for name in layer_names("present", spec))
+        feeds |= dict(zip(layer_names("past", spec), presents, strict=True))
         pairs += _step_pairs(log_probs, marginal, feeds, outputs)
         probed = torch.tensor(outputs["probe_log_probs"][..., : best.shape[2]])
         ours = torch.logsumexp(probed + log_weights[:, :, None, None], dim=1)
         found.append((ours.argmax(dim=2) == 0, marginal.max(dim=2).values - ours[..., 0]))
     check = _report(path, decoder, pairs)
-    if fixed:  # the same weights as the growing one, which tells what they cost
+    if static:  # the dynamic decoder has the same weights, and its check says what they cost
         return check
     agreement, drop = (torch.stack(values).double().mean().item() for values in zip(*found, strict=True))
     return replace(check, loss=PrecisionLoss(agreement, drop))
 
 
-def _fixed_feeds(feeds: dict[str, Array], shape: BartShape, capacity: int) -> dict[str, Array]:
-    """What the decoder of fixed capacity takes instead or as well; see `generator_step_model`."""
+def _static_feeds(feeds: dict[str, Array], spec: GeneratorSpec, capacity: int) -> dict[str, Array]:
+    """The dynamic decoder's feeds as the static decoder takes them."""
     (q, d, s), b = feeds["context_attention_mask"].shape, feeds["token_ids"].shape[1]
     own_past = np.zeros((q, b, capacity), np.bool_)
     own_past[:, :, : feeds["own_past"].shape[2]] = feeds["own_past"]
     visible = feeds["context_attention_mask"].reshape(q * d, 1, 1, s).repeat(b, axis=2) != 0
     numbers = feeds["cross_key_0"].dtype
-    shapes = {
-        "each_document": (q, d, 1, 1),
-        "by_row": (q * d, b, shape.d_model),
-        "by_question": (q, d, b, shape.d_model),
-        "past_bias": (q * d, 1, b, capacity),
-        "candidates": (q, d, feeds["num_candidates"][0]),
-        "probes": (q, b, d, feeds["probe_ids"].shape[2]),
-        "update": (q * d, shape.decoder_heads, b, shape.head_size),
-    }
+    sizes = {"Q": q, "D": d, "Q*D": q * d, "B": b, "P": capacity}
+    sizes |= {"C": int(feeds["num_candidates"][0]), "probes": feeds["probe_ids"].shape[2]}
     kept = {name: value for name, value in feeds.items() if name != "context_attention_mask"}
     return {
         **kept,
@@ -165,7 +167,7 @@ def _fixed_feeds(feeds: dict[str, Array], shape: BartShape, capacity: int) -> di
         "context_bias": np.where(visible, 0, np.finfo(numbers).min).astype(numbers),
         "best_scores": feeds["beam_scores"].max(axis=1, keepdims=True),
         "slots": feeds["position"] * b + np.arange(b),
-        **{f"shape_{name}": np.array(value) for name, value in shapes.items()},
+        **{name: np.array(sized(axes, sizes)) for name, axes in shape_inputs(spec).items()},
     }
 
 
@@ -229,7 +231,3 @@ def _random_texts(rng: np.random.Generator, count: int, length: int, vocab_size:
     lengths = rng.integers(1, length + 1, count)
     lengths[0] = length
     return ids, (np.arange(length) < lengths[:, None]).astype(np.int64)
-
-
-def _layers(count: int) -> list[str]:
-    return [f"{part}_{layer}" for layer in range(count) for part in ("key", "value")]

@@ -20,7 +20,7 @@ FILE = "weights.bin"
 PASSAGES_FILE = "passages.bin"  # what only the passage encoder has, beside the question encoder's
 ALIGNMENT = 64  # bytes; a cache line, and enough for every vector unit
 
-INT4_BLOCK_SIZE = 32  # numbers that share a scale (docs/operators.md)
+INT4_BLOCK_SIZE = 32  # numbers that share a scale (docs/notes/operators.md)
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8", "int4"]
 State: TypeAlias = Mapping[str, NDArray[np.float32]]

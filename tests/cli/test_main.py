@@ -39,10 +39,11 @@ def test_wrong_usage_is_exit_code_2() -> None:
     assert run("export", "only-one-path").returncode == 2
 
 
-@pytest.mark.parametrize(("command", "extra"), [("export", "export"), ("bench", "bench")])
+@pytest.mark.parametrize(("command", "extra"), [("export", "export"), ("bench", "bench"), ("train", "train")])
 def test_a_command_without_its_extra_says_what_to_install(command: str, extra: str) -> None:
     result = run(command, "--help", blocked=("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib"))
     assert result.returncode == 1
+    assert f"ragengine {command} needs the package " in result.stderr
     assert f'pip install "ragengine[{extra}]"' in result.stderr
     assert result.stderr.count("\n") == 1
 

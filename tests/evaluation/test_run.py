@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragengine import GenerationOptions
+from ragengine import Document, GenerationOptions, RagEngine
+from ragengine.arrays import FloatArray
 from ragengine.errors import InputError, OptionsError
 from ragengine.evaluation import Question, evaluate, measure, normalize_answer, report
 from ragengine.evaluation.statistics import Resampling
@@ -147,3 +148,21 @@ def test_options_come_whole_or_by_name(pair: Pair, asked: list[Question]) -> Non
     assert found.source is not None
     assert found.source.options == options.to_dict() | {"max_length": 3}
     assert found.source.questions is None
+
+
+class OneDocument:
+    """A search of its own, which finds the same document for every question."""
+
+    def search(self, question_vectors: FloatArray, n_docs: int) -> list[list[Document]]:
+        return [[Document(title="Quito", text="Quito is in Ecuador.", id="7", score=1.0)]] * len(
+            question_vectors
+        )
+
+
+def test_a_search_of_ones_own_is_evaluated_and_has_no_index_folder(pair: Pair) -> None:
+    asked = [Question("where is Quito?", ("Ecuador",), passage_id="7")]
+    with RagEngine.load(pair.bundle, index=OneDocument(), device="cpu") as engine:
+        found = evaluate(engine, asked, n_docs=3, resamples=0)
+    assert found.source is not None
+    assert (found.source.bundle, found.source.index) == (str(pair.bundle), None)
+    assert (found.figures["recall@1"], found.figures["passage_precision@3"]) == (1, pytest.approx(1 / 3))

@@ -1,4 +1,4 @@
-"""Tests that need a CUDA device: `pytest -m gpu tests/gpu` (docs/gpu.md)."""
+"""Tests that need a CUDA device: `pytest -m gpu tests/gpu` (docs/guides/gpu.md)."""
 
 import pytest
 

@@ -455,4 +455,4 @@ def test_manifest_of_the_first_version_still_opens(build: Callable[..., Path]) -
     with PassageIndex.open(path) as index:
         assert index.manifest.tuning is None
         index.verify()
-    assert "not noted" in run("info", path).stdout
+    assert "not recorded" in run("info", path).stdout

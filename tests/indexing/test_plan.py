@@ -107,16 +107,6 @@ def test_no_memory_is_said_before_anything_is_written(
     assert not (tmp_path / "index").exists()
 
 
-def test_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in (("max", "1000000"), ("current", "400000"), ("stat", "anon 5\ninactive_file 100000")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    assert memory.available_memory() == 700000
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "absent")
-    (tmp_path / "memory.max").write_text("max")
-    assert memory.available_memory() is None
-
-
 @pytest.mark.parametrize("name", ["passages.tsv", "passages.jsonl", "text"])
 def test_passages_are_estimated(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -8,35 +8,14 @@ import numpy as np
 import pytest
 
 from ragengine import Generator
-from ragengine.generation.decoders.base import Step
+from ragengine.generation.decoders.base import StepOutputs
 from ragengine.generation.model import GeneratorModel
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
 from ragengine_bench.parity.pairs import full_options
 from ragengine_export import export_checkpoint
+from tests.support.searches import FEW_CANDIDATES, WHOLE_DISTRIBUTIONS
 
-V, Q, D, B = 6000, 2, 5, 4
-OPTIONS: dict[str, dict[str, Any]] = {
-    "beams": {"num_beams": B, "num_return_sequences": B},
-    "greedy": {},
-    "n-grams": {"num_beams": B, "no_repeat_ngram_size": 1},
-    "context n-grams": {"num_beams": B, "encoder_no_repeat_ngram_size": 2},
-    "repetition penalty": {"num_beams": B, "repetition_penalty": 1.5},
-    "bad words": {"num_beams": B, "bad_words_ids": [[5], [6, 7], [8, 9, 10]]},
-    "suppressed": {"num_beams": B, "suppress_tokens": list(range(20, 60)), "begin_suppress_tokens": [7]},
-    "lengths": {"num_beams": B, "min_length": 8, "min_new_tokens": 9},
-    "forced": {"num_beams": B, "forced_bos_token_id": 0, "forced_eos_token_id": 2},
-    "end tokens": {"num_beams": B, "eos_token_id": [2, 5, 6]},
-    "allowed": {"num_beams": B},
-    "thorough": {"num_beams": B, "marginalize": "sequence"},
-    "fast": {"num_beams": B, "marginalize": "sequence", "search": "fast"},
-    "joint": {"num_beams": B, "marginalize": "sequence", "search": "joint"},
-    "top_k": {"do_sample": True, "top_k": 50, "top_p": 0.9, "temperature": 2.0, "seed": 0},
-}
-FULL: dict[str, dict[str, Any]] = {
-    "no top_k": {"do_sample": True, "top_k": 0, "seed": 0},
-    "beam-sample": {"do_sample": True, "num_beams": B, "seed": 0},
-    "several draws": {"do_sample": True, "num_return_sequences": B, "seed": 0},
-}
+V, Q, D = 6000, 2, 5
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +31,15 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers that each step brings to the host, a question."""
     found: list[int] = []
-    step = GeneratorModel.step
+    decode_step = GeneratorModel.decode_step
 
     def counting(self: GeneratorModel, *args: Any, **settings: Any) -> Any:
-        result = step(self, *args, **settings)
-        assert isinstance(result, Step)
+        result = decode_step(self, *args, **settings)
+        assert isinstance(result, StepOutputs)
         found.append(sum(array.size for array in vars(result).values()) // Q)
         return result
 
-    monkeypatch.setattr(GeneratorModel, "step", counting)
+    monkeypatch.setattr(GeneratorModel, "decode_step", counting)
     return found
 
 
@@ -77,21 +56,21 @@ def run(generator: Generator, name: str, options: dict[str, Any]) -> None:
     )
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", FEW_CANDIDATES)
 def test_a_step_brings_a_few_candidates(generator: Generator, sizes: list[int], name: str) -> None:
     """Under every option less than a number for each token of the vocabulary, let alone [D, B, V]."""
-    run(generator, name, OPTIONS[name])
+    run(generator, name, FEW_CANDIDATES[name])
     assert sizes
     assert max(sizes) < V // 2
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", WHOLE_DISTRIBUTIONS)
 def test_only_whole_distributions_bring_whole_distributions(
     generator: Generator, sizes: list[int], name: str
 ) -> None:
     """And only for the call that draws from them."""
-    run(generator, name, FULL[name])
+    run(generator, name, WHOLE_DISTRIBUTIONS[name])
     assert max(sizes) >= V
     sizes.clear()
-    run(generator, "beams", OPTIONS["beams"])
+    run(generator, "beams", FEW_CANDIDATES["beams"])
     assert max(sizes) < V // 2

@@ -13,6 +13,7 @@ from ragengine import Document, DocumentSearcher, RagEngine, Record, Retriever
 from ragengine.errors import ClosedError, InputError
 from ragengine.retrieval.index import PassageIndex
 from tests.support.bundles import Array
+from tests.support.ids import stable_repr
 from tests.support.paths import WORLDFACTS
 
 QUESTIONS = [
@@ -118,7 +119,7 @@ def test_documents_are_those_of_the_ordinary_index(ordinary: RagEngine, custom: 
         {"marginalize": "sequence", "num_beams": 2, "n_docs": 3},
         {"do_sample": True, "seed": 3},
     ],
-    ids=str,
+    ids=stable_repr,
 )
 def test_answers_are_those_of_the_ordinary_index(
     ordinary: RagEngine, custom: RagEngine, options: dict[str, Any]
@@ -174,6 +175,9 @@ def test_the_searcher_stays_the_callers() -> None:
     for setting in ("nprobe", "rerank_width"):
         with pytest.raises(InputError, match="settings of an index folder; NumpySearch has none"):
             retriever.search_vectors(vectors, 3, **{setting: 2})
+    for wrong, message in ((vectors.astype(float), "must be float32"), (vectors[:, 1:], r"needs \[Q, 128\]")):
+        with pytest.raises(InputError, match=message):
+            retriever.search_vectors(wrong, 3)
     with pytest.raises(InputError, match="n_docs is 0"):
         retriever.search_vectors(vectors, 0)
     retriever.close()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ragengine.indexing import resources
+from ragengine.storage.ownership import MARK
 from tests.robustness.forks import in_fork, on_each_step
 from tests.robustness.writers import COMMANDS, content, leftovers
 from tests.support.paths import ROOT
@@ -212,6 +213,7 @@ def _leftover(mode: int) -> Callable[[Ending], None]:
         leftover = ending.work / ".target.writing"
         (leftover / "output").mkdir(parents=True)
         (leftover / "output" / "manifest.json").touch()
+        (leftover / MARK).touch()
         leftover.chmod(mode)
 
     return arrange

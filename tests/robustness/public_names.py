@@ -1,4 +1,4 @@
-"""Everything that docs/versioning.md promises to keep, as text.
+"""Everything that docs/reference/versioning.md promises to keep, as text.
 
     python -m tests.robustness.public_names
 
@@ -36,7 +36,7 @@ WORLDFACTS = ROOT / "examples" / "worldfacts"
 PINNED = Path(__file__).with_name("public_names.txt")
 _QUESTION = "What is the capital of Iceland?"
 _UNCOVERED = {"bench", "demo"}
-"""Commands for people at a terminal, whose options may change (docs/versioning.md)."""
+"""Commands for people at a terminal, whose options may change (docs/reference/versioning.md)."""
 
 
 def render() -> str:

@@ -160,7 +160,7 @@ MISFITS: dict[str, tuple[Change, str]] = {
     ),
     "one graph in float16": (
         graph(ENCODER, lambda g: element_type(g.output, "states", TensorProto.FLOAT16)),
-        f"{CROSS}: its input states is float32 [Q*D, S, 8], float16 [N, S, 8] was expected",
+        f"{CROSS}: its input states is float32 [Q*D, S, 8], float16 [Q*D, S, 8] was expected",
     ),
     "no head": (
         graph(DECODER, lambda g: rename(g.initializer, "lm_head.weight", "head")),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ragengine import RagEngine, Stop
@@ -23,9 +24,9 @@ Call = Callable[..., Any]
 
 def calls(engine: RagEngine, question: str) -> dict[str, Call]:
     """Every call that takes a deadline."""
-    prompts = engine._read([question], 2, None, None, _NoClock(), Stop())
+    arrays = _arrays(engine, question, 2)
     options = engine.default_options
-    labels = prompts.arrays[0][0, :1, :3]
+    labels = arrays[0][0, :1, :3]
     return {
         "generate": lambda **stop: engine.generate(question, **stop),
         "generate, several": lambda **stop: engine.generate([question] * 3, **stop),
@@ -34,15 +35,16 @@ def calls(engine: RagEngine, question: str) -> dict[str, Call]:
         "retrieve": lambda **stop: engine.retrieve(question, **stop),
         "score": lambda **stop: engine.score(question, "yes", **stop),
         "classify": lambda **stop: engine.classify(question, ["yes", "no"], **stop),
-        "Generator.generate": lambda **stop: engine.generator.generate(*prompts.arrays, options, **stop),
-        "Generator.forward": lambda **stop: engine.generator.forward(*prompts.arrays, labels, **stop),
-        "Generator.score": lambda **stop: engine.generator.score(*prompts.arrays, labels, **stop),
+        "Generator.generate": lambda **stop: engine.generator.generate(*arrays, options, **stop),
+        "Generator.forward": lambda **stop: engine.generator.forward(*arrays, labels, **stop),
+        "Generator.score": lambda **stop: engine.generator.score(*arrays, labels, **stop),
     }
 
 
-class _NoClock:
-    def stage(self, name: str) -> None:
-        pass
+def _arrays(engine: RagEngine, question: str, n_docs: int) -> Any:
+    """What `Generator` takes for a question and its documents."""
+    contexts = engine._prompts([question], n_docs, None, None, Stop()).contexts
+    return contexts.input_ids, contexts.attention_mask, contexts.log_prior
 
 
 NAMES = [
@@ -91,7 +93,7 @@ def test_a_deadline_changes_no_answer(pair: Pair, question: str) -> None:
 def test_it_stops_between_steps_and_states_their_number(pair: Pair, question: str) -> None:
     cancel, seen = threading.Event(), []
 
-    def allowed(number: int, tokens: list[int]) -> range:
+    def allowed(number: int, tokens: np.ndarray) -> range:
         seen.append(len(tokens))
         if len(tokens) == 5:
             cancel.set()
@@ -137,22 +139,22 @@ def test_a_cancelled_call_frees_its_memory(pair: Pair, question: str, decoder: A
     """Neither the documents' keys and values nor the self-attention cache stay in memory."""
     generator = pair.generator()
     generator._model = GeneratorModel(generator.bundle, device="cpu", decoder=decoder)
-    prompts = pair.engine._read([question], 3, None, None, _NoClock(), Stop())  # type: ignore[arg-type]
+    arrays = _arrays(pair.engine, question, 3)
     options = generator.default_options.replace(max_length=60, min_length=59)
     gc.collect()
     before = _alive()
     for _ in range(5):
         cancel = threading.Event()
 
-        def allowed(number: int, tokens: list[int], cancel: threading.Event = cancel) -> range:
+        def allowed(number: int, tokens: np.ndarray, cancel: threading.Event = cancel) -> range:
             if len(tokens) == 3:
                 cancel.set()
             return range(5, 40)
 
         with pytest.raises(CancelledError):
-            generator.generate(*prompts.arrays, options, prefix_allowed_tokens_fn=allowed, cancel=cancel)
+            generator.generate(*arrays, options, prefix_allowed_tokens_fn=allowed, cancel=cancel)
     assert _alive() == before
-    assert generator.generate(*prompts.arrays, options)
+    assert generator.generate(*arrays, options)
 
 
 def _alive() -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import ragengine
 from tests.robustness.public_names import PINNED, described, render
 
-REMEDY = "meant?  python -m tests.robustness.public_names, then docs/versioning.md and CHANGELOG.md"
+REMEDY = "meant?  python -m tests.robustness.public_names, then docs/reference/versioning.md and CHANGELOG.md"
 
 
 def test_public_names_are_as_written_down() -> None:

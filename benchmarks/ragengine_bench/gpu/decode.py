@@ -21,7 +21,10 @@ from ragengine_bench.peers.ragengine import StageTimes, load_generator, timed_st
 from ragengine_bench.roofline.roofline import StepSizes, decoding_step
 from ragengine_bench.roofline.sizes import sizes_of
 
-STAGES: dict[str, tuple[Any, str]] = {"decode": (GeneratorModel, "step"), "device": (StepBuffers, "run")}
+STAGES: dict[str, tuple[Any, str]] = {
+    "decode": (GeneratorModel, "decode_step"),
+    "device": (StepBuffers, "run"),
+}
 """A step, and the part of it that sends, computes and takes back; the rest is the host's."""
 _REPEATS = {"full": 10, "toy": 2}
 _BATCHES = {"full": (1, 8, 32), "toy": (1, 2)}

@@ -1,7 +1,7 @@
 """The measurements and their order; every sample is in the report before the next is taken.
 
 Generation, batches and sweeps: engines are loaded side by side and take turns, so that a noisy minute affects
-all.  Whole questions: one engine after the other (docs/design.md, Threads).
+all.  Whole questions: one engine after the other (docs/concepts/paper.md, Threads).
 """
 
 import tempfile

@@ -1,7 +1,7 @@
 """ragengine, every stage timed while it does what it always does.
 
-The stages are public functions and methods; for the length of a run each is replaced by itself with a clock
-around it.  What is left of the whole (`between`) is the host's part of the search and bookkeeping.
+The stages are functions and methods of the engine; for the length of a run each is replaced by itself with
+a clock around it.  What is left of the whole (`between`) is the host's part of the search and bookkeeping.
 """
 
 import time
@@ -25,13 +25,13 @@ from ragengine_bench.roofline.roofline import RunSizes, StepSizes
 
 # stage -> where it is, in the order of Figure 1
 STAGES: dict[str, tuple[Any, str]] = {
-    "tokenise question": (Retriever, "tokenize"),
+    "tokenise question": (Retriever, "_tokenize"),
     "encode question": (Retriever, "encode"),
     "search": (PassageIndex, "search"),
     "fetch passages": (PassageIndex, "passages"),
     "tokenise documents": (ragengine.engine, "build_prompts"),
-    "encode documents": (GeneratorModel, "read"),
-    "decode": (GeneratorModel, "step"),
+    "encode documents": (GeneratorModel, "encode_documents"),
+    "decode": (GeneratorModel, "decode_step"),
     "detokenise": (ragengine.engine, "build_answer"),
 }
 CROSS = "cross-attention keys, values"
@@ -54,7 +54,7 @@ class StageTimes:
         elif stage == "encode documents":
             self.sizes.documents.append((arguments[2] != 0).sum(axis=2).ravel().tolist())
         elif stage == "decode":
-            mask, beams = arguments[1].reading.context_attention_mask, arguments[2].shape[1]
+            mask, beams = arguments[1].encoded.context_attention_mask, arguments[2].token_ids.shape[1]
             documents = mask.shape[0] * mask.shape[1]
             self.sizes.steps.append(StepSizes(documents, int((mask != 0).sum()), beams, arguments[1].length))
 

@@ -1,15 +1,16 @@
 """Whether the parts of a bundle fit together: manifest, graphs, tokenizers and generation options.
 
-All of it is read from the files themselves, without a session of onnxruntime, so that a bundle which was
-joined of two, or made to do harm, is refused with every fault named before a library computes with it.
+All of it is read from the files themselves, without an onnxruntime session.  So a bundle that was joined from
+two others, or made to do harm, is refused with every error named before any library computes with it.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
+from ragengine.bundle.manifest import BundleManifest, EncoderSpec, GeneratorSpec
 from ragengine.bundle.onnx_reader import (
     FLOAT,
     FLOAT16,
@@ -22,10 +23,7 @@ from ragengine.bundle.onnx_reader import (
 from ragengine.bundle.signatures import Signature, generator_signatures, text_encoder_signature
 from ragengine.errors import OptionsError
 from ragengine.options import GenerationOptions
-from ragengine.storage.strict_json import read_regular
-
-if TYPE_CHECKING:
-    from ragengine.bundle.manifest import BundleManifest, EncoderSpec, GeneratorSpec
+from ragengine.storage.foreign_files import read_plain
 
 MAX_TOKENIZER_BYTES: Final = 256 << 20
 _POSITION_OFFSET = 2  # BART's table of positions begins two rows later
@@ -34,24 +32,24 @@ Graphs: TypeAlias = Mapping[str, Graph]
 """Readable graphs of a bundle by their names in it."""
 
 
-def bundle_errors(folder: Path, manifest: "BundleManifest") -> list[str]:
-    """Everything in which the files of a bundle differ from its manifest or from each other.
+def bundle_errors(folder: Path, manifest: BundleManifest) -> list[str]:
+    """Every way in which the files of a bundle differ from its manifest or from each other.
 
-    The files are there, as :func:`ragengine.storage.folders.check_files` has found.
+    The listed files exist: :func:`ragengine.storage.folders.check_files` comes first.
     """
     faults: list[str] = []
     graphs = _read_graphs(folder, manifest, faults)
     encoders = {"question_encoder": manifest.question_encoder, "passage_encoder": manifest.passage_encoder}
     for field, encoder in encoders.items():
         if encoder is not None:
-            faults += _encoder_faults(folder, field, encoder, graphs)
-    faults += _generator_faults(folder, manifest.generator, graphs)
-    faults += _default_option_faults(manifest)
-    return list(dict.fromkeys(faults))  # two encoders may share their files, and the faults of these
+            faults += _encoder_errors(folder, field, encoder, graphs)
+    faults += _generator_errors(folder, manifest.generator, graphs)
+    faults += _default_option_errors(manifest)
+    return list(dict.fromkeys(faults))  # two encoders may share files, and their errors
 
 
-def option_errors(options: GenerationOptions, spec: "GeneratorSpec") -> list[str]:
-    """What a generator cannot follow of options that are right by themselves; each with its limit."""
+def option_errors(options: GenerationOptions, spec: GeneratorSpec) -> list[str]:
+    """The options, valid by themselves, that this generator cannot follow; each with its limit."""
     faults = []
     if options.longest > spec.max_positions:
         name = "max_length" if options.max_new_tokens is None else "1 + max_new_tokens"
@@ -63,7 +61,7 @@ def option_errors(options: GenerationOptions, spec: "GeneratorSpec") -> list[str
     return faults
 
 
-def _read_graphs(folder: Path, manifest: "BundleManifest", faults: list[str]) -> dict[str, Graph]:
+def _read_graphs(folder: Path, manifest: BundleManifest, faults: list[str]) -> dict[str, Graph]:
     """Every listed graph that can be read, whether it will be used or not."""
     graphs = {}
     sizes: defaultdict[str, dict[str, int]] = defaultdict(dict)  # of the files of each folder
@@ -82,12 +80,12 @@ def _read_graphs(folder: Path, manifest: "BundleManifest", faults: list[str]) ->
     return graphs
 
 
-def _encoder_faults(folder: Path, field: str, spec: "EncoderSpec", graphs: Graphs) -> Iterator[str]:
+def _encoder_errors(folder: Path, field: str, spec: EncoderSpec, graphs: Graphs) -> Iterator[str]:
     name = f"{spec.path}/{spec.graph}"
     graph = graphs.get(name)
     if graph is None:
-        return  # it has been said why
-    yield from _signature_faults(name, graph, text_encoder_signature(spec.dimension))
+        return  # `_read_graphs` has said why
+    yield from _signature_errors(name, graph, text_encoder_signature(spec.dimension))
     tables = [f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position")]
     words, positions = (_table(graph, table) for table in tables)
     if words is None or positions is None:
@@ -96,19 +94,19 @@ def _encoder_faults(folder: Path, field: str, spec: "EncoderSpec", graphs: Graph
     longest, pad = spec.tokenizer.max_length, spec.tokenizer.pad_token_id
     if longest > positions[0]:
         yield f"{field}.tokenizer.max_length is {longest}, {name} has {positions[0]} positions"
-    yield from _token_faults(words[0], {f"{field}.tokenizer.pad_token_id": pad})
-    yield from _tokenizer_faults(folder, spec.path, words[0])
+    yield from _token_errors(words[0], {f"{field}.tokenizer.pad_token_id": pad})
+    yield from _tokenizer_errors(folder, spec.path, words[0])
 
 
-def _generator_faults(folder: Path, spec: "GeneratorSpec", graphs: Graphs) -> Iterator[str]:
+def _generator_errors(folder: Path, spec: GeneratorSpec, graphs: Graphs) -> Iterator[str]:
     encoder = graphs.get(f"{spec.path}/encoder.onnx")
     states = encoder.outputs.get("states") if encoder is not None else None
-    number = FLOAT16 if states is not None and states.data_type == FLOAT16 else FLOAT
-    for file, signature in generator_signatures(spec, number).items():
+    data_type = FLOAT16 if states is not None and states.data_type == FLOAT16 else FLOAT
+    for file, signature in generator_signatures(spec, data_type).items():
         name = f"{spec.path}/{file}"
         if name in graphs:
-            yield from _signature_faults(name, graphs[name], signature)
-            yield from _generator_table_faults(name, graphs[name], spec)
+            yield from _signature_errors(name, graphs[name], signature)
+            yield from _generator_table_errors(name, graphs[name], spec)
     longest = spec.tokenizer.max_length
     if longest > spec.max_positions:
         yield f"generator.tokenizer.max_length is {longest}, generator.max_positions {spec.max_positions}"
@@ -117,12 +115,12 @@ def _generator_faults(folder: Path, spec: "GeneratorSpec", graphs: Graphs) -> It
         "generator.bos_token_id": spec.bos_token_id,
         "generator.tokenizer.pad_token_id": spec.tokenizer.pad_token_id,
     }
-    yield from _token_faults(spec.vocab_size, special)
-    yield from _tokenizer_faults(folder, spec.path, spec.vocab_size)
+    yield from _token_errors(spec.vocab_size, special)
+    yield from _tokenizer_errors(folder, spec.path, spec.vocab_size)
 
 
-def _signature_faults(name: str, graph: Graph, expected: Signature) -> Iterator[str]:
-    """Inputs and outputs that a graph lacks, has beyond those, or has of another type or shape."""
+def _signature_errors(name: str, graph: Graph, expected: Signature) -> Iterator[str]:
+    """Inputs and outputs that are missing, unknown, or of another type or shape."""
     for kind, found, wanted in (
         ("input", graph.inputs, expected.inputs),
         ("output", graph.outputs, expected.outputs),
@@ -151,8 +149,8 @@ def _described(value: Value) -> str:
     return f"{TYPE_NAMES.get(value.data_type, f'type {value.data_type}')} {axes:.120}"
 
 
-def _generator_table_faults(name: str, graph: Graph, spec: "GeneratorSpec") -> Iterator[str]:
-    """The vocabulary and the positions are known by the tables that a graph looks tokens up in.
+def _generator_table_errors(name: str, graph: Graph, spec: GeneratorSpec) -> Iterator[str]:
+    """Embedding tables whose rows are not the manifest's vocabulary or positions.
 
     A quantised table has the same name and shape.
     """
@@ -177,17 +175,17 @@ def _table(graph: Graph, name: str) -> tuple[int, int] | None:
     return (dims[0], dims[1]) if len(dims) == 2 else None
 
 
-def _token_faults(vocab_size: int, tokens: Mapping[str, int | None]) -> Iterator[str]:
+def _token_errors(vocab_size: int, tokens: Mapping[str, int | None]) -> Iterator[str]:
     for field, token in tokens.items():
         if token is not None and token >= vocab_size:
             yield f"{field} is {token}, the model has {vocab_size} tokens"
 
 
-def _tokenizer_faults(folder: Path, path: str, vocab_size: int) -> Iterator[str]:
-    """A tokenizer that is not readable, or makes tokens that the model does not have."""
+def _tokenizer_errors(folder: Path, path: str, vocab_size: int) -> Iterator[str]:
+    """A tokenizer that cannot be read, or that has token ids outside the model's vocabulary."""
     name = f"{path}/tokenizer.json"
     try:
-        largest = _largest_token(json.loads(read_regular(folder / name, MAX_TOKENIZER_BYTES)))
+        largest = _largest_token(json.loads(read_plain(folder / name, MAX_TOKENIZER_BYTES)))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, OSError) as reason:
         yield f"{name}: it is not a tokenizer: {reason!s:.120}"
         return
@@ -196,7 +194,7 @@ def _tokenizer_faults(folder: Path, path: str, vocab_size: int) -> Iterator[str]
 
 
 def _largest_token(content: Any) -> int:
-    """The largest token id of a parsed `tokenizer.json`; raises where it has none."""
+    """The largest token id of a parsed `tokenizer.json`.  Raises ValueError where it has none."""
     vocabulary = content["model"]["vocab"]
     # Unigram models have a list of pairs instead, by id
     tokens = range(len(vocabulary)) if isinstance(vocabulary, list) else vocabulary.values()
@@ -208,7 +206,7 @@ def _largest_token(content: Any) -> int:
 
 
 def _template_tokens(processor: Any) -> Iterator[int]:
-    """The tokens that a post-processor puts around texts, whose ids it names by itself."""
+    """The token ids that a post-processor puts around texts, which it names itself."""
     if processor is None:
         return
     for special in processor.get("special_tokens", {}).values():  # TemplateProcessing
@@ -218,7 +216,7 @@ def _template_tokens(processor: Any) -> Iterator[int]:
         yield from _template_tokens(inner)
 
 
-def _default_option_faults(manifest: "BundleManifest") -> Iterator[str]:
+def _default_option_errors(manifest: BundleManifest) -> Iterator[str]:
     try:
         options = GenerationOptions.from_dict(manifest.generation)
     except OptionsError as reason:

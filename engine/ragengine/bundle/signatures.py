@@ -1,25 +1,64 @@
-"""The inputs and outputs of a bundle's graphs, declared once."""
+"""The inputs and outputs of a bundle's graphs: names, order, types and axes, declared once.
 
+``ragengine_export.graphs.models`` writes graphs with these signatures, :mod:`ragengine.bundle.checks` refuses
+a bundle whose graphs have others, and :mod:`ragengine.generation.decoders` feeds them by these names.
+
+An axis is a number, or a symbol:
+
+    N  texts        S  source tokens        Q  questions        D  documents of a question
+    B  beams        P  tokens of the past   C  candidates       probes  tokens asked for by name
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from ragengine.bundle.onnx_reader import (
-    BOOL,
-    FLOAT,
-    INT64,
-    Value,
-)
+import numpy as np
 
-if TYPE_CHECKING:
-    from ragengine.bundle.manifest import GeneratorSpec
-
+from ragengine.bundle.manifest import STEP_GRAPH, GeneratorSpec
+from ragengine.bundle.onnx_reader import BOOL, FLOAT, FLOAT16, INT64, Value
 
 Values: TypeAlias = dict[str, Value]
+"""Inputs or outputs by name, in the graph's order."""
+Axes: TypeAlias = tuple[int | str, ...]
+LayerKind: TypeAlias = Literal["cross", "past", "present"]
+
+NUMPY_TYPES: Final[Mapping[int, type[Any]]] = {
+    FLOAT: np.float32,
+    FLOAT16: np.float16,
+    INT64: np.int64,
+    BOOL: np.bool_,
+}
+
+ENCODED_TEXTS: Final[Values] = {
+    "input_ids": Value(INT64, ("N", "S")),
+    "attention_mask": Value(INT64, ("N", "S")),
+}
+"""The inputs of every encoder."""
+
+STEP_INPUTS: Final[Values] = {
+    "token_ids": Value(INT64, ("Q", "B")),
+    "position": Value(INT64, (1,)),
+    "log_weights": Value(FLOAT, ("Q", "D", "B")),
+    "beam_scores": Value(FLOAT, ("Q", "B")),
+    "num_candidates": Value(INT64, (1,)),
+    "probe_ids": Value(INT64, ("Q", "B", "probes")),
+}
+"""What both decoders are fed each step, beside keys, values and masks."""
+
+MIXTURE_OUTPUTS: Final[Values] = {
+    "candidate_scores": Value(FLOAT, ("Q", "C")),
+    "candidate_beams": Value(INT64, ("Q", "C")),
+    "candidate_tokens": Value(INT64, ("Q", "C")),
+    "candidate_log_probs": Value(FLOAT, ("Q", "D", "C")),
+    "probe_log_probs": Value(FLOAT, ("Q", "D", "B", "probes")),
+}
+"""What both decoders return each step, before the present of their layers."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of a graph: an axis that is a text may be any symbol, but no number."""
+    """The inputs and outputs of a graph; where an axis is a symbol, a graph may use another symbol."""
 
     inputs: Values
     outputs: Values
@@ -27,72 +66,83 @@ class Signature:
 
 def text_encoder_signature(dimension: int) -> Signature:
     """q(x) or d(z): token ids to vectors."""
-    tokens = Value(INT64, ("N", "S"))
-    vectors = Value(FLOAT, ("N", dimension))
-    return Signature({"input_ids": tokens, "attention_mask": tokens}, {"vectors": vectors})
+    return Signature(ENCODED_TEXTS, {"vectors": Value(FLOAT, ("N", dimension))})
 
 
-def generator_signatures(spec: "GeneratorSpec", number: int) -> dict[str, Signature]:
-    """The generator's graphs by file name; ``number`` is the data type that they compute in.
+def generator_signatures(spec: GeneratorSpec, data_type: int) -> dict[str, Signature]:
+    """The generator's graphs by file name, which compute in ``data_type`` (of `TensorProto.DataType`)."""
+    d_model = spec.num_heads * spec.head_size
+    encoded = {"states": Value(data_type, ("N", "S", d_model))}
+    documents = {"states": Value(data_type, ("Q*D", "S", d_model))}
+    return {
+        "encoder.onnx": Signature(ENCODED_TEXTS, encoded),
+        "cross.onnx": Signature(documents, _layers("cross", "S", spec, data_type)),
+        "decoder.onnx": _dynamic_decoder(spec, data_type),
+        STEP_GRAPH: _static_decoder(spec, data_type),
+    }
 
-    ``ragengine_export.graphs.models`` writes them, :mod:`ragengine.generation.decoders` feeds them.
+
+def layer_names(kind: LayerKind, spec: GeneratorSpec) -> list[str]:
+    """Key and value of every decoder layer: ``cross_key_0``, ``cross_value_0``, ``cross_key_1``, ..."""
+    layers = range(spec.num_decoder_layers)
+    return [f"{kind}_{part}_{layer}" for layer in layers for part in ("key", "value")]
+
+
+def shape_inputs(spec: GeneratorSpec) -> dict[str, Axes]:
+    """The shapes that the static decoder takes as inputs, because a captured graph computes none.
+
+    Each input is the int64 vector of these axes; ``Q*D`` is one number.
     """
     d_model = spec.num_heads * spec.head_size
-    tokens, states = Value(INT64, ("N", "S")), Value(number, ("N", "S", d_model))
-    encoder = Signature({"input_ids": tokens, "attention_mask": tokens}, {"states": states})
-    cross = Signature({"states": states}, _layers("cross", "S", spec, number))
     return {
-        "encoder.onnx": encoder,
-        "cross.onnx": cross,
-        "decoder.onnx": _dynamic_decoder(spec, number),
-        "step.onnx": _static_decoder(spec, number),
+        "shape_each_document": ("Q", "D", 1, 1),
+        "shape_by_row": ("Q*D", "B", d_model),
+        "shape_by_question": ("Q", "D", "B", d_model),
+        "shape_past_bias": ("Q*D", 1, "B", "P"),
+        "shape_candidates": ("Q", "D", "C"),
+        "shape_probes": ("Q", "B", "D", "probes"),
+        "shape_update": ("Q*D", spec.num_heads, "B", spec.head_size),
     }
 
 
-def _dynamic_decoder(spec: "GeneratorSpec", number: int) -> Signature:
-    inputs = _step_inputs(spec, number) | {"context_attention_mask": Value(INT64, ("Q", "D", "S"))}
-    return Signature(inputs, _step_outputs(spec, number))
+def sized(axes: Axes, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The axes as numbers, given the size of every symbol among them."""
+    return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in axes)
 
 
-def _static_decoder(spec: "GeneratorSpec", number: int) -> Signature:
-    shapes = {"each_document": 4, "by_row": 3, "by_question": 4, "past_bias": 4, "candidates": 3}
-    shapes |= {"probes": 4, "update": 4}
-    inputs = _step_inputs(spec, number) | {
+def array_of(value: Value, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], type[Any]]:
+    """Shape and numpy type of the array that an input or output is."""
+    return sized(value.axes or (), sizes), NUMPY_TYPES[value.data_type]
+
+
+def _dynamic_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
+    """The decoder whose past grows by the B tokens of each step."""
+    inputs = {
+        **STEP_INPUTS,
+        "own_past": Value(BOOL, ("Q", "B", "P+B")),
+        "context_attention_mask": Value(INT64, ("Q", "D", "S")),
+        **_layers("cross", "S", spec, data_type),
+        **_layers("past", "P", spec, data_type),
+    }
+    return Signature(inputs, MIXTURE_OUTPUTS | _layers("present", "P+B", spec, data_type))
+
+
+def _static_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
+    """The decoder with room for P tokens: ``slots`` says where those of a step are written."""
+    inputs = {
+        **STEP_INPUTS,
+        "own_past": Value(BOOL, ("Q", "B", "P")),
         "slots": Value(INT64, ("B",)),
         "best_scores": Value(FLOAT, ("Q", 1)),
-        "context_bias": Value(number, ("Q*D", 1, "B", "S")),
+        "context_bias": Value(data_type, ("Q*D", 1, "B", "S")),
+        **{name: Value(INT64, (len(axes),)) for name, axes in shape_inputs(spec).items()},
+        **_layers("cross", "S", spec, data_type),
+        **_layers("past", "P", spec, data_type),
     }
-    inputs |= {f"shape_{name}": Value(INT64, (length,)) for name, length in shapes.items()}
-    return Signature(inputs, _step_outputs(spec, number))
+    return Signature(inputs, MIXTURE_OUTPUTS | _layers("present", "P", spec, data_type))
 
 
-def _step_inputs(spec: "GeneratorSpec", number: int) -> Values:
-    """The inputs that both decoders have."""
-    inputs = {
-        "token_ids": Value(INT64, ("Q", "B")),
-        "own_past": Value(BOOL, ("Q", "B", "P")),
-        "position": Value(INT64, (1,)),
-        "log_weights": Value(FLOAT, ("Q", "D", "B")),
-        "beam_scores": Value(FLOAT, ("Q", "B")),
-        "num_candidates": Value(INT64, (1,)),
-        "probe_ids": Value(INT64, ("Q", "B", "probes")),
-    }
-    return inputs | _layers("cross", "S", spec, number) | _layers("past", "P", spec, number)
-
-
-def _step_outputs(spec: "GeneratorSpec", number: int) -> Values:
-    outputs = {
-        "candidate_scores": Value(FLOAT, ("Q", "C")),
-        "candidate_beams": Value(INT64, ("Q", "C")),
-        "candidate_tokens": Value(INT64, ("Q", "C")),
-        "candidate_log_probs": Value(FLOAT, ("Q", "D", "C")),
-        "probe_log_probs": Value(FLOAT, ("Q", "D", "B", "probes")),
-    }
-    return outputs | _layers("present", "P", spec, number)
-
-
-def _layers(kind: str, length: str, spec: "GeneratorSpec", number: int) -> Values:
+def _layers(kind: LayerKind, length: str, spec: GeneratorSpec, data_type: int) -> Values:
     """Each layer's key and value, [Q·D, H, length, K]."""
-    value = Value(number, ("Q*D", spec.num_heads, length, spec.head_size))
-    layers = range(spec.num_decoder_layers)
-    return {f"{kind}_{part}_{layer}": value for layer in layers for part in ("key", "value")}
+    value = Value(data_type, ("Q*D", spec.num_heads, length, spec.head_size))
+    return dict.fromkeys(layer_names(kind, spec), value)

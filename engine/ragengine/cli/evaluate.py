@@ -100,7 +100,7 @@ def evaluate_command(
 ) -> None:
     """Measure the model in BUNDLE with INDEX on QUESTIONS.jsonl.
 
-    docs/evaluation.md defines every figure.
+    docs/guides/evaluation.md defines every figure.
     """
     if labels and task != "classification":
         raise click.UsageError("--label is for --task classification alone.")

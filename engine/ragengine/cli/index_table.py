@@ -13,6 +13,7 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from ragengine.retrieval.history import described
     from ragengine.retrieval.index import describe_placement
 
     encoder, tuning = manifest.encoder, manifest.tuning
@@ -22,14 +23,14 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
         "dimension": str(manifest.dimension),
         "metric": manifest.metric.replace("_", " "),
         "factory": manifest.factory,
-        "reason": manifest.reason or "not noted",
-        "search settings": _listed(manifest.search) or "none",
+        "reason": manifest.reason or "not recorded",
+        "search settings": _settings(manifest.search) or "none",
         "placement": describe_placement(index),
         f"recall@{n_docs}": _recall(manifest),
         "one search": f"{manifest.timings['search_ms']:.2f} ms" if "search_ms" in manifest.timings else "",
         "encoder": f"{encoder.name} ({encoder.kind.replace('_', ' ')}, {encoder.fingerprint[:12]})",
         "made by": manifest.created_by,
-        "made from": ", ".join(f"{name}: {value}" for name, value in manifest.created_from.items()),
+        "made from": described(manifest.created_from),
         "made in": ", ".join(
             f"{name.removesuffix('_s')} {seconds:.1f} s"
             for name, seconds in manifest.timings.items()
@@ -54,9 +55,9 @@ def _recall(manifest: "IndexManifest") -> str:
     tuning = manifest.tuning
     if tuning is None:
         return f"{manifest.recall:.3f}"
-    questions = "given questions" if tuning.source == "file" else "passages that look for others"
-    return f"{manifest.recall:.3f} (asked: {tuning.target}; {tuning.queries} {questions})"
+    questions = "given questions" if tuning.source == "file" else "stored passages"
+    return f"{manifest.recall:.3f} (target {tuning.target}; {tuning.queries} {questions})"
 
 
-def _listed(values: dict[str, int]) -> str:
+def _settings(values: dict[str, int]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())

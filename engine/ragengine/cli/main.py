@@ -69,7 +69,8 @@ def _from_extra(name: str) -> click.Command:
         try:
             command: click.Command = entry.load()
         except (ModuleNotFoundError, DependencyError) as reason:
-            missing = reason.name if isinstance(reason, ModuleNotFoundError) else None
+            cause = reason.__cause__ or reason  # the packages turn a missing module into a DependencyError
+            missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
             what = f" needs the package {missing}, which is not installed" if missing else " is not installed"
             raise DependencyError(f"ragengine {name}{what}; {remedy}.") from reason
         return command

@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from ragengine.doctor import machine, model, packages
-from ragengine.doctor.findings import Device, Diagnosis
+from ragengine.doctor.findings import Diagnosis
+from ragengine.runtime.devices import Device
 
 
 def diagnose(

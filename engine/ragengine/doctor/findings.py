@@ -1,10 +1,10 @@
-"""What a diagnosis consists of; this module imports Python's own library alone."""
+"""What a diagnosis consists of: sections of findings, some of which are problems."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+from ragengine.runtime.devices import Device
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def two_cudas(libraries: list[str]) -> str:
     listed = ", ".join(f"lib{name} {' and '.join(numbers)}" for name, numbers in sorted(twice.items()))
     return (
         f"Two CUDA versions are loaded into one process ({listed}); install onnxruntime and faiss for the "
-        "same CUDA (docs/gpu.md)."
+        "same CUDA (docs/guides/gpu.md)."
     )
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ragengine.doctor.findings import Device, Finding, gib
+from ragengine.doctor.findings import Finding, gib
+from ragengine.runtime.devices import Device
 
 _NAMES_SHOWN = 3
 QUESTION = "What is {title}?"

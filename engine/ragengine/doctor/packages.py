@@ -79,7 +79,7 @@ def faiss(device: str) -> Iterator[Finding]:
             if theirs == {ours}
             else f"onnxruntime is built for CUDA {ours} and faiss ({', '.join(packages)}) for CUDA "
             f"{' and '.join(sorted(theirs))}; two CUDA versions in one process are not supported: install "
-            "those of one CUDA (docs/gpu.md).",
+            "those of one CUDA (docs/guides/gpu.md).",
         )
 
 

@@ -1,6 +1,6 @@
 """Measures of answers and of retrieval, as SQuAD, DPR and Hugging Face's ``eval_rag`` define them.
 
-``docs/evaluation.md`` defines every figure.  :func:`evaluate` is `ragengine eval` as one call;
+``docs/guides/evaluation.md`` defines every figure.  :func:`evaluate` is `ragengine eval` as one call;
 :func:`measure` gives the figures of single questions, :func:`report` their summary.
 """
 

@@ -56,17 +56,23 @@ class Unanswerable:
 
 @dataclass(frozen=True)
 class Source:
-    """What was evaluated: bundle, index and questions file, and the options that are not the bundle's."""
+    """What was evaluated.
+
+    bundle      the folder of the bundle
+    index       the folder of the index; None where the engine searches an object of the caller's own
+    questions   the file of questions; None where they did not come from one
+    options     the generation options that are not the bundle's defaults, by name
+    """
 
     bundle: str
-    index: str
+    index: str | None
     questions: str | None
     options: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured on questions with known answers; docs/evaluation.md defines every figure.
+    """What was measured on questions with known answers; docs/guides/evaluation.md defines every figure.
 
     n              how many of the questions can be answered
     figures        the means over those by name, such as ``exact_match``, ``f1`` and ``recall@5``

@@ -47,7 +47,7 @@ def evaluate(
 
     Args:
         engine: the model and its index.
-        questions: a JSONL file as docs/evaluation.md describes it, or the questions themselves.
+        questions: a JSONL file as docs/guides/evaluation.md describes it, or the questions themselves.
         task: ``generation`` adds ROUGE-L and BLEU of long answers (extra ``eval``), ``classification`` adds
             the accuracy of the most probable label.
         labels: the class labels, for ``classification`` alone; by default the first answers.
@@ -97,11 +97,18 @@ def evaluate(
     different = changes if options is None else options.to_dict() | changes
     source = Source(
         bundle=str(engine.bundle.path),
-        index=str(engine.retriever.index.path),
+        index=_index_path(engine),
         questions=str(questions) if isinstance(questions, str | Path) else None,
         options=different,
     )
     return report(measured, task=task, resampling=resampling, source=source)
+
+
+def _index_path(engine: RagEngine) -> str | None:
+    try:
+        return str(engine.retriever.index.path)
+    except InputError:  # the engine searches an object of the caller's own
+        return None
 
 
 def measure(

@@ -5,7 +5,7 @@ import numpy as np
 from ragengine.arrays import IntArray
 
 # Rows (documents x tokens) of a batch.  Fewer leave the matrix units idle, more fall out of the cache
-# (docs/operators.md).
+# (docs/notes/operators.md).
 ROWS = 256
 
 

@@ -1,4 +1,7 @@
-"""How much memory a search needs, and how many questions fit under a limit at once (docs/edge.md)."""
+"""The memory that a search needs, and how many questions fit under a limit at once.
+
+docs/guides/small-machines.md has the measurements.
+"""
 
 from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.manifest import GeneratorSpec

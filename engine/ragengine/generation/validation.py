@@ -1,4 +1,4 @@
-"""What is given to :class:`Generator`, checked before anything is computed."""
+"""Checks of what :class:`Generator` is given, before anything is computed."""
 
 import operator
 from collections.abc import Iterable
@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragengine.arrays import FloatArray, IntArray
+from ragengine.arrays import IntArray
 from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.errors import InputError, OptionsError
-from ragengine.generation.marginalization import Marginalize
+from ragengine.generation.contexts import Contexts
+from ragengine.generation.marginalization import Marginalize, log_prior
 from ragengine.generation.search.rules import AllowedTokens
 from ragengine.messages import short_repr
+from ragengine.options import GenerationOptions
 
 
-def checked_contexts(
-    spec: GeneratorSpec, ids: Any, mask: Any, doc_scores: Any
-) -> tuple[IntArray, IntArray, FloatArray]:
-    """Token ids and mask of documents, int64 [Q, D, S], and their scores, float32 [Q, D]."""
+def checked_contexts(spec: GeneratorSpec, ids: Any, mask: Any, doc_scores: Any) -> Contexts:
+    """Contexts of token ids and mask, int64 [Q, D, S], and of q(x)·d(z), float32 [Q, D]."""
     ids, mask = _array("context_input_ids", ids), _array("context_attention_mask", mask)
     doc_scores = _array("doc_scores", doc_scores)
     if ids.ndim != 3 or 0 in ids.shape or ids.dtype.kind not in "iu":
@@ -32,11 +32,11 @@ def checked_contexts(
             f"Documents have {ids.shape[2]} tokens; the generator reads at most {spec.max_positions}."
         )
     if not (mask != 0).any(axis=2).all():
-        raise InputError("A document is masked whole; give it at least one token, or a doc_score of -inf.")
-    _check_tokens("context_input_ids", ids, spec)
+        raise InputError("A document has no token that the mask shows; mask at least one as 1.")
+    check_tokens("context_input_ids", ids, spec)
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and said to be
         scores = doc_scores.astype(np.float32)
-    return ids.astype(np.int64, copy=False), (mask != 0).astype(np.int64), scores
+    return Contexts(ids.astype(np.int64, copy=False), (mask != 0).astype(np.int64), log_prior(scores))
 
 
 def checked_labels(spec: GeneratorSpec, labels: Any, questions: int) -> IntArray:
@@ -51,9 +51,23 @@ def checked_labels(spec: GeneratorSpec, labels: Any, questions: int) -> IntArray
         raise InputError(
             f"labels have {labels.shape[1]} tokens; the generator writes at most {spec.max_positions}."
         )
-    _check_tokens("labels", labels, spec)
+    check_tokens("labels", labels, spec)
     checked: IntArray = labels.astype(np.int64)
     return checked
+
+
+def check_streamable(options: GenerationOptions) -> None:
+    """Refuse a search whose first token is not known before its last."""
+    if options.num_beams > 1 or options.do_sample:
+        raise OptionsError(
+            f"A search with num_beams={options.num_beams}, do_sample={options.do_sample} cannot stream: "
+            "its first token may change until the last; use num_beams=1 without sampling."
+        )
+    if options.marginalize == "sequence" and options.search != "joint":
+        raise OptionsError(
+            f"RAG-Sequence with search={options.search!r} cannot stream: whole outputs are ranked at its "
+            "end; use search='joint'."
+        )
 
 
 def checked_marginalize(marginalize: Any, default: Marginalize) -> Marginalize:
@@ -74,7 +88,7 @@ def checked_allowed(allowed_tokens: Any, vocab_size: int) -> AllowedTokens | Non
             f"prefix_allowed_tokens_fn is {type(allowed_tokens).__name__}; it must be a function."
         )
 
-    def allowed(question: int, tokens: list[int]) -> list[int]:
+    def allowed(question: int, tokens: IntArray) -> list[int]:
         found = allowed_tokens(question, tokens)
         if not isinstance(found, Iterable):
             raise _no_tokens(found, question)
@@ -101,19 +115,20 @@ def numbered_from(first: int, allowed_tokens: AllowedTokens | None) -> AllowedTo
     return lambda question, tokens: allowed_tokens(first + question, tokens)
 
 
-def _no_tokens(found: Any, question: int) -> InputError:
-    return InputError(
-        f"prefix_allowed_tokens_fn returned {short_repr(found)} for question {question}; it must "
-        "return token ids."
-    )
-
-
-def _check_tokens(name: str, ids: NDArray[Any], spec: GeneratorSpec) -> None:
+def check_tokens(name: str, ids: NDArray[Any], spec: GeneratorSpec) -> None:
+    """Refuse token ids outside the vocabulary; ``name`` is what the error calls them."""
     if ids.min() < 0 or ids.max() >= spec.vocab_size:
         raise InputError(
             f"{name} hold token {ids.min() if ids.min() < 0 else ids.max()}; "
             f"the vocabulary has tokens 0 to {spec.vocab_size - 1}."
         )
+
+
+def _no_tokens(found: Any, question: int) -> InputError:
+    return InputError(
+        f"prefix_allowed_tokens_fn returned {short_repr(found)} for question {question}; it must "
+        "return token ids."
+    )
 
 
 def _array(name: str, given: Any) -> NDArray[Any]:

@@ -19,12 +19,13 @@ from ragengine.indexing.inputs import (
 )
 from ragengine.indexing.plan import IndexPlan, plan_index
 from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
-from ragengine.indexing.writer import IndexWriter, draft_manifest, version
+from ragengine.indexing.writer import IndexWriter, draft_manifest
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole, import_faiss
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
+from ragengine.version import __version__
 
 
 def build_index(
@@ -116,7 +117,7 @@ def build_index(
         "seed": str(seed),
         "batch tokens": str(batch_tokens),
         "faiss": import_faiss().__version__,
-        "ragengine": version(),
+        "ragengine": __version__,
     }
     with IndexWriter.open(index, settings, resume=resume, threads=threads, progress=progress) as writer:
         if not writer.finished:

@@ -15,6 +15,7 @@ import numpy as np
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage, utf8_lines
+from ragengine.corpus.readers import is_header
 from ragengine.errors import InputError, PassagesError
 from ragengine.indexing import resources
 from ragengine.indexing.factory import parse_factory
@@ -30,11 +31,11 @@ from ragengine.indexing.inputs import (
 from ragengine.indexing.plan import IndexPlan, plan_index
 from ragengine.indexing.vector_sources import given_vectors
 from ragengine.indexing.writer import IndexWriter, draft_manifest
-from ragengine.messages import one_line
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.passage_store import PassageStore, write_passages
 from ragengine.retrieval.recall import sample_rows
 from ragengine.runtime.progress import Progress
+from ragengine.storage.foreign_files import checked_path, file_mode, read_plain, shown_path, why
 from ragengine.storage.strict_json import read_json
 
 # What `RagRetriever.save_pretrained` calls the two parts of a custom index.
@@ -42,6 +43,7 @@ _SAVED_PASSAGES, _SAVED_FAISS = "hf_dataset", "hf_dataset_index.faiss"
 _SAVED_CONFIG = "config.json"
 _SCRATCH_FILE = "scratch.sqlite"
 _ROWS_TOGETHER = 4096
+_MOST_ID_BYTES = 1 << 30
 
 
 def import_index(
@@ -97,7 +99,7 @@ def import_index(
     recall, seed = checked_recall(recall), checked_seed(seed)
     check_threads(threads)
     bundle, index = opened_bundle(bundle), Path(index)
-    passages, faiss_path = _located(Path(source), faiss)
+    passages, faiss_path = _located(checked_path(source, PassagesError), faiss)
     corpus = Corpus.open(passages)
     dimension = bundle.index_encoder.dimension
     questions = read_queries(queries, dimension)
@@ -139,18 +141,24 @@ def _located(source: Path, faiss: str | Path | None) -> tuple[Path, Path]:
     configuration names that path.
     """
     if faiss is not None:
-        return source, Path(faiss)
+        return source, checked_path(faiss, InputError)
     passages, index = source / _SAVED_PASSAGES, source / _SAVED_FAISS
-    named = {} if passages.is_dir() and index.is_file() else _saved_config(source / _SAVED_CONFIG)
-    passages = passages if passages.is_dir() else Path(named.get("passages_path") or passages)
-    index = index if index.is_file() else Path(named.get("index_path") or index)
-    if passages.is_dir() and index.is_file():
+    try:
+        there = file_mode(passages), file_mode(index)
+        named = {} if all(there) else _saved_config(source / _SAVED_CONFIG)
+        if not there[0]:
+            passages = checked_path(named.get("passages_path", passages), InputError)
+        if not there[1]:
+            index = checked_path(named.get("index_path", index), InputError)
+        missing = [path for path in (passages, index) if not file_mode(path)]
+    except OSError as reason:
+        raise InputError(f"{shown_path(source)} cannot be read: {why(reason)}.") from reason
+    if not missing:
         return passages, index
-    missing = index if passages.is_dir() else passages
     raise InputError(
-        f"{source} has no {_SAVED_PASSAGES} and {_SAVED_FAISS}, and no {_SAVED_CONFIG} that names both, as "
-        f"RagRetriever.save_pretrained writes them ({one_line(missing)} is missing); give the passages, and "
-        "the FAISS file with --faiss, or, where there is none, use ragengine index build."
+        f"{shown_path(source)} has no {_SAVED_PASSAGES} and {_SAVED_FAISS}, and no {_SAVED_CONFIG} that names "
+        f"both, as RagRetriever.save_pretrained writes them ({shown_path(missing[0])} is missing); give the "
+        "passages, and the FAISS file with --faiss, or, where there is none, use ragengine index build."
     )
 
 
@@ -161,7 +169,7 @@ def _saved_config(path: Path) -> dict[str, str]:
     except (OSError, ValueError, RecursionError):
         return {}
     found = content.items() if isinstance(content, dict) else ()
-    return {name: value for name, value in found if isinstance(value, str) and "\0" not in value}
+    return {name: value for name, value in found if value and isinstance(value, str)}
 
 
 def _plan(foreign: ForeignIndex, kept: str | None, factory: str | None) -> IndexPlan:
@@ -231,14 +239,15 @@ def read_ids(path: Path) -> Iterator[str]:
     """
     if path.suffix.lower() != ".json":
         for number, line in enumerate(utf8_lines(path)):
-            id = line.rstrip("\r\n").split("\t")[0]
-            if id and (number or id != "id"):
+            fields = line.rstrip("\r\n").split("\t")
+            id = fields[0]
+            if id and (number or id != "id") and not is_header(fields):  # again where files were joined
                 yield id
         return
     try:
-        ids = json.loads(path.read_text("utf-8"))
+        ids = json.loads(read_plain(path, _MOST_ID_BYTES, links=True))
     except (OSError, ValueError, RecursionError) as reason:
-        raise PassagesError(f"{path} cannot be read as JSON: {reason}.") from reason
+        raise PassagesError(f"{path} cannot be read as JSON: {why(reason)}.") from reason
     if not isinstance(ids, list) or not all(type(id) in (str, int) for id in ids):
         raise PassagesError(f"{path} is not a JSON list of passage ids (strings or whole numbers).")
     yield from map(str, ids)

@@ -11,6 +11,7 @@ from ragengine.messages import one_line, short_repr
 from ragengine.retrieval.faiss_api import check_whole
 from ragengine.retrieval.manifest import LARGEST_SEED
 from ragengine.retrieval.recall import QUERIES
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.npy import open_vectors
 
 
@@ -18,7 +19,7 @@ def read_queries(path: str | Path | None, dimension: int) -> FloatArray | None:
     """Question vectors of a ``.npy`` file, float32 [Q, E]; the first 1000 where there are more."""
     if path is None:
         return None
-    queries = open_vectors(Path(path), np.float32, InputError)
+    queries = open_vectors(checked_path(path, InputError), np.float32, InputError)
     if not len(queries) or queries.shape[1] != dimension:
         raise InputError(
             f"{path} holds vectors {list(queries.shape)}; one or more of {dimension} were expected."

@@ -19,7 +19,7 @@ def train_opq(transform: Any, sample: FloatArray) -> None:
 
     faiss starts with a random rotation and needs tens of rounds of k-means.  This starts with the paper's
     solution for Gaussian data (its section 3.2), which is usually better than the result of those rounds
-    (docs/index.md), and improves it by a few rounds.
+    (docs/guides/indexes.md), and improves it by a few rounds.
     """
     faiss = import_faiss()
     transform.niter = _ROUNDS

@@ -5,7 +5,6 @@ process that is killed, leave one or the other.  What FAISS learned in training 
 stays; the search settings are tuned and the recall is measured again.
 """
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
@@ -24,14 +24,18 @@ from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing import resources, training
 from ragengine.indexing.factory import parse_factory
 from ragengine.indexing.inputs import check_threads, opened_bundle, shown_name
+from ragengine.indexing.passage_ids import shown_ids
 from ragengine.indexing.vector_sources import VectorSource, encoded_vectors, given_vectors, stored_vectors
 from ragengine.indexing.writer import IndexWriter
+from ragengine.messages import short_repr
+from ragengine.retrieval import history
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import (
     FAISS_FILE,
+    NUMBERED_FILE,
     PASSAGES_FILE,
     QUERIES_FILE,
     VECTORS_FILE,
@@ -40,11 +44,11 @@ from ragengine.retrieval.manifest import (
 from ragengine.retrieval.passage_store import PassageStore
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
-from ragengine.storage.npy import open_vectors
+from ragengine.storage.foreign_files import why
+from ragengine.storage.npy import map_npy, open_vectors
 
 _DEFAULT_RECALL = 0.95  # of an index whose manifest does not say what was asked for
 _STORE_BLOCK = 4096
-_SHOWN_IDS = 3
 
 
 def add_passages(
@@ -64,7 +68,8 @@ def add_passages(
 
     Args:
         index: the index folder; the new one takes its place when it is whole.
-        passages: as for :func:`build_index`; those without ids are numbered from the index's count on.
+        passages: as for :func:`build_index`; those without ids get numbers that no passage has, from
+            the index's count on.
         bundle: the bundle whose encoder made the index.
         embeddings: a ``.npy`` of float32 [passages, E], in file order, instead of encoding.
         device: where passages are encoded: auto, cpu or cuda.
@@ -91,8 +96,7 @@ def add_passages(
         source = given_vectors(corpus, embeddings) or encoded_vectors(
             bundle, device=device, threads=threads, batch_tokens=batch_tokens
         )
-        created_from = {**old.manifest.created_from}
-        created_from["added"] = [*created_from.get("added", []), shown_name(corpus.path)]
+        created_from = history.with_added(old.manifest.created_from, shown_name(corpus.path))
         count = source.count or corpus.estimate()
         added = _Addition(corpus.read(old.manifest.count), count, corpus.bytes, source)
         with _opened(old, Path(index), "add", added, threads, progress) as writer:
@@ -110,6 +114,8 @@ def merge_indexes(
 ) -> IndexManifest:
     """Write an index with the passages of two, as ``ragengine index merge`` does.
 
+    Passages that came without ids, and whose numbers ``first`` has too, get other numbers.
+
     Args:
         first: an index folder, whose FAISS index gets the vectors of the other: give the larger one first.
         second: an index folder, whose passages follow those of ``first``.
@@ -121,7 +127,7 @@ def merge_indexes(
         The manifest of the merged index.
 
     Raises:
-        PassagesError: passages of the two share an id.
+        PassagesError: passages of the two share an id that was given.
         IndexFolderError: an index is not whole, the two were made by different encoders, the new one cannot
             be written, or there is not enough memory or disk.
     """
@@ -135,9 +141,9 @@ def merge_indexes(
                 f"({theirs.encoder.fingerprint[:12]}); only vectors of one encoder can be compared."
             )
         source = stored_vectors(f"index {shown_name(Path(second))}", other.vectors)
-        added = _Addition(_streamed(other.store), theirs.count, other.passages_bytes, source)
+        added = _Addition(other.passages(), theirs.count, other.passages_bytes, source)
         with _opened(old, Path(index), "merge", added, threads, progress) as writer:
-            _append(writer, old, added, {"merged": [ours.created_from, theirs.created_from]})
+            _append(writer, old, added, history.of_merged(ours.created_from, theirs.created_from))
     return IndexManifest.read(index)
 
 
@@ -162,26 +168,26 @@ def delete_passages(
         The manifest of the index without the passages.
 
     Raises:
-        InputError: no passage has one of the ids, or none would be left; then nothing is changed.
+        InputError: an id is no string, no passage has it, or none would be left; then nothing is changed.
         IndexFolderError: the index is not whole, it cannot be written, or there is not enough memory or disk.
     """
     check_threads(threads)
-    wanted = list(dict.fromkeys(ids))
+    wanted = _checked_ids(ids)
     with _OldIndex(Path(index)) as old:
         found = old.store.rows_of(wanted)
         absent = [id for id in wanted if id not in found]
         if absent:
-            raise InputError(f"{index} has no passage with the id {_shown(absent)}; nothing was deleted.")
+            raise InputError(f"{index} has no passage with the id {shown_ids(absent)}; nothing was deleted.")
         gone = np.array(sorted(itertools.chain.from_iterable(found.values())), np.int64)
         if len(gone) == old.manifest.count:
             raise InputError(f"{index} has no other passages; an index needs at least one.")
         if not len(gone):
             return old.manifest
-        created_from = {**old.manifest.created_from}
-        created_from["deleted"] = created_from.get("deleted", 0) + len(gone)
+        created_from = history.with_deleted(old.manifest.created_from, len(gone))
         with _opened(old, Path(index), "delete", None, threads, progress) as writer:
             deleted = set(gone.tolist())
-            writer.write_passages(p for row, p in enumerate(_streamed(old.store)) if row not in deleted)
+            left = (passage for row, passage in enumerate(old.passages()) if row not in deleted)
+            writer.write_passages(left, old.manifest.count - len(gone), old.path)
             rows = np.delete(np.arange(old.manifest.count), gone)
             source = stored_vectors(f"index {shown_name(Path(index))}", old.vectors, rows)
             writer.write_vectors(source, old.manifest.dimension)
@@ -205,12 +211,37 @@ class _OldIndex:
         self.vectors: HalfArray = open_vectors(path / VECTORS_FILE, np.float16, IndexFolderError)
         self.store = PassageStore(path / PASSAGES_FILE)
         self.passages_bytes = self.store.path.stat().st_size
+        self._numbered = self._read_numbered()
 
     def __enter__(self) -> "_OldIndex":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.store.close()
+
+    def passages(self) -> Iterator[Passage]:
+        """The passages in order."""
+        stored = itertools.chain.from_iterable(self.store.blocks(_STORE_BLOCK))
+        for passage, numbered in zip(stored, self._numbered, strict=True):
+            yield dataclasses.replace(passage, numbered=True) if numbered else passage
+
+    def _read_numbered(self) -> NDArray[np.uint8]:
+        """1 for each passage whose id was not given; the file is there if one was not."""
+        if NUMBERED_FILE not in self.manifest.files:
+            return np.zeros(self.manifest.count, np.uint8)
+        path = self.path / NUMBERED_FILE
+        try:
+            numbered = map_npy(path)
+        except (OSError, ValueError) as reason:
+            raise IndexFolderError(
+                f"{path} cannot be read: {why(reason)}; build the index again."
+            ) from reason
+        if numbered.dtype != np.uint8 or numbered.shape != (self.manifest.count,):
+            raise IndexFolderError(
+                f"{path} holds {numbered.dtype} {list(numbered.shape)}, uint8 [{self.manifest.count}] was "
+                "expected; build the index again."
+            )
+        return numbered
 
     def read_faiss(self) -> Any:
         """The FAISS index, in memory and free to change."""
@@ -260,25 +291,19 @@ def _opened(
 
 def _append(writer: IndexWriter, old: _OldIndex, added: _Addition, created_from: dict[str, Any]) -> None:
     """Write the passages and vectors of ``old``, then those that are added."""
-    writer.write_passages(itertools.chain(_streamed(old.store), added.passages))
+    passages = itertools.chain(old.passages(), added.passages)
+    writer.write_passages(passages, old.manifest.count, old.path)
     _check_added(writer, old, added.source)
     writer.write_vectors(added.source, old.manifest.dimension, old.vectors)
     _finish(writer, old, old.read_faiss(), created_from, max_norm=old.manifest.max_norm)
 
 
 def _check_added(writer: IndexWriter, old: _OldIndex, source: VectorSource) -> None:
-    """Check that passages were added, as many as there are vectors, none with an id of ``old``."""
+    """Check that passages were added, as many as there are vectors."""
     row = old.manifest.count
     if writer.count == row:
         raise PassagesError(f"There are no passages to add to {old.path}; give at least one.")
     source.check_count(writer.count - row)
-    with contextlib.closing(writer.open_passages()) as store:
-        repeated = store.repeated_ids(row, _SHOWN_IDS + 1)
-    if repeated:
-        raise PassagesError(
-            f"{old.path} has passages with the id {_shown(repeated)} already; delete them first "
-            "(ragengine index delete), or give the new ones other ids."
-        )
 
 
 def _finish(
@@ -292,10 +317,12 @@ def _finish(
     writer.finish(draft, old.questions(), target)
 
 
-def _streamed(store: PassageStore) -> Iterator[Passage]:
-    return itertools.chain.from_iterable(store.blocks(_STORE_BLOCK))
-
-
-def _shown(ids: list[str]) -> str:
-    shown = ", ".join(repr(id) for id in ids[:_SHOWN_IDS])
-    return shown if len(ids) <= _SHOWN_IDS else f"{shown} and others"
+def _checked_ids(ids: Iterable[str]) -> list[str]:
+    """Each of ``ids`` once."""
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise InputError(f"ids is {short_repr(ids)}; give a list of passage ids.")
+    found = list(ids)
+    if wrong := [id for id in found if not isinstance(id, str)]:
+        kind = type(wrong[0]).__name__
+        raise InputError(f"The id {short_repr(wrong[0])} is of type {kind}; give each id as a string.")
+    return list(dict.fromkeys(found))

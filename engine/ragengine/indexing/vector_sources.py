@@ -1,6 +1,7 @@
 """Where the vectors of an index come from, and the file they are stored in."""
 
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ragengine.retrieval.vector_index import FP16_MAX
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Report
 from ragengine.storage.atomic import sync_file
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.npy import open_vectors, read_rows
 
 # Passages that are sorted by length together: enough for little padding, few enough for any memory.
@@ -70,7 +72,7 @@ class VectorSource:
 def given_vectors(corpus: Corpus, embeddings: str | Path | None) -> VectorSource | None:
     """Vectors that come with the passages: the file ``embeddings``, or a dataset's column; else None."""
     if embeddings is not None:
-        return _file_vectors(Path(embeddings))
+        return _file_vectors(checked_path(embeddings, PassagesError))
     if corpus.has_embeddings():
         return VectorSource(
             f"column 'embeddings' of {shown_name(corpus.path)}",
@@ -134,14 +136,14 @@ def _skipping(blocks: Iterable[FloatArray], done: int) -> Iterator[FloatArray]:
 
 
 class VectorFile:
-    """A ``.npy`` file of ``shape`` = [N, E] that is written block by block, ``done`` rows so far.
+    """A ``.npy`` file of ``shape`` = [N, E] or [N] that is written block by block, ``done`` rows so far.
 
     It is not memory-mapped: on a full disk a write raises :class:`OSError`, whereas storing into mapped
     memory ends the process.
     """
 
     def __init__(
-        self, path: Path, shape: tuple[int, int], *, done: int = 0, dtype: DTypeLike = np.float16
+        self, path: Path, shape: tuple[int, ...], *, done: int = 0, dtype: DTypeLike = np.float16
     ) -> None:
         """Begin a new file, or continue one that has ``done`` rows."""
         self.shape, self.done, self._dtype = shape, done, np.dtype(dtype)
@@ -150,7 +152,7 @@ class VectorFile:
         np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
         self._file = path.open("r+b" if done else "wb")
         if done:
-            self._file.seek(len(header.getvalue()) + done * shape[1] * self._dtype.itemsize)
+            self._file.seek(len(header.getvalue()) + done * math.prod(shape[1:]) * self._dtype.itemsize)
         else:
             self._file.write(header.getvalue())
 
@@ -160,7 +162,7 @@ class VectorFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def append(self, block: FloatArray | HalfArray) -> None:
+    def append(self, block: NDArray[Any]) -> None:
         """Write ``block`` [K, E] after the rows that are done."""
         self._file.write(np.ascontiguousarray(block, self._dtype).data)
         self.done += len(block)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ragengine.errors import (
 )
 from ragengine.indexing import training
 from ragengine.indexing.build_state import BuildState
+from ragengine.indexing.passage_ids import PassageIds
 from ragengine.indexing.plan import IndexPlan
 from ragengine.indexing.tuning import tune
 from ragengine.indexing.vector_sources import (
@@ -38,6 +38,7 @@ from ragengine.retrieval.manifest import (
     FAISS_FILE,
     FORMAT,
     FORMAT_VERSION,
+    NUMBERED_FILE,
     PASSAGES_FILE,
     QUERIES_FILE,
     VECTORS_FILE,
@@ -50,6 +51,7 @@ from ragengine.retrieval.recall import RECALL_AT, RecallTest
 from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
 from ragengine.storage.npy import open_vectors
+from ragengine.version import __version__
 
 _TRAINED_FILE = "trained.faiss"
 _FILLED_FILE = "filled.faiss"
@@ -122,12 +124,23 @@ class IndexWriter:
         """How many passages are stored."""
         return self._state.checkpoint.count or 0
 
-    def write_passages(self, passages: Iterable[Passage]) -> int:
-        """Store ``passages`` as rows 0, 1, ... and return their number."""
+    def write_passages(self, passages: Iterable[Passage], kept: int = 0, index: Path | None = None) -> int:
+        """Store ``passages`` as rows 0, 1, ... and return their number.
+
+        The first ``kept`` are those of ``index`` and keep their ids.  Raises :class:`PassagesError` where
+        another one has an id that is there already.
+        """
         state, path = self._state, self._state.output / PASSAGES_FILE
         if state.checkpoint.count is None:
             path.unlink(missing_ok=True)  # half of one: reading begins again
-            state.checkpoint.count = write_passages(path, self.counted(passages))
+            ids = PassageIds(kept, index)
+            count = write_passages(path, ids.noted(self.counted(passages)))
+            ids.settle(path)
+            if ids.numbered.any():
+                with VectorFile(state.output / NUMBERED_FILE, ids.numbered.shape, dtype=np.uint8) as file:
+                    file.append(ids.numbered)
+                    file.sync()
+            state.checkpoint.count = count
             state.save("passages")
         return self.count
 
@@ -210,7 +223,7 @@ class IndexWriter:
             draft,
             count=self.count,
             max_norm=max(draft.max_norm, state.checkpoint.max_norm),
-            created_by=f"ragengine {version()}",
+            created_by=f"ragengine {__version__}",
         )
         manifest, search_ms = self._tuned(draft, questions, recall)
         state.save("tune")
@@ -301,11 +314,3 @@ def write_index_manifest(folder: Path, manifest: IndexManifest) -> None:
     """Write the manifest of an index whose files are all in ``folder``; their hashes are taken now."""
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
     folders.write_manifest(folder, content)
-
-
-def version() -> str:
-    """This ragengine's version."""
-    try:
-        return importlib.metadata.version("ragengine")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return "(not installed)"

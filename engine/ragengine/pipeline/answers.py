@@ -27,7 +27,7 @@ def build_answer(
     own_documents: bool,
 ) -> Answer:
     """The answer to question ``number`` of ``prompts``; ``hypotheses`` are at least one, best first."""
-    documents, pruned = prompts.documents[number], prompts.pruned[number]
+    documents, pruned = prompts.selected.documents[number], prompts.selected.pruned[number]
     count = len(documents)
     found = tuple(replace(h, token_posteriors=h.token_posteriors[:, :count]) for h in hypotheses)
     trained_for = _TRAINED_FOR[rag.architecture]
@@ -44,7 +44,7 @@ def build_answer(
         texts=tuple(tokenizer.decode(h.token_ids.tolist()) for h in found),
         documents=tuple(replace(d, posterior=share) for d, share in zip(documents, shares, strict=True)),
         hypotheses=found,
-        tokens=tuple(tokenizer.token_text(token) for token in found[0].token_ids.tolist()),
+        tokens=tuple(tokenizer.token_texts(found[0].token_ids.tolist())),
         flags=tuple(flag for flag, raised in flags.items() if raised),
         timings_ms=timings_ms,
         options=options,

@@ -1,14 +1,15 @@
-"""The documents of a call: brought by the caller or found, with p(z | x), and which of them are read."""
+"""The documents of a call, found or given: their priors p(z | x), and which of them are read."""
 
 import math
 import numbers
-from collections.abc import Callable
-from dataclasses import replace
+import threading
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ragengine.arrays import FloatArray
+from ragengine.bundle.bundle import Bundle
 from ragengine.errors import IndexFolderError, InputError
 from ragengine.generation.marginalization import log_prior
 from ragengine.messages import short_repr
@@ -23,19 +24,38 @@ _LISTS = "a list of Document for each question"
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def doc_scores(documents: Documents) -> FloatArray:
-    """q(x)·d(z) float32 [Q, D], -inf where a question has fewer documents."""
-    scores = np.full((len(documents), max(map(len, documents))), -np.inf, np.float32)
-    for row, found in enumerate(documents):
-        scores[row, : len(found)] = [document.score for document in found]
-    return scores
+@dataclass(frozen=True, eq=False)
+class SelectedDocuments:
+    """The documents of Q questions that the generator reads, and those that it does not.
+
+    documents  those to read, with score and prior, a list a question
+    pruned     those left out by ``doc_pruning``, with the prior they had
+    log_prior  log p(z | x) of those to read, float32 [Q, D]; -inf where a question has fewer documents
+    """
+
+    documents: Documents
+    pruned: Documents
+    log_prior: FloatArray
 
 
-def with_priors(documents: Documents) -> Documents:
-    """The documents with p(z | x), the softmax of the scores over those of their question.
+def select_documents(documents: Documents, doc_pruning: float | None) -> SelectedDocuments:
+    """Give scored documents their priors p(z | x), and leave out those whose prior is under ``doc_pruning``.
 
-    Raises :class:`IndexFolderError` where a question has none: an approximate index whose searched lists
-    are empty.
+    The best document of a question always stays; the priors of those that stay are normalised anew, so the
+    answer is exactly that of the model with these documents alone, and every distribution still sums to 1.
+    Let m be the prior of those left out together, m < doc_pruning · their number.  Then, after any prefix,
+    for any token,
+
+        RAG-Token:     |p'(y_t | x, y_<t) - p(y_t | x, y_<t)| <= m
+        RAG-Sequence:  |p'(y_<=t | x)     - p(y_<=t | x)|     <= m
+
+    since p = (1 - m) p' + m r with r, the average under the documents left out, a probability: so
+    p - p' = m (r - p'), and r - p' is between -1 and 1.  The sum over all tokens of |p' - p| is at most 2m
+    for the same reason.  (RAG-Sequence's p(y_t | x, y_<t) alone has no such bound: a prefix can raise the
+    posterior of a document left out.)
+
+    Raises :class:`IndexFolderError` where a question has no document: an approximate index whose searched
+    lists are empty.
     """
     for question, found in enumerate(documents):
         if not found:
@@ -43,34 +63,32 @@ def with_priors(documents: Documents) -> Documents:
                 f"The index found no passage for question {question}: the lists it searched are empty; build "
                 "it again with a larger --recall, or another factory."
             )
-    priors = np.exp(log_prior(doc_scores(documents))).tolist()
-    return [
-        [replace(document, prior=prior) for document, prior in zip(found, row, strict=False)]
-        for found, row in zip(documents, priors, strict=True)
-    ]
+    documents, log_priors = _with_priors(documents)
+    pruned: Documents = [[] for _ in documents]
+    if doc_pruning is not None:
+        kept = []
+        for found, left_out in zip(documents, pruned, strict=True):
+            limit = min(doc_pruning, max(document.prior or 0.0 for document in found))
+            kept.append([document for document in found if (document.prior or 0.0) >= limit])
+            left_out += [document for document in found if (document.prior or 0.0) < limit]
+        if any(pruned):
+            documents, log_priors = _with_priors(kept)
+    return SelectedDocuments(documents, pruned, log_priors)
 
 
-def prune(documents: Documents, threshold: float | None) -> tuple[Documents, Documents]:
-    """Those of documents with priors to read, and those to leave out: a prior under ``threshold``.
-
-    The best document of a question is always read.  The priors of those read are normalised anew.
-    """
-    if threshold is None:
-        return documents, [[] for _ in documents]
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+def checked_pruning(doc_pruning: Any) -> float | None:
+    """``doc_pruning``, a prior probability or None."""
+    if doc_pruning is None:
+        return None
+    if isinstance(doc_pruning, bool) or not isinstance(doc_pruning, int | float) or not 0 <= doc_pruning <= 1:
         raise InputError(
-            f"doc_pruning is {short_repr(threshold)}; it must be a prior probability, from 0 to 1."
+            f"doc_pruning is {short_repr(doc_pruning)}; it must be a prior probability, from 0 to 1."
         )
-    kept, pruned = [], []
-    for found in documents:
-        limit = min(threshold, max(document.prior or 0.0 for document in found))
-        kept.append([document for document in found if (document.prior or 0.0) >= limit])
-        pruned.append([document for document in found if (document.prior or 0.0) < limit])
-    return with_priors(kept), pruned
+    return doc_pruning
 
 
 def given_documents(documents: Any, questions: int, *, single: bool) -> Documents | None:
-    """The documents that a call brings, a list for each of its questions; None where it brings none.
+    """The documents given to a call, a list for each of its questions; None where none are given.
 
     ``single`` is one list for one question.  Raises :class:`InputError` naming the first that cannot be used.
     """
@@ -82,22 +100,60 @@ def given_documents(documents: Any, questions: int, *, single: bool) -> Document
     return [_checked_documents(given, question) for question, given in enumerate(lists)]
 
 
-def scored(
-    documents: Documents, vectors: FloatArray, passage_encoder: Callable[[], TextEncoder], stop: Stop
-) -> Documents:
-    """Documents the caller brings, a list a question, with scores: theirs, or q(x)·d(z).
+class PassageScorer:
+    """Scores given documents with the bundle's passage encoder, which is loaded when it is first needed.
 
-    vectors are q(x), float32 [Q, E]; ``passage_encoder`` is called where scores are needed.
+    Safe to use from several threads.
     """
-    found = []
-    for given, vector in zip(documents, vectors, strict=True):
-        if given[0].score is None:
-            pairs = [(document.title, document.text) for document in given]
-            scores = (passage_encoder().encode_by_length(pairs, stop=stop) @ vector).tolist()
-        else:
-            scores = [float(document.score) for document in given if document.score is not None]
-        found.append([replace(document, score=s) for document, s in zip(given, scores, strict=True)])
-    return found
+
+    def __init__(self, bundle: Bundle, threads: int | None) -> None:
+        self._bundle = bundle
+        self._threads = threads
+        self._encoder: TextEncoder | None = None
+        self._loading = threading.Lock()
+
+    def scored(self, documents: Documents, vectors: FloatArray, stop: Stop) -> Documents:
+        """Given documents, a list a question, with scores: their own, or q(x)·d(z).
+
+        ``vectors`` are q(x), float32 [Q, E].
+        """
+        found = []
+        for given, vector in zip(documents, vectors, strict=True):
+            if given[0].score is None:
+                pairs = [(document.title, document.text) for document in given]
+                scores = (self._passage_encoder().encode_by_length(pairs, stop=stop) @ vector).tolist()
+            else:
+                scores = [float(document.score) for document in given if document.score is not None]
+            found.append([replace(document, score=s) for document, s in zip(given, scores, strict=True)])
+        return found
+
+    def _passage_encoder(self) -> TextEncoder:
+        spec = self._bundle.manifest.passage_encoder
+        if spec is None:
+            raise InputError(
+                "Documents have no scores and this bundle has no passage encoder; "
+                "give each a score, or export with --context-encoder."
+            )
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = TextEncoder.load(self._bundle, spec, device="cpu", threads=self._threads)
+            return self._encoder
+
+
+def _with_priors(documents: Documents) -> tuple[Documents, FloatArray]:
+    """The documents with p(z | x), the softmax of the scores over those of their question; and its logarithm.
+
+    float32 [Q, D], -inf where a question has fewer documents.
+    """
+    scores = np.full((len(documents), max(map(len, documents))), -np.inf, np.float32)
+    for row, found in enumerate(documents):
+        scores[row, : len(found)] = [document.score for document in found]
+    log_priors = log_prior(scores)
+    weighed = [
+        [replace(document, prior=prior) for document, prior in zip(found, row, strict=False)]
+        for found, row in zip(documents, np.exp(log_priors).tolist(), strict=True)
+    ]
+    return weighed, log_priors
 
 
 def _checked_documents(given: Any, question: int) -> list[Document]:
@@ -113,8 +169,7 @@ def _checked_documents(given: Any, question: int) -> list[Document]:
         if not _is_score(document.score):
             raise InputError(
                 f"{what} has the score {short_repr(document.score)}; it must be a number that float32 "
-                "holds, -inf "
-                "to leave the document out, or None."
+                "holds, -inf to leave the document out, or None."
             )
     if len({document.score is None for document in documents}) > 1:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Given answers as labels: what the decoder reads and what is scored."""
+"""Given answers as labels: the tokens that the decoder reads and scores."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -8,44 +8,44 @@ import numpy as np
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.errors import InputError, OptionsError
+from ragengine.generation.validation import check_tokens
 from ragengine.messages import short_repr
 from ragengine.options import GenerationOptions
 from ragengine.tokenization import Tokenizer
 
-Output: TypeAlias = str | Sequence[int] | IntArray
+GivenAnswer: TypeAlias = str | Sequence[int] | IntArray
 """An answer's text as it stands, or its token ids (as in :class:`Hypothesis`)."""
 
 
 def build_labels(
-    outputs: Sequence[Output],
+    answers: Sequence[GivenAnswer],
     options: GenerationOptions,
     *,
     tokenizer: Tokenizer,
     spec: GeneratorSpec,
     with_bos: bool | None,
 ) -> IntArray:
-    """Labels int64 [Q, 1 + T] for `Generator.score`: the start token, the output, pads.
+    """Labels int64 [Q, 1 + T] for `Generator.score`: the start token, the answer, pads.
 
     A text becomes the tokens that a search would have produced: ``forced_bos_token_id`` if the model has
     one (``with_bos`` says otherwise), the text's own tokens, and an end token.  Token ids stay as they are.
     """
-    if not all(isinstance(output, (str, Sequence, np.ndarray)) for output in outputs):
+    if not all(isinstance(answer, (str, Sequence, np.ndarray)) for answer in answers):
         raise InputError("An answer must be a str or a list of token ids.")
     begin = [_bos(options, spec)] if _has_bos(options, with_bos) else []
-    texts = tokenizer.encode_bare([output for output in outputs if isinstance(output, str)])
+    texts = tokenizer.encode_bare([answer for answer in answers if isinstance(answer, str)])
     of_texts = iter([*begin, *tokens, *options.eos_token_ids[:1]] for tokens in texts)
-    rows = [next(of_texts) if isinstance(output, str) else _token_ids(output) for output in outputs]
+    rows = [next(of_texts) if isinstance(answer, str) else _token_ids(answer, spec) for answer in answers]
     longest = max(map(len, rows))
     if longest >= spec.max_positions:
         raise InputError(
             f"An answer has {longest} tokens; the generator scores at most {spec.max_positions - 1}."
         )
-    for output, row in zip(outputs, rows, strict=True):
+    for answer, row in zip(answers, rows, strict=True):
         if spec.pad_token_id in row:
             raise InputError(
-                f"The answer {short_repr(output)} holds the pad token {spec.pad_token_id}, which is never "
-                "scored; "
-                "leave it out."
+                f"The answer {short_repr(answer)} holds the pad token {spec.pad_token_id}, which is never "
+                "scored; leave it out."
             )
     labels = np.full((len(rows), 1 + longest), spec.pad_token_id, np.int64)
     labels[:, 0] = options.decoder_start_token_id
@@ -71,14 +71,15 @@ def _bos(options: GenerationOptions, spec: GeneratorSpec) -> int:
     return bos
 
 
-def _token_ids(output: Sequence[int] | IntArray) -> list[int]:
+def _token_ids(answer: Sequence[int] | IntArray, spec: GeneratorSpec) -> list[int]:
     try:
-        tokens = np.asarray(output)
+        tokens = np.asarray(answer)
     except (ValueError, OverflowError) as reason:
-        raise InputError(f"An answer's token ids are no array: {reason}.") from reason
+        raise InputError(f"An answer's token ids are not an array: {reason}.") from reason
     if tokens.ndim != 1 or not tokens.size or tokens.dtype.kind not in "iu":
         raise InputError(
             f"An answer's token ids are {tokens.dtype} {list(tokens.shape)}; int64 [T], T >= 1, is expected."
         )
+    check_tokens("An answer's token ids", tokens, spec)
     ids: list[int] = tokens.tolist()
     return ids

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.manifest import RagSpec
-from ragengine.pipeline.documents import Documents, doc_scores
+from ragengine.generation.contexts import Contexts
+from ragengine.pipeline.documents import SelectedDocuments
+from ragengine.retrieval.encoder import EncodedQuestions
 from ragengine.runtime.cancellation import NEVER, Stop
 from ragengine.tokenization import Encoded, Tokenizer
 
@@ -13,58 +14,45 @@ from ragengine.tokenization import Encoded, Tokenizer
 class Prompts:
     """Q questions, each joined with its documents.
 
-    documents       those to read, with score and prior, a list a question
-    pruned          those left out by ``doc_pruning``, with the prior they had
-    truncated       for each question, whether something of it was cut off
-    ids, mask       int64 [Q, D, S], padded to the longest prompt and the most documents
-    scores          float32 [Q, D], -inf where a question has fewer documents
+    selected   the documents
+    truncated  for each question, whether something of it was cut off
+    contexts   the tokens that the generator reads, padded to the longest prompt and the most documents
     """
 
-    documents: Documents
-    pruned: Documents
+    selected: SelectedDocuments
     truncated: list[bool]
-    ids: IntArray
-    mask: IntArray
-    scores: FloatArray
-
-    @property
-    def arrays(self) -> tuple[IntArray, IntArray, FloatArray]:
-        """What every call of :class:`Generator` starts with."""
-        return self.ids, self.mask, self.scores
+    contexts: Contexts
 
 
 def build_prompts(
     rag: RagSpec,
     tokenizer: Tokenizer,
-    documents: Documents,
-    pruned: Documents,
-    questions: list[str],
-    questions_truncated: list[bool],
+    questions: EncodedQuestions,
+    selected: SelectedDocuments,
     stop: Stop = NEVER,
 ) -> Prompts:
-    """Join questions, as the generator is to read them, with the documents.
+    """Join questions with their documents, as `RagRetriever.postprocess_docs` of transformers does.
 
     Padding goes to the longest prompt, where transformers pads to ``max_combined_length``: the numbers
     are the same.  A question with fewer documents gets empty ones, of prior 0.  Truncation is on the
     right, where the question is, so whatever is cut off is cut off the question.  ``stop`` is asked before
     each question.
     """
-    width = max(map(len, documents))
+    width = selected.log_prior.shape[1]
     prompts = []
-    for number, (found, question) in enumerate(zip(documents, questions, strict=True)):
-        stop.check(f"after the documents of {number} of {len(questions)} questions were tokenized")
+    for number, (found, question) in enumerate(zip(selected.documents, questions.texts, strict=True)):
+        stop.check(f"after the documents of {number} of {len(questions.texts)} questions were tokenized")
         prompts.append(tokenizer.encode([format_prompt(rag, d.title, d.text, question) for d in found]))
     empty = [Encoded([tokenizer.spec.pad_token_id], False)]
     sequences = [prompt.ids for row in prompts for prompt in row + empty * (width - len(row))]
     ids, mask = tokenizer.pad(sequences)
-    shape = (len(documents), width, ids.shape[1])
+    shape = (len(prompts), width, ids.shape[1])
     truncated = [
         cut or any(prompt.truncated for prompt in row)
-        for cut, row in zip(questions_truncated, prompts, strict=True)
+        for cut, row in zip(questions.truncated, prompts, strict=True)
     ]
-    return Prompts(
-        documents, pruned, truncated, ids.reshape(shape), mask.reshape(shape), doc_scores(documents)
-    )
+    contexts = Contexts(ids.reshape(shape), mask.reshape(shape), selected.log_prior)
+    return Prompts(selected, truncated, contexts)
 
 
 def format_prompt(rag: RagSpec, title: str, text: str, question: str) -> str:

@@ -1,6 +1,7 @@
 """The DPR encoders: d(z) of a passage and q(x) of a question (paper, section 2.2)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,20 @@ from ragengine.tokenization import Encoded, Tokenizer
 
 BATCH_TOKENS = 1024
 """Tokens an encoder reads at once, with their padding: they fit a CPU's caches; a GPU is faster with more."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedQuestions:
+    """Q questions as the index and the generator take them.
+
+    vectors    q(x), float32 [Q, E]
+    texts      as the generator reads them
+    truncated  for each question, whether the encoder cut something off
+    """
+
+    vectors: FloatArray
+    texts: list[str]
+    truncated: list[bool]
 
 
 class TextEncoder:

@@ -11,6 +11,7 @@ from typing import Any
 from ragengine.errors import IndexFolderError
 from ragengine.retrieval.faiss_api import faiss_reason, import_faiss
 from ragengine.retrieval.faiss_header import table_bytes
+from ragengine.storage.foreign_files import plain_size
 
 # The limits belong to the process: two reads at once would change each other's.
 _reading = threading.Lock()
@@ -46,14 +47,14 @@ def read_faiss(path: Path, *, mapped: bool) -> Any:
     """
     faiss = import_faiss()
     try:
-        size = path.stat().st_size
+        size = plain_size(path)
         flags = _mapping_flags(faiss, path, size) if mapped else 0
         flags |= faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE  # L2 searches use it; it is larger than the file
         flags |= faiss.IO_FLAG_PQ_SKIP_SDC_TABLE  # so is this one, which only adding to a graph of PQ uses
         flags |= faiss.IO_FLAG_ONDISK_SAME_DIR  # a forged index may name any file; refused below
         with _limits(faiss, path, size):
             faiss_index = faiss.read_index(str(path), flags)
-    except (RuntimeError, MemoryError, OSError) as reason:
+    except (RuntimeError, MemoryError, OSError, ValueError) as reason:
         raise IndexFolderError(
             f"{path} cannot be read by faiss {faiss.__version__}: {faiss_reason(reason)}; "
             "copy or build the index again."

@@ -63,7 +63,7 @@ class PassageIndex(OneProcess):
         larger than memory that was checked when it arrived.  Either way the parts are compared with each
         other.  The folder must not change while it is opened.  ``device`` is where candidates are searched:
         ``cuda`` copies the FAISS index to the GPU, ``auto`` does so where it is possible, and logs what it
-        chose (docs/gpu.md).
+        chose (docs/guides/gpu.md).
         Raises :class:`IndexFolderError` when the folder is not whole or its parts do not fit together, and
         :class:`DeviceError` where ``cuda`` cannot be used.
         """

@@ -29,7 +29,7 @@ MOST_THREADS = 1024
 
 ort.set_default_logger_severity(3)
 
-# Fusions into operators that are slower on a CPU than those they replace (docs/operators.md).
+# Fusions into operators that are slower on a CPU than those they replace (docs/notes/operators.md).
 _SLOWER_ON_A_CPU = ["SkipLayerNormFusion", "BiasGeluFusion"]
 
 
@@ -44,14 +44,14 @@ def create_session(
     """Open one graph.
 
     Threads spin while a run lasts and stop with it, so an idle engine costs its application nothing.  (Never
-    spinning was slower, docs/design.md.)
+    spinning was slower, docs/concepts/paper.md.)
 
     Args:
         path: the ``.onnx`` file.
         device: where it runs; on ``cuda``, nodes without a CUDA kernel run on the CPU.
         threads: threads within an operator, 1 to 1024; None takes the cores that this process may use.
         low_memory: give memory back after every run instead of keeping it for the next, which is slower for
-            large batches (docs/edge.md).
+            large batches (docs/guides/small-machines.md).
         cuda_graphs: let runs on CUDA be captured (:func:`run_options`); a node without a CUDA kernel is then
             refused.
 

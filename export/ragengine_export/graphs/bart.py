@@ -6,12 +6,12 @@ S source tokens, T target tokens so far, H heads, K head size, V vocabulary.
     encoder:  input_ids [N, S] ──► BART encoder ──► states [N, S, d_model]
     cross:    states [Q·D, S, d_model] ──► cross_key_l, cross_value_l [Q·D, H, S, K]
     decoder:  token_ids [Q, B], past ──► BART decoder ──► logits [Q·D, B, V] ──► Mixture ──► candidates
-    step:     the same with a past of fixed capacity, written in place, for a CUDA graph
+    step:     the same with a static KV cache, written in place, for a CUDA graph
 
 All beams of a question read the same documents, so the beams are the query axis of cross-attention
 and nothing of the encoder's output is ever copied B times.  They are the query axis of self-attention too:
 the past holds every token that any beam of any step has read, and a bias tells each beam which are its own
-(`token tree`, docs/design.md).  So no beam's cache is ever reordered or copied.
+(`token tree`, docs/concepts/token-tree.md).  So no beam's cache is ever reordered or copied.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from math import sqrt
 import onnx_ir as ir
 from onnxscript import nn
 
-from ragengine_export.graphs.decoder_step import StepInputs
+from ragengine_export.graphs.decoder_step import DecoderInputs
 from ragengine_export.graphs.layers import (
     FLOAT,
     LARGEST_HALF,
@@ -209,9 +209,9 @@ class BartDecoder(nn.Module):
     past (each layer)       float32 [Q·D, H, P, K] key and value of the P tokens that all beams have read
                             before, in the order of their steps; P = 0 in the first
 
-    Returns :class:`Mixture`'s outputs, then the present [Q·D, H, P+B, K] of each layer.
+    Returns :class:`Mixture`'s outputs by name, and the present [Q·D, H, P+B, K] of each layer.
 
-    With :class:`FixedInputs` the past has a fixed capacity P, the present is the past written in place,
+    With :class:`StaticInputs` the past has room for P tokens, the present is the past written in place,
     ``own_past`` is [Q, B, P] and nothing is P+B long.
     """
 
@@ -221,24 +221,25 @@ class BartDecoder(nn.Module):
         self.lm_head = Linear(shape.d_model, shape.vocab_size, bias=False, is_table=True)
         self.final_logits_bias = nn.Parameter([1, shape.vocab_size]) if shape.has_logits_bias else None
         self.mixture = Mixture(shape.vocab_size)
+        self.d_model = shape.d_model
         self._dtype = shape.dtype
 
-    def forward(self, op: Op, step: StepInputs) -> list[ir.Value]:
+    def forward(self, op: Op, step: DecoderInputs) -> tuple[dict[str, ir.Value], list[ir.Value]]:
         states, presents = self.model(op, step)
         logits = cast(op, _known(self.lm_head(op, states), self._dtype), FLOAT)  # [Q, B, D, V]
         if self.final_logits_bias is not None:
             logits = op.Add(logits, cast(op, self.final_logits_bias, FLOAT))
-        chosen = self.mixture(
+        candidates = self.mixture(
             op,
             logits,
             step.log_weights,
             step.beam_scores,
             step.num_candidates,
             step.probe_ids,
-            step.layout,
-            best=step.fixed and step.fixed.best_scores,
+            step.shapes,
+            best=step.static and step.static.best_scores,
         )
-        return [*chosen, *presents]
+        return candidates, presents
 
 
 class _DecoderModel(nn.Module):
@@ -246,7 +247,7 @@ class _DecoderModel(nn.Module):
         super().__init__()
         self.decoder = _Decoder(shape)
 
-    def forward(self, op: Op, step: StepInputs) -> tuple[ir.Value, list[ir.Value]]:
+    def forward(self, op: Op, step: DecoderInputs) -> tuple[ir.Value, list[ir.Value]]:
         return self.decoder(op, step)
 
 
@@ -261,7 +262,7 @@ class _Decoder(nn.Module):
         self.layers = nn.ModuleList([_DecoderLayer(shape) for _ in range(shape.decoder_layers)])
         self._shape = shape
 
-    def forward(self, op: Op, step: StepInputs) -> tuple[ir.Value, list[ir.Value]]:
+    def forward(self, op: Op, step: DecoderInputs) -> tuple[ir.Value, list[ir.Value]]:
         views = _Views(op, step, self._shape)
         words = _scaled(op, self.embed_tokens(op, step.token_ids), self._shape)  # [Q, B, d_model]
         place = op.Add(step.position, op.Constant(value_ints=[POSITION_OFFSET]))
@@ -277,31 +278,31 @@ class _Decoder(nn.Module):
 class _Views:
     """The views of one step that its layers share: every document of every question is a row, [Q·D, ...]."""
 
-    def __init__(self, op: Op, step: StepInputs, shape: BartShape) -> None:
-        self._layout = step.layout
+    def __init__(self, op: Op, step: DecoderInputs, shape: BartShape) -> None:
+        self._shapes = step.shapes
         self._one = op.Constant(value_ints=[1])
         self.context_mask, self.context_bias, self.places = None, None, None
-        if step.fixed is not None:
-            self.context_bias, self.places = step.fixed.context_bias, step.fixed.places
+        if step.static is not None:
+            self.context_bias, self.places = step.static.context_bias, step.static.places
         else:
             mask = op.Cast(step.context_attention_mask, to=ir.DataType.INT32)
-            self.context_mask = op.Reshape(mask, self._layout.context_mask)  # [Q·D, S]
+            self.context_mask = op.Reshape(mask, self._shapes.context_mask)  # [Q·D, S]
         # added to the scores of self-attention, [Q·D, 1, B, P]
         hidden = MASKED if shape.dtype == FLOAT else -LARGEST_HALF
         bias = op.Where(step.own_past, number(op, 0.0, shape.dtype), number(op, hidden, shape.dtype))
-        self.past_bias = op.Reshape(self._repeated(op, bias), self._layout.past_bias)
+        self.past_bias = op.Reshape(self._repeated(op, bias), self._shapes.past_bias)
 
     def over_documents(self, op: Op, x: ir.Value) -> ir.Value:
         """[Q, B, d_model] -> [Q·D, B, d_model]."""
-        return op.Reshape(self._repeated(op, x), self._layout.by_row)
+        return op.Reshape(self._repeated(op, x), self._shapes.by_row)
 
     def by_question(self, op: Op, x: ir.Value) -> ir.Value:
         """[Q·D, B, d_model] -> [Q, B, D, d_model], so that the mixture's sum over D is a matrix product."""
-        return op.Transpose(op.Reshape(x, self._layout.by_question), perm=[0, 2, 1, 3])
+        return op.Transpose(op.Reshape(x, self._shapes.by_question), perm=[0, 2, 1, 3])
 
     def _repeated(self, op: Op, x: ir.Value) -> ir.Value:
         """[Q, ...] -> [Q, D, ...]."""
-        return op.Expand(op.Unsqueeze(x, self._one), self._layout.each_document)
+        return op.Expand(op.Unsqueeze(x, self._one), self._shapes.each_document)
 
 
 class _DecoderLayer(nn.Module):

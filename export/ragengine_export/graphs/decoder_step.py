@@ -1,10 +1,10 @@
-"""Where a decoder step's reshapes get their shapes from.
+"""The inputs of a decoder step as its modules take them, and where its reshapes get their shapes from.
 
-The growing decoder reads them off its inputs.  The fixed one must hold no shape computation, or it cannot be
-captured as a CUDA graph: there every shape is an input, made once for a bucket.
+The dynamic decoder reads shapes off its inputs.  The static one must hold no shape computation, or it cannot
+be captured as a CUDA graph: there every shape is an input, made once for a bucket.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -13,7 +13,7 @@ from ragengine_export.graphs.layers import Op
 
 
 @dataclass(frozen=True)
-class Layout:
+class StepShapes:
     """Shapes, int64 vectors, and the numbers of the documents.
 
     documents      int64 [D]  0, 1, ... D-1; None in a graph that is to be captured
@@ -36,18 +36,7 @@ class Layout:
     probes: ir.Value
 
 
-LENGTHS = {
-    "each_document": 4,
-    "by_row": 3,
-    "by_question": 4,
-    "past_bias": 4,
-    "candidates": 3,
-    "probes": 4,
-}
-"""The length of every shape of a :class:`Layout`."""
-
-
-def computed_layout(
+def computed_shapes(
     op: Op,
     *,
     log_weights: ir.Value,
@@ -56,8 +45,8 @@ def computed_layout(
     num_candidates: ir.Value,
     probe_ids: ir.Value,
     d_model: int,
-) -> Layout:
-    """The layout read off the inputs of a step, whose axes are described at :class:`BartDecoder`."""
+) -> StepShapes:
+    """The shapes read off the inputs of a step, whose axes are described at :class:`BartDecoder`."""
 
     def size(value: ir.Value, axis: int) -> ir.Value:
         return op.Shape(value, start=axis, end=axis + 1)
@@ -65,7 +54,7 @@ def computed_layout(
     q, d, b = (size(log_weights, axis) for axis in range(3))
     rows, one, width = (op.Constant(value_ints=[i]) for i in (-1, 1, d_model))
     start, step = op.Constant(value_int=0), op.Constant(value_int=1)
-    return Layout(
+    return StepShapes(
         documents=op.Range(start, op.Squeeze(d), step),
         each_document=op.Concat(q, d, one, one, axis=0),
         by_row=op.Concat(rows, b, width, axis=0),
@@ -77,15 +66,23 @@ def computed_layout(
     )
 
 
-def given_layout(add: Callable[..., ir.Value]) -> Layout:
-    """The layout as graph inputs, ``shape_NAME`` for each shape."""
-    shapes = {name: add(f"shape_{name}", ir.DataType.INT64, [length]) for name, length in LENGTHS.items()}
-    return Layout(documents=None, context_mask=None, **shapes)
+def given_shapes(inputs: Mapping[str, ir.Value]) -> StepShapes:
+    """The shapes among the inputs of the static decoder, ``shape_NAME`` for each."""
+    return StepShapes(
+        documents=None,
+        each_document=inputs["shape_each_document"],
+        by_row=inputs["shape_by_row"],
+        by_question=inputs["shape_by_question"],
+        past_bias=inputs["shape_past_bias"],
+        context_mask=None,
+        candidates=inputs["shape_candidates"],
+        probes=inputs["shape_probes"],
+    )
 
 
 @dataclass(frozen=True)
-class FixedInputs:
-    """What the step of fixed capacity takes besides.
+class StaticInputs:
+    """What the static decoder takes besides.
 
     places        int64 [Q·D, H, B, K]  where along P this step's keys and values are written
     context_bias  [Q·D, 1, B, S]        0 for a token of a document, very negative for padding
@@ -98,10 +95,10 @@ class FixedInputs:
 
 
 @dataclass(frozen=True)
-class StepInputs:
+class DecoderInputs:
     """The decoder step's inputs; their shapes are in `BartDecoder` and `Mixture`.
 
-    ``fixed`` is None where the past grows, and ``context_attention_mask`` where it does not.
+    ``static`` is None in the dynamic decoder, ``context_attention_mask`` in the static one.
     """
 
     token_ids: ir.Value
@@ -114,5 +111,5 @@ class StepInputs:
     probe_ids: ir.Value
     cross: list[tuple[ir.Value, ir.Value]]
     past: list[tuple[ir.Value, ir.Value]]
-    layout: Layout
-    fixed: FixedInputs | None = None
+    shapes: StepShapes
+    static: StaticInputs | None = None

@@ -5,7 +5,7 @@ weights are stored and multiplied is their ``stored`` (:mod:`.stored`), which di
 
 The graph is written in plain operators where onnxruntime's fused ones are slower on a CPU: measured there,
 ``SkipLayerNormalization`` takes ten times as long as ``Add`` and ``LayerNormalization``
-(docs/operators.md).
+(docs/notes/operators.md).
 """
 
 from typing import Any, TypeAlias

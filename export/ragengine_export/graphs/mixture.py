@@ -9,7 +9,7 @@ probability, so the weights are an input with a beam axis.  Only the best candid
 import onnx_ir as ir
 from onnxscript import nn
 
-from ragengine_export.graphs.decoder_step import Layout
+from ragengine_export.graphs.decoder_step import StepShapes
 from ragengine_export.graphs.layers import MASKED, Op
 
 # Probabilities are summed as e^80 p, best beam first: a float32 then reaches down to e^-183 of it, far below
@@ -26,7 +26,7 @@ class Mixture(nn.Module):
     num_candidates    int64 [1]             C, at most B·V
     probe_ids         int64 [Q, B, P]       tokens whose probabilities are wanted whatever their rank
 
-    Returns, best first,
+    Returns by name, best first,
 
     candidate_scores     float32 [Q, C]     beam score + log p(y_t | x, y_<t)
     candidate_beams      int64 [Q, C]
@@ -36,10 +36,9 @@ class Mixture(nn.Module):
 
     A continuation less probable than e^-183 of the best beam has the score -inf.
 
-    What a CUDA graph captures gets ``best`` [Q, 1], the best beam score, as an input, and does without
-    GatherND and Concat: CUDA's kernels of these copy numbers from the host in every run, and a replay would
-    read that memory after it was freed.  A CPU reads the few places of [Q, B, D, V] with GatherND, and copies
-    nothing.
+    A graph that is to be captured takes ``best`` [Q, 1], the best beam score, as an input and avoids GatherND
+    and Concat: CUDA's kernels of these copy numbers from the host in every run, and a replay would read that
+    memory after it was freed.  A CPU reads the few places of [Q, B, D, V] with GatherND, and copies nothing.
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -54,9 +53,9 @@ class Mixture(nn.Module):
         beam_scores: ir.Value,
         num_candidates: ir.Value,
         probe_ids: ir.Value,
-        layout: Layout,
+        shapes: StepShapes,
         best: ir.Value | None = None,
-    ) -> tuple[ir.Value, ...]:
+    ) -> dict[str, ir.Value]:
         minus_one, one, two = (op.Constant(value_ints=[i]) for i in (-1, 1, 2))
         vocab_size = op.Constant(value_int=self._vocab_size)
         headroom = op.Constant(value_float=HEADROOM)
@@ -76,15 +75,15 @@ class Mixture(nn.Module):
         candidate_scores = op.Add(op.Sub(op.Log(chosen), headroom), best)
         candidate_beams, candidate_tokens = op.Div(places, vocab_size), op.Mod(places, vocab_size)
 
-        if layout.documents is None:  # to be captured
+        if shapes.documents is None:  # to be captured
             by_place = op.Transpose(log_probs, perm=[0, 2, 1, 3])
             by_place = op.Reshape(by_place, op.Constant(value_ints=[0, 0, -1]))  # [Q, D, B·V]
-            everywhere = op.Expand(op.Unsqueeze(places, one), layout.candidates)
+            everywhere = op.Expand(op.Unsqueeze(places, one), shapes.candidates)
             candidate_log_probs = op.GatherElements(by_place, everywhere, axis=2)
         else:
-            documents = op.Unsqueeze(layout.documents, one)  # [D, 1]
+            documents = op.Unsqueeze(shapes.documents, one)  # [D, 1]
             coordinates = [
-                op.Unsqueeze(op.Expand(axis, layout.candidates), minus_one)
+                op.Unsqueeze(op.Expand(axis, shapes.candidates), minus_one)
                 for axis in (
                     op.Unsqueeze(candidate_beams, one),
                     documents,
@@ -93,7 +92,13 @@ class Mixture(nn.Module):
             ]
             candidate_log_probs = op.GatherND(log_probs, op.Concat(*coordinates, axis=-1), batch_dims=1)
 
-        probe_places = op.Expand(op.Unsqueeze(probe_ids, two), layout.probes)  # [Q, B, D, P]
+        probe_places = op.Expand(op.Unsqueeze(probe_ids, two), shapes.probes)  # [Q, B, D, P]
         probed = op.GatherElements(log_probs, probe_places, axis=3)
         probe_log_probs = op.Transpose(probed, perm=[0, 2, 1, 3])
-        return candidate_scores, candidate_beams, candidate_tokens, candidate_log_probs, probe_log_probs
+        return {
+            "candidate_scores": candidate_scores,
+            "candidate_beams": candidate_beams,
+            "candidate_tokens": candidate_tokens,
+            "candidate_log_probs": candidate_log_probs,
+            "probe_log_probs": probe_log_probs,
+        }

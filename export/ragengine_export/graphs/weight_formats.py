@@ -1,4 +1,4 @@
-"""How a weight matrix is stored and multiplied, by precision (docs/operators.md has the measurements).
+"""How a weight matrix is stored and multiplied, by precision (docs/notes/operators.md has the measurements).
 
 FloatWeight   float32 or float16        FusedMatMul, in float32, or in float16 (fp16)
 Int8Weight    int8, a scale a row       DynamicQuantizeMatMul: activations become uint8 on the way

@@ -39,7 +39,9 @@ def test_transformers_and_ragengine_give_the_same_tokens(folder: Path, marginali
     found = _prepared(theirs, folder, options, pad_to=0).generate()["outputs"]
     assert ours["outputs"] == found
     assert [len(output) for output in found] == [LOAD.target - 1] * LOAD.batch
-    if marginalize == "token":  # RAG-Sequence of transformers 5 reads the padding (docs/design.md)
+    if (
+        marginalize == "token"
+    ):  # RAG-Sequence of transformers 5 reads the padding (docs/concepts/transformers.md)
         assert _prepared(theirs, folder, options, pad_to=20).generate()["outputs"] == found
 
 

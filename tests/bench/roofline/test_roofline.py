@@ -12,6 +12,7 @@ import pytest
 
 from ragengine.bundle.bundle import Bundle
 from ragengine.generation import model as model_module
+from ragengine.generation.decoders.base import StepInputs
 from ragengine.generation.model import GeneratorModel
 from ragengine.retrieval import encoder as encoder_module
 from ragengine.retrieval.encoder import TextEncoder
@@ -100,20 +101,20 @@ def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profiles:
 def _read(bundle: Path) -> tuple[GeneratorModel, Any]:
     model = GeneratorModel(Bundle.open(bundle), device="cpu", threads=1)
     ids = np.random.default_rng(0).integers(4, SHAPE.vocabulary, (1, D, S))
-    return model, model.start(model.read(ids, np.ones_like(ids)), beams=4, steps=9)
+    return model, model.start(model.encode_documents(ids, np.ones_like(ids)), beams=4, steps=9)
 
 
 def _step(model: GeneratorModel, decoding: Any, beams: int, parents: int) -> None:
     shape = (1, beams)
-    model.step(
-        decoding,
-        np.full(shape, 5, np.int64),
-        np.minimum(np.arange(beams), parents - 1)[None],
+    inputs = StepInputs(
+        token_ids=np.full(shape, 5, np.int64),
+        beam_indices=np.minimum(np.arange(beams), parents - 1)[None],
         log_weights=np.zeros((1, D, beams), np.float32),
         beam_scores=np.zeros(shape, np.float32),
         num_candidates=2,
         probe_ids=np.zeros((*shape, 1), np.int64),
     )
+    model.decode_step(decoding, inputs)
 
 
 def test_every_precision_has_a_size() -> None:

@@ -14,8 +14,9 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.device import graph_device
 from ragengine.bundle.manifest import STEP_GRAPH
 from ragengine.errors import DeviceError
+from ragengine.generation.decoders.base import StepInputs
 from ragengine.generation.decoders.buckets import Bucket
-from ragengine.generation.decoders.static import StaticDecoder, Workspace, _shapes
+from ragengine.generation.decoders.static import host_inputs
 from ragengine.generation.model import GeneratorModel
 from ragengine_export import export_checkpoint
 from tests.support.cuda_kernels import KERNELS
@@ -66,11 +67,10 @@ def type_name(number: int) -> str:
     return TensorProto.DataType.Name(number).lower()
 
 
-def host_inputs(bundle: Bundle) -> set[str]:
+def bound_on_host(bundle: Bundle) -> set[str]:
     """The graph inputs that the engine binds in the host's memory."""
-    decoder = GeneratorModel(bundle, device="cpu", decoder="static")._decoder
-    assert isinstance(decoder, StaticDecoder)
-    return set(_shapes(Workspace(decoder, Bucket(1, 1, 1, 32, 16)), 16, 1))
+    sizes = Bucket(1, 1, 1, 32, 16).sizes | {"C": 16, "probes": 1}
+    return set(host_inputs(bundle.manifest.generator, sizes))
 
 
 def faults(model: onnx.ModelProto, on_host: set[str]) -> list[str]:
@@ -128,13 +128,13 @@ def test_every_node_has_a_cuda_kernel_and_none_computes_a_shape(
 ) -> None:
     if form == "rewritten" and bundle.manifest.precision == "fp16":
         pytest.skip("a CPU's rewriting puts casts around every node, which CUDA's does not")
-    assert faults(graphs(bundle, tmp_path)[form], host_inputs(bundle)) == []
+    assert faults(graphs(bundle, tmp_path)[form], bound_on_host(bundle)) == []
 
 
-def test_the_growing_decoder_could_not_be_captured(bundle: Bundle) -> None:
+def test_the_dynamic_decoder_could_not_be_captured(bundle: Bundle) -> None:
     """The check finds what there is to find."""
-    growing = onnx.load(bundle.file("generator", "decoder.onnx"), load_external_data=False)
-    found = faults(growing, set())
+    dynamic = onnx.load(bundle.file("generator", "decoder.onnx"), load_external_data=False)
+    found = faults(dynamic, set())
     assert any("computes a shape" in fault for fault in found)
 
 
@@ -142,7 +142,7 @@ def test_a_wrong_type_and_a_wrong_place_are_found(bundle: Bundle, tmp_path: Path
     model = graphs(bundle, tmp_path)["written"]
     assert any("on the host, which is made on the device" in fault for fault in faults(model, set()))
     next(value for value in model.graph.input if value.name == "token_ids").type.tensor_type.elem_type = 16
-    assert any("no CUDA kernel for bfloat16" in fault for fault in faults(model, host_inputs(bundle)))
+    assert any("no CUDA kernel for bfloat16" in fault for fault in faults(model, bound_on_host(bundle)))
 
 
 def test_large_numbers_stay_finite_and_close(tmp_path: Path) -> None:
@@ -178,17 +178,16 @@ def test_large_numbers_stay_finite_and_close(tmp_path: Path) -> None:
 def _log_probs(model: GeneratorModel, ids: Any) -> Any:
     """log p(y_1 | x, z) of some tokens, [Q, D, 1, P]."""
     q, d, _ = ids.shape
-    decoding = model.start(model.read(ids, np.ones_like(ids)), beams=1, steps=1)
-    step = model.step(
-        decoding,
-        np.full((q, 1), 2),
-        np.zeros((q, 1), np.int64),
+    decoding = model.start(model.encode_documents(ids, np.ones_like(ids)), beams=1, steps=1)
+    inputs = StepInputs(
+        token_ids=np.full((q, 1), 2),
+        beam_indices=np.zeros((q, 1), np.int64),
         log_weights=np.full((q, d, 1), -np.log(d), np.float32),
         beam_scores=np.zeros((q, 1), np.float32),
         num_candidates=4,
         probe_ids=np.arange(5, 60)[None, None].repeat(q, axis=0),
     )
-    return step.probe_log_probs
+    return model.decode_step(decoding, inputs).probe_log_probs
 
 
 def _largest_activation(model: Any, ids: Any) -> float:
@@ -211,7 +210,7 @@ def test_graphs_that_only_a_cpu_has_are_refused_on_cuda(
     opened = Bundle.open(tmp_path / "b")
     assert f"generator/{STEP_GRAPH}" not in opened.manifest.files
     monkeypatch.setattr(
-        "ragengine.runtime.devices.resolve_device", lambda device: "cpu" if device == "cpu" else "cuda"
+        "ragengine.bundle.device.resolve_device", lambda device: "cpu" if device == "cpu" else "cuda"
     )
     assert graph_device(opened, "cpu") == graph_device(opened, "auto") == "cpu"
     with pytest.raises(DeviceError, match=rf"are {quantised}, which only a CPU computes; export it"):

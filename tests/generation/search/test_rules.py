@@ -1,6 +1,5 @@
 """Rules and the candidates they leave, against transformers' own logits processors in their own order."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from transformers import BartConfig, BartForConditionalGeneration, GenerationCon
 
 from ragengine import GenerationOptions
 from ragengine.errors import OptionsError
-from ragengine.generation.decoders.base import Step
+from ragengine.generation.decoders.base import StepOutputs
 from ragengine.generation.marginalization import logsumexp
 from ragengine.generation.search.candidates import probe_ids, ruled
 from ragengine.generation.search.rules import Rules
@@ -94,7 +93,7 @@ def test_the_best_candidates_are_those_of_transformers(
     marginal = logsumexp(by_document + weights[..., None], axis=0)  # [B, V]
     beam_scores = rng.normal(size=beams).astype(np.float32)
 
-    def allowed(question: int, tokens: Sequence[int]) -> list[int]:
+    def allowed(question: int, tokens: np.ndarray) -> list[int]:
         return [(int(tokens[-1]) + step) % V for step in (1, 2, 5)]
 
     rules = Rules(
@@ -108,7 +107,7 @@ def test_the_best_candidates_are_those_of_transformers(
     totals = (marginal + beam_scores[:, None]).ravel()
     named = step_rules.forced is not None or restricted
     best = np.argsort(-totals, kind="stable")[: 1 if named else count + step_rules.margin]
-    step = Step(
+    outputs = StepOutputs(
         scores=totals[None, best],
         beams=(best // V)[None],
         tokens=(best % V)[None],
@@ -116,7 +115,7 @@ def test_the_best_candidates_are_those_of_transformers(
         probe_log_probs=np.take_along_axis(by_document, probes[0][None], axis=2)[None],
     )
     ours = ruled(
-        step, step_rules, probes, beam_scores[None], weights[None], rules.options.repetition_penalty
+        outputs, step_rules, probes, beam_scores[None], weights[None], rules.options.repetition_penalty
     ).best(count)
 
     expected = transformers_scores(options, sequences, marginal, context, allowed if restricted else None)
@@ -143,12 +142,12 @@ def test_an_allowed_token_that_is_banned_as_well_is_taken() -> None:
         GenerationOptions(**options, max_length=LONGEST, eos_token_id=2), None, lambda *_: [4, 5]
     ).at(sequences[None])
     probes = probe_ids(rules, filler=2)
-    step = Step(
+    outputs = StepOutputs(
         *(np.zeros((1, 1), dtype) for dtype in (np.float32, np.int64, np.int64)),
         log_probs=np.zeros((1, 1, 1), np.float32),
         probe_log_probs=np.full((1, 1, 1, probes.shape[2]), -np.log(V), np.float32),
     )
-    ours = ruled(step, rules, probes, np.zeros((1, 1), np.float32), np.zeros((1, 1, 1), np.float32), 1.0)
+    ours = ruled(outputs, rules, probes, np.zeros((1, 1), np.float32), np.zeros((1, 1, 1), np.float32), 1.0)
     assert sorted(ours.tokens[0].tolist()) == np.flatnonzero(np.isfinite(expected[0])).tolist() == [4, 5]
     np.testing.assert_array_equal(ours.scores[0], expected[0, [4, 5]])
 
@@ -163,7 +162,7 @@ def test_rules_by_document_know_their_question() -> None:
     """Two questions of three documents each: the constraint is asked about the question."""
     asked: list[int] = []
 
-    def allowed(question: int, tokens: Sequence[int]) -> list[int]:
+    def allowed(question: int, tokens: np.ndarray) -> list[int]:
         asked.append(question)
         return [2]
 

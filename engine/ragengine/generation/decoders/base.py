@@ -1,26 +1,20 @@
-"""What both decoders take and give: encoded documents, and one step of the beams that read them.
+"""What both decoders share: their protocol, encoded documents, and one step of the beams that read them.
 
-Two decoders compute the same step.  :mod:`.dynamic` lets the past grow, which is fastest on a CPU;
+Two decoders compute the same step.  :mod:`.dynamic` lets the KV cache grow, which is fastest on a CPU;
 :mod:`.static` has room for a whole search from the start, which a CUDA graph needs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from ragengine.arrays import BoolArray, FloatArray, IntArray
-from ragengine.runtime.cancellation import NEVER, Stop
-from ragengine.runtime.sessions import OrtValue
+from ragengine.runtime.sessions import InferenceSession, OrtValue
 
-MIXTURE_OUTPUTS = (
-    "candidate_scores",
-    "candidate_beams",
-    "candidate_tokens",
-    "candidate_log_probs",
-    "probe_log_probs",
-)
-"""The decoder's outputs in the order of :class:`Step`; the present of its layers follows."""
+OpenSession: TypeAlias = Callable[..., InferenceSession]
+"""Opens a graph of the generator by its file name; ``cuda_graphs=True`` lets its runs be captured."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +23,10 @@ class EncodedDocuments:
 
     context_attention_mask  int64 [Q, D, S]
     memory                  what the decoder keeps of the documents, by name: rows [Q·D, ...] on the device
-    stop                    when the call that reads them has to end early
     """
 
     context_attention_mask: IntArray
     memory: dict[str, OrtValue]
-    stop: Stop = NEVER
 
     def by_document(self) -> "EncodedDocuments":
         """The same documents as Q·D questions of one document each."""
@@ -44,14 +36,14 @@ class EncodedDocuments:
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What one decoding step is asked.
+    """The inputs of one decoding step.
 
-    token_ids       int64 [Q, B]      the last token of each beam
-    beam_indices    int64 [Q, B]      which beam of the step before each continues
-    log_weights     float32 [Q, D, B]
-    beam_scores     float32 [Q, B]
+    token_ids       int64 [Q, B]       the last token of each beam
+    beam_indices    int64 [Q, B]       which beam of the step before each continues
+    log_weights     float32 [Q, D, B]  log p(z | x) or log p(z | x, y_<t)
+    beam_scores     float32 [Q, B]     log p(y_<t | x), as the search counts it
     num_candidates  C
-    probe_ids       int64 [Q, B, P]
+    probe_ids       int64 [Q, B, P]    tokens whose probabilities are wanted whatever their rank
     """
 
     token_ids: IntArray
@@ -62,8 +54,8 @@ class StepInputs:
     probe_ids: IntArray
 
     @property
-    def result_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """:attr:`Step.shapes` of the step that answers."""
+    def output_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """:attr:`StepOutputs.shapes` of this step."""
         q, b, d = *self.token_ids.shape, self.log_weights.shape[1]
         candidates = (q, self.num_candidates)
         by_document = (q, d, self.num_candidates)
@@ -71,13 +63,15 @@ class StepInputs:
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one decoding step gives; candidates best first, C of them per question.
+class StepOutputs:
+    """The outputs of one decoding step; candidates best first, C of them per question.
+
+    The fields are those of :data:`~ragengine.bundle.signatures.MIXTURE_OUTPUTS`, in their order.
 
     scores           float32 [Q, C]         beam score + log p(y_t | x, y_<t)
     beams, tokens    int64 [Q, C]
     log_probs        float32 [Q, D, C]      log p(y_t | x, z, y_<t)
-    probe_log_probs  float32 [Q, D, B, P]   the same for the tokens that were asked for
+    probe_log_probs  float32 [Q, D, B, P]   the same for ``probe_ids``
     """
 
     scores: FloatArray
@@ -94,18 +88,34 @@ class Step:
 
 
 class Decoding(Protocol):
-    """Beams that decode over a reading, step by step.
+    """Beams that decode over encoded documents, step by step.
 
     The past holds P tokens, all that the beams of all steps have read; a boolean ``own_past`` [Q, B, P] says
     which of them each beam continues, so that no beam's cache is ever reordered.
     """
 
-    reading: EncodedDocuments
+    encoded: EncodedDocuments
     length: int
     """T, the tokens that each beam has read."""
 
-    def step(self, inputs: StepInputs) -> Step:
+    def advance(self, inputs: StepInputs) -> StepOutputs:
         """Let every beam read its last token."""
+
+
+class Decoder(Protocol):
+    """The decoder of a bundle.  Threads may share it; each search has a :class:`Decoding` of its own."""
+
+    dtype: type[np.floating[Any]]
+    """What the graphs compute in."""
+
+    def source_length(self, length: int) -> int:
+        """The length S that documents of ``length`` tokens are padded to before they are encoded."""
+
+    def memory(self, states: OrtValue) -> dict[str, OrtValue]:
+        """:attr:`EncodedDocuments.memory` of the encoder's states [Q·D, S, d_model]."""
+
+    def start(self, encoded: EncodedDocuments, *, beams: int, steps: int) -> Decoding:
+        """Beams that have read nothing yet: at most ``beams`` a question and ``steps`` steps."""
 
 
 def inherited(own_past: BoolArray, beam_indices: IntArray) -> BoolArray:

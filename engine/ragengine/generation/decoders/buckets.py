@@ -1,4 +1,4 @@
-"""The sizes that a decoding step of fixed shapes comes in, and how many of them may be captured."""
+"""The sizes in which the static decoder is made, and how many of them may be captured as CUDA graphs."""
 
 import itertools
 import threading
@@ -10,16 +10,16 @@ from ragengine.messages import log
 SOURCE_MULTIPLE = 32  # tokens of a document
 STEPS_MULTIPLE = 16  # tokens of an output
 MAX_GRAPHS = 32
-"""CUDA graphs that one generator may hold.  Each keeps its buffers; docs/gpu.md says how large."""
+"""CUDA graphs that one generator may hold.  Each keeps its buffers; docs/guides/gpu.md says how large."""
 NOT_CAPTURED = -1
-"""The graph number with which onnxruntime runs a step without capture (`gpu_graph_id`)."""
+"""The graph number that makes onnxruntime run a step without capture (`gpu_graph_id`)."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Shapes of a workspace: Q questions of D documents, B beams, S source tokens, T steps.
+    """Sizes of a search's buffers: Q questions of D documents, B beams, S source tokens, T steps.
 
-    What a search asks for is padded up to them, so that few buckets serve many searches.
+    A search is padded up to them, so that few buckets serve many searches.
     """
 
     questions: int
@@ -49,6 +49,18 @@ class Bucket:
         """P, the tokens that all beams of all steps read."""
         return self.beams * self.steps
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of each axis of :mod:`ragengine.bundle.signatures` that a bucket fixes."""
+        return {
+            "Q": self.questions,
+            "D": self.documents,
+            "Q*D": self.rows,
+            "B": self.beams,
+            "S": self.source,
+            "P": self.capacity,
+        }
+
     def buffer_bytes(self, spec: GeneratorSpec, itemsize: int) -> int:
         """Bytes on the device of the keys and values, of documents and past, in numbers of ``itemsize``."""
         width = spec.num_heads * spec.head_size
@@ -70,24 +82,24 @@ def _multiple(number: int, of: int) -> int:
 
 
 class GraphNumbers:
-    """Numbers of captured graphs, until there are enough.  Safe to use from several threads.
+    """Hands out at most ``limit`` numbers of captured graphs.  Safe to use from several threads.
 
-    A session that was opened without CUDA graphs ignores them; then they bound the buffers that are kept.
+    A session opened without CUDA graphs ignores the numbers; they still bound the buffers that are kept.
     """
 
     def __init__(self, limit: int = MAX_GRAPHS) -> None:
         self.limit = limit
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._told = False
+        self._warned = False
 
     def take(self, bucket: Bucket) -> int:
-        """A number of its own, or ``NOT_CAPTURED``, which is said once."""
+        """A number that no other graph has, or ``NOT_CAPTURED``; the first of those is logged."""
         with self._lock:
             number = next(self._numbers)
             if number <= self.limit:
                 return number
-            first, self._told = not self._told, True
+            first, self._warned = not self._warned, True
         if first:
             log.warning(
                 "All %d CUDA graphs of this generator are taken; %s and other new shapes run without one, "

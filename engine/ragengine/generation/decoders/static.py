@@ -1,4 +1,4 @@
-"""The decoder with room for a whole search from the start (step.onnx): what a CUDA graph needs.
+"""The decoder whose KV cache has room for a whole search from the start (step.onnx): for CUDA graphs.
 
 Every shape is a bucket's, every address stays, no node computes a shape.  A step sends one small buffer to
 the device and takes one back: the few best candidates.  On a CPU the same code runs, to be tested there.
@@ -14,9 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.arrays import BoolArray, IntArray
-from ragengine.bundle.manifest import GeneratorSpec
-from ragengine.generation.decoders.base import MIXTURE_OUTPUTS, EncodedDocuments, Step, StepInputs, inherited
-from ragengine.generation.decoders.buckets import NOT_CAPTURED, Bucket, GraphNumbers, power_of_two
+from ragengine.bundle.manifest import STEP_GRAPH, GeneratorSpec
+from ragengine.bundle.onnx_reader import FLOAT, FLOAT16
+from ragengine.bundle.signatures import (
+    MIXTURE_OUTPUTS,
+    array_of,
+    generator_signatures,
+    layer_names,
+    shape_inputs,
+    sized,
+)
+from ragengine.generation.decoders.base import (
+    EncodedDocuments,
+    OpenSession,
+    StepInputs,
+    StepOutputs,
+    inherited,
+)
+from ragengine.generation.decoders.buckets import (
+    NOT_CAPTURED,
+    Bucket,
+    GraphNumbers,
+    padded_source,
+    power_of_two,
+)
 from ragengine.runtime.devices import ResolvedDevice
 from ragengine.runtime.sessions import (
     InferenceSession,
@@ -27,63 +48,89 @@ from ragengine.runtime.sessions import (
     to_device,
 )
 
-Values: TypeAlias = dict[str, OrtValue]
-
+ALIGNMENT = 256  # bytes; what cudaMalloc aligns to
 _LEAST_CANDIDATES = 16
+
+BufferLayout: TypeAlias = Mapping[str, tuple[tuple[int, ...], type[Any]]]
+"""The arrays in a :class:`Buffer`: shape and type by name."""
 
 
 class StaticDecoder:
-    """The sessions of the fixed decoder and its workspaces.  Threads may share it.
+    """A :class:`~ragengine.generation.decoders.base.Decoder` with buffers that are kept between searches.
 
     onnxruntime keeps the CUDA graphs that a thread captures with that thread, so all steps run in one.
     """
 
-    def __init__(
-        self,
-        cross: InferenceSession,
-        step: InferenceSession,
-        spec: GeneratorSpec,
-        device: ResolvedDevice,
-        graphs: GraphNumbers,
-    ) -> None:
-        self.step_session = step
+    def __init__(self, open_session: OpenSession, spec: GeneratorSpec, device: ResolvedDevice) -> None:
         self.spec = spec
         self.device: ResolvedDevice = device
-        self.graphs = graphs
+        self.step_session = open_session(STEP_GRAPH, cuda_graphs=True)
+        self.graphs = GraphNumbers()
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="ragengine-step")
         weakref.finalize(self, self.worker.shutdown, wait=False)
-        self._cross = cross
-        self._free: defaultdict[Bucket, deque[Workspace]] = defaultdict(deque)
-        half = any(value.type == "tensor(float16)" for value in step.get_inputs())
+        self._cross = open_session("cross.onnx")
+        self._free: defaultdict[Bucket, deque[DecoderBuffers]] = defaultdict(deque)
+        half = any(value.type == "tensor(float16)" for value in self.step_session.get_inputs())
         self.dtype: type[np.floating[Any]] = np.float16 if half else np.float32
+        self.signature = generator_signatures(spec, FLOAT16 if half else FLOAT)[STEP_GRAPH]
 
-    def memory(self, states: OrtValue) -> Values:
+    def source_length(self, length: int) -> int:
+        """``length`` padded up to that of a bucket; the mask hides what is added."""
+        return padded_source(length, self.spec.max_positions)
+
+    def memory(self, states: OrtValue) -> dict[str, OrtValue]:
         """The encoder's states [Q·D, S, d_model]: keys and values are made where a search needs them."""
         return {"states": states}
 
-    def start(self, reading: EncodedDocuments, beams: int, steps: int) -> "StaticPast":
+    def start(self, encoded: EncodedDocuments, *, beams: int, steps: int) -> "StaticDecoding":
         """Up to ``beams`` beams a question that have read nothing yet, with room for ``steps`` steps."""
-        q, d, s = reading.context_attention_mask.shape
-        workspace = self._taken(Bucket.holding(q, d, beams, s, steps))
-        past = StaticPast(workspace, reading)
-        weakref.finalize(past, self._give_back, workspace).atexit = False
-        workspace.worker.submit(workspace.read, reading, self._cross).result()
-        return past
+        q, d, s = encoded.context_attention_mask.shape
+        buffers = self._taken(Bucket.holding(q, d, beams, s, steps))
+        decoding = StaticDecoding(buffers, encoded)
+        weakref.finalize(decoding, self._give_back, buffers).atexit = False
+        self.worker.submit(buffers.project, encoded, self._cross).result()
+        return decoding
 
-    def _taken(self, bucket: Bucket) -> "Workspace":
+    def _taken(self, bucket: Bucket) -> "DecoderBuffers":
         try:
             return self._free[bucket].pop()
         except IndexError:
-            return Workspace(self, bucket)
+            return DecoderBuffers(self, bucket)
 
-    def _give_back(self, workspace: "Workspace") -> None:
-        """Keep a workspace that graphs are captured in: they hold its addresses.  Others are freed."""
-        if workspace.is_captured:
-            self._free[workspace.bucket].append(workspace)
+    def _give_back(self, buffers: "DecoderBuffers") -> None:
+        """Keep buffers that graphs are captured in: the graphs hold their addresses.  Free the others."""
+        if buffers.is_captured:
+            self._free[buffers.bucket].append(buffers)
 
 
-class Workspace:
-    """Buffers of one bucket on the device, used by one search at a time.
+class StaticDecoding:
+    """A :class:`~ragengine.generation.decoders.base.Decoding` in the buffers of a bucket.
+
+    Step t writes the tokens of beam b at slot t·B + b of the past; ``own_past`` bool [Q, B, P].
+    """
+
+    def __init__(self, buffers: "DecoderBuffers", encoded: EncodedDocuments) -> None:
+        self.encoded = encoded
+        self.length = 0
+        self._buffers = buffers
+        q = len(encoded.context_attention_mask)
+        self._own_past: BoolArray = np.zeros((q, 1, buffers.bucket.capacity), np.bool_)
+
+    def advance(self, inputs: StepInputs) -> StepOutputs:
+        """Let every beam read its last token."""
+        bucket, beams = self._buffers.bucket, inputs.token_ids.shape[1]
+        slots = self.length * bucket.beams + np.arange(bucket.beams)
+        self._own_past = inherited(self._own_past, inputs.beam_indices)
+        self._own_past[:, np.arange(beams), slots[:beams]] = True
+        buffers = self._buffers.for_step(inputs.num_candidates, inputs.probe_ids.shape[2])
+        buffers.fill(inputs, self._own_past, self.length, slots)
+        self._buffers.worker.submit(buffers.run).result()
+        self.length += 1
+        return buffers.outputs(inputs)
+
+
+class DecoderBuffers:
+    """Keys and values of one bucket on the device, used by one search at a time.
 
     context_bias  [Q·D, 1, B, S], 0 for a token of a document, very negative for padding
     cross         each layer's cross-attention key and value, [Q·D, H, S, K]
@@ -94,158 +141,80 @@ class Workspace:
         self.bucket = bucket
         self.worker = decoder.worker
         self.session, self.spec, self.device = decoder.step_session, decoder.spec, decoder.device
+        self.signature = decoder.signature
         self._graphs = decoder.graphs
-        self._exchanges: dict[tuple[int, int], StepBuffers] = {}
-        self._dtype, s = decoder.dtype, bucket.source
-        self.context_bias = to_device(np.zeros((bucket.rows, 1, bucket.beams, s), self._dtype), self.device)
-        # Zeros, not whatever the memory holds: what is masked must still be finite.
-        heads, size = self.spec.num_heads, self.spec.head_size
-        names = [value.name for value in self.session.get_inputs()]
+        self._steps: dict[tuple[int, int], StepBuffers] = {}
+        self._dtype = decoder.dtype
+        self.context_bias = self._zeros("context_bias")
         self.cross, self.past = (
-            {
-                name: to_device(np.zeros((bucket.rows, heads, length, size), self._dtype), self.device)
-                for name in names
-                if name.startswith(kind)
-            }
-            for kind, length in (("cross_", s), ("past_", bucket.capacity))
+            {name: self._zeros(name) for name in names}
+            for names in (layer_names("cross", self.spec), layer_names("past", self.spec))
         )
 
     @property
     def is_captured(self) -> bool:
-        return any(exchange.graph != NOT_CAPTURED for exchange in self._exchanges.values())
+        return any(step.graph != NOT_CAPTURED for step in self._steps.values())
 
-    def read(self, reading: EncodedDocuments, cross: InferenceSession) -> None:
+    def project(self, encoded: EncodedDocuments, cross: InferenceSession) -> None:
         """Make the keys and values of the documents, in place; the rows of padded questions stay."""
-        q, d, s = reading.context_attention_mask.shape
+        q, d, s = encoded.context_attention_mask.shape
         bias = np.zeros((self.bucket.rows, 1, self.bucket.beams, s), self._dtype)
-        hidden = reading.context_attention_mask.reshape(q * d, 1, 1, s) == 0
+        hidden = encoded.context_attention_mask.reshape(q * d, 1, 1, s) == 0
         bias[: q * d] = np.where(hidden, np.finfo(self._dtype).min, 0)
         self.context_bias.update_inplace(bias)
         binding = cross.io_binding()
-        binding.bind_ortvalue_input("states", reading.memory["states"])
+        binding.bind_ortvalue_input("states", encoded.memory["states"])
         shape = (q * d, self.spec.num_heads, s, self.spec.head_size)
         for name, value in self.cross.items():
             bind_memory(binding.bind_output, name, value, self.device, shape=shape)
         run_binding(cross, binding)
 
-    def exchange(self, candidates: int, probes: int) -> "StepBuffers":
-        """The buffers for at least so many candidates a question and probes a beam."""
+    def for_step(self, candidates: int, probes: int) -> "StepBuffers":
+        """The buffers of a step for at least so many candidates a question and probes a beam."""
         most = self.bucket.beams * self.spec.vocab_size
         sizes = min(power_of_two(max(candidates, _LEAST_CANDIDATES)), most), power_of_two(probes)
-        if sizes not in self._exchanges:
-            self._exchanges[sizes] = StepBuffers(self, *sizes, graph=self._graphs.take(self.bucket))
-        return self._exchanges[sizes]
+        if sizes not in self._steps:
+            self._steps[sizes] = StepBuffers(self, *sizes, graph=self._graphs.take(self.bucket))
+        return self._steps[sizes]
 
-
-class StaticPast:
-    """A :class:`~ragengine.generation.decoders.base.Decoding` in a workspace.
-
-    Step t writes the tokens of beam b at slot t·B + b of the past; ``own_past`` bool [Q, B, P].
-    """
-
-    def __init__(self, workspace: Workspace, reading: EncodedDocuments) -> None:
-        self.reading = reading
-        self.length = 0
-        self._workspace = workspace
-        q = len(reading.context_attention_mask)
-        self._own_past: BoolArray = np.zeros((q, 1, workspace.bucket.capacity), np.bool_)
-
-    def step(self, inputs: StepInputs) -> Step:
-        """Let every beam read its last token."""
-        bucket, beams = self._workspace.bucket, inputs.token_ids.shape[1]
-        slots = self.length * bucket.beams + np.arange(bucket.beams)
-        self._own_past = inherited(self._own_past, inputs.beam_indices)
-        self._own_past[:, np.arange(beams), slots[:beams]] = True
-        exchange = self._workspace.exchange(inputs.num_candidates, inputs.probe_ids.shape[2])
-        exchange.fill(inputs, self._own_past, self.length, slots)
-        self._workspace.worker.submit(exchange.run).result()
-        self.length += 1
-        return exchange.found(inputs)
-
-
-Layout: TypeAlias = Mapping[str, tuple[tuple[int, ...], type[Any]]]
-
-ALIGNMENT = 256  # bytes; what cudaMalloc aligns to
-
-
-class Buffer:
-    """Several small arrays in one piece of memory on the device, with a copy on the host."""
-
-    def __init__(self, layout: Layout, device: ResolvedDevice) -> None:
-        offsets, end = {}, 0
-        for name, (shape, dtype) in layout.items():
-            offsets[name] = end
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            end += -(-size // ALIGNMENT) * ALIGNMENT
-        self._host = np.zeros(end, np.uint8)
-        self._device = to_device(self._host, device)
-        self._places = {name: (offsets[name], shape, dtype) for name, (shape, dtype) in layout.items()}
-        self.arrays: dict[str, NDArray[Any]] = self._views(self._host)
-
-    def bind(self, bind: Any, device: ResolvedDevice) -> None:
-        """Bind every array by its address; ``bind`` is an IOBinding's ``bind_input`` or ``bind_output``."""
-        for name, (offset, shape, dtype) in self._places.items():
-            bind_memory(bind, name, self._device, device, shape=shape, dtype=dtype, offset=offset)
-
-    def upload(self) -> None:
-        self._device.update_inplace(self._host)
-
-    def download(self) -> None:
-        self.arrays = self._views(self._device.numpy())
-
-    def _views(self, memory: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        return {
-            name: memory[offset : offset + int(np.prod(shape)) * np.dtype(dtype).itemsize]
-            .view(dtype)
-            .reshape(shape)
-            for name, (offset, shape, dtype) in self._places.items()
-        }
+    def _zeros(self, name: str) -> OrtValue:
+        """Zeros, not whatever the memory holds: what is masked must still be finite."""
+        shape, dtype = array_of(self.signature.inputs[name], self.bucket.sizes)
+        return to_device(np.zeros(shape, dtype), self.device)
 
 
 class StepBuffers:
-    """A step of one workspace for a number of candidates and probes: bound once, run many times.
+    """Inputs and outputs of a step for a number of candidates and probes: bound once, run many times.
 
     ``graph`` is the number of its CUDA graph: onnxruntime captures its first run and replays it after.
     """
 
-    def __init__(self, workspace: "Workspace", candidates: int, probes: int, *, graph: int) -> None:
+    def __init__(self, decoder: DecoderBuffers, candidates: int, probes: int, *, graph: int) -> None:
         self.graph = graph
-        bucket, self._session = workspace.bucket, workspace.session
-        q, d, b, p = bucket.questions, bucket.documents, bucket.beams, bucket.capacity
-        asked: Layout = {
-            "token_ids": ((q, b), np.int64),
-            "own_past": ((q, b, p), np.bool_),
-            "position": ((1,), np.int64),
-            "slots": ((b,), np.int64),
-            "log_weights": ((q, d, b), np.float32),
-            "beam_scores": ((q, b), np.float32),
-            "best_scores": ((q, 1), np.float32),
-            "probe_ids": ((q, b, probes), np.int64),
+        self._session, device = decoder.session, decoder.device
+        sizes = decoder.bucket.sizes | {"C": candidates, "probes": probes}
+        self._shapes = host_inputs(decoder.spec, sizes)
+        resident = decoder.cross | decoder.past | {"context_bias": decoder.context_bias}
+        sent = {
+            name: array_of(value, sizes)
+            for name, value in decoder.signature.inputs.items()
+            if name not in self._shapes and name not in resident
         }
-        found: Layout = {
-            "candidate_scores": ((q, candidates), np.float32),
-            "candidate_beams": ((q, candidates), np.int64),
-            "candidate_tokens": ((q, candidates), np.int64),
-            "candidate_log_probs": ((q, d, candidates), np.float32),
-            "probe_log_probs": ((q, d, b, probes), np.float32),
-        }
-        self._asked, self._found = Buffer(asked, workspace.device), Buffer(found, workspace.device)
+        returned = {name: array_of(value, sizes) for name, value in MIXTURE_OUTPUTS.items()}
+        self._sent, self._returned = Buffer(sent, device), Buffer(returned, device)
         self._binding = self._session.io_binding()
-        self._asked.bind(self._binding.bind_input, workspace.device)
-        self._found.bind(self._binding.bind_output, workspace.device)
-        for name, value in (workspace.cross | workspace.past).items():
+        self._sent.bind(self._binding.bind_input, device)
+        self._returned.bind(self._binding.bind_output, device)
+        for name, value in (self._shapes | resident).items():
             self._binding.bind_ortvalue_input(name, value)
-        for name, value in workspace.past.items():  # the present is the past: written in place
-            self._binding.bind_ortvalue_output(name.replace("past_", "present_"), value)
-        self._binding.bind_ortvalue_input("context_bias", workspace.context_bias)
-        self._host_values = _shapes(workspace, candidates, probes)
-        for name, value in self._host_values.items():
-            self._binding.bind_ortvalue_input(name, value)
-        self._run_options = run_options(graph) if workspace.device == "cuda" else None
+        presents = layer_names("present", decoder.spec)
+        for name, value in zip(presents, decoder.past.values(), strict=True):  # written in place
+            self._binding.bind_ortvalue_output(name, value)
+        self._run_options = run_options(graph) if device == "cuda" else None
 
     def fill(self, inputs: StepInputs, own_past: BoolArray, length: int, slots: IntArray) -> None:
-        """Put in what a step is asked.  Beams and questions beyond are padding: no beam, score -inf."""
-        arrays, (q, b) = self._asked.arrays, inputs.token_ids.shape
+        """Put in the inputs of a step.  Beams and questions beyond are padding: no beam, score -inf."""
+        arrays, (q, b) = self._sent.arrays, inputs.token_ids.shape
         arrays["token_ids"][:q, :b] = inputs.token_ids
         arrays["own_past"][:q, :b] = own_past
         arrays["position"][:] = length
@@ -258,16 +227,16 @@ class StepBuffers:
 
     def run(self) -> None:
         """Send, compute, and take back."""
-        self._asked.upload()
+        self._sent.upload()
         run_binding(self._session, self._binding, self._run_options)
-        self._found.download()
+        self._returned.download()
 
-    def found(self, inputs: StepInputs) -> Step:
-        """What was asked for, without the padding."""
-        arrays, (q, b) = self._found.arrays, inputs.token_ids.shape
+    def outputs(self, inputs: StepInputs) -> StepOutputs:
+        """The outputs of the last run without the padding."""
+        arrays, (q, b) = self._returned.arrays, inputs.token_ids.shape
         scores, beams, tokens, log_probs, probes = (arrays[name] for name in MIXTURE_OUTPUTS)
         few = slice(inputs.num_candidates)
-        return Step(
+        return StepOutputs(
             scores=scores[:q, few].copy(),
             # a candidate that no beam made has the score -inf, and may name a padded beam
             beams=np.minimum(beams[:q, few], b - 1),
@@ -277,19 +246,48 @@ class StepBuffers:
         )
 
 
-def _shapes(workspace: "Workspace", candidates: int, probes: int) -> dict[str, OrtValue]:
-    """The shapes that the graph takes instead of computing them; CUDA's kernels read them on the host."""
-    bucket, spec = workspace.bucket, workspace.spec
-    q, d, b, rows = bucket.questions, bucket.documents, bucket.beams, bucket.rows
-    d_model = spec.num_heads * spec.head_size
-    values = {
-        "num_candidates": (candidates,),
-        "shape_each_document": (q, d, 1, 1),
-        "shape_by_row": (rows, b, d_model),
-        "shape_by_question": (q, d, b, d_model),
-        "shape_past_bias": (rows, 1, b, bucket.capacity),
-        "shape_candidates": (q, d, candidates),
-        "shape_probes": (q, b, d, probes),
-        "shape_update": (rows, spec.num_heads, b, spec.head_size),
-    }
+class Buffer:
+    """Several small arrays in one piece of memory on the device, with a copy on the host."""
+
+    def __init__(self, layout: BufferLayout, device: ResolvedDevice) -> None:
+        self._places: dict[str, tuple[int, tuple[int, ...], type[Any]]] = {}
+        end = 0
+        for name, (shape, dtype) in layout.items():
+            self._places[name] = (end, shape, dtype)
+            end += -(-_bytes(shape, dtype) // ALIGNMENT) * ALIGNMENT
+        self._host = np.zeros(end, np.uint8)
+        self._device = to_device(self._host, device)
+        self.arrays: dict[str, NDArray[Any]] = self._views(self._host)
+
+    def bind(self, bind: Any, device: ResolvedDevice) -> None:
+        """Bind every array by its address; ``bind`` is an IOBinding's ``bind_input`` or ``bind_output``."""
+        for name, (offset, shape, dtype) in self._places.items():
+            bind_memory(bind, name, self._device, device, shape=shape, dtype=dtype, offset=offset)
+
+    def upload(self) -> None:
+        """Copy the host's arrays to the device."""
+        self._device.update_inplace(self._host)
+
+    def download(self) -> None:
+        """Make :attr:`arrays` those of the device."""
+        self.arrays = self._views(self._device.numpy())
+
+    def _views(self, memory: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        return {
+            name: memory[offset : offset + _bytes(shape, dtype)].view(dtype).reshape(shape)
+            for name, (offset, shape, dtype) in self._places.items()
+        }
+
+
+def host_inputs(spec: GeneratorSpec, sizes: Mapping[str, int]) -> dict[str, OrtValue]:
+    """The number of candidates, and the shapes that the graph takes instead of computing them.
+
+    CUDA's kernels read them on the host.
+    """
+    values = {name: sized(axes, sizes) for name, axes in shape_inputs(spec).items()}
+    values["num_candidates"] = (sizes["C"],)
     return {name: to_device(np.array(value, np.int64), "cpu") for name, value in values.items()}
+
+
+def _bytes(shape: tuple[int, ...], dtype: type[Any]) -> int:
+    return int(np.prod(shape)) * np.dtype(dtype).itemsize

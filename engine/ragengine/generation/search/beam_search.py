@@ -21,23 +21,23 @@ from ragengine.generation.search.step import SearchStep
 from ragengine.options import GenerationOptions
 
 
-def beam_search(stepper: SearchStep) -> list[list[Output]]:
+def beam_search(step: SearchStep) -> list[list[Output]]:
     """The best outputs of Q questions, at most ``num_return_sequences`` each, best first.
 
     Fewer where fewer were found.  With ``do_sample`` the candidates are drawn instead of taken from the top
     (`GenerationMode.BEAM_SAMPLE`).
     """
-    options, (num_questions, n_docs) = stepper.options, stepper.log_prior.shape
+    options, (num_questions, n_docs) = step.options, step.log_prior.shape
     # Twice the beams, so that as many stay running when all of the best end here.
     count = max(2, 1 + len(options.eos_token_ids)) * options.num_beams
-    sampler = Sampler(options, num_questions, stepper.vocab_size) if options.do_sample else None
+    sampler = Sampler(options, num_questions, step.vocab_size) if options.do_sample else None
     finished = Beams.empty(num_questions, options.num_beams, n_docs, options)
     running = Beams.started(num_questions, 1, n_docs, options)  # all beams start alike: one is enough
     parents = np.zeros((num_questions, 1), np.int64)
     done = np.zeros(num_questions, np.bool_)
     length = 1
     while not done.all():
-        candidates = stepper.step(
+        candidates = step.candidates(
             running.tokens[:, :, :length],
             running.log_probs[:, :, 1:length],
             parents,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.arrays import FloatArray, IntArray
-from ragengine.generation.decoders.base import Step
+from ragengine.generation.decoders.base import StepOutputs
 from ragengine.generation.marginalization import logsumexp
 from ragengine.generation.search.rules import StepRules, TokenSets
 
@@ -60,7 +60,7 @@ def probe_ids(rules: StepRules, filler: int) -> IntArray:
 
 
 def ruled(
-    step: Step,
+    outputs: StepOutputs,
     rules: StepRules,
     probes: IntArray,
     beam_scores: FloatArray,
@@ -72,12 +72,12 @@ def ruled(
     ``beam_scores`` float32 [Q, B] and ``log_weights`` float32 [Q, D, B] are those the step was made with,
     ``probes`` is from :func:`probe_ids`, ``penalty`` the repetition penalty.
     """
-    ranked = Candidates(step.scores, step.beams, step.tokens, step.log_probs)
+    ranked = Candidates(outputs.scores, outputs.beams, outputs.tokens, outputs.log_probs)
     if rules.forced is None and not rules.margin and rules.allowed is None:
         return ranked
     if not any(tokens for beams in rules.probed for tokens in beams):
         return _without(ranked, rules)
-    named = _named(step, rules, probes, beam_scores, log_weights, penalty)
+    named = _named(outputs, rules, probes, beam_scores, log_weights, penalty)
     if rules.forced is not None or rules.allowed is not None:
         return named
     return _joined(_without(ranked, rules), named)
@@ -103,7 +103,7 @@ def _without(ranked: Candidates, rules: StepRules) -> Candidates:
 
 
 def _named(
-    step: Step,
+    outputs: StepOutputs,
     rules: StepRules,
     probes: IntArray,
     beam_scores: FloatArray,
@@ -116,7 +116,7 @@ def _named(
     if rules.forced is not None:
         prices = np.zeros(probes.shape, np.float32)
     else:
-        prices = logsumexp(step.probe_log_probs + log_weights[..., None], axis=1)  # log p(y_t | x, y_<t)
+        prices = logsumexp(outputs.probe_log_probs + log_weights[..., None], axis=1)  # log p(y_t | x, y_<t)
         # RepetitionPenaltyLogitsProcessor, on log-probabilities as in transformers' beam search and in all of
         # RAG-Token.  (Its greedy search and sampling from a bare generator, so RAG-Sequence's with one beam,
         # apply it to raw logits, where it depends on a constant that the model leaves free.)
@@ -134,7 +134,7 @@ def _named(
         scores=scores.reshape(q, b * p),
         beams=beams.reshape(q, b * p),
         tokens=probes.reshape(q, b * p),
-        log_probs=step.probe_log_probs.reshape(q, d, b * p),
+        log_probs=outputs.probe_log_probs.reshape(q, d, b * p),
     )
 
 

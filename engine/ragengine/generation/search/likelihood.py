@@ -7,7 +7,35 @@ labels without the first, which the decoder reads and does not score.  Pads scor
 import numpy as np
 
 from ragengine.arrays import FloatArray, IntArray
-from ragengine.generation.marginalization import logsumexp
+from ragengine.bundle.manifest import GeneratorSpec
+from ragengine.generation.marginalization import Marginalize, logsumexp
+
+
+def log_likelihoods(
+    log_prior: FloatArray,
+    log_probs: FloatArray,
+    targets: IntArray,
+    spec: GeneratorSpec,
+    *,
+    marginalize: Marginalize,
+    exclude_bos_score: bool,
+) -> FloatArray:
+    """log p(y | x) of Q outputs: float32 [Q].
+
+    log_prior [Q, D], log_probs [Q, T, D], targets [Q, T].  ``exclude_bos_score`` leaves a first BOS, where
+    all targets have one, out of RAG-Sequence's score.
+    """
+    rows = zip(log_prior, log_probs, targets, strict=True)
+    pad = spec.pad_token_id
+    if marginalize == "token":
+        found = [token_log_likelihood(prior, given, row, pad) for prior, given, row in rows]
+    else:
+        bos_first = targets.shape[1] > 0 and bool((targets[:, 0] == spec.bos_token_id).all())
+        skip = exclude_bos_score and bos_first
+        found = [
+            sequence_log_likelihood(prior, given, row, pad, skip_first=skip) for prior, given, row in rows
+        ]
+    return np.array(found, np.float32)
 
 
 def token_log_likelihood(log_prior: FloatArray, log_probs: FloatArray, targets: IntArray, pad: int) -> float:

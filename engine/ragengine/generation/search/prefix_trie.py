@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ragengine.arrays import FloatArray, IntArray
-from ragengine.generation.decoders.base import EncodedDocuments
+from ragengine.generation.decoders.base import EncodedDocuments, StepInputs
 from ragengine.generation.model import GeneratorModel
+from ragengine.runtime.cancellation import NEVER, Stop
 
 
 @dataclass
@@ -33,21 +34,22 @@ class _Level:
 
 def output_log_probs(
     model: GeneratorModel,
-    reading: EncodedDocuments,
+    encoded: EncodedDocuments,
     outputs: Sequence[Sequence[IntArray]],
     start_tokens: Sequence[int],
+    stop: Stop = NEVER,
 ) -> list[list[FloatArray]]:
     """log p(y_t | x, z, y_<t) of every token of every output: float32 [T, D] each, as ``outputs``.
 
     ``outputs`` are token ids [T] for each of Q questions, without the start token, which ``start_tokens``
-    gives for each question; ``reading`` has read their documents and nothing of an output yet.
+    gives for each question; ``encoded`` are the questions' documents.
     """
-    q, d, _ = reading.context_attention_mask.shape
+    q, d, _ = encoded.context_attention_mask.shape
     tries = [_levels(given, start) for given, start in zip(outputs, start_tokens, strict=True)]
     found = [[np.empty((len(tokens), d), np.float32) for tokens in given] for given in outputs]
     depths = max(map(len, tries))
     widest = max((len(level.tokens) for levels in tries for level in levels), default=1)
-    decoding = model.start(reading, beams=widest, steps=depths)
+    decoding = model.start(encoded, beams=widest, steps=depths)
     for depth in range(depths):
         levels = [levels[depth] if depth < len(levels) else _Level() for levels in tries]
         width = max(1, *(len(level.tokens) for level in levels))
@@ -59,18 +61,18 @@ def output_log_probs(
             parents[question, : len(level.parents)] = level.parents
             for node, below in enumerate(level.children):
                 probes[question, node, : len(below)] = below
-        step = model.step(
-            decoding,
-            tokens,
-            parents,
+        inputs = StepInputs(
+            token_ids=tokens,
+            beam_indices=parents,
             log_weights=np.zeros((q, d, width), np.float32),
             beam_scores=np.zeros((q, width), np.float32),
             num_candidates=1,
             probe_ids=probes,
         )
+        probed = model.decode_step(decoding, inputs, stop).probe_log_probs
         for question, level in enumerate(levels):
             for output, node, edge in level.members:
-                found[question][output][depth] = step.probe_log_probs[question, :, node, edge]
+                found[question][output][depth] = probed[question, :, node, edge]
     return found
 
 

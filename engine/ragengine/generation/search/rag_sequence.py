@@ -25,31 +25,39 @@ from ragengine.generation.search.rules import Rules
 from ragengine.generation.search.sampling import sample
 from ragengine.generation.search.step import SearchStep
 from ragengine.options import GenerationOptions
+from ragengine.runtime.cancellation import NEVER, Stop
 
 Found: TypeAlias = list[list[Output]]
 """For each document of a question the outputs its own search found, best first."""
 
 
 def search_by_document(
-    model: GeneratorModel, reading: EncodedDocuments, rules: Rules, n_docs: int
+    model: GeneratorModel, encoded: EncodedDocuments, rules: Rules, stop: Stop = NEVER
 ) -> list[Found]:
     """Y(z) for every document of every question, all in one batch: [Q][D][num_beams]."""
     options = rules.options
-    alone = replace(options, marginalize="token", num_return_sequences=options.paths)
-    single = reading.by_document()
-    rows = single.context_attention_mask.shape[0]
-    stepper = SearchStep(model, single, np.zeros((rows, 1), np.float32), rules.by_document(alone))
-    search = sample if options.do_sample and options.num_beams == 1 else beam_search
-    outputs = search(stepper)
+    alone = replace(
+        options,
+        marginalize="token",
+        num_return_sequences=options.paths,
+        min_length=options.shortest,  # RAG-Sequence's: RAG-Token combines the two limits differently
+        min_new_tokens=None,
+    )
+    q, n_docs, _ = encoded.context_attention_mask.shape
+    rows = q * n_docs
+    log_prior = np.zeros((rows, 1), np.float32)
+    step = SearchStep(model, encoded.by_document(), log_prior, rules.by_document(alone), stop)
+    outputs = sample(step) if options.do_sample and options.num_beams == 1 else beam_search(step)
     return [outputs[start : start + n_docs] for start in range(0, rows, n_docs)]
 
 
 def thorough(
     model: GeneratorModel,
-    reading: EncodedDocuments,
+    encoded: EncodedDocuments,
     found: list[Found],
     log_prior: FloatArray,
     options: GenerationOptions,
+    stop: Stop = NEVER,
 ) -> list[list[Output]]:
     """Every candidate scored under every document, as `RagSequenceForGeneration.generate`.
 
@@ -57,7 +65,7 @@ def thorough(
     """
     candidates = [_candidates(documents, log_prior[q], options) for q, documents in enumerate(found)]
     starts = [options.decoder_start_token_id] * len(found)
-    log_probs = output_log_probs(model, reading, candidates, starts)
+    log_probs = output_log_probs(model, encoded, candidates, starts, stop)
     spec = model.spec
     ranked = []
     for question, outputs in enumerate(candidates):

@@ -4,7 +4,6 @@ Scores are log-probabilities along the last axis, -inf where a token is ruled ou
 same array with more of it ruled out.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from ragengine.arrays import FloatArray, IntArray
 from ragengine.generation.marginalization import logsumexp, token_log_probs, token_weights
 from ragengine.generation.search.beams import Beams
 from ragengine.generation.search.candidates import DEAD, Candidates
-from ragengine.generation.search.outputs import Output, no_output
+from ragengine.generation.search.outputs import Output
 from ragengine.generation.search.step import SearchStep
 from ragengine.options import GenerationOptions
 
@@ -61,14 +60,17 @@ class Sampler:
         return min(max(options.top_k, 2), everything) if num_beams == 1 and options.top_k else everything
 
     def drawn(self, candidates: Candidates, beam_scores: FloatArray, count: int) -> Candidates:
-        """``count`` candidates of a question in the order drawn, from all beams together (beam-sample).
+        """``count`` candidates of a question drawn from all beams together (beam-sample), best first.
 
-        Scores are the beam's plus the warped log-probability, as transformers counts them.
+        Scores are the beam's plus the warped log-probability, as transformers counts them.  Sorted, since
+        only the first ``num_beams`` may finish; transformers 4.50 to 5.23 does not sort.
         """
         places, tokens, scores = self._warped_by_beam(candidates, beam_scores)  # [Q, B, N]
         flat = (scores + beam_scores[:, :, None]).reshape(len(scores), -1)
         noise = self._noise(tokens).reshape(flat.shape)
         chosen = draw(flat, noise, count)
+        order = np.argsort(-np.take_along_axis(flat, chosen, axis=1), axis=1, kind="stable")
+        chosen = np.take_along_axis(chosen, order, axis=1)
         taken = candidates.take(np.take_along_axis(places.reshape(len(places), -1), chosen, axis=1))
         return replace(taken, scores=np.take_along_axis(flat, chosen, axis=1))
 
@@ -173,20 +175,20 @@ def _normalised(scores: FloatArray) -> FloatArray:
     return scores - logsumexp(scores, axis=scores.ndim - 1)[..., None]
 
 
-def sample(stepper: SearchStep) -> list[list[Output]]:
+def sample(step: SearchStep) -> list[list[Output]]:
     """``num_return_sequences`` independent draws of y from p(y | x) for each of Q questions.
 
     In the order drawn; the score is the model's log-probability over length ** length_penalty.  Fewer where
     the rules left a draw no token.
     """
-    options, (num_questions, n_docs) = stepper.options, stepper.log_prior.shape
+    options, (num_questions, n_docs) = step.options, step.log_prior.shape
     count = options.num_return_sequences
-    sampler = Sampler(options, num_questions, stepper.vocab_size)
+    sampler = Sampler(options, num_questions, step.vocab_size)
     running = Beams.started(num_questions, count, n_docs, options)
     parents = np.zeros((num_questions, count), np.int64)
     done = np.zeros((num_questions, count), np.bool_)
     for length in range(1, options.longest):
-        candidates = stepper.step(
+        candidates = step.candidates(
             running.tokens[:, :, :length],
             running.log_probs[:, :, 1:length],
             parents,
@@ -205,7 +207,7 @@ def sample(stepper: SearchStep) -> list[list[Output]]:
             break
     return [
         [_scored(output, prior, options) for output in outputs]
-        for outputs, prior in zip(running.outputs(count), stepper.log_prior, strict=True)
+        for outputs, prior in zip(running.outputs(count), step.log_prior, strict=True)
     ]
 
 
@@ -213,24 +215,3 @@ def _scored(output: Output, log_prior: NDArray[np.float32], options: GenerationO
     weights = token_weights(log_prior, output.log_probs, options.marginalize)[:-1]
     log_prob = float(token_log_probs(weights, output.log_probs).sum())
     return replace(output, score=log_prob / len(output.token_ids) ** options.length_penalty)
-
-
-def greedy_tokens(stepper: SearchStep) -> Iterator[Candidates]:
-    """The tokens of a greedy search of one question, each as it is found.
-
-    Raises :class:`OptionsError` where the rules leave no token.
-    """
-    options, (num_questions, n_docs) = stepper.options, stepper.log_prior.shape
-    running = Beams.started(num_questions, 1, n_docs, options)
-    parents = np.zeros((num_questions, 1), np.int64)
-    for length in range(1, options.longest):
-        candidates = stepper.step(
-            running.tokens[:, :, :length], running.log_probs[:, :, 1:length], parents, running.scores, 2
-        )
-        chosen = candidates.best(1)
-        if (chosen.scores == DEAD).any():
-            raise no_output(0)
-        running = running.continued(chosen, length)
-        yield chosen
-        if np.isin(chosen.tokens, options.eos_token_ids).all():
-            return

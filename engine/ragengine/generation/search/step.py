@@ -1,28 +1,35 @@
 """One step of a search: ask the model, apply the rules."""
 
 from ragengine.arrays import FloatArray, IntArray
-from ragengine.generation.decoders.base import EncodedDocuments
+from ragengine.generation.decoders.base import EncodedDocuments, StepInputs
 from ragengine.generation.marginalization import beam_weights
 from ragengine.generation.model import GeneratorModel
 from ragengine.generation.search.candidates import Candidates, probe_ids, ruled
 from ragengine.generation.search.rules import Rules
+from ragengine.runtime.cancellation import NEVER, Stop
 
 
 class SearchStep:
-    """The model under a search's rules: its beams over a reading, which decode one token a step."""
+    """The model under a search's rules: beams over encoded documents, which decode one token a step."""
 
     def __init__(
-        self, model: GeneratorModel, reading: EncodedDocuments, log_prior: FloatArray, rules: Rules
+        self,
+        model: GeneratorModel,
+        encoded: EncodedDocuments,
+        log_prior: FloatArray,
+        rules: Rules,
+        stop: Stop = NEVER,
     ) -> None:
-        """``log_prior`` is log p(z | x), float32 [Q, D], of the documents that ``reading`` has read."""
+        """``log_prior`` is log p(z | x), float32 [Q, D], of the encoded documents."""
         self.log_prior = log_prior
-        self.rules = rules
         self.options = rules.options
         self.vocab_size = model.spec.vocab_size
+        self._rules = rules
+        self._stop = stop
         self._model = model
-        self._decoding = model.start(reading, beams=self.options.paths, steps=self.options.longest - 1)
+        self._decoding = model.start(encoded, beams=self.options.paths, steps=self.options.longest - 1)
 
-    def step(
+    def candidates(
         self,
         sequences: IntArray,
         log_probs: FloatArray,
@@ -32,21 +39,24 @@ class SearchStep:
     ) -> Candidates:
         """Continuations of every beam that the rules leave, the best ``count`` of a question among them.
 
-        sequences int64 [Q, B, T] with the start token, log_probs float32 [Q, B, T - 1, D] of the tokens
-        after it, parents int64 [Q, B] (the beam of the step before that each continues), beam_scores
-        float32 [Q, B].
+        Args:
+            sequences: int64 [Q, B, T], the beams' tokens with the start token.
+            log_probs: float32 [Q, B, T - 1, D], log p(y_t | x, z, y_<t) of the tokens after the start token.
+            parents: int64 [Q, B], which beam of the step before each continues.
+            beam_scores: float32 [Q, B], as the search counts them.
+            count: candidates wanted of each question.
         """
-        rules = self.rules.at(sequences)
+        rules = self._rules.at(sequences)
         log_weights = beam_weights(self.log_prior, log_probs, self.options.marginalize)
         probes = probe_ids(rules, filler=self.options.decoder_start_token_id)
         wanted = 1 if rules.forced is not None or rules.allowed is not None else count + rules.margin
-        step = self._model.step(
-            self._decoding,
-            sequences[:, :, -1],
-            parents,
+        inputs = StepInputs(
+            token_ids=sequences[:, :, -1],
+            beam_indices=parents,
             log_weights=log_weights,
             beam_scores=beam_scores,
             num_candidates=min(wanted, sequences.shape[1] * self.vocab_size),
             probe_ids=probes,
         )
-        return ruled(step, rules, probes, beam_scores, log_weights, self.options.repetition_penalty)
+        outputs = self._model.decode_step(self._decoding, inputs, self._stop)
+        return ruled(outputs, rules, probes, beam_scores, log_weights, self.options.repetition_penalty)

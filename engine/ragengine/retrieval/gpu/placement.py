@@ -1,4 +1,4 @@
-"""Where a FAISS index is searched, on a GPU or on the CPU, and why (docs/gpu.md).
+"""Where a FAISS index is searched, on a GPU or on the CPU, and why (docs/guides/gpu.md).
 
 The limits are those of faiss 1.15's GPU code (``GpuCloner.cpp``, ``GpuIndexIVF*.cu``): an index that it would
 refuse to copy, or search less exactly, is found here before anything is copied.

@@ -1,4 +1,4 @@
-"""Scoring candidates again on a GPU that holds the stored vectors (docs/gpu.md)."""
+"""Scoring candidates again on a GPU that holds the stored vectors (docs/guides/gpu.md)."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""The decoder of static capacity, which CUDA graphs need, gives what the dynamic one gives, token for token.
+"""The static decoder, which CUDA graphs need, gives what the dynamic one gives, token for token.
 
-Both run on the CPU here, the static one through the very code that a GPU runs: buckets, bound buffers, a past
+Both run on the CPU here, the static one through the code that a GPU runs: buckets, bound buffers, a past
 written in place.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -18,23 +17,17 @@ import pytest
 
 from ragengine import Generator
 from ragengine.bundle.bundle import Bundle
-from ragengine.errors import DeviceError
-from ragengine.generation.decoders.buckets import (
-    NOT_CAPTURED,
-    Bucket,
-    GraphNumbers,
-    padded_source,
-    power_of_two,
-)
-from ragengine.generation.decoders.static import StaticDecoder, Workspace
+from ragengine.generation.decoders.buckets import Bucket, GraphNumbers, padded_source
+from ragengine.generation.decoders.static import Buffer, DecoderBuffers, StaticDecoder
 from ragengine.generation.model import GeneratorModel
 from ragengine.results import Hypothesis
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
 from ragengine_bench.parity.pairs import full_options
 from ragengine_export import export_checkpoint
-from tests.parity.test_traffic import FULL, OPTIONS
+from tests.support.searches import FEW_CANDIDATES, WHOLE_DISTRIBUTIONS
 
 V, LENGTH = 700, 12
+OPTIONS = FEW_CANDIDATES | WHOLE_DISTRIBUTIONS
 SIZES = [(1, 1, 7), (1, 5, 33), (3, 2, 20)]
 """Q, D, S; the second and third are padded in more than one axis."""
 
@@ -73,7 +66,7 @@ def contexts(sizes: tuple[int, int, int], seed: int = 0) -> tuple[Any, ...]:
 
 def decoded(generator: Generator, sizes: tuple[int, int, int], name: str, seed: int = 0) -> Any:
     allowed = (lambda question, tokens: [2, 5, 9, 11]) if name == "allowed" else None
-    options = full_options(max_length=LENGTH, **(OPTIONS | FULL)[name])
+    options = full_options(max_length=LENGTH, **OPTIONS[name])
     return generator.generate(*contexts(sizes, seed), options, prefix_allowed_tokens_fn=allowed)
 
 
@@ -87,7 +80,7 @@ def assert_same(ours: list[list[Hypothesis]], expected: list[list[Hypothesis]]) 
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("name", OPTIONS | FULL)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_token_for_token(dynamic: Generator, static: Generator, sizes: Any, name: str) -> None:
     assert_same(decoded(static, sizes, name), decoded(dynamic, sizes, name))
 
@@ -112,9 +105,7 @@ def test_a_stream_is_the_same_and_may_be_abandoned(dynamic: Generator, static: G
     del abandoned, beside
 
 
-def test_a_workspace_serves_search_after_search(
-    bundle: Bundle, dynamic: Generator, static: Generator
-) -> None:
+def test_buffers_serve_search_after_search(bundle: Bundle, dynamic: Generator, static: Generator) -> None:
     """What an earlier search left in the buffers is never read."""
     decoder = static._model._decoder
     assert isinstance(decoder, StaticDecoder)
@@ -163,24 +154,22 @@ def test_the_memory_of_a_bucket_is_what_it_takes(bundle: Bundle, static: Generat
     decoder = static._model._decoder
     assert isinstance(decoder, StaticDecoder)
     bucket = Bucket(2, 3, 4, 32, 16)
-    workspace = Workspace(decoder, bucket)
-    values = [*workspace.cross.values(), *workspace.past.values()]
+    buffers = DecoderBuffers(decoder, bucket)
+    values = [*buffers.cross.values(), *buffers.past.values()]
     expected = bucket.buffer_bytes(bundle.manifest.generator, np.dtype(decoder.dtype).itemsize)
     assert sum(value.tensor_size_in_bytes() for value in values) == expected
 
 
-def test_a_bundle_without_the_graph_is_refused(bundle: Bundle, tmp_path: Any) -> None:
-    files = {name: entry for name, entry in bundle.manifest.files.items() if not name.endswith("step.onnx")}
-    older = replace(bundle, manifest=replace(bundle.manifest, files=files))
-    with pytest.raises(DeviceError, match=r"step\.onnx.*export it again"):
-        GeneratorModel(older, device="cpu", decoder="static")
-
-
-def test_buckets() -> None:
-    assert [power_of_two(n) for n in (1, 2, 3, 4, 5, 8, 9)] == [1, 2, 4, 4, 8, 8, 16]
-    assert (padded_source(1, 1024), padded_source(160, 1024), padded_source(90, 96)) == (32, 160, 96)
-    bucket = Bucket.holding(3, 5, 6, 160, 19)
-    assert (bucket.questions, bucket.documents, bucket.beams, bucket.steps) == (4, 5, 8, 32)
-    assert (bucket.rows, bucket.capacity) == (20, 256)
-    numbers = GraphNumbers(limit=1)
-    assert [numbers.take(bucket) for _ in range(3)] == [1, NOT_CAPTURED, NOT_CAPTURED]
+def test_a_buffer_keeps_its_arrays_apart() -> None:
+    """Every array starts at an aligned place, and comes back from the device as it was sent."""
+    layout = {"a": ((3, 5), np.int64), "b": ((7,), np.bool_), "c": ((2, 2), np.float32)}
+    buffer = Buffer(layout, "cpu")
+    rng = np.random.default_rng(0)
+    sent = {name: rng.integers(0, 2, shape).astype(dtype) for name, (shape, dtype) in layout.items()}
+    for name, array in sent.items():
+        buffer.arrays[name][:] = array
+    buffer.upload()
+    buffer.download()
+    for name, array in sent.items():
+        np.testing.assert_array_equal(buffer.arrays[name], array)
+        assert buffer.arrays[name].dtype == array.dtype

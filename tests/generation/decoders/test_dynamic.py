@@ -1,0 +1,64 @@
+"""The dynamic decoder: what no beam continues is forgotten, and that changes no number."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ragengine.bundle.bundle import Bundle
+from ragengine.generation.decoders import dynamic
+from ragengine.generation.decoders.base import StepInputs
+from ragengine.generation.decoders.dynamic import DynamicDecoding
+from ragengine.generation.model import GeneratorModel
+from ragengine_bench.parity.pairs import Pair
+
+Q, D, S, B, STEPS = 2, 3, 9, 4, 16
+
+
+@pytest.fixture(scope="module")
+def model(pair: Pair) -> GeneratorModel:
+    return GeneratorModel(Bundle.open(pair.bundle), device="cpu", threads=1, decoder="dynamic")
+
+
+def decoded(model: GeneratorModel) -> tuple[list[Any], list[int]]:
+    """Steps of beams that all continue the first one; and the length of the past after each."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(4, 40, (Q, D, S))
+    encoded = model.encode_documents(ids, np.ones_like(ids))
+    decoding = model.start(encoded, beams=B, steps=STEPS)
+    assert isinstance(decoding, DynamicDecoding)
+    outputs, lengths = [], []
+    for step in range(STEPS):
+        inputs = StepInputs(
+            token_ids=rng.integers(4, 40, (Q, B)),
+            beam_indices=np.zeros((Q, B), np.int64),
+            log_weights=np.full((Q, D, B), -np.log(D), np.float32),
+            beam_scores=np.zeros((Q, B), np.float32),
+            num_candidates=4,
+            probe_ids=rng.integers(4, 40, (Q, B, 5)),
+        )
+        outputs.append(model.decode_step(decoding, inputs))
+        assert decoding.length == step + 1
+        lengths.append(decoding._own_past.shape[2])
+    return outputs, lengths
+
+
+def test_forgetting_dead_tokens_changes_no_number(
+    model: GeneratorModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgetting, short = decoded(model)
+    monkeypatch.setattr(dynamic, "_SMALL_PAST", 10**6)
+    keeping, long = decoded(model)
+    assert long[-1] == B * STEPS
+    assert short[-1] < long[-1]
+    # at most twice the tokens that are in use, those of a step and a few
+    assert all(length <= 2 * (step + 1) + 8 + 2 * B for step, length in enumerate(short))
+    for ours, expected in zip(forgetting, keeping, strict=True):
+        np.testing.assert_allclose(ours.scores, expected.scores, atol=1e-5)
+        np.testing.assert_allclose(ours.probe_log_probs, expected.probe_log_probs, atol=1e-5)
+
+
+def test_every_beam_reads_its_own_new_token_alone() -> None:
+    own_past = np.array([[[True, False], [False, True]]])
+    found = dynamic._with_own_tokens(own_past)
+    assert found.astype(int).tolist() == [[[1, 0, 1, 0], [0, 1, 0, 1]]]

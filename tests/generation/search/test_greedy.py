@@ -1,0 +1,48 @@
+"""Greedy tokens as they are found are those of beam search with one beam."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ragengine import GenerationOptions
+from ragengine.errors import OptionsError
+from ragengine.generation.search.beam_search import beam_search
+from ragengine.generation.search.greedy import greedy_tokens
+from ragengine.generation.search.outputs import hypothesis
+from ragengine.generation.search.rules import Rules
+from ragengine.generation.search.step import SearchStep
+from tests.support.table_model import EOS, TableModel, V
+
+
+def step_of(seed: int, **options: Any) -> SearchStep:
+    model = TableModel(seed, q=1)
+    rules = Rules(GenerationOptions(eos_token_id=EOS, max_length=8, search="joint", **options))
+    return SearchStep(model, model.encoded, model.log_prior, rules)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("options", [{}, {"marginalize": "sequence"}, {"no_repeat_ngram_size": 2}], ids=str)
+def test_tokens_probabilities_and_posteriors_are_those_of_one_beam(seed: int, options: Any) -> None:
+    ((output,),) = beam_search(step_of(seed, **options))
+    step = step_of(seed, **options)
+    whole = hypothesis(output, step.log_prior[0], step.options.marginalize)
+    found = list(greedy_tokens(step))
+    assert [token.token_id for token in found] == whole.token_ids.tolist()
+    np.testing.assert_allclose([token.log_prob for token in found], whole.token_log_probs, atol=1e-6)
+    np.testing.assert_allclose([token.posterior for token in found], whole.token_posteriors, atol=1e-6)
+
+
+def test_a_token_is_computed_when_it_is_asked_for() -> None:
+    model = TableModel(3, q=1)
+    rules = Rules(GenerationOptions(eos_token_id=EOS, max_length=8, min_length=7))
+    tokens = greedy_tokens(SearchStep(model, model.encoded, model.log_prior, rules))  # type: ignore[arg-type]
+    assert model.steps == []
+    for count in (1, 2, 3):
+        next(tokens)
+        assert len(model.steps) == count
+
+
+def test_rules_that_leave_nothing_are_an_error() -> None:
+    with pytest.raises(OptionsError, match="leave no output for question 0"):
+        list(greedy_tokens(step_of(0, suppress_tokens=list(range(V)))))

@@ -135,7 +135,7 @@ def test_a_saved_retriever_whose_config_names_both_parts(
         assert import_index(retriever, tmp_path / "index", bundle=bundle).count == COUNT
     for content in ("[" * 10**5, "[]", "{}", '{"index_path": 1}', "\xff"):
         (retriever / "config.json").write_text(content, "latin-1")
-        with pytest.raises(InputError, match=r"hf_dataset is missing\); give the passages, and"):
+        with pytest.raises(InputError, match=r"hf_dataset is missing\); give the"):
             import_index(retriever, tmp_path / "index", bundle=bundle)
 
 

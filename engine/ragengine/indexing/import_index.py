@@ -156,7 +156,7 @@ def _located(source: Path, faiss: str | Path | None) -> tuple[Path, Path]:
     if not missing:
         return passages, index
     raise InputError(
-        f"{shown_path(source)} has no {_SAVED_PASSAGES} and {_SAVED_FAISS}, and no {_SAVED_CONFIG} that names "
+        f"{shown_path(source)} has no {_SAVED_PASSAGES} and {_SAVED_FAISS}, or {_SAVED_CONFIG} that names "
         f"both, as RagRetriever.save_pretrained writes them ({shown_path(missing[0])} is missing); give the "
         "passages, and the FAISS file with --faiss, or, where there is none, use ragengine index build."
     )

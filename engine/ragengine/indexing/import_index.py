@@ -31,7 +31,6 @@ from ragengine.indexing.inputs import (
 from ragengine.indexing.plan import IndexPlan, plan_index
 from ragengine.indexing.vector_sources import given_vectors
 from ragengine.indexing.writer import IndexWriter, draft_manifest
-from ragengine.messages import one_line
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.passage_store import PassageStore, write_passages
 from ragengine.retrieval.recall import sample_rows
@@ -143,31 +142,24 @@ def _located(source: Path, faiss: str | Path | None) -> tuple[Path, Path]:
     """
     if faiss is not None:
         return source, checked_path(faiss, InputError)
+    passages, index = source / _SAVED_PASSAGES, source / _SAVED_FAISS
     try:
-        passages, index = _saved_parts(source)
-        if file_mode(passages) and file_mode(index):
-            return passages, index
-        missing = index if file_mode(passages) else passages
+        there = file_mode(passages), file_mode(index)
+        named = {} if all(there) else _saved_config(source / _SAVED_CONFIG)
+        if not there[0]:
+            passages = checked_path(named.get("passages_path", passages), InputError)
+        if not there[1]:
+            index = checked_path(named.get("index_path", index), InputError)
+        missing = [path for path in (passages, index) if not file_mode(path)]
     except OSError as reason:
         raise InputError(f"{shown_path(source)} cannot be read: {why(reason)}.") from reason
-    raise InputError(
-        f"{source} has no {_SAVED_PASSAGES} and {_SAVED_FAISS}, and no {_SAVED_CONFIG} that names both, as "
-        f"RagRetriever.save_pretrained writes them ({one_line(missing)} is missing); give the passages, and "
-        "the FAISS file with --faiss, or, where there is none, use ragengine index build."
-    )
-
-
-def _saved_parts(source: Path) -> tuple[Path, Path]:
-    """Passages and FAISS file in the folder of a retriever, else where its configuration says."""
-    passages, index = source / _SAVED_PASSAGES, source / _SAVED_FAISS
-    if file_mode(passages) and file_mode(index):
+    if not missing:
         return passages, index
-    named = _saved_config(source / _SAVED_CONFIG)
-    if not file_mode(passages):
-        passages = Path(named.get("passages_path") or passages)
-    if not file_mode(index):
-        index = Path(named.get("index_path") or index)
-    return passages, index
+    raise InputError(
+        f"{shown_path(source)} has no {_SAVED_PASSAGES} and {_SAVED_FAISS}, or {_SAVED_CONFIG} that names "
+        f"both, as RagRetriever.save_pretrained writes them ({shown_path(missing[0])} is missing); give the "
+        "passages, and the FAISS file with --faiss, or, where there is none, use ragengine index build."
+    )
 
 
 def _saved_config(path: Path) -> dict[str, str]:
@@ -177,7 +169,7 @@ def _saved_config(path: Path) -> dict[str, str]:
     except (OSError, ValueError, RecursionError):
         return {}
     found = content.items() if isinstance(content, dict) else ()
-    return {name: value for name, value in found if isinstance(value, str) and "\0" not in value}
+    return {name: value for name, value in found if value and isinstance(value, str)}
 
 
 def _plan(foreign: ForeignIndex, kept: str | None, factory: str | None) -> IndexPlan:

@@ -65,10 +65,8 @@ def read_rows(vectors: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
     with open_plain(Path(str(vectors.filename))) as file:
         for column, part in enumerate(rows):
             file.seek(vectors.offset + column * columns.strides[0] + start * columns.strides[1])
-            numbers = np.fromfile(file, vectors.dtype, part.size)
-            if numbers.size < part.size:
+            if file.readinto(part.data) < part.nbytes:
                 raise ValueError("it was cut while it was read")
-            part[...] = numbers.reshape(part.shape)
     return rows.T if np.isfortran(vectors) else rows[0]
 
 

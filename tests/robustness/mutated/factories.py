@@ -18,7 +18,7 @@ from ragengine.runtime.progress import silent
 from tests.robustness.children import Case
 from tests.robustness.mutated.indexes import E, vectors
 
-_SAMPLED, _SAMPLED_MANY = 60, 4000
+_SAMPLED, _SAMPLED_MANY = 150, 4000
 _COUNT = 1200
 _DUPLICATES = 100
 _SQ = ("SQ4", "SQ6", "SQ8", "SQfp16", "SQbf16")

@@ -103,8 +103,24 @@ class Case:
 def case_of(seed: str, number: int, inputs: Path) -> Case:
     """Case ``number``; ``inputs`` holds files that are worth reading."""
     random = Random(f"{seed}:{number}")
+    if number % 8 == 0:  # what is behind the checks of the words
+        return Case(
+            ("index", "build", *_good(inputs, "passages.jsonl"), "new", *_with_factory(random, inputs))
+        )
+    if number % 8 == 4:
+        settings = [word for _ in range(random.randint(1, 3)) for word in ("--set", setting(random))]
+        return Case(("ask", *_good(inputs, "bundle", "index"), "who?", *settings))
     path, command = random.choice(_all_commands())
     return Case((*path, *_arguments(random, command, inputs)))
+
+
+def _good(inputs: Path, *names: str) -> list[str]:
+    return [str(inputs / name) for name in names]
+
+
+def _with_factory(random: Random, inputs: Path) -> list[str]:
+    bundle, embeddings = _good(inputs, "bundle", "embeddings.npy")
+    return ["--bundle", bundle, "--embeddings", embeddings, "--factory", factory(random)]
 
 
 @functools.cache

@@ -12,7 +12,7 @@ EXTRAS ?= cpu export
 # The trained checkpoint, where it was trained here: with it transformers answers the questions too.
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 
-.PHONY: install demo lint test test-slow coverage fuzz mutants test-oldest audit sbom lock build docs bench clean
+.PHONY: install demo lint test test-slow coverage fuzz mutants test-oldest test-transformers audit sbom lock build docs bench clean
 
 install: $(VENV)/.test  ## Everything: runtime, export, training, benchmark and test tools
 
@@ -50,6 +50,18 @@ test-oldest:  ## The oldest dependencies that pyproject.toml allows answer quest
 	build/oldest/bin/ragengine eval examples/worldfacts/bundle examples/worldfacts/index \
 		examples/worldfacts/questions.jsonl --json
 	build/oldest/bin/ragengine demo
+
+# Releases that transformers 4 needs beside it, where those in .venv are too new for it.
+WITH_4 := 'tokenizers==0.22.*' 'huggingface-hub<1' requests urllib3 charset-normalizer idna certifi \
+	'datasets==3.6.*' 'fsspec<=2025.3.0' 'dill<0.3.9' 'multiprocess<0.70.17'
+
+test-transformers: $(VENV)/.test  ## Parity with another release: make test-transformers VERSION=4.57.1
+	$(BIN)/python -m venv --clear build/transformers
+	build/transformers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		transformers==$(VERSION) $(WITH_$(firstword $(subst ., ,$(VERSION))))
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $$(echo build/transformers/lib/python*/site-packages)/main.pth
+	build/transformers/bin/python -m pytest --numprocesses 2 --dist loadgroup tests/parity
 
 audit: $(VENV)/.test  ## Known vulnerabilities of all installed packages; fails where one cannot be looked up
 	$(PYTHON) -m venv build/audit

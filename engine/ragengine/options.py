@@ -26,7 +26,9 @@ class GenerationOptions:
     exclude_bos_score       thorough: leave a first BOS out of the score
     num_beams               B; 1 is greedy search, or sampling
     num_return_sequences    hypotheses returned per question
-    max_length, min_length  of the answer in tokens; max_new_tokens and min_new_tokens do not count the start
+    max_length, min_length  of the answer in tokens; max_new_tokens and min_new_tokens do not count the start.
+                            max_new_tokens replaces max_length; of the two minima RAG-Token keeps the larger,
+                            RAG-Sequence min_new_tokens
     length_penalty          a hypothesis' score is its log-probability / length ** length_penalty
     early_stopping          True: stop at ``num_beams`` finished hypotheses; False: when the best running
                             beam is unlikely to improve on them; "never": when it cannot

@@ -26,13 +26,17 @@ CLASSES = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
 # Where a checkpoint can say it: config.json, the generator's part of it, generation_config.json; the first
 # two with and without a generation_config.json beside them.
 PLACES = ("config", "generator", "generation", "config alone", "generator alone")
+READ = {
+    "token": ("generation", "config alone", "generator alone"),
+    "sequence": ("generator", "generator alone"),
+}
 VALUES: dict[str, Any] = {
     "max_length": 13, "max_new_tokens": 7, "min_length": 5, "min_new_tokens": 4, "num_beams": 3,
     "num_return_sequences": 2, "length_penalty": 0.5, "early_stopping": True, "no_repeat_ngram_size": 2,
     "encoder_no_repeat_ngram_size": 2, "repetition_penalty": 1.3, "bad_words_ids": [[7]],
-    "suppress_tokens": [8], "begin_suppress_tokens": [9], "forced_bos_token_id": 0, "forced_eos_token_id": 2, "eos_token_id": 11,
-    "bos_token_id": 12, "pad_token_id": 13, "decoder_start_token_id": 14, "do_sample": True,
-    "temperature": 0.6, "top_k": 3, "top_p": 0.8, "typical_p": 0.7, "epsilon_cutoff": 0.01,
+    "suppress_tokens": [8], "begin_suppress_tokens": [9], "forced_bos_token_id": 0, "forced_eos_token_id": 2,
+    "eos_token_id": 11, "bos_token_id": 12, "pad_token_id": 13, "decoder_start_token_id": 14,
+    "do_sample": True, "temperature": 0.6, "top_k": 3, "top_p": 0.8, "typical_p": 0.7, "epsilon_cutoff": 0.01,
 }  # fmt: skip
 LENGTHS = {"max_length", "max_new_tokens", "min_length", "min_new_tokens"}
 TOGETHER = {name: value for name, value in VALUES.items() if name not in LENGTHS}
@@ -43,6 +47,16 @@ SETTINGS += [{"forced_eos_token_id": None}, {"bos_token_id": None}]
 SETTINGS += [{"min_length": 6, "min_new_tokens": 3}, {"min_length": 6, "min_new_tokens": 0}]
 SETTINGS += [{"max_length": 9, "max_new_tokens": 4}]
 ALONE: list[dict[str, Any]] = [{name: value} for name, value in TOGETHER.items()]
+FAST = [
+    pytest.param(kind, place, SETTINGS if place == READ[kind] else [VALUES], id=f"{kind}-{place}")
+    for kind in CLASSES
+    for place in PLACES
+]
+SLOW = [
+    pytest.param(kind, place, SETTINGS + ALONE, id=f"{kind}-{place}-each", marks=pytest.mark.slow)
+    for kind in CLASSES
+    for place in PLACES
+]
 NEEDS_BEAMS = {"num_return_sequences", "length_penalty", "early_stopping"}
 COMPARED = set(TOGETHER) - {"num_return_sequences", "eos_token_id", "bos_token_id", "pad_token_id"}
 COMPARED -= {"decoder_start_token_id"}
@@ -125,11 +139,7 @@ def differences(expected: dict[str, Any], ours: GenerationOptions, kind: str) ->
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-@pytest.mark.parametrize(
-    "settings", [SETTINGS, pytest.param(ALONE, marks=pytest.mark.slow)], ids=["together", "alone"]
-)
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize(("kind", "place", "settings"), FAST + SLOW)
 def test_defaults(
     source: Path,
     tmp_path: Path,

@@ -12,6 +12,7 @@ from ragengine.errors import IndexFolderError
 from ragengine.storage.atomic import replaced_file, sync_folder
 from ragengine.storage.folders import OUTPUT, empty_workspace
 from ragengine.storage.schema import parse
+from ragengine.storage.strict_json import read_json
 
 _STATE = "state.json"
 
@@ -64,8 +65,8 @@ class BuildState:
             state.save("passages")
             return state
         try:
-            parsed = parse(Checkpoint, json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError) as reason:
+            parsed = parse(Checkpoint, read_json(path))
+        except (OSError, ValueError, RecursionError) as reason:
             raise IndexFolderError(f"{path} cannot be read: {reason}; build without --resume.") from reason
         checkpoint = parsed.value
         if checkpoint is None:

@@ -233,7 +233,7 @@ def read_manifest(
         RagEngineError: as ``error``: the folder is absent, of another format or version, or fields of its
             manifest are missing or wrong, all of which are named.
     """
-    path = folder / MANIFEST
+    path = checked_path(folder, error) / MANIFEST
     try:
         if not folder.is_dir():
             raise error(f"{shown_path(folder)} is not a folder; a {format_name} was expected there.")

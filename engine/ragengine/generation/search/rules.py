@@ -16,7 +16,7 @@ from ragengine.options import GenerationOptions
 TokenSets: TypeAlias = list[list[set[int]]]
 """For each question and beam a set of token ids, [Q][B]."""
 AllowedTokens: TypeAlias = Callable[[int, IntArray], Iterable[int]]
-"""transformers' ``prefix_allowed_tokens_fn``: (question, tokens int64 [T] with the start token) -> token ids."""
+"""transformers' ``prefix_allowed_tokens_fn``: (question, int64 [T] from the start token on) -> token ids."""
 
 
 @dataclass(frozen=True)

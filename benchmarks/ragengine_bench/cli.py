@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from ragengine.cli.console import SafeConsole, line
+from ragengine.cli.output import echo
 from ragengine.runtime.processor import available_cores
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.compare.html_page import write_page
@@ -43,28 +44,91 @@ class _Bench(click.Group):
 
 
 @click.group(cls=_Bench, invoke_without_command=True)
-@click.option("--shape", type=click.Choice(list(SHAPES)), help="Random weights of this shape.")
-@click.option("--bundle", "bundles", multiple=True, type=click.Path(path_type=Path), help="A model ...")
-@click.option("--index", type=click.Path(path_type=Path), help="... with its index: whole questions.")
-@click.option("--questions", type=click.Path(path_type=Path), help="Questions [default: made of its titles].")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Questions at most.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="The bundle's checkpoint, for peers.")
-@click.option("--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), help="[fp32]")
-@click.option("--marginalize", "kinds", multiple=True, type=click.Choice(list(KINDS)), help="[token]")
-@click.option("--documents", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--source-tokens", type=click.IntRange(2), default=160, show_default=True, help="A document.")
-@click.option("--num-beams", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--target-tokens", type=click.IntRange(2), default=20, show_default=True, help="Forced length.")
-@click.option("--batch", type=click.IntRange(2), is_flag=False, flag_value=8, help="Questions at once [8].")
-@click.option("--sweep", "sweeps", multiple=True, type=click.Choice(AXES), help="Vary one thing.")
-@click.option("--peer", "peers", multiple=True, help="Only peers with this in their name (none: no peers).")
-@click.option("--optimum-python", help="Python of an environment that has optimum-onnx.")
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="For every engine alike [default: all cores].")
+@click.option("--shape", type=click.Choice(list(SHAPES)), help="Measure random weights of this shape.")
 @click.option(
-    "--patience", type=click.IntRange(1), default=900, show_default=True, help="Most seconds of a call."
+    "--bundle",
+    "bundles",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A bundle to measure on whole questions, with --index; may be repeated.",
 )
-@click.option("--output", type=click.Path(path_type=Path), default="bench-report", show_default=True)
+@click.option("--index", type=click.Path(path_type=Path), help="The index of the bundles.")
+@click.option(
+    "--questions",
+    type=click.Path(path_type=Path),
+    help="Questions, a JSONL file [default: made of the index's titles].",
+)
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most questions to ask.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="The checkpoint of the bundle, which the peers load.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(PRECISIONS),
+    help="Precision of the graphs; may be repeated [default: fp32].",
+)
+@click.option(
+    "--marginalize",
+    "kinds",
+    multiple=True,
+    type=click.Choice(list(KINDS)),
+    help="RAG-Token or RAG-Sequence; may be repeated [default: token].",
+)
+@click.option(
+    "--documents", type=click.IntRange(1), default=5, show_default=True, help="Documents a question."
+)
+@click.option(
+    "--source-tokens", type=click.IntRange(2), default=160, show_default=True, help="Tokens of a document."
+)
+@click.option(
+    "--num-beams", type=click.IntRange(1), default=4, show_default=True, help="Beams; 1 is greedy search."
+)
+@click.option(
+    "--target-tokens", type=click.IntRange(2), default=20, show_default=True, help="Tokens of every answer."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(2),
+    is_flag=False,
+    flag_value=8,
+    help="Also measure this many questions at once [8].",
+)
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    type=click.Choice(AXES),
+    help="Vary one setting and keep the others; may be repeated.",
+)
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    help="Measure only peers whose name holds this; none for no peers; may be repeated.",
+)
+@click.option("--optimum-python", help="Python of an environment that has optimum-onnx.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Samples of each measurement."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads of every engine [default: all cores].")
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    default=900,
+    show_default=True,
+    help="Most seconds that one call of a peer may take.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default="bench-report",
+    show_default=True,
+    help="Folder for report.json, index.html and plots.",
+)
 @click.pass_context
 def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: Any) -> None:
     """Measure ragengine beside other engines on this machine, and how near it is to what the machine can do.
@@ -90,7 +154,7 @@ def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: A
             interrupted = True
         _finish(report, output)
     if interrupted:
-        click.echo(f"ragengine bench: interrupted; what was measured is in {output}.", err=True)
+        echo(f"ragengine bench: interrupted; what was measured is in {output}.", err=True)
         ctx.exit(INTERRUPTED)
 
 
@@ -101,9 +165,8 @@ def _finish(report: Report, output: Path) -> None:
     report.write(output)
     plots = write_plots(report, output)
     write_page(report, plots, output)
-    console = Console()
-    print_report(console, report)
-    console.print(f"every sample: {output / FILE}; to read: {output / 'index.html'}", soft_wrap=True)
+    print_report(SafeConsole(), report)
+    echo(f"every sample: {output / FILE}; to read: {output / 'index.html'}")
 
 
 def _plan(options: dict[str, Any], threads: int) -> Plan:
@@ -149,7 +212,8 @@ def _command(ctx: click.Context) -> list[str]:
 
 def _progress(stack: ExitStack) -> Callable[[str], None]:
     """Says what happens on stderr: one changing line in a terminal, else a line each."""
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     if not console.is_terminal:
-        return lambda text: console.print(text, highlight=False, soft_wrap=True)
-    return stack.enter_context(console.status("")).update
+        return lambda text: echo(text, err=True)
+    status = stack.enter_context(console.status(""))
+    return lambda text: status.update(line(text))

@@ -57,8 +57,11 @@ class RagEngine(Resource):
         """``threads`` are for the passage encoder, which is loaded when documents come without scores."""
         super().__init__()
         self.bundle = bundle
+        """The model's folder: its manifest and its files."""
         self.retriever = retriever
+        """From a question to its documents: the question encoder and the index."""
         self.generator = generator
+        """From documents to an answer: tokenizer, encoder, decoder and their options."""
         spec = bundle.manifest.generator
         self._tokenizer = Tokenizer(bundle.file(spec.path, "tokenizer.json"), spec.tokenizer)
         self._scorer = PassageScorer(bundle, threads)

@@ -4,9 +4,15 @@ Each message is one sentence that names the value, the limit and the remedy.  Th
 it as it is and exits with 1; an application can catch :class:`RagEngineError` for all of them.
 """
 
+from ragengine.messages import shown
+
 
 class RagEngineError(Exception):
     """Base class of all errors that ragengine raises on purpose."""
+
+    def __str__(self) -> str:
+        """The message in one line that is safe to print: it may quote names and texts of others."""
+        return shown(super().__str__())
 
 
 class BundleError(RagEngineError):

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from ragengine.cli.console import SafeConsole, line
+from ragengine.cli.output import echo
 from ragengine_export.export import PRECISIONS, ExportReport, export_checkpoint
 
 
@@ -43,10 +44,10 @@ def export(
         generator=generator,
         check=check,
     )
-    print_report(Console(), report)
+    print_report(SafeConsole(), report)
 
 
-def print_report(console: Console, report: ExportReport) -> None:
+def print_report(console: SafeConsole, report: ExportReport) -> None:
     """Print the table of graphs, the sizes, and what the user should know."""
     if report.checks:
         table = Table(box=None, title="graphs against torch, random inputs", title_justify="left")
@@ -55,7 +56,7 @@ def print_report(console: Console, report: ExportReport) -> None:
             table.add_column(name, justify="right")
         for check in report.checks:
             size = f"{check.graph_size / 1e3:.0f} kB"
-            table.add_row(check.graph, f"{check.max_abs_difference:.1e}", size, str(check.nodes))
+            table.add_row(line(check.graph), f"{check.max_abs_difference:.1e}", size, str(check.nodes))
         console.print(table)
         for check in report.checks:
             if check.loss is not None:
@@ -63,6 +64,6 @@ def print_report(console: Console, report: ExportReport) -> None:
                 console.print(f"the most probable token is torch's in {agreement:.1%} of steps,")
                 console.print(f"its log-probability lower by {drop:.4f} in the mean")
     total = sum(file.stat().st_size for file in report.path.rglob("*") if file.is_file())
-    console.print(f"{report.path}: {total / 1e6:.1f} MB")
+    echo(f"{report.path}: {total / 1e6:.1f} MB")
     for warning in report.warnings:
-        Console(stderr=True).print(f"warning: {warning}", highlight=False)
+        echo(f"warning: {warning}", err=True)

@@ -31,6 +31,13 @@ def test_generation_options_by_flag_or_name(arguments: list[str], settings: dict
     assert CliRunner().invoke(command, arguments).output == f"{settings!r}\n"
 
 
+def test_a_value_nested_too_deeply_is_a_usage_error() -> None:
+    done = CliRunner().invoke(command, ["--set", f"bad_words_ids={'[' * 60_000}"])
+    assert done.exit_code == 2
+    assert "is nested too deeply." in done.output
+    assert len(done.output) < 600
+
+
 @pytest.mark.parametrize("pair", ["x", "=1"])
 def test_what_is_no_pair_is_a_usage_error(pair: str) -> None:
     done = CliRunner().invoke(command, ["--set", pair])

@@ -1,6 +1,6 @@
 """`evaluate` and `measure` on a small random model: what they count is what the engine answers."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from ragengine import Document, GenerationOptions, RagEngine
 from ragengine.arrays import FloatArray
 from ragengine.errors import InputError, OptionsError
-from ragengine.evaluation import Question, evaluate, measure, normalize_answer, report
+from ragengine.evaluation import Metrics, Question, evaluate, measure, normalize_answer, report
 from ragengine.evaluation.statistics import Resampling
 from ragengine_bench.parity.pairs import Pair
 from tests.support.questions import known_questions
@@ -35,6 +35,28 @@ def test_evaluate_counts_what_the_engine_answers(pair: Pair, asked: list[Questio
     assert found.figures["passage_precision@5"] == pytest.approx(1 / 10)
     assert [one.question for one in found.measured] == asked
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_gold_passages_that_the_index_does_not_have_are_named(pair: Pair, asked: list[Question]) -> None:
+    found = evaluate(pair.engine, [*asked, *asked], resamples=0)
+    assert found.missing_passages == ("none",)
+    assert found.to_dict()["missing_passages"] == ["none"]
+    several = Question("?", ("x",), passage_ids=("no", asked[0].passage_id or "", "none"))
+    assert evaluate(pair.engine, [several], resamples=0).missing_passages == ("no", "none")
+    assert "missing_passages" not in evaluate(pair.engine, asked[:2], resamples=0).to_dict()
+
+
+def test_whose_metrics_is_the_callers_choice(pair: Pair, asked: list[Question]) -> None:
+    found = {name: evaluate(pair.engine, asked, metrics=name, resamples=0) for name in get_args(Metrics)}
+    assert found["squad"].figures == evaluate(pair.engine, asked, resamples=0).figures
+    assert "rouge_l" not in found["squad"].figures
+    assert "rouge_l" in found["kilt"].figures
+    assert found["dpr"].figures["f1"] is None
+    assert [one.to_dict()["metrics"] for one in found.values()] == ["squad", "kilt", "dpr"]
+    with pytest.raises(InputError, match="different metrics, squad and kilt; evaluate both"):
+        found["squad"].compare(found["kilt"])
+    with pytest.raises(InputError, match="metrics is 'bleu'; it must be one of squad, kilt, dpr"):
+        evaluate(pair.engine, asked, metrics="bleu")  # type: ignore[arg-type]
 
 
 def test_the_order_of_questions_does_not_matter(pair: Pair, asked: list[Question]) -> None:

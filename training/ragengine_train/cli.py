@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ragengine.cli.output import echo
 from ragengine_train.pipeline import train as run_training
 from ragengine_train.provenance import RESULTS, ResultName
 
@@ -32,6 +33,6 @@ def train(config: Path, fresh: bool, start: ResultName | None, threads: int | No
         start=start,
         fresh=fresh,
         threads=threads,
-        progress=lambda report: click.echo(report.message, err=True),
+        progress=lambda report: echo(report.message, err=True),
     )
-    click.echo(f"{result.checkpoint} after {result.seconds:.0f} s; {result.report}")
+    echo(f"{result.checkpoint} after {result.seconds:.0f} s; {result.report}")

@@ -6,11 +6,13 @@ decoder, buckets, bound buffers.  Such a run only shows that every step works; i
 
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 
+from ragengine.cli.output import echo
 from ragengine.errors import DeviceError, RagEngineError
 from ragengine.runtime.cuda_driver import read_driver
 from ragengine.runtime.devices import ResolvedDevice, resolve_device
@@ -75,7 +77,7 @@ def main(
     """Run one STEP, print its tables, and put them into gpu.json and gpu.md of --output."""
     threads, work = threads or available_cores(), work or output / "work"
     work.mkdir(parents=True, exist_ok=True)
-    plan = GpuPlan(device, size, work, threads, lambda text: click.echo(text, err=True))
+    plan = GpuPlan(device, size, work, threads, partial(echo, err=True))
     step = Step(name, STEPS[name].title, {"device": device, "size": size, "threads": threads})
     recorder = Recorder(output, machine(threads) | {"gpus": _gpus()}, step)
     module, _, function = STEPS[name].target.partition(":")
@@ -95,7 +97,8 @@ def main(
             import traceback
 
             traceback.print_exc()
-    click.echo(step_markdown(step))
+    for row in step_markdown(step).splitlines():
+        echo(row)
     sys.exit(code)
 
 

@@ -4,16 +4,18 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
+from ragengine.cli.console import SafeConsole, line
+from ragengine.cli.output import echo
 from ragengine.errors import IndexFolderError
 from ragengine.evaluation import read_questions
 from ragengine.retrieval.encoder import TextEncoder
@@ -52,14 +54,28 @@ class IndexReport:
 
 
 @click.command("index")
-@click.option("--vectors", "count", type=click.IntRange(1000), default=20_000, show_default=True)
-@click.option("--dimension", type=click.IntRange(8), default=768, show_default=True)
+@click.option(
+    "--vectors",
+    "count",
+    type=click.IntRange(1000),
+    default=20_000,
+    show_default=True,
+    help="Synthetic vectors to draw.",
+)
+@click.option(
+    "--dimension", type=click.IntRange(8), default=768, show_default=True, help="Dimensions of these."
+)
 @click.option(
     "--index", "folder", type=click.Path(path_type=Path), help="Measure this index's vectors instead."
 )
-@click.option("--bundle", type=click.Path(path_type=Path), help="Of --index: encodes --questions ...")
 @click.option(
-    "--questions", "questions_file", type=click.Path(path_type=Path), help="... these, a JSONL file."
+    "--bundle", type=click.Path(path_type=Path), help="The bundle of --index, which encodes --questions."
+)
+@click.option(
+    "--questions",
+    "questions_file",
+    type=click.Path(path_type=Path),
+    help="Search for these questions, a JSONL file; needs --bundle.",
 )
 @click.option(
     "--checkpoint",
@@ -72,7 +88,7 @@ class IndexReport:
     "methods",
     multiple=True,
     type=click.Choice(METHODS),
-    help="Several may be given.  [default: all]",
+    help="Measure only this method; may be repeated.  [default: all]",
 )
 @click.option(
     "--hnsw-vectors",
@@ -84,11 +100,15 @@ class IndexReport:
 @click.option(
     "--queries", type=click.IntRange(20), default=500, show_default=True, help="Number of questions."
 )
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Of encoding.")
-@click.option("--threads", type=click.IntRange(1), help="[default: all cores]")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Runs of encoding.")
+@click.option("--threads", type=click.IntRange(1), help="Threads.  [default: all cores]")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder for large files.  [default: temporary]")
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=Path("build/bench_index"), show_default=True
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("build/bench_index"),
+    show_default=True,
+    help="Folder for report.json and plots.",
 )
 def index_bench(
     count: int, dimension: int, folder: Path | None, bundle: Path | None, questions_file: Path | None,
@@ -106,8 +126,8 @@ def index_bench(
     if (questions_file or checkpoint) and bundle is None:
         raise click.UsageError("--questions and --checkpoint need --bundle.")
     threads = threads or available_cores()
-    console = Console(width=max(_TABLE_WIDTH, Console().width))  # no column is cut in a file either
-    say: Callable[[str], None] = Console(stderr=True).print
+    console = SafeConsole(width=max(_TABLE_WIDTH, SafeConsole().width))  # no column is cut in a file either
+    say: Callable[[str], None] = partial(echo, err=True)
     if work is not None:
         work.mkdir(parents=True, exist_ok=True)
     interrupted = False
@@ -137,7 +157,7 @@ def index_bench(
     print_methods(console, report)
     print_encoding(console, report.encoding, len(report.encoding) and texts)
     if report.methods:
-        console.print(f"every point: {output / 'report.json'}; plots: recall.png, recall.svg")
+        echo(f"every point: {output / 'report.json'}; plots: recall.png, recall.svg")
     if interrupted:
         say(f"ragengine bench index: interrupted; what was measured is in {output}.")
         click.get_current_context().exit(INTERRUPTED)
@@ -174,10 +194,10 @@ def _measure_methods(
         report.write(output)
 
 
-def print_methods(console: Console, report: IndexReport) -> None:
+def print_methods(console: SafeConsole, report: IndexReport) -> None:
     """Every point of every method; the ratio is to flat search of the same vectors in the same run."""
     flat = {r.count: r.points[0].median_ms for r in report.methods if r.method == "flat" and r.points}
-    table = Table(title=report.title, title_justify="left", box=None)
+    table = Table(title=line(report.title), title_justify="left", box=None)
     for name in ("method", "settings"):
         table.add_column(name, no_wrap=True)
     for name in ("B/vector", "before", "recall@5", "ms", "p99", "batch q/s", "x flat"):
@@ -206,10 +226,9 @@ def print_methods(console: Console, report: IndexReport) -> None:
             if best is not None
             else f"does not reach {_TARGET}"
         )
-        console.print(
+        echo(
             f"{result.factory}, {result.count:,} vectors: {reached}; {size}, opened in "
-            f"{result.open_ms:.1f} ms, trained in {result.train_s:.1f} s, added in {result.add_s:.1f} s",
-            highlight=False,
+            f"{result.open_ms:.1f} ms, trained in {result.train_s:.1f} s, added in {result.add_s:.1f} s"
         )
 
 
@@ -218,7 +237,7 @@ def _shown(search: dict[str, int]) -> str:
     return ", ".join(f"{name} {value}" for name, value in search.items()).replace("rerank_width", "re-rank")
 
 
-def print_encoding(console: Console, results: Sequence[EncodingResult], texts: int) -> None:
+def print_encoding(console: SafeConsole, results: Sequence[EncodingResult], texts: int) -> None:
     """Passages per second of each way, and how many times faster ragengine, the first, is."""
     if not results:
         return
@@ -228,5 +247,5 @@ def print_encoding(console: Console, results: Sequence[EncodingResult], texts: i
         table.add_column(name, justify="right")
     for result in results:
         ratio = "" if result is results[0] else f"{results[0].rate / result.rate:.2f} x"
-        table.add_row(result.name, f"{result.rate:,.0f}", ratio, f"{result.largest_difference:.1e}")
+        table.add_row(line(result.name), f"{result.rate:,.0f}", ratio, f"{result.largest_difference:.1e}")
     console.print(table)

@@ -16,8 +16,10 @@ from statistics import median
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
+
+from ragengine.cli.console import SafeConsole
+from ragengine.cli.output import echo, print_json
 
 _QUESTION = "what is the capital of iceland?"
 _IDLE_SECONDS = 3
@@ -48,9 +50,9 @@ def cold_start(
     for name in runs[0]:
         values = [run[name] for run in runs]
         table.add_row(name, f"{median(values):.2f}", f"{max(values):.2f}")
-    Console().print(table)
+    SafeConsole().print(table)
     sizes = {folder: _size(folder) / 1e6 for folder in (bundle, index)}
-    Console().print(", ".join(f"{folder.name} {size:.1f} MB" for folder, size in sizes.items()))
+    echo(", ".join(f"{folder.name} {size:.1f} MB" for folder, size in sizes.items()))
 
 
 def _start(bundle: Path, index: Path, threads: int, memory_limit: int | None) -> dict[str, float]:
@@ -80,7 +82,7 @@ def _child(bundle: str, index: str, threads: str, memory_limit: str, started: st
         "resident afterwards, MB": _status("VmRSS") / 1000,
         f"processor time in {_IDLE_SECONDS} s idle, ms": idle * 1000,
     }
-    print(json.dumps(measured))
+    print_json(measured)
 
 
 def _status(field: str) -> float:

@@ -16,10 +16,10 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from ragengine import GenerationOptions, Generator, RagEngine
+from ragengine.cli.console import SafeConsole
 from ragengine.evaluation import read_questions
 from ragengine.results import Hypothesis
 from ragengine_bench.checkpoints.peaked_checkpoint import VOCABULARY, write_peaked_checkpoint
@@ -75,7 +75,7 @@ def _share(part: np.ndarray[Any, Any], whole: np.ndarray[Any, Any]) -> str:
     return f"{len(part) / len(whole):.1%}{mean}"
 
 
-def print_table(console: Console, comparisons: list[Comparison]) -> None:
+def print_table(console: SafeConsole, comparisons: list[Comparison]) -> None:
     """Print a row for each set of questions; in brackets the mean difference of log p in nats."""
     table = Table(title="joint decoding beside thorough decoding (RAG-Sequence)", box=None)
     table.add_column("")
@@ -110,7 +110,7 @@ def main(
     parts = [bundle, index, questions]
     if any(parts) and not all(parts):
         raise click.UsageError("--bundle, --index and --questions go together")
-    console, progress = Console(width=160), Console(stderr=True)
+    console, progress = SafeConsole(width=160), SafeConsole(stderr=True)
     changes: dict[str, Any] = {"num_beams": num_beams, "length_penalty": length_penalty}
     long = {"max_length": 1 + long_tokens, "min_length": 1 + long_tokens}
     comparisons = []

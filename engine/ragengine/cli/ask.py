@@ -1,13 +1,12 @@
 """`ragengine ask`: answer questions and show their documents, or answer recorded questions again."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from ragengine.cli.common import device_options, generation_options, given, verify_option
+from ragengine.cli.output import echo, print_json
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -50,18 +49,18 @@ def ask(
         return
     if bundle is None or index is None or not questions:
         raise click.UsageError("Missing argument: BUNDLE INDEX QUESTION... (or --replay FILE) are needed.")
+    from ragengine.cli.console import SafeConsole
     from ragengine.cli.explain import print_answer
     from ragengine.engine import RagEngine
     from ragengine.replay import Record, write_records
 
     records = []
     with RagEngine.load(bundle, index=index, **placing) as engine:
-        console = Console(highlight=False)
+        console = SafeConsole()
         for number, question in enumerate(questions, 1):
             answer = engine.generate(question, **options)
             if as_json:
-                # as bytes, since the terminal's encoding need not be UTF-8
-                click.echo(json.dumps(answer.to_dict(), ensure_ascii=False, allow_nan=False).encode("utf-8"))
+                print_json(answer.to_dict())
             else:
                 print_answer(console, answer, explain=explain)
             if plot is not None:
@@ -85,9 +84,10 @@ def _replay(file: Path, bundle: Path | None, index: Path | None, **settings: Any
             engines[folders] = RagEngine.load(folders[0], index=folders[1], **settings)
         found = replay(engines[folders], record)
         differing += bool(found.differences)
-        click.echo(f"{record.question}\n  {found.answer.text.strip() or '(no text)'}")
+        echo(record.question)
+        echo(f"  {found.answer.text.strip() or '(no text)'}")
         for difference in found.differences or ("the same",):
-            click.echo(f"  {difference}")
+            echo(f"  {difference}")
     for engine in engines.values():
         engine.close()
     if differing:

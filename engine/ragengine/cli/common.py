@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ragengine.messages import short_repr
+
 if TYPE_CHECKING:
     from ragengine.runtime.progress import Report
 
@@ -74,20 +76,23 @@ def name_value_pairs(
     for pair in values:
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE.")
+            raise click.BadParameter(f"{short_repr(pair)} is not NAME=VALUE.")
         try:
             pairs[name.replace("-", "_")] = json.loads(value)
         except ValueError:
             pairs[name.replace("-", "_")] = value
+        except RecursionError:
+            raise click.BadParameter(f"{short_repr(pair)} is nested too deeply.") from None
     return pairs
 
 
 @contextlib.contextmanager
 def progress_bar(description: str) -> "Iterator[Report]":
     """A bar on stderr while the block runs; yields what moves it, ``report(done, total)``."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    from ragengine.cli.console import SafeConsole
+
+    with Progress(console=SafeConsole(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from ragengine.cli.common import device_options
 from ragengine.errors import InputError
@@ -29,27 +28,29 @@ def demo(folder: Path | None, explain: bool, device: Any, search_device: Any, th
     """Answer a few questions about passages that the model has never seen in training."""
     import time
 
+    from ragengine.cli.console import SafeConsole, line
     from ragengine.cli.explain import print_answer
     from ragengine.engine import RagEngine
     from ragengine.evaluation import read_questions
 
     folder = folder or embedded_model(Path.cwd(), Path(__file__).resolve())
     asked = read_questions(folder / "questions.jsonl")
-    console = Console(highlight=False)
+    console = SafeConsole()
     started = time.perf_counter()
     settings = {"device": device, "search_device": search_device, "threads": threads}
     with RagEngine.load(folder / "bundle", index=folder / "index", **settings) as engine:
         console.print(
-            f"[dim]loaded in {time.perf_counter() - started:.2f} s on {engine.generator.device}[/dim]\n"
+            f"loaded in {time.perf_counter() - started:.2f} s on {engine.generator.device}\n", style="dim"
         )
         for question in asked[:: max(1, len(asked) // QUESTIONS)][:QUESTIONS]:
             print_answer(console, engine.generate(question.question), explain=explain)
-            console.print(f"  [dim]right: {' or '.join(question.answers)}[/dim]\n")
+            console.print(line(f"  right: {' or '.join(question.answers)}", "dim"))
+            console.print()
     paths = (Path(sys.argv[0]), folder / "bundle", folder / "index")
     command, bundle, index = (os.path.relpath(path) for path in paths)
     console.print("Ask your own:")
     console.print(
-        f'  {command} ask {bundle} {index} --explain "What is the capital of Iceland?"', soft_wrap=True
+        line(f'  {command} ask {bundle} {index} --explain "What is the capital of Iceland?"'), soft_wrap=True
     )
 
 

@@ -1,12 +1,12 @@
 """`ragengine doctor`: what is installed and works here, and why something does not."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ragengine.cli.common import device_options
+from ragengine.cli.output import print_json
 
 if TYPE_CHECKING:
     from ragengine.doctor import Diagnosis
@@ -35,7 +35,7 @@ def doctor(
 
     diagnosis = diagnose(bundle, index, device=device, search_device=search_device, threads=threads)
     if as_json:
-        click.echo(json.dumps(diagnosis.to_dict(), indent=2, ensure_ascii=False))
+        print_json(diagnosis.to_dict(), indent=2)
     else:
         _print(diagnosis)
     if diagnosis.reasons:
@@ -43,23 +43,23 @@ def doctor(
 
 
 def _print(diagnosis: "Diagnosis") -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    console = Console(highlight=False)
+    from ragengine.cli.console import SafeConsole, line
+
+    console = SafeConsole()
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for section in diagnosis.sections:
-        table.add_row(Text(section.title, "bold"))
+        table.add_row(line(section.title, "bold"))
         for finding in section.findings:
             style = "red" if finding.fatal else "yellow" if finding.problem else ""
-            table.add_row(Text(f"  {finding.name}"), Text(str(finding), style))  # Text: names hold no markup
+            table.add_row(line(f"  {finding.name}"), line(str(finding), style))
     console.print(table)
     for warning in diagnosis.warnings:
-        console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
+        console.print(line(f"warning: {warning}", "yellow"), soft_wrap=True)
     for reason in diagnosis.reasons:
-        console.print(Text(f"error: {reason}", "red"), soft_wrap=True)
+        console.print(line(f"error: {reason}", "red"), soft_wrap=True)
     if not diagnosis.reasons:
         console.print(f"Questions can be answered with --device {diagnosis.device}.")

@@ -1,7 +1,6 @@
 """`ragengine eval`: answers and retrieval measured on questions with known answers."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ragengine.cli.common import (
     progress_bar,
     verify_option,
 )
+from ragengine.cli.output import print_json
 
 _PATH = click.Path(path_type=Path)
 
@@ -30,6 +30,13 @@ _PATH = click.Path(path_type=Path)
     default="qa",
     show_default=True,
     help="Also ROUGE-L and BLEU of long answers (needs ragengine[eval]), or label accuracy.",
+)
+@click.option(
+    "--metrics",
+    type=click.Choice(["squad", "kilt", "dpr"]),
+    default="squad",
+    show_default=True,
+    help="Whose definition of exact match, F1 and ROUGE-L (dpr: exact match alone, needs ragengine[eval]).",
 )
 @click.option(
     "--label", "labels", multiple=True, help="A class label; may be repeated [default: the first answers]."
@@ -83,6 +90,7 @@ def evaluate_command(
     questions: Path,
     as_json: bool,
     task: Any,
+    metrics: Any,
     labels: tuple[str, ...],
     ks: tuple[int, ...],
     likelihood: bool,
@@ -133,6 +141,7 @@ def evaluate_command(
                 engine,
                 asked,
                 task=task,
+                metrics=metrics,
                 labels=labels,
                 ks=ks,
                 likelihood=likelihood,
@@ -147,6 +156,6 @@ def evaluate_command(
     first, *others = evaluations
     result = first.compare(others[0]) if others else first
     if as_json:
-        click.echo(json.dumps(result.to_dict()))
+        print_json(result.to_dict())
     else:
         print_evaluation(result)

@@ -3,8 +3,9 @@
 import math
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
+
+from ragengine.cli.console import SafeConsole, line
 
 if TYPE_CHECKING:
     from ragengine.evaluation.comparison import Difference
@@ -12,18 +13,22 @@ if TYPE_CHECKING:
 
 _IN_NATS = ("log_likelihood",)  # the other figures are fractions
 _WIDTH_OF_FILES = 140
+_NAMED = 10  # of the passages that the index does not have
 _OF_GROUPS = ("exact_match", "f1", "rouge_l", "bleu", "label_accuracy", "recall@5", "passage_recall@5")
 
 
 def print_evaluation(found: "Evaluation") -> None:
     """Print the tables of an evaluation, with the comparison where there is one."""
-    console = Console()
+    console = SafeConsole()
     if not console.is_terminal:
-        console = Console(width=_WIDTH_OF_FILES)
+        console = SafeConsole(width=_WIDTH_OF_FILES)
     console.print(_figures(found))
     for name, groups in (("type", found.types), ("kind", found.kinds)):
         if groups:
             console.print(_groups(name, groups))
+    if missing := found.missing_passages:
+        named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+        console.print(line(f"{len(missing)} passage ids of the questions are not in the index: {named}"))
     if found.calibration is not None:
         error, brier = found.calibration.ece, found.calibration.brier
         console.print(f"calibration error {_shown('ece', error)}, Brier score {brier:.4f}")
@@ -45,7 +50,9 @@ def _groups(title: str, groups: "dict[str, Group]") -> Table:
     names = [name for name in _OF_GROUPS if any(name in group.figures for group in groups.values())]
     table = _table(title, "n", *names)
     for name, group in groups.items():
-        table.add_row(name, str(group.n), *(_shown(figure, group.figures.get(figure)) for figure in names))
+        table.add_row(
+            line(name), str(group.n), *(_shown(figure, group.figures.get(figure)) for figure in names)
+        )
     return table
 
 

@@ -1,21 +1,22 @@
 """An answer in a terminal, and Figure 2 of the paper: the posterior of every document at every token."""
 
-from rich.console import Console
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from ragengine.cli.console import SafeConsole, line
+from ragengine.messages import shown
 from ragengine.results import Answer
 
 TITLE_WIDTH = 26
 
 
-def print_answer(console: Console, answer: Answer, *, explain: bool) -> None:
+def print_answer(console: SafeConsole, answer: Answer, *, explain: bool) -> None:
     """Print the answer, its documents with prior and posterior, and the time it took."""
-    console.print(Text(answer.question, style="bold"))
+    console.print(line(answer.question, "bold"))
     console.print(
         Text.assemble(
-            "  ", (answer.text.strip() or "(no text)", "bold green"), f"   score {answer.score:.3f}"
+            "  ", (shown(answer.text.strip()) or "(no text)", "bold green"), f"   score {answer.score:.3f}"
         )
     )
     table = Table(box=None, padding=(0, 1), show_edge=False)
@@ -23,25 +24,22 @@ def print_answer(console: Console, answer: Answer, *, explain: bool) -> None:
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name), header_style="dim")
     table.add_column("document", no_wrap=True, min_width=8, header_style="dim")
     for number, document in enumerate(answer.documents, 1):
-        text = Text.assemble((document.title, "bold"), "  ", (document.text, "dim"))
+        text = Text.assemble((shown(document.title), "bold"), "  ", (shown(document.text), "dim"))
         table.add_row(str(number), f"{document.prior:.3f}", f"{document.posterior:.3f}", text)
     console.print(table)
-    if answer.pruned:
-        console.print(
-            Text(f"  {answer.pruned_documents} not read, with a prior of {answer.pruned_mass:.3g}", "dim")
-        )
     if explain:
         print_posteriors(console, answer)
     total = sum(answer.timings_ms.values())
     stages = ", ".join(f"{name.replace('_', ' ')} {ms:.1f}" for name, ms in answer.timings_ms.items())
-    notes = f"   [{', '.join(answer.flags)}]" if answer.flags else ""
-    console.print(Text(f"  {total:.1f} ms ({stages}){notes}", style="dim"))
+    console.print(Text(f"  {total:.1f} ms ({stages})", style="dim"))
+    for note in _notes(answer):
+        console.print(Text(f"  {note}", style="dim"))
     console.print()
 
 
-def print_posteriors(console: Console, answer: Answer) -> None:
+def print_posteriors(console: SafeConsole, answer: Answer) -> None:
     """Print p(z | x, y_<=t) in percent: a row a document, a column a token, shaded if there are colours."""
-    columns = [token.replace("\n", "⏎").strip() or "␣" for token in answer.tokens]
+    columns = [shown(token.strip(" ")) or "␣" for token in answer.tokens]
     widths = [max(4, len(column)) for column in columns]
     start = 0
     while start < len(columns):
@@ -54,13 +52,28 @@ def print_posteriors(console: Console, answer: Answer) -> None:
             header.append(columns[token].rjust(widths[token]) + " ", style="bold")
         console.print(header, no_wrap=True, crop=True)
         for row, document in enumerate(answer.documents):
-            line = Text(f"{row + 1:3} {document.title[: TITLE_WIDTH - 1]:<{TITLE_WIDTH}}", style="none")
+            title = shown(document.title)[: TITLE_WIDTH - 1]
+            shares = Text(f"{row + 1:3} {title:<{TITLE_WIDTH}}", style="none")
             for token in range(start, end):
                 posterior = float(answer.token_posteriors[token, row])
-                line.append(f"{posterior * 100:.0f}%".rjust(widths[token]), style=_shade(posterior))
-                line.append(" ")
-            console.print(line, no_wrap=True, crop=True)
+                shares.append(f"{posterior * 100:.0f}%".rjust(widths[token]), style=_shade(posterior))
+                shares.append(" ")
+            console.print(shares, no_wrap=True, crop=True)
         start = end
+
+
+def _notes(answer: Answer) -> list[str]:
+    """A sentence for each flag of an answer."""
+    found = len(answer.documents) + answer.pruned_documents
+    sentences = {
+        "question_truncated": "The question is longer than the generator reads and was cut.",
+        "fewer_documents": f"Only {found} documents were there, fewer than n_docs, {answer.options.n_docs}.",
+        "documents_pruned": f"{answer.pruned_documents} not read, with a prior of {answer.pruned_mass:.3g}.",
+        "max_length_reached": "The length limit cut the answer off; a larger max_length gives more of it.",
+        "trained_for_token": "The model was trained for RAG-Token.",
+        "trained_for_sequence": "The model was trained for RAG-Sequence.",
+    }
+    return [sentences[flag] for flag in answer.flags]
 
 
 def _shade(posterior: float) -> Style:

@@ -1,7 +1,6 @@
 """``ragengine index``: build, change, describe and check an index."""
 
 import dataclasses
-import json
 
 import click
 
@@ -17,6 +16,7 @@ from ragengine.cli.index_options import (
 )
 from ragengine.cli.index_progress import progress_bars
 from ragengine.cli.index_table import print_manifest
+from ragengine.cli.output import echo, print_json
 
 
 @click.group()
@@ -78,7 +78,7 @@ def build(
             batch_tokens=batch_tokens,
             threads=threads,
             progress=progress,
-            on_plan=lambda plan: click.echo(f"{plan.factory}: {plan.reason}.", err=True),
+            on_plan=lambda plan: echo(f"{plan.factory}: {plan.reason}.", err=True),
         )
     print_result(index, manifest)
 
@@ -156,7 +156,7 @@ def info(index: str, as_json: bool) -> None:
 
     manifest = IndexManifest.read(index)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False))
+        print_json(dataclasses.asdict(manifest), indent=2)
     else:
         print_manifest(index, manifest)
 
@@ -169,4 +169,4 @@ def verify(index: str) -> None:
 
     with progress_bars() as progress:
         manifest = verify_index(index, progress=progress)
-    click.echo(f"{index} is whole: {manifest.count} passages of {manifest.dimension} dimensions.")
+    echo(f"{index} is whole: {manifest.count} passages of {manifest.dimension} dimensions.")

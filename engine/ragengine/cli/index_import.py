@@ -10,6 +10,7 @@ from ragengine.cli.index_options import (
     threads_option,
 )
 from ragengine.cli.index_progress import progress_bars
+from ragengine.cli.output import echo
 
 
 @click.command("import")
@@ -70,6 +71,6 @@ def import_command(
             recall=recall,
             threads=threads,
             progress=progress,
-            on_plan=lambda plan: click.echo(f"{plan.factory}: {plan.reason}.", err=True),
+            on_plan=lambda plan: echo(f"{plan.factory}: {plan.reason}.", err=True),
         )
     print_result(index, manifest)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ragengine.cli.index_table import print_manifest
+from ragengine.cli.output import echo
 
 if TYPE_CHECKING:
     from ragengine import IndexManifest
@@ -55,7 +56,7 @@ def print_result(index: str, manifest: "IndexManifest") -> None:
     print_manifest(index, manifest)
     tuning = manifest.tuning
     if tuning is not None and not manifest.recall_reached:
-        click.echo(
+        echo(
             f"The recall@{tuning.n_docs} is {manifest.recall:.3f}, below the {tuning.target} asked for; "
             "a factory that keeps more of each vector, or Flat, reaches it.",
             err=True,

@@ -23,7 +23,8 @@ _DESCRIPTIONS = {
 def progress_bars() -> Iterator["Progress"]:
     """One bar a phase on stderr, with what it has done, its rate, the time it took and the time left."""
     from rich import progress
-    from rich.console import Console
+
+    from ragengine.cli.console import SafeConsole
 
     columns: list[ProgressColumn | str] = [
         progress.TextColumn("{task.description:16}"),
@@ -33,7 +34,7 @@ def progress_bars() -> Iterator["Progress"]:
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
     ]
-    with progress.Progress(*columns, console=Console(stderr=True)) as bars:
+    with progress.Progress(*columns, console=SafeConsole(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(phase: str, done: int, total: int | None) -> None:

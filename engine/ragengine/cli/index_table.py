@@ -8,11 +8,11 @@ if TYPE_CHECKING:
 
 def print_manifest(index: str, manifest: "IndexManifest") -> None:
     """Print the manifest of the index folder ``index`` as a table."""
-    from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table
-    from rich.text import Text
 
+    from ragengine.cli.console import SafeConsole, line
+    from ragengine.retrieval.history import described
     from ragengine.retrieval.index import describe_placement
 
     encoder, tuning = manifest.encoder, manifest.tuning
@@ -29,7 +29,7 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
         "one search": f"{manifest.timings['search_ms']:.2f} ms" if "search_ms" in manifest.timings else "",
         "encoder": f"{encoder.name} ({encoder.kind.replace('_', ' ')}, {encoder.fingerprint[:12]})",
         "made by": manifest.created_by,
-        "made from": ", ".join(f"{name}: {value}" for name, value in manifest.created_from.items()),
+        "made from": described(manifest.created_from),
         "made in": ", ".join(
             f"{name.removesuffix('_s')} {seconds:.1f} s"
             for name, seconds in manifest.timings.items()
@@ -41,11 +41,11 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
             if manifest.count
         },
     }
-    table = Table(title=Text(f"index {index}"), show_header=False, title_justify="left")
+    table = Table(title=line(str(index)), show_header=False, title_justify="left")
     for name, value in rows.items():
         if value:
-            table.add_row(name, Text(value))  # Text: names from a file are not markup
-    Console().print(table)
+            table.add_row(line(name), line(value))
+    SafeConsole().print(table)
 
 
 def _recall(manifest: "IndexManifest") -> str:

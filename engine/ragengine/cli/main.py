@@ -1,15 +1,20 @@
 """The `ragengine` command: it imports a subcommand when that is called, and prints typed errors."""
 
+import contextlib
 import importlib
 import signal
 import sys
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from types import FrameType
 from typing import Any
 
 import click
 
+from ragengine.cli.output import echo
+from ragengine.cli.streams import OutputError, abandon_stdout, guard_streams
 from ragengine.errors import DependencyError, RagEngineError
+from ragengine.messages import shown, shown_lines
 from ragengine.version import __version__
 
 # command -> (module, attribute, help), so that --help does not import numpy, faiss and onnxruntime
@@ -45,13 +50,18 @@ class _Commands(click.Group):
             return command
         return _from_extra(cmd_name) if cmd_name in _EXTRAS else None
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _usage_errors_shown():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _usage_errors_shown():
+                return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             # A writer that was interrupted has added a note about what it left.
             notes = "; ".join(["interrupted", *getattr(interrupt, "__notes__", [])])
-            click.echo(f"ragengine: {notes}.", err=True)
+            echo(f"ragengine: {notes}.", err=True)
             ctx.exit(128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -59,6 +69,18 @@ class _Commands(click.Group):
         helps |= {name: help for name, (_, help) in _EXTRAS.items()}
         with formatter.section("Commands"):
             formatter.write_dl([(name, helps[name]) for name in self.list_commands(ctx)])
+
+
+@contextlib.contextmanager
+def _usage_errors_shown() -> Iterator[None]:
+    """Click quotes what was typed: let no terminal obey it."""
+    try:
+        yield
+    except click.ClickException as error:
+        said = error.format_message()
+        if shown_lines(said) == said:
+            raise
+        raise click.UsageError(shown(said), getattr(error, "ctx", None)) from error
 
 
 def _from_extra(name: str) -> click.Command:
@@ -96,8 +118,11 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line and exit: 0 fine, 1 an error in one sentence, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
+    guard_streams()
     try:
         cli()
     except RagEngineError as error:
-        click.echo(f"ragengine: {error}", err=True)
+        echo(f"ragengine: {error}", err=True)
+        if isinstance(error, OutputError):
+            abandon_stdout()
         sys.exit(1)

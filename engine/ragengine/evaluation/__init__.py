@@ -5,6 +5,7 @@
 """
 
 from ragengine.evaluation.comparison import Difference, compare
+from ragengine.evaluation.definitions import Metrics
 from ragengine.evaluation.measured import Measured, Prediction, Task
 from ragengine.evaluation.metrics import exact_match, f1, label_match, normalize_answer
 from ragengine.evaluation.questions import Question, read_questions
@@ -16,6 +17,7 @@ __all__ = [
     "Difference",
     "Evaluation",
     "Measured",
+    "Metrics",
     "Prediction",
     "Question",
     "Source",

@@ -16,11 +16,9 @@ def rouge_scorer() -> Callable[[str, Sequence[str]], float]:
     """ROUGE-L's F1 of an answer and the best of its references (Lin 2004), without stemming.
 
     Raises:
-        DependencyError: rouge-score is not installed, or sacrebleu, which :func:`bleu` needs after hours of
-            answering.
+        DependencyError: rouge-score is not installed.
     """
     try:
-        import sacrebleu  # noqa: F401  # only whether it is installed
         from rouge_score.rouge_scorer import RougeScorer
     except ModuleNotFoundError as reason:
         raise _missing(reason) from reason
@@ -30,6 +28,11 @@ def rouge_scorer() -> Callable[[str, Sequence[str]], float]:
         return float(scorer.score_multi(list(references), answer)["rougeL"].fmeasure)
 
     return rouge_l
+
+
+def check_installed() -> None:
+    """Raise :class:`DependencyError` where sacrebleu, which :func:`bleu` needs, is not installed."""
+    _sacrebleu()
 
 
 def bleu_statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> DoubleArray:

@@ -6,14 +6,20 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def normalize_answer(text: str) -> str:
-    """Lower-case a text and remove punctuation, articles and extra spaces (SQuAD's `normalize_answer`)."""
-    text = text.lower().translate(_PUNCTUATION)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+def normalize_answer(text: str, articles: Any = _ARTICLES) -> str:
+    """Lower-case a text and remove punctuation, articles and extra spaces (SQuAD's `normalize_answer`).
+
+    Args:
+        text: any text.
+        articles: the pattern of an article, compiled.
+    """
+    return " ".join(articles.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(answer: str, references: Sequence[str]) -> bool:

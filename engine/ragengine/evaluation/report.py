@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ragengine.errors import InputError
 from ragengine.evaluation.comparison import Difference, compare
+from ragengine.evaluation.definitions import Metrics
 from ragengine.evaluation.long_answers import BLEU_ORDERS, bleu
 from ragengine.evaluation.measured import Measured, Task, bleu_table, means, value_table
 from ragengine.evaluation.metrics import normalize_answer
@@ -84,6 +86,8 @@ class Evaluation:
     task           what the answers are
     resampling     how intervals and tests were drawn
     source         what was evaluated, if it is known
+    metrics        whose definitions of the figures of an answer these are
+    missing_passages  the passage ids of the questions that the index does not have: no search can find them
     compared       the other evaluation, after :meth:`compare`
     comparison     the difference between the two by the name of the figure
     """
@@ -101,19 +105,28 @@ class Evaluation:
     source: Source | None = None
     compared: "Evaluation | None" = None
     comparison: dict[str, Difference] | None = None
+    metrics: Metrics = "squad"
+    missing_passages: tuple[str, ...] = ()
 
     def compare(self, other: "Evaluation") -> "Evaluation":
         """This evaluation with ``other``, of the same questions, beside it: ``other`` minus this one.
 
         Raises:
-            InputError: the questions are not the same.
+            InputError: the questions or the metrics are not the same.
         """
+        if self.metrics != other.metrics:
+            raise InputError(
+                f"The two evaluations have different metrics, {self.metrics} and {other.metrics}; "
+                "evaluate both with the same."
+            )
         found = compare(self.measured, other.measured, self.resampling, task=self.task)
         return dataclasses.replace(self, compared=other, comparison=found)
 
     def to_dict(self) -> dict[str, Any]:
         """What `ragengine eval --json` prints: JSON values, None for NaN and infinite numbers."""
-        result: dict[str, Any] = {"n": self.n, **self.figures}
+        result: dict[str, Any] = {"n": self.n, **self.figures, "metrics": self.metrics}
+        if self.missing_passages:
+            result["missing_passages"] = self.missing_passages
         if self.intervals:
             result["intervals"] = self.intervals
             result["bootstrap"] = {"method": "percentile", **dataclasses.asdict(self.resampling)}
@@ -138,6 +151,8 @@ def report(
     measured: Sequence[Measured],
     *,
     task: Task = "qa",
+    metrics: Metrics = "squad",
+    missing_passages: Sequence[str] = (),
     resampling: Resampling | None = None,
     source: Source | None = None,
 ) -> Evaluation:
@@ -146,6 +161,8 @@ def report(
     Args:
         measured: each question with its answer and figures, as :func:`ragengine.evaluation.measure` returns.
         task: what the answers are; ``generation`` adds BLEU.
+        metrics: whose definitions the figures of the answers follow.
+        missing_passages: the passage ids of the questions that the index does not have.
         resampling: how intervals are drawn, by default 1,000 times.
         source: what was evaluated.
     """
@@ -163,6 +180,8 @@ def report(
         unanswerable=_unanswerable(unanswerable, answerable) if unanswerable else None,
         measured=tuple(measured),
         task=task,
+        metrics=metrics,
+        missing_passages=tuple(missing_passages),
         resampling=resampling,
         source=source,
     )

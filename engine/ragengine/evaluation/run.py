@@ -8,9 +8,10 @@ import numpy as np
 
 from ragengine.engine import RagEngine
 from ragengine.errors import InputError
-from ragengine.evaluation.long_answers import rouge_scorer
+from ragengine.evaluation.definitions import Metrics, answer_measures
+from ragengine.evaluation.long_answers import check_installed
 from ragengine.evaluation.measured import Measured, Prediction, Task
-from ragengine.evaluation.metrics import exact_match, f1, label_match, regex_match
+from ragengine.evaluation.metrics import label_match, regex_match
 from ragengine.evaluation.questions import Question, read_questions
 from ragengine.evaluation.report import Evaluation, Source, report
 from ragengine.evaluation.retrieval import retrieval_values
@@ -18,6 +19,7 @@ from ragengine.evaluation.statistics import Resampling
 from ragengine.messages import short_repr
 from ragengine.options import OPTION_NAMES, GenerationOptions, check_names, checked_kind
 from ragengine.results import Answer
+from ragengine.retrieval.index import PassageIndex
 from ragengine.runtime.progress import Report, silent
 from ragengine.validation import checked_labels
 
@@ -29,6 +31,7 @@ def evaluate(
     questions: str | Path | Sequence[Question],
     *,
     task: Task = "qa",
+    metrics: Metrics = "squad",
     labels: Sequence[str] = (),
     ks: Sequence[int] = (),
     likelihood: bool = False,
@@ -50,6 +53,8 @@ def evaluate(
         questions: a JSONL file as docs/guides/evaluation.md describes it, or the questions themselves.
         task: ``generation`` adds ROUGE-L and BLEU of long answers (extra ``eval``), ``classification`` adds
             the accuracy of the most probable label.
+        metrics: whose definition of exact match, F1 and ROUGE-L: ``squad``, ``kilt``, or ``dpr`` (extra
+            ``eval``).
         labels: the class labels, for ``classification`` alone; by default the first answers.
         ks: the k of recall and precision, at most n_docs; by default 1, 5 and n_docs.
         likelihood: also measure log p(first answer | question) in nats, which reads the documents again.
@@ -69,10 +74,14 @@ def evaluate(
         PassagesError: the file cannot be read as questions.
         OptionsError: a generation option is wrong.
         InputError: another argument is wrong.
-        DependencyError: ``generation`` without the extra ``eval``.
+        DependencyError: ``generation`` or ``dpr`` without the extra ``eval``.
     """
     if task not in get_args(Task):
         raise InputError(f"task is {short_repr(task)}; it must be one of {', '.join(get_args(Task))}.")
+    if metrics not in get_args(Metrics):
+        raise InputError(
+            f"metrics is {short_repr(metrics)}; it must be one of {', '.join(get_args(Metrics))}."
+        )
     if type(batch_size) is not int or batch_size < 1:
         raise InputError(f"batch_size is {short_repr(batch_size)}; it must be a whole number of at least 1.")
     if labels and task != "classification":
@@ -82,10 +91,12 @@ def evaluate(
     check_names(changes)
     resampling = Resampling(resamples, seed=resampling_seed)
     settings: dict[str, Any] = changes if options is None else {"options": options, **changes}
+    asked = read_questions(Path(questions)) if isinstance(questions, str | Path) else questions
     measured = measure(
         engine,
-        read_questions(Path(questions)) if isinstance(questions, str | Path) else questions,
+        asked,
         task=task,
+        metrics=metrics,
         labels=labels,
         ks=ks,
         likelihood=likelihood,
@@ -101,7 +112,21 @@ def evaluate(
         questions=str(questions) if isinstance(questions, str | Path) else None,
         options=different,
     )
-    return report(measured, task=task, resampling=resampling, source=source)
+    return report(
+        measured,
+        task=task,
+        metrics=metrics,
+        missing_passages=_missing_passages(engine, asked),
+        resampling=resampling,
+        source=source,
+    )
+
+
+def _missing_passages(engine: RagEngine, questions: Sequence[Question]) -> list[str]:
+    """The passage ids of the questions that the index does not have; none if it is not an index folder."""
+    wanted = dict.fromkeys(id for question in questions for id in sorted(question.gold_ids))
+    with engine.retriever.borrow_index() as index:
+        return index.missing_ids(wanted) if isinstance(index, PassageIndex) else []
 
 
 def _index_path(engine: RagEngine) -> str | None:
@@ -116,6 +141,7 @@ def measure(
     questions: Sequence[Question],
     *,
     task: Task = "qa",
+    metrics: Metrics = "squad",
     labels: Sequence[str] = (),
     ks: Sequence[int] = (),
     likelihood: bool = False,
@@ -140,7 +166,7 @@ def measure(
     chosen = checked_kind(options.get("options") or engine.default_options)
     n_docs = chosen.replace(**{name: options[name] for name in OPTION_NAMES if name in options}).n_docs
     ks = checked_ks(ks, n_docs)
-    score = _answer_measures(task)
+    score = _answer_measures(task, metrics)
     predictions: Iterator[Prediction]
     if task == "classification":
         labels = checked_labels(labels or first_answers(questions))
@@ -162,8 +188,10 @@ def first_answers(questions: Sequence[Question]) -> list[str]:
     return sorted({question.answers[0] for question in questions if question.answerable})
 
 
-def _answer_measures(task: Task) -> Callable[[Question, Prediction], dict[str, float]]:
-    rouge_l = rouge_scorer() if task == "generation" else None
+def _answer_measures(task: Task, metrics: Metrics) -> Callable[[Question, Prediction], dict[str, float]]:
+    if task == "generation":
+        check_installed()  # what is needed after hours of answering
+    measures_of = answer_measures(metrics, long_answers=task == "generation")
 
     def measures(question: Question, prediction: Prediction) -> dict[str, float]:
         text, answers = prediction.text, question.answers
@@ -171,9 +199,7 @@ def _answer_measures(task: Task) -> Callable[[Question, Prediction], dict[str, f
             return {}
         if question.regex:  # there are no words to count
             return {"exact_match": float(regex_match(text, answers))}
-        values = {"exact_match": float(exact_match(text, answers)), "f1": f1(text, answers)}
-        if rouge_l is not None:
-            values["rouge_l"] = rouge_l(text, answers)
+        values = measures_of(text, answers)
         if task == "classification":
             values["label_accuracy"] = float(label_match(text, answers))
         return values

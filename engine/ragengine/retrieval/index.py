@@ -163,6 +163,13 @@ class PassageIndex(OneProcess):
         self._check_process()
         return self._store.fetch(rows)
 
+    def missing_ids(self, ids: Iterable[str]) -> list[str]:
+        """Those of ``ids`` that no passage has, in their order.  Reads the ids of every passage."""
+        self._check_process()
+        wanted = list(ids)
+        found = self._store.rows_of(wanted) if wanted else {}
+        return [id for id in wanted if id not in found]
+
     @awaited_at_exit
     def verify(self, progress: Progress | None = None) -> None:
         """Compare the parts of the index with each other, reading all of it.

@@ -86,6 +86,7 @@ def _session_options(
     device: ResolvedDevice, threads: int | None, *, low_memory: bool, cuda_graphs: bool
 ) -> ort.SessionOptions:
     options = ort.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised; the log would quote a file raw
     options.intra_op_num_threads = threads or available_cores()
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -106,7 +106,7 @@ def resumable_folder(
             state = "it is the new one" if _in_place(workspace, target) else "nothing was changed"
             if isinstance(reason, hopeless):
                 with contextlib.suppress(OSError):
-                    _empty(workspace)
+                    empty_workspace(workspace)
             elif workspace.exists():
                 state += ", and the same command with --resume goes on from here"
             if isinstance(reason, OSError):
@@ -115,7 +115,7 @@ def resumable_folder(
                 reason.add_note(f"{target}: {state}")
             raise
         with contextlib.suppress(OSError):
-            _empty(workspace)
+            empty_workspace(workspace)
 
 
 def _replace(target: Path, workspace: Path, format_name: str, error: type[RagEngineError]) -> None:
@@ -169,7 +169,7 @@ def _tidy(workspace: Path, target: Path, resume: bool, format_name: str, error: 
                 check_nothing_foreign(old, old, format_name, error)
                 _remove(old, workspace)
         if not resume:
-            _empty(workspace)
+            empty_workspace(workspace)
     except OSError as reason:
         raise error(
             f"{workspace}, left by an earlier run, cannot be emptied: {reason.strerror or reason}; remove it."
@@ -183,7 +183,7 @@ def _remove(old: Path, workspace: Path) -> None:
     shutil.rmtree(workspace / _REMOVED, ignore_errors=True)
 
 
-def _empty(workspace: Path) -> None:
+def empty_workspace(workspace: Path) -> None:
     """Remove everything in a workspace but its mark."""
     for path in workspace.iterdir():
         if path.name != MARK:
@@ -233,7 +233,7 @@ def read_manifest(
         RagEngineError: as ``error``: the folder is absent, of another format or version, or fields of its
             manifest are missing or wrong, all of which are named.
     """
-    path = folder / MANIFEST
+    path = checked_path(folder, error) / MANIFEST
     try:
         if not folder.is_dir():
             raise error(f"{shown_path(folder)} is not a folder; a {format_name} was expected there.")

@@ -51,6 +51,13 @@ def read_plain(path: Path, most: int, *, links: bool = False, within: Path | Non
         return file.read(size)
 
 
+def plain_size(path: Path, within: Path | None = None) -> int:
+    """The bytes of a plain file that will be read later; raises as :func:`open_plain`."""
+    status = (path if within is None else _real_path(path, within)).stat()
+    _check_plain(status.st_mode)
+    return status.st_size
+
+
 def utf8_lines(path: Path, error: type[RagEngineError], within: Path | None = None) -> Iterator[str]:
     """The lines of a UTF-8 file with their ends; raises ``error``, which names the line that is wrong.
 

@@ -48,6 +48,28 @@ def map_npy(path: Path) -> NDArray[Any]:
         return np.memmap(file, dtype, "r", start, shape, order)
 
 
+def read_rows(vectors: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
+    """Read rows of an array [N, E] of :func:`map_npy` from its file, and not from the mapped memory.
+
+    To touch mapped memory behind the end of a file that was cut ends the process.
+
+    Raises:
+        ValueError: the file has been cut.
+        OSError: it cannot be read.
+    """
+    if not isinstance(vectors, np.memmap):  # an array without numbers is not mapped
+        return vectors[start:stop]
+    stop = max(start, min(stop, len(vectors)))
+    columns = vectors.T if np.isfortran(vectors) else vectors[None]
+    rows = np.empty((len(columns), stop - start, *columns.shape[2:]), vectors.dtype)
+    with open_plain(Path(str(vectors.filename))) as file:
+        for column, part in enumerate(rows):
+            file.seek(vectors.offset + column * columns.strides[0] + start * columns.strides[1])
+            if file.readinto(part.data) < part.nbytes:
+                raise ValueError("it was cut while it was read")
+    return rows.T if np.isfortran(vectors) else rows[0]
+
+
 def _read_header(file: BinaryIO) -> tuple[np.dtype[Any], Any, tuple[int, ...]]:
     """Read the element type, the order ``"C"`` or ``"F"``, and the shape; ``file`` is then at the numbers."""
     start = file.read(len(_MAGIC) + 2)

@@ -40,8 +40,8 @@ IMPORTED = {
     "itq": "ITQ8,LSH",
     "pad": "Pad32,Flat",
 }
-# Kinds that are not searched; fast scan has lists in another format, which the import does not read.
-_REFUSED = {"fast_scan", "lsh", "rq", "lsq", "prq", "ivf_rq", "rabitq", "ivf_rabitq", "itq"}
+# Kinds that are not searched.
+_REFUSED = {"lsh", "rq", "lsq", "prq", "ivf_rq", "rabitq", "ivf_rabitq", "itq"}
 _L2 = {"dpr", "lsh", "itq"}
 
 

@@ -13,7 +13,7 @@ from ragengine_export.weights import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "int4", "fp16")
 FAST = [(precision, 4000 + number) for number, precision in enumerate(PRECISIONS)]
-SLOW = [(precision, seed) for precision in PRECISIONS for seed in range(4010, 4020)]
+SLOW = [(precision, seed) for precision in PRECISIONS for seed in range(4010, 4016)]
 TRIALS = 6
 
 

@@ -324,3 +324,8 @@ def test_file_that_is_no_store(tmp_path: Path, content: bytes | str | None) -> N
         path.write_bytes(content)
     with pytest.raises(IndexFolderError, match="store"):
         PassageStore(path).count_all()
+
+
+def test_a_file_that_sqlite_cannot_make_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="unable to open"):
+        write_passages(tmp_path / "absent" / "store", make(1))

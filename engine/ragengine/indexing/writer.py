@@ -139,7 +139,6 @@ class IndexWriter:
             if ids.numbered.any():
                 with VectorFile(state.output / NUMBERED_FILE, ids.numbered.shape, dtype=np.uint8) as file:
                     file.append(ids.numbered)
-                    file.flush()
             state.checkpoint.count = count
             state.save("passages")
         return self.count

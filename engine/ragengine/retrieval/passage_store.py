@@ -47,17 +47,15 @@ def rename_passages(path: Path, ids: Iterable[tuple[int, str]]) -> None:
 @contextlib.contextmanager
 def _written(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection whose changes are written when the block ends well; raises :class:`OSError`."""
-    connection = sqlite3.connect(path, isolation_level=None)
     try:
-        connection.executescript(_SETTINGS)
-        connection.execute("BEGIN")
-        yield connection
-        connection.execute("COMMIT")
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.executescript(_SETTINGS)
+            connection.execute("BEGIN")
+            yield connection
+            connection.execute("COMMIT")
     except sqlite3.Error as reason:
         number = _ERRNO.get(getattr(reason, "sqlite_errorcode", 0), errno.EIO)
         raise OSError(number, str(reason), str(path)) from reason
-    finally:
-        connection.close()
 
 
 class PassageStore:

@@ -132,7 +132,7 @@ class Retriever(Resource):
     @while_open
     def tokenize(self, questions: Sequence[str]) -> list[Encoded]:
         """Question tokens x, ``[CLS] question [SEP]``, cut at the encoder's longest input."""
-        return self._tokenize(checked_questions(questions))
+        return self._encoder.tokenizer.encode(checked_questions(questions))
 
     @while_open
     def question_text(self, tokens: Encoded) -> str:
@@ -178,16 +178,13 @@ class Retriever(Resource):
     @while_open
     def _encode_questions(self, questions: list[str], stop: Stop) -> EncodedQuestions:
         """Questions, which have been checked, as the index and the generator take them."""
-        tokens = self._tokenize(questions)
+        tokens = self._encoder.tokenizer.encode(questions, stop)
         return EncodedQuestions(
             vectors=self.encode(tokens, stop),
             texts=[self._encoder.tokenizer.decode(encoded.ids) for encoded in tokens],
             truncated=[encoded.truncated for encoded in tokens],
         )
 
-    def _tokenize(self, questions: list[str]) -> list[Encoded]:
-        return self._encoder.tokenizer.encode(questions)
-
     def _release(self) -> None:
         self._slot.close()
-        del self._encoder
+        self._drop("_encoder")

@@ -1,5 +1,6 @@
 """Long texts are read piece by piece and have the tokens that the whole text has."""
 
+import contextlib
 import random
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from ragengine import text_reading
 from ragengine.bundle.manifest import TokenizerSpec
-from ragengine.errors import CancelledError
+from ragengine.errors import CancelledError, DeadlineError
 from ragengine.runtime.cancellation import Stop
 from ragengine.text_reading import Cuts, TextReading
 from ragengine.tokenization import Tokenizer
@@ -22,12 +23,14 @@ BPE = ["golden", "worldfacts", "prefix space", "rstrip"]
 FOLDERS = {"golden": GOLDEN / "bundle_v4", "worldfacts": ROOT / "examples/worldfacts/bundle"}
 
 FRAGMENTS = [
-    "a", "the", "who wrote", " ", "  ", "   ", "\n", "\t", "\r\n", "\u00a0", "\u2003", "\u3000", "\x0b", "\x00", "\x00\x01",
-    "\u200b", "\ufeff", "\ufffd", "\u0301", "\u0345", "e\u0301", "\u00e9", "\u0130", "\u1e9e", "\u03a3", "\u212b", "\uac00", "\u1100\u1161",
-    "\u4e2d", "\u4e2d\u6587", "\uf900", "\u3042\u306e", "\u3002", "\u3001", "\uff0c", "\u0e44\u0e17\u0e22", "\U0001f600", "\U0001f468\u200d\U0001f469", "\U00020000",
-    "'", "'s", "'re", "it's", "'l", "l", "-", "--", "...", ".", ",", "_", "/", "\\", "\"", "(", "\u2014", "\u037e", "\u2260",
-    "1", "12", "3.5", "\u00bd", "\u0663", "<mask>", "<mask", "mask>", "<s>", "</s>", "<pad>", "[SEP]", "[SEP", "SEP]", "[CLS]", "[UNK]",
-    "[MASK]", "[", "]", "<", ">", ".Z", ".a,b", ".a",
+    "a", "the", "who wrote", " ", "  ", "   ", "\n", "\t", "\r\n", "\u00a0", "\u2003", "\u3000",
+    "\x0b", "\x00", "\x00\x01", "\u200b", "\ufeff", "\ufffd", "\u0301", "\u0345", "e\u0301",
+    "\u00e9", "\u0130", "\u1e9e", "\u03a3", "\u212b", "\uac00", "\u1100\u1161", "\u4e2d",
+    "\u4e2d\u6587", "\uf900", "\u3042\u306e", "\u3002", "\u3001", "\uff0c", "\u0e44\u0e17\u0e22",
+    "\U0001f600", "\U0001f468\u200d\U0001f469", "\U00020000", "'", "'s", "'re", "it's", "'l", "l",
+    "-", "--", "...", ".", ",", "_", "/", "\\", "\"", "(", "\u2014", "\u037e", "\u2260", "1", "12",
+    "3.5", "\u00bd", "\u0663", "<mask>", "<mask", "mask>", "<s>", "</s>", "<pad>", "[SEP]", "[SEP",
+    "SEP]", "[CLS]", "[UNK]", "[MASK]", "[", "]", "<", ">", ".Z", ".a,b", ".a",
 ]  # fmt: skip
 
 
@@ -138,17 +141,16 @@ def test_only_as_much_is_read_as_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["WordPiece", "BPE"])
 @pytest.mark.parametrize(
-    "unit", ["word ", " ", "\x00", "\u0301", "a", "\u4e2d", "\u3042", "[SEP]", "\n", "a\u200b", "\ud7a3", "=-"]
+    "unit",
+    ["word ", " ", "\x00", "\u0301", "a", "\u4e2d", "\u3042", "[SEP]", "\n", "a\u200b", "\ud7a3", "=-"],
 )
 def test_ten_megabytes_end_at_a_deadline(tmp_path: Path, kind: str, unit: str) -> None:
     tokenizer = Tokenizer(changed(kind, "worldfacts", tmp_path), TokenizerSpec(0, 301, False))
     text = unit * (10_000_000 // len(unit))
     began = time.monotonic()
-    try:
-        tokenizer.encode([text, text], Stop(0.5))
-        tokenizer.encode([(text, text)], Stop(0.5))
-    except Exception as error:
-        assert "while texts were tokenized" in str(error)
+    for texts in ([text, text], [(text, text)]):
+        with contextlib.suppress(DeadlineError):
+            tokenizer.encode(texts, Stop(0.5))
     assert time.monotonic() - began < 5
 
 

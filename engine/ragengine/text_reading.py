@@ -63,7 +63,9 @@ class Cuts:
             before = class_of(_SPACES + string.punctuation, ideographs)
             if not all(re.match(before, content) for content in contents):
                 return None  # a word without end would hide where it begins
-            return cls(tokenizer, contents, re.compile(f"(?s:.+)(?={before})"), model.max_input_chars_per_word)
+            return cls(
+                tokenizer, contents, re.compile(f"(?s:.+)(?={before})"), model.max_input_chars_per_word
+            )
         if isinstance(model, BPE) and isinstance(words, ByteLevel) and words.use_regex:
             if tokenizer.normalizer is not None:
                 return None

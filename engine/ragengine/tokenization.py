@@ -53,9 +53,7 @@ class Tokenizer:
         """Number of tokens, added tokens included."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
-    def encode(
-        self, texts: Sequence[str] | Sequence[tuple[str, str]], stop: Stop = NEVER
-    ) -> list["Encoded"]:
+    def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]], stop: Stop = NEVER) -> list["Encoded"]:
         """Encode texts, or pairs of texts, with special tokens and truncation.
 
         A text is read only as far as its tokens are kept.  ``stop`` is asked between pieces of texts.

@@ -2,8 +2,10 @@
 
 import threading
 import time
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ragengine import Stop
@@ -51,3 +53,9 @@ def test_a_deadline_is_a_finite_number_of_seconds_above_0(deadline: Any) -> None
 def test_cancel_is_an_event() -> None:
     with pytest.raises(InputError, match=r"^cancel is str; it must be a threading\.Event, or None\.$"):
         Stop(None, "yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("deadline", [Fraction(1, 10**9), np.float32(1e-9), 10**-9])
+def test_a_deadline_is_any_real_number(deadline: Any) -> None:
+    with pytest.raises(DeadlineError, match=r"^The deadline of 1e-09 s passed at once"):
+        Stop(deadline).check("at once")

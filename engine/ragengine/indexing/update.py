@@ -245,6 +245,7 @@ def _opened(
         old.manifest.count + count,
         old.manifest.dimension,
         texts=old.passages_bytes + texts,
+        memory=0 if added is None else added.source.memory,
     )
     return IndexWriter.open(index, {"command": command}, threads=threads, progress=progress)
 

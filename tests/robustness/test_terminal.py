@@ -90,7 +90,7 @@ def test_answers(say: Say, world: Path) -> None:
     say(*asked, "--record", world / "none" / HOSTILE)
     say(*asked, "--set", f"num_beams={HOSTILE}")
     say(*asked, "--set", f"{HOSTILE}=1", shows=False)
-    say(*asked, "--set", HOSTILE)
+    say(*asked, "--set", HOSTILE.replace("=", ""))
     say("ask", "--replay", HOSTILE)
 
 
@@ -145,7 +145,15 @@ def test_exports(say: Say, pair: Pair, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["x = 1", "", f"[{json.dumps(HOSTILE)}]", f"[data]\npassages = {json.dumps(HOSTILE)}", HOSTILE]
+    "content",
+    [
+        "x = 1",
+        "",
+        f"x = {'[' * 60_000}",
+        f"[{json.dumps(HOSTILE)}]",
+        f"[data]\npassages = {json.dumps(HOSTILE)}",
+        HOSTILE,
+    ],
 )
 def test_training(say: Say, tmp_path: Path, content: str) -> None:
     (tmp_path / f"{HOSTILE}.toml").write_text(content)

@@ -64,7 +64,7 @@ class BuildState:
             return state
         try:
             parsed = parse(Checkpoint, json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError) as reason:
+        except (OSError, ValueError, RecursionError) as reason:
             raise IndexFolderError(f"{path} cannot be read: {reason}; build without --resume.") from reason
         checkpoint = parsed.value
         if checkpoint is None:

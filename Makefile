@@ -5,11 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Python's development mode, where a warning is an error; pytest-xdist's workers get the same flags.
 STRICT := $(BIN)/python -X dev -W error
+FAST := not slow and not gpu
 WORKERS := --tx '2*popen//python=$(STRICT)' --dist loadgroup
+HOURS ?= 0.2
+EXTRAS ?= cpu export
 # The trained checkpoint, where it was trained here: with it transformers answers the questions too.
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 
-.PHONY: install demo lint test test-slow coverage fuzz test-oldest audit build docs bench clean
+.PHONY: install demo lint test test-slow coverage fuzz mutants test-oldest test-transformers audit sbom lock build docs bench clean
 
 install: $(VENV)/.test  ## Everything: runtime, export, training, benchmark and test tools
 
@@ -23,19 +26,22 @@ lint: $(VENV)/.test  ## Style, types and the direction of imports
 	$(BIN)/lint-imports
 
 test: $(VENV)/.test  ## The fast tests in two processes: no network, no GPU, and a warning is an error
-	$(STRICT) -m pytest $(WORKERS)
+	$(STRICT) -m pytest -m '$(FAST) and serial'; serial=$$?; \
+	$(STRICT) -m pytest $(WORKERS) -m '$(FAST) and not serial' && exit $$serial
 
 test-slow: $(VENV)/.test  ## Minutes of work or gigabytes of memory: BART-large, long soaks, the built wheel
 	$(BIN)/python -m pytest -m slow
 
 coverage: $(VENV)/.test  ## The lines that the fast tests run; child processes do not count
 	mkdir -p build/coverage
-	$(STRICT) -m pytest $(WORKERS) --cov --cov-report=term --cov-report=html:build/coverage/html
+	$(STRICT) -m pytest $(WORKERS) -m '$(FAST) and not serial' --cov --cov-report=term --cov-report=html:build/coverage/html
 
-fuzz: $(VENV)/.test  ## The readers of foreign files under atheris, a minute each
+fuzz: $(VENV)/.test  ## Readers of foreign files under atheris, and command lines by their grammar, in HOURS together
 	$(PIP) atheris
-	for reader in manifests graphs passages; do \
-		$(BIN)/python -m tests.fuzz.$$reader -max_total_time=60 || exit 1; done
+	$(BIN)/python -m tests.fuzz $(HOURS)
+
+mutants: $(VENV)/.test  ## Small changes to the source that no test notices, of MODULES or of all that are listed; hours
+	nice $(BIN)/python -m tests.mutants $(MODULES)
 
 test-oldest:  ## The oldest dependencies that pyproject.toml allows answer questions
 	$(PYTHON) -m venv --clear build/oldest
@@ -45,11 +51,37 @@ test-oldest:  ## The oldest dependencies that pyproject.toml allows answer quest
 		examples/worldfacts/questions.jsonl --json
 	build/oldest/bin/ragengine demo
 
+# Releases that transformers 4 needs beside it, where those in .venv are too new for it.
+WITH_4 := 'tokenizers==0.22.*' 'huggingface-hub<1' requests urllib3 charset-normalizer idna certifi \
+	'datasets==3.6.*' 'fsspec<=2025.3.0' 'dill<0.3.9' 'multiprocess<0.70.17'
+
+test-transformers: $(VENV)/.test  ## Parity with another release: make test-transformers VERSION=4.57.1
+	$(BIN)/python -m venv --clear build/transformers
+	build/transformers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		transformers==$(VERSION) $(WITH_$(firstword $(subst ., ,$(VERSION))))
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $$(echo build/transformers/lib/python*/site-packages)/main.pth
+	build/transformers/bin/python -m pytest --numprocesses 2 --dist loadgroup tests/parity
+
 audit: $(VENV)/.test  ## Known vulnerabilities of all installed packages; fails where one cannot be looked up
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip list --format=freeze --exclude-editable | sed 's/+[^ ]*//' > build/audit/installed.txt
 	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement build/audit/installed.txt
+
+sbom: $(VENV)/.test  ## The bill of materials of all installed packages, in CycloneDX's JSON: build/sbom.json
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cyclonedx-bom
+	build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.json $(BIN)/python
+
+lock:  ## What each extra installs, with the hashes of its files, in build/lock/EXTRA.txt
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt pip-tools
+	mkdir -p build/lock
+	for extra in $(EXTRAS); do \
+		build/tools/bin/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
+			--constraint constraints.txt --extra $$extra --output-file build/lock/$$extra.txt pyproject.toml || exit 1; done
 
 build: $(VENV)/.test  ## The wheel and the source archive, in dist/
 	rm -rf dist

@@ -126,8 +126,9 @@ def test_own_documents_without_scores_use_the_passage_encoder(pair: Pair, tmp_pa
     answer = engine.generate("Where is Quito?", documents=bare, **OPTIONS)
     # the index stores float16, so its scores are a little coarser
     assert [d.score for d in answer.documents] == pytest.approx([d.score for d in found], abs=0.02)
-    assert engine._passages is not None
-    assert engine._passages._session.get_session_options().intra_op_num_threads == 1
+    encoder = engine._scorer._encoder
+    assert encoder is not None
+    assert encoder._session.get_session_options().intra_op_num_threads == 1
 
 
 @pytest.mark.parametrize("documents", [[], [[]], "text", [Document("t", "x", score=1.0), Document("t", "x")]])

@@ -203,3 +203,31 @@ def test_any_values_are_options_or_one_clear_error(values: dict[str, Any]) -> No
     except OptionsError:
         return  # anything else fails the test
     assert GenerationOptions.from_dict(options.to_dict()) == options
+
+
+@pytest.mark.parametrize(
+    ("min_length", "min_new_tokens", "token", "sequence"),
+    [(0, None, 0, 0), (6, None, 6, 6), (6, 3, 6, 4), (3, 6, 7, 7), (6, 0, 6, 1), (0, 6, 7, 7)],
+)
+def test_min_new_tokens_replaces_min_length_in_rag_sequence_alone(
+    min_length: int, min_new_tokens: int | None, token: int, sequence: int
+) -> None:
+    """`_prepare_generated_length`, which RagTokenForGeneration.generate does not call."""
+    options = GenerationOptions(max_length=12, min_length=min_length, min_new_tokens=min_new_tokens)
+    assert options.shortest == token
+    for search in ("thorough", "fast", "joint"):
+        assert options.replace(marginalize="sequence", search=search).shortest == sequence
+
+
+def test_a_min_length_that_is_replaced_may_be_too_long() -> None:
+    long = {"max_length": 6, "min_length": 9, "min_new_tokens": 2}
+    with pytest.raises(OptionsError, match="min_length is 9"):
+        GenerationOptions(**long)
+    assert GenerationOptions(**long, marginalize="sequence").shortest == 3
+
+
+@pytest.mark.parametrize("name", ["forced_bos_token_id", "forced_eos_token_id"])
+def test_a_forced_token_that_is_suppressed_is_refused(name: str) -> None:
+    with pytest.raises(OptionsError, match=f"{name} is 7, it must not be in suppress_tokens"):
+        GenerationOptions(**{name: 7}, suppress_tokens=[3, 7])
+    GenerationOptions(**{name: 7}, begin_suppress_tokens=[7], bad_words_ids=[[7]])  # as in transformers

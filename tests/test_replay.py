@@ -91,8 +91,8 @@ def test_what_cannot_be_replayed_is_not_recorded(pair: Pair) -> None:
             '{"format": "ragengine-replay", "format_version": 1, "score": "x"}',
             "is damaged: ragengine: missing",
         ),
-        ("\udcff", "cannot be read as UTF-8"),
-        (None, "cannot be read as UTF-8"),
+        ("\udcff", "line 1: byte 0xff at position 0 is not UTF-8"),
+        (None, "cannot be read: No such file"),
     ],
 )
 def test_damaged_records_are_one_clear_error(tmp_path: Path, content: str | None, message: str) -> None:

@@ -130,7 +130,8 @@ class RagEngine(Resource):
         Args:
             question: the question x.
             n_docs: how many documents; the model's default where not given.
-            deadline, cancel: as in :meth:`generate`.
+            deadline: seconds from now, or a :class:`Stop` that several calls share.
+            cancel: an event that another thread sets to end the call.
         """
         stop = Stop.of(deadline, cancel)
         n_docs = self.default_options.n_docs if n_docs is None else n_docs
@@ -163,8 +164,8 @@ class RagEngine(Resource):
                 several.  They keep their scores, or are scored by the bundle's passage encoder.
             doc_pruning: leave out, before they are read, documents whose prior p(z | x) is under this; the
                 best always stays.
-            prefix_allowed_tokens_fn: called with a question's number and its tokens so far, returns the token
-                ids that may follow.
+            prefix_allowed_tokens_fn: called with a question's number and its tokens so far, int64 [T] with
+                the start token; returns the token ids that may follow.  Its exceptions come out unchanged.
             deadline: seconds from now, or a :class:`Stop` that several calls share.
             cancel: an event that another thread sets to end the call.
             overrides: single options by name, such as ``num_beams=4``.
@@ -274,6 +275,8 @@ class RagEngine(Resource):
     ) -> float | list[float]:
         """log p(y | x) of an answer to a question, or of one answer to each of several questions.
 
+        Arguments that are not named here are those of :meth:`generate`.
+
         Args:
             question: the question x, or a list of them.
             answer: text, or token ids as in `Hypothesis.token_ids` (the end token is one of them).  Text is
@@ -283,7 +286,6 @@ class RagEngine(Resource):
                 forces one.
             exclude_bos_score: leave that BOS out of RAG-Sequence's score; the checkpoint's setting where not
                 given.
-            options, documents, doc_pruning, deadline, cancel, overrides: as in :meth:`generate`.
 
         Returns:
             Nats.  Where the tokenizer gives an answer's text the tokens that the search chose,
@@ -324,7 +326,8 @@ class RagEngine(Resource):
     ) -> dict[str, float]:
         """p(label | x) over the given labels, as the paper classifies FEVER's claims (section 3.4).
 
-        The documents are searched and read once.
+        The documents are searched and read once.  Arguments that are not named here are those of
+        :meth:`generate`.
 
         Args:
             question: the claim or question x.
@@ -332,7 +335,6 @@ class RagEngine(Resource):
                 space, if so).  A longer label is a less probable output: choose labels of about equal length
                 where nothing was trained.
             with_bos: as in :meth:`score`.
-            options, documents, doc_pruning, deadline, cancel, overrides: as in :meth:`generate`.
 
         Returns:
             For each label, in their order, exp of :meth:`score` normalised over the labels.
@@ -359,6 +361,7 @@ class RagEngine(Resource):
 
         Raises:
             IndexFolderError: the new index cannot be used; nothing has changed.
+            InputError: the engine searches with a :class:`DocumentSearcher`, not with an index folder.
         """
         self._check_open()
         self.retriever.swap_index(path, verify=verify)

@@ -26,7 +26,9 @@ class GenerationOptions:
     exclude_bos_score       thorough: leave a first BOS out of the score
     num_beams               B; 1 is greedy search, or sampling
     num_return_sequences    hypotheses returned per question
-    max_length, min_length  of the answer in tokens; max_new_tokens and min_new_tokens do not count the start
+    max_length, min_length  of the answer in tokens; max_new_tokens and min_new_tokens do not count the start.
+                            max_new_tokens replaces max_length; of the two minima RAG-Token keeps the larger,
+                            RAG-Sequence min_new_tokens
     length_penalty          a hypothesis' score is its log-probability / length ** length_penalty
     early_stopping          True: stop at ``num_beams`` finished hypotheses; False: when the best running
                             beam is unlikely to improve on them; "never": when it cannot
@@ -97,7 +99,8 @@ class GenerationOptions:
             faults.append(
                 f"num_return_sequences is {wanted}, it must be at most num_beams ({self.num_beams})"
             )
-        if self.min_length > self.longest:
+        replaced = self.marginalize == "sequence" and self.min_new_tokens is not None  # see `shortest`
+        if self.min_length > self.longest and not replaced:
             faults.append(
                 f"min_length is {self.min_length}, it must be at most the longest answer ({self.longest})"
             )
@@ -106,12 +109,27 @@ class GenerationOptions:
                 f"min_new_tokens is {self.min_new_tokens}, "
                 f"it must be less than the longest answer ({self.longest})"
             )
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            if getattr(self, name) in (self.suppress_tokens or ()):
+                faults.append(f"{name} is {getattr(self, name)}, it must not be in suppress_tokens")
         return faults
 
     @property
     def longest(self) -> int:
         """The length of the longest answer, with the start token."""
         return self.max_length if self.max_new_tokens is None else 1 + self.max_new_tokens
+
+    @property
+    def shortest(self) -> int:
+        """The length of the shortest answer, with the start token.
+
+        RAG-Token keeps both limits; in RAG-Sequence ``min_new_tokens``, where it is given, replaces
+        ``min_length``, as in transformers.
+        """
+        if self.min_new_tokens is None:
+            return self.min_length
+        new = 1 + self.min_new_tokens
+        return new if self.marginalize == "sequence" else max(self.min_length, new)
 
     @property
     def paths(self) -> int:
@@ -158,7 +176,7 @@ OPTION_NAMES = tuple(field.name for field in dataclasses.fields(GenerationOption
 
 
 def checked_kind(options: Any) -> GenerationOptions:
-    """``options``, if that is what they are."""
+    """Refuse what is not :class:`GenerationOptions`."""
     if not isinstance(options, GenerationOptions):
         raise OptionsError(
             f"options is {type(options).__name__}; it must be GenerationOptions, or single options by name."
@@ -167,7 +185,7 @@ def checked_kind(options: Any) -> GenerationOptions:
 
 
 def check_names(values: Mapping[str, Any]) -> None:
-    """Refuse names that are not options, each with the nearest one that is."""
+    """Refuse names that are not options; the message suggests the nearest option for each."""
     faults = []
     for name in values:
         if name not in OPTION_NAMES:
@@ -181,7 +199,7 @@ def check_names(values: Mapping[str, Any]) -> None:
 
 
 def _frozen(value: Any, depth: int = 2) -> Any:
-    """Lists, and lists in them, as tuples: so that options can be neither changed nor shared by accident."""
+    """Lists, and lists in them, as tuples, so that options cannot be changed by accident."""
     if not depth or not isinstance(value, list | tuple):
         return value
     return tuple(_frozen(inner, depth - 1) for inner in value)
@@ -212,15 +230,16 @@ def _choice(*values: str) -> tuple[str, Any]:
     return " or ".join(map(repr, values)), lambda value: isinstance(value, str) and value in values
 
 
-# The options that limit each other; compared only where each of them is right by itself.
+# The options that limit each other; compared only where each of them is valid by itself.
 _COMBINED = {"num_return_sequences", "num_beams", "do_sample", "marginalize", "search"}
 _COMBINED |= {"min_length", "max_length", "min_new_tokens", "max_new_tokens"}
+_COMBINED |= {"forced_bos_token_id", "forced_eos_token_id", "suppress_tokens"}
 
 _FLAG: tuple[str, Any] = ("True or False", lambda value: type(value) is bool)
 _TOKEN: tuple[str, Any] = ("a token id or None", lambda value: value is None or _is_token(value))
 _TOKENS: tuple[str, Any] = ("a list of token ids or None", lambda value: value is None or _are_tokens(value))
 
-# Every option: what it must be, in words, and whether a value is that.
+# For every option: what it must be, in words, and the test of a value.
 _RULES: dict[str, tuple[str, Any]] = {
     "n_docs": _whole(1),
     "marginalize": _choice("token", "sequence"),

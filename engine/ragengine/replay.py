@@ -2,7 +2,7 @@
 
 A record is one JSON object: the fingerprints of bundle and index (the sha256 of each ``manifest.json``,
 which holds those of all their files), the options, and what came out.  Passages are recorded by id and
-score, since the index fixes their text; passages the caller brought are recorded whole.
+score, since the index fixes their text; documents given by the caller are recorded whole.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from ragengine.options import GenerationOptions
 from ragengine.results import Answer, Document
 from ragengine.storage.atomic import output_file
 from ragengine.storage.folders import MANIFEST, sha256_of
+from ragengine.storage.foreign_files import json_lines
 from ragengine.storage.schema import parse
 from ragengine.version import __version__
 
@@ -159,18 +160,13 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
 
 def read_records(path: Path) -> list[Record]:
     """Read what :func:`write_records` wrote.  Raises :class:`InputError` with file, line and every fault."""
-    try:
-        lines = path.read_text("utf-8").split("\n")  # a text may hold what splitlines takes for an end
-    except (OSError, UnicodeDecodeError) as reason:
-        raise InputError(f"{path} cannot be read as UTF-8 text: {reason}.") from reason
     records = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                content = json.loads(line)
-            except (ValueError, RecursionError) as reason:
-                raise InputError(f"{path} line {number} is not JSON: {reason}.") from reason
-            records.append(Record.from_dict(content, f"{path} line {number}"))
+    for number, line in json_lines(path, InputError):
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as reason:
+            raise InputError(f"{path} line {number} is not JSON: {reason}.") from reason
+        records.append(Record.from_dict(content, f"{path} line {number}"))
     if not records:
         raise InputError(f"{path} holds no records; write some with ragengine ask --record {path}.")
     return records

@@ -31,7 +31,7 @@ class Tokenizer:
         self.path = path
         self.spec = spec
         self.max_length = max_length or spec.max_length
-        with _faults_named(f"{path} is not a tokenizer that this version of tokenizers reads"):
+        with _errors_named(f"{path} is not a tokenizer that this version of tokenizers reads"):
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(self.max_length)
@@ -60,7 +60,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode token ids as `PreTrainedTokenizer.decode(ids, skip_special_tokens=True)` does."""
-        with _faults_named(f"{self.path} cannot decode tokens"):
+        with _errors_named(f"{self.path} cannot decode tokens"):
             text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         if self.spec.clean_up_tokenization_spaces:
             for old, new in _CLEAN_UP:
@@ -69,7 +69,7 @@ class Tokenizer:
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text that each token contributes to an answer; a byte-level token may be half a character."""
-        with _faults_named(f"{self.path} cannot decode tokens"):
+        with _errors_named(f"{self.path} cannot decode tokens"):
             return [str(self._tokenizer.decode([token], skip_special_tokens=False)) for token in ids]
 
     def pad(self, sequences: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
@@ -84,7 +84,7 @@ class Tokenizer:
 
     def _encoded(self, texts: Sequence[Any], *, special_tokens: bool) -> list[tokenizers.Encoding]:
         try:
-            with _faults_named(f"{self.path} cannot encode a text"):
+            with _errors_named(f"{self.path} cannot encode a text"):
                 encodings: list[tokenizers.Encoding] = self._tokenizer.encode_batch(
                     list(texts), add_special_tokens=special_tokens
                 )
@@ -96,10 +96,10 @@ class Tokenizer:
 
 
 @contextlib.contextmanager
-def _faults_named(what: str) -> Iterator[None]:
-    """Raise :class:`BundleError` for a fault of a `tokenizer.json`, whenever it shows.
+def _errors_named(what: str) -> Iterator[None]:
+    """Raise :class:`BundleError` for what is wrong with a `tokenizer.json`, whenever it shows.
 
-    tokenizers raises bare Exception then, or panics; its PanicException is not even an Exception.
+    tokenizers raises a bare Exception then, or panics; its PanicException is not even an Exception.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a call brings, checked before anything is computed: questions, answers, labels and their texts."""
+"""Checks of what a call is given, before anything is computed: questions, answers, labels, texts."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
@@ -7,7 +7,7 @@ from ragengine.errors import InputError
 from ragengine.messages import short_repr
 
 LONGEST_TEXT = 1_000_000
-"""Characters of a question, an answer, or a document that the caller brings.
+"""Characters of a question, an answer, or a document given by the caller.
 
 A tokenizer reads all of a text before it cuts: a million characters took it 4 seconds and 150 MB, ten million
 40 seconds and 1.4 GB (docs/reference/requests.md).
@@ -15,7 +15,7 @@ A tokenizer reads all of a text before it cuts: a million characters took it 4 s
 
 
 def checked_questions(question: Any) -> list[str]:
-    """One question or several, as a list.  Raises :class:`InputError` naming the first that is none."""
+    """One question or several, as a list.  Raises :class:`InputError` that names the first wrong one."""
     if isinstance(question, str):
         return [checked_text("The question", question)]
     questions = as_list(question, "A question", "a str, or a list of them")
@@ -23,12 +23,12 @@ def checked_questions(question: Any) -> list[str]:
 
 
 def checked_question(question: Any) -> str:
-    """The one question that some calls take."""
+    """The question of a call that takes one."""
     return checked_text("The question", question)
 
 
 def checked_text(what: str, text: Any) -> str:
-    """``text`` if it is Unicode text of a length that can be read; ``what`` names it in the error."""
+    """``text``, if it is Unicode text of at most ``LONGEST_TEXT``; ``what`` names it in the error."""
     if not isinstance(text, str):
         raise InputError(f"{what} is {type(text).__name__}; it must be a str.")
     if len(text) > LONGEST_TEXT:
@@ -39,8 +39,8 @@ def checked_text(what: str, text: Any) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as reason:
         raise InputError(
-            f"{what} has half a surrogate pair at character {reason.start}, which is no Unicode; remove lone "
-            "surrogates."
+            f"{what} has half a surrogate pair at character {reason.start}, which is not Unicode text; "
+            "remove lone surrogates."
         ) from reason
     return text
 
@@ -74,8 +74,8 @@ def checked_flag(name: str, value: Any) -> bool | None:
 
 
 def as_list(values: Any, what: str, expected: str) -> list[Any]:
-    """The values of a list or of another iterable that has an order and is no text."""
-    # a mapping or set iterates, too, but not over what was meant or in an order that was
+    """The values of a list, or of another iterable that has an order and is not a text."""
+    # a mapping or a set iterates too, but not over the values that were meant, or in no order
     if not isinstance(values, Iterable) or isinstance(values, str | bytes | bytearray | Mapping | Set):
         raise InputError(f"{what} is {type(values).__name__}; it must be {expected}.")
     if not isinstance(values, Sequence) and getattr(values, "ndim", 1) == 0:  # an array without an axis

@@ -14,7 +14,6 @@ from ragengine.bundle import manifest
 from ragengine.bundle.checks import bundle_errors
 from ragengine.bundle.signatures import Signature, generator_signatures
 from ragengine.errors import ExportError
-from ragengine.options import OPTION_NAMES, GenerationOptions
 from ragengine.storage import folders
 from ragengine.storage.schema import join_errors
 from ragengine.version import __version__
@@ -27,6 +26,7 @@ from ragengine_export.checkpoint import (
     load_checkpoint,
     tokenizer_spec,
 )
+from ragengine_export.generation_defaults import generation_defaults
 from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder
 from ragengine_export.graphs.bert import BertEncoder
 from ragengine_export.graphs.models import (
@@ -47,11 +47,6 @@ from ragengine_export.weights import (
 )
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-
-# Fields of a generation config that do not change which tokens come out of a search.
-_NO_EFFECT = {"transformers_version", "_from_model_config", "use_cache", "bos_token_id", "pad_token_id"}
-_NO_EFFECT |= {"return_dict_in_generate", "output_scores", "output_logits", "output_attentions"}
-_NO_EFFECT |= {"output_hidden_states"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
     if check:
         done += checks.check_generator(folder, checkpoint.generator, generator)
         checks.require_within(done, precision)
-    options, warnings = _generation_defaults(checkpoint)
+    options, warnings = generation_defaults(checkpoint)
     config = checkpoint.config
     rag = manifest.RagSpec(
         architecture=checkpoint.architecture,  # type: ignore[arg-type]  # checked when it was loaded
@@ -274,50 +269,6 @@ def _tokenizer_json(tokenizer: Any) -> str:
     backend.no_padding()
     backend.no_truncation()
     return str(backend.to_str(pretty=True))
-
-
-def _generation_defaults(checkpoint: Checkpoint) -> tuple[GenerationOptions, list[str]]:
-    """The checkpoint's generation config as options, and a warning per field that is not supported.
-
-    A field that is None takes transformers' default, which is ours too; the decoder's start token falls
-    back as in `GenerationMixin._prepare_special_tokens`.
-    """
-    config = checkpoint.generation_config
-    reader = checkpoint.config.generator
-    values = {name: getattr(config, name, None) for name in OPTION_NAMES}
-    values |= {
-        "n_docs": checkpoint.config.n_docs,
-        "eos_token_id": values["eos_token_id"] or reader.eos_token_id,
-    }
-    values["marginalize"] = "token" if checkpoint.architecture == "RagTokenForGeneration" else "sequence"
-    if values["decoder_start_token_id"] is None:
-        values["decoder_start_token_id"] = _first_set(
-            config.bos_token_id, reader.decoder_start_token_id, reader.bos_token_id
-        )
-    longest = values["max_length"] or GenerationOptions.max_length
-    values["max_length"] = min(longest, checkpoint.generator.shape.max_positions)  # possible
-    if isinstance(values["eos_token_id"], list):
-        values["eos_token_id"] = tuple(values["eos_token_id"])
-    unsupported = {
-        name: value
-        for name, value in config.to_diff_dict().items()
-        if name not in OPTION_NAMES and name not in _NO_EFFECT and value is not None
-    }
-    warnings = [
-        f"the checkpoint's generation config sets {k}={v!r}, which is not supported"
-        for k, v in unsupported.items()
-    ]
-    if checkpoint.unread_generation:
-        shown = ", ".join(f"{name}={value!r}" for name, value in checkpoint.unread_generation.items())
-        warnings.append(
-            f"the checkpoint's generation_config.json sets {shown}, which RagSequenceForGeneration.generate "
-            "does not read, nor do this bundle's defaults: give it with each call"
-        )
-    return GenerationOptions(**{name: value for name, value in values.items() if value is not None}), warnings
-
-
-def _first_set(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _require_agreement(folder: Path, checkpoint: Checkpoint) -> None:

@@ -102,4 +102,4 @@ def test_the_table_names_the_folder_and_what_it_was_made_from(
     monkeypatch.setenv("COLUMNS", "300")
     printed = CliRunner().invoke(index_command, ["info", str(path)]).output
     assert printed.splitlines()[0].strip() == str(path)
-    assert "passages: a.tsv; added: b.tsv, c.tsv; deleted: 2" in printed
+    assert "passages: a.tsv, added: b.tsv; c.tsv, deleted: 2" in printed

@@ -1,17 +1,18 @@
-"""Fuzz passage files of every kind, questions and records."""
+"""Fuzz passage files of every kind, lists of ids, questions and records."""
 
 import atheris
 
 with atheris.instrument_imports(include=["ragengine"]):
     from ragengine.corpus.corpus import Corpus
     from ragengine.evaluation import read_questions
+    from ragengine.indexing.import_index import read_ids
     from ragengine.replay import read_records
 
 from pathlib import Path
 
 from tests.fuzz.fuzzing import fuzz
 
-SUFFIXES = {b"t": ".tsv", b"j": ".jsonl", b"x": ".txt", b"m": ".md"}
+SUFFIXES = {b"t": ".tsv", b"j": ".jsonl", b"x": ".txt", b"m": ".md", b"i": ".tsv", b"l": ".json"}
 SEEDS = [
     b'tid\ttext\ttitle\n1\t"a ""quoted"" text"\tTitle\n2\tb\tc\n',
     b'j{"id": "1", "title": "t", "text": "x \\ud83d\\ude00"}\n{"title": "t", "text": "y"}\n',
@@ -19,6 +20,8 @@ SEEDS = [
     b"m# Heading\n\ntext *emphasised*\n\n## Second\n\n- item\n",
     b'q{"question": "q", "answers": ["a", "b"], "passage_id": "7"}\n',
     b'r{"format": "ragengine-record", "format_version": 1}\n',
+    b"iid\ttext\ttitle\n7\ta\tb\n",
+    b'l["7", "8"]',
 ]
 
 
@@ -31,6 +34,8 @@ def read_lines_file(folder: Path, data: bytes) -> None:
         read_questions(path)
     elif kind == b"r":
         read_records(path)
+    elif kind in (b"i", b"l"):
+        read_ids(path)
     else:
         for passage in Corpus.open(path).read():
             passage.text.encode("utf-8")

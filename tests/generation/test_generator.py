@@ -101,7 +101,7 @@ def test_parts_of_a_call_are_numbered_through(
     assert [[h.token_ids.tolist() for h in hypotheses] for hypotheses in found] == expected
     asked: list[int] = []
 
-    def allowed(question: int, tokens: list[int]) -> list[int]:
+    def allowed(question: int, tokens: np.ndarray) -> list[int]:
         asked.append(question)
         return [2, 5, 6]
 

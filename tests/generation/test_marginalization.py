@@ -37,7 +37,15 @@ def test_a_document_left_out_has_no_weight() -> None:
     assert np.isneginf(logsumexp(np.full((1, 2), -np.inf, np.float32), axis=1)).all()
 
 
-@pytest.mark.parametrize("scores", [[[np.nan, 1.0]], [[np.inf, 1.0]], [[-np.inf, -np.inf]]])
+def test_scores_that_are_far_apart_leave_one_document() -> None:
+    """Their difference is beyond float32; that is no warning, but a prior of 0."""
+    prior = log_prior(np.array([[3e38, -3e38]], np.float32))
+    assert np.exp(prior).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "scores", [[[np.nan, 1.0]], [[np.inf, 1.0]], [[-np.inf, -np.inf]], [[1.0, 1.0], [-np.inf, -np.inf]]]
+)
 def test_scores_that_give_no_distribution_are_refused(scores: list[list[float]]) -> None:
     with pytest.raises(InputError, match=r"doc_score"):
         log_prior(np.array(scores, np.float32))

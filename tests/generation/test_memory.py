@@ -23,7 +23,7 @@ def test_few_at_a_time_answer_as_all_together(pair: Pair) -> None:
     expected = free.generate(*arrays, options)
     asked: list[int] = []
 
-    def allowed(question: int, tokens: list[int]) -> range:
+    def allowed(question: int, tokens: np.ndarray) -> range:
         asked.append(question)
         return range(spec.vocab_size)
 

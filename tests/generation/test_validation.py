@@ -102,16 +102,16 @@ def test_allowed_tokens_come_as_numbers_of_the_vocabulary() -> None:
     assert checked_allowed(None, V) is None
     seen: list[Any] = []
 
-    def function(question: int, tokens: list[int]) -> Any:
-        seen.append((question, tokens))
+    def function(question: int, tokens: np.ndarray) -> Any:
+        seen.append((question, tokens.tolist()))
         return (np.int64(token) for token in (3, 4))
 
     allowed = checked_allowed(function, V)
     assert allowed is not None
-    assert allowed(1, [2]) == [3, 4]
+    assert allowed(1, np.array([2])) == [3, 4]
     numbered = numbered_from(5, allowed)
     assert numbered is not None
-    numbered(1, [2, 3])
+    numbered(1, np.array([2, 3]))
     assert seen == [(1, [2]), (6, [2, 3])]
     assert numbered_from(5, None) is None
 
@@ -121,6 +121,6 @@ def test_what_are_no_tokens_is_refused_when_it_is_returned(returned: Any) -> Non
     allowed = checked_allowed(lambda question, tokens: returned, V)
     assert allowed is not None
     with pytest.raises(InputError, match=r"prefix_allowed_tokens_fn returned .* for question 3"):
-        allowed(3, [2])
+        allowed(3, np.array([2]))
     with pytest.raises(InputError, match="prefix_allowed_tokens_fn is int"):
         checked_allowed(5, V)

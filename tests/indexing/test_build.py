@@ -1,6 +1,7 @@
 """Building an index, from Python and from the command line: it is whole and true, or the old one stays."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -126,15 +127,26 @@ def test_wrong_embeddings_are_named(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"factory": "bogus"}, InputError, r"factory 'bogus' is not one that faiss .*could not parse"),
+        ({"factory": "bogus"}, InputError, r"factory 'bogus' is not one that .*'bogus' is not a way"),
         ({"factory": ""}, InputError, "factory '' is not one"),
-        ({"factory": "PQ7"}, InputError, "should be a multiple of the number of subquantizers"),
-        ({"factory": "IVF0,Flat"}, InputError, "no inverted lists"),
-        ({"factory": "IVF99,Flat"}, InputError, r"cannot index these 20 vectors .*number of clusters \(99\)"),
-        ({"factory": "IDMap,Flat"}, InputError, "cannot index these 20 vectors"),
+        ({"factory": "PQ7"}, InputError, "8 components do not split into 7 equal parts"),
+        ({"factory": "IVF0,Flat"}, InputError, "'IVF0' is not a part of one"),
+        ({"factory": "IVF99,Flat"}, InputError, "learns from at least 99 vectors, there are 20"),
         ({"recall": 0}, InputError, "recall is 0; it must be above 0"),
+        ({"recall": "0.9"}, InputError, "recall is '0.9'; it must be above 0"),
+        ({"recall": True}, InputError, "recall is True"),
+        ({"recall": float("nan")}, InputError, "recall is nan"),
+        ({"threads": 0}, InputError, "threads is 0; it must be a whole number"),
         ({"batch_tokens": 0}, InputError, "batch_tokens is 0"),
+        ({"batch_tokens": "9"}, InputError, "batch_tokens is '9'"),
         ({"seed": -1}, InputError, "seed is -1"),
+        (
+            {"seed": 2**48 + 1},
+            InputError,
+            "seed is 281474976710657; .* from 0 to 2814",
+        ),
+        ({"seed": True}, InputError, "seed is True"),
+        ({"seed": 1.5}, InputError, "seed is 1.5"),
         ({"embeddings": "absent.npy"}, PassagesError, "absent.npy cannot be read"),
     ],
 )
@@ -147,6 +159,34 @@ def test_wrong_options_leave_the_old_index_whole(
     with PassageIndex.open(path) as index:
         assert index.count == 7
     assert not [sibling for sibling in path.parent.iterdir() if sibling.name.startswith(".")]
+
+
+def test_the_largest_seed_and_numbers_of_numpy_can_be_read_again(build: Callable[..., Path]) -> None:
+    path = build(random_vectors(70), factory="IVF2,Flat", seed=np.int64(2**48), recall=np.float32(0.5))
+    manifest = IndexManifest.read(path)
+    assert (manifest.seed, manifest.tuning and manifest.tuning.target) == (2**48, 0.5)
+
+
+def test_embeddings_that_are_cut_while_they_are_read_end_in_an_error(
+    build: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To touch mapped memory behind the end of the file would end the process (SIGBUS)."""
+    monkeypatch.setattr("ragengine.indexing.vector_sources.ROWS_AT_ONCE", 1024)
+
+    def cut(phase: str, done: int, total: int | None) -> None:
+        if phase == "vectors" and done:
+            os.truncate(tmp_path / "vectors.npy", 9000)
+
+    with pytest.raises(PassagesError, match=r"vectors\.npy cannot be read to its end: it was cut"):
+        build(random_vectors(5000), progress=cut)
+
+
+def test_a_name_with_line_breaks_is_one_line_in_the_manifest(tmp_path: Path, bundle: Path) -> None:
+    passages, vectors = tmp_path / "a\nb.jsonl", tmp_path / "c\nd.npy"
+    passages.write_text('{"title": "t", "text": "x"}\n')
+    np.save(vectors, random_vectors(1))
+    manifest = build_index(passages, tmp_path / "index", bundle=bundle, embeddings=vectors)
+    assert manifest.created_from == {"passages": "a b.jsonl", "vectors": "file c d.npy"}
 
 
 def test_bundle_without_passage_encoder_needs_embeddings(tmp_path: Path, build: Callable[..., Path]) -> None:

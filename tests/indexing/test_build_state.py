@@ -1,7 +1,9 @@
 """A build killed at any point: the old index stays whole, and --resume ends with the same bytes."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +178,39 @@ def test_build_without_resume_begins_again(arguments: dict[str, Any]) -> None:
 
 def test_resume_with_nothing_left_builds(arguments: dict[str, Any]) -> None:
     assert build_index(**arguments, resume=True).count == COUNT
+
+
+def test_leftover_without_a_checkpoint_is_not_continued(arguments: dict[str, Any]) -> None:
+    """A run that could not remove all of the old index leaves files where new ones are written."""
+    index = Path(arguments["index"])
+    wanted = build_index(**arguments).files
+    leftover = index.parent / f".{index.name}.writing" / folders.OUTPUT
+    leftover.mkdir(parents=True)
+    (leftover / "index.faiss").write_bytes(b"of the old index")
+    (leftover.parent / "filled.faiss").write_bytes(b"of the old index")
+    assert build_index(**arguments, resume=True).files == wanted
+    assert siblings(index) == []
+
+
+def test_old_index_that_cannot_be_removed_does_not_come_back(
+    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tells the old folder from the new one stays as long as the old one does."""
+    index = Path(arguments["index"])
+    build_index(**{**arguments, "recall": 0.5})
+    real = shutil.rmtree
+
+    def failing(path: Path, *arguments: Any, **options: Any) -> None:
+        if Path(path).name == folders.OUTPUT:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", failing)
+    wanted = build_index(**arguments)
+    monkeypatch.undo()
+    assert siblings(index) != []
+    assert build_index(**arguments, resume=True) == wanted
+    assert siblings(index) == []
 
 
 def test_resume_refuses_other_inputs_and_settings(tmp_path: Path, arguments: dict[str, Any]) -> None:

@@ -120,6 +120,60 @@ def test_a_saved_retriever_folder_has_both_parts(tmp_path: Path, bundle: Path, h
     assert import_index(tmp_path / "retriever", tmp_path / "index", bundle=bundle).count == COUNT
 
 
+def test_a_saved_retriever_whose_config_names_both_parts(
+    tmp_path: Path, bundle: Path, half: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `save_pretrained` writes after loading from `passages_path` and `index_path`."""
+    hnsw = faiss.IndexHNSWFlat(DIMENSION, 32, faiss.METRIC_INNER_PRODUCT)
+    passages, index = write_custom_index(tmp_path / "elsewhere", half, hnsw)
+    retriever = tmp_path / "retriever"
+    retriever.mkdir()
+    monkeypatch.chdir(tmp_path)
+    for named in (index, index.relative_to(tmp_path)):
+        config = {"index_path": str(named), "passages_path": str(passages), "index_name": "custom"}
+        (retriever / "config.json").write_text(json.dumps(config))
+        assert import_index(retriever, tmp_path / "index", bundle=bundle).count == COUNT
+    for content in ("[" * 10**5, "[]", "{}", '{"index_path": 1}', "\xff"):
+        (retriever / "config.json").write_text(content, "latin-1")
+        with pytest.raises(InputError, match=r"hf_dataset is missing\); give the"):
+            import_index(retriever, tmp_path / "index", bundle=bundle)
+
+
+# --- fast scan and graphs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factory", ["IVF4,PQ4x4fs", "OPQ2_8,IVF4,PQ2x4fs", "IVF4,PQ4x4fs,RFlat", "PQ4x4fs"])
+@pytest.mark.parametrize("rebuilt", [None, "Flat"])
+def test_fast_scan_lists_are_kept_or_built_again(
+    tmp_path: Path, bundle: Path, half: Array, factory: str, rebuilt: str | None
+) -> None:
+    made = faiss.index_factory(DIMENSION, factory, faiss.METRIC_INNER_PRODUCT)
+    index = write_faiss(tmp_path / "their\nfs.faiss", made, half)
+    np.save(tmp_path / "vectors.npy", half)
+    manifest = import_index(
+        write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT)),
+        tmp_path / "index",
+        bundle=bundle,
+        faiss=index,
+        embeddings=tmp_path / "vectors.npy",
+        factory=rebuilt,
+        recall=1.0,
+    )
+    assert manifest.factory == (rebuilt or factory.replace("RFlat", "Refine(Flat)"))
+    assert manifest.created_from["faiss"] == "their fs.faiss"
+    assert rebuilt or manifest.reason == "the FAISS structure of their fs.faiss was kept"
+    rows, _ = brute_force(half, half[:1], 1)
+    assert found(tmp_path / "index", half[:1])[0][0][0] == passage_ids(COUNT)[rows[0, 0]]
+
+
+def test_an_nsg_graph_is_built_again(tmp_path: Path, bundle: Path, half: Array) -> None:
+    """FAISS can search one, and neither add to it nor build another reliably."""
+    made = faiss.index_factory(DIMENSION, "NSG32,Flat", faiss.METRIC_INNER_PRODUCT)
+    index = write_faiss(tmp_path / "nsg.faiss", made, half)
+    passages = write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
+    assert import_index(passages, tmp_path / "index", bundle=bundle, faiss=index).factory == "Flat"
+
+
 # --- DPR's files -----------------------------------------------------------------------------------
 
 

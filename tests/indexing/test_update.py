@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -17,8 +18,20 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import IndexFolderError, InputError, PassagesError, RagEngineError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
+from ragengine.retrieval.encoder import TextEncoder
+from ragengine.retrieval.history import described, of_merged, with_added, with_deleted
 from ragengine.retrieval.index import PassageIndex
-from tests.support.bundles import WORDS, E, add_passage_encoder, brute_force, random_vectors, write_bundle
+from ragengine.retrieval.manifest import FAISS_FILE, VECTORS_FILE
+from ragengine.retrieval.passage_store import rename_passages
+from tests.support.bundles import (
+    WORDS,
+    E,
+    add_passage_encoder,
+    brute_force,
+    random_vectors,
+    rewrite_manifest,
+    write_bundle,
+)
 
 FACTORIES = ["Flat", "IVF4,Flat", "OPQ2_4,IVF4,PQ2x4", "HNSW8", "SQfp16", "IVF4,PQ2x4,RFlat"]
 VECTORS = random_vectors(400)
@@ -179,6 +192,21 @@ def test_given_questions_stay_with_the_index(corpus: Corpus) -> None:
             "no passage with the id 'p400', 'x'; nothing was deleted",
         ),
         (
+            lambda c: delete_passages(c.folder / "index", ["p3", b"a"]),  # type: ignore[list-item]
+            InputError,
+            "The id b'a' is of type bytes; give each id as a string",
+        ),
+        (
+            lambda c: delete_passages(c.folder / "index", "p3"),
+            InputError,
+            "ids is 'p3'; give a list of passage ids",
+        ),
+        (
+            lambda c: delete_passages(c.folder / "index", 3),  # type: ignore[arg-type]
+            InputError,
+            "ids is 3; give a list of passage ids",
+        ),
+        (
             lambda c: delete_passages(c.folder / "index", [f"p{row}" for row in range(50)]),
             InputError,
             "has no other passages",
@@ -220,7 +248,10 @@ def test_damaged_index_is_not_made_whole_by_adding(corpus: Corpus) -> None:
 
 
 def test_duplicates_of_an_id_are_deleted_together(corpus: Corpus) -> None:
-    path = corpus.build("index", [*range(20), 5])
+    """Early versions built an index of passages that share an id."""
+    path = corpus.build("index", [*range(20), 25])
+    rename_passages(path / "passages.sqlite", [(20, "p5")])
+    rewrite_manifest(path)
     assert delete_passages(path, ["p5"]).count == 19
     check(path, (row for row in range(20) if row != 5))
 
@@ -271,3 +302,64 @@ def test_commands(corpus: Corpus) -> None:
     check(corpus.folder / "both", [*(row for row in range(80) if row not in (3, 70)), 3, 70])
     assert isinstance(run("delete", path, "absent").exception, InputError)
     assert run("delete", path).exit_code == 2
+
+
+def test_history_of_many_changes_stays_flat_and_short(corpus: Corpus) -> None:
+    both = merge_indexes(corpus.build("a", [1]), corpus.build("b", [2]), corpus.folder / "both")
+    source = {"passages": "a.jsonl", "vectors": "file a.npy"}
+    assert both.created_from == {
+        "merged": [source, {"passages": "b.jsonl", "vectors": "file b.npy"}],
+    }
+    history = both.created_from
+    for turn in range(300):
+        history = of_merged(with_deleted(with_added(history, f"{turn}.jsonl"), 2), source)
+    assert history["merged"] == [source] * 100
+    assert history["added"] == [f"{turn}.jsonl" for turn in range(200, 300)]
+    assert (history["merged_before"], history["added_before"]) == (202, 200)
+    assert history["deleted"] == 600
+    assert "merged before: 202" in described(history)
+
+
+@pytest.mark.parametrize(("levels", "opens"), [(247, True), (300, False)])
+def test_history_that_early_versions_nested_is_read_flat(corpus: Corpus, levels: int, opens: bool) -> None:
+    """Each merge nested it by two levels, and the 248th failed; a stranger's may be nested at will."""
+    path = corpus.build("index", range(10))
+    nested: dict[str, Any] = {"passages": "first"}
+    for level in range(levels):
+        nested = {"merged": [nested, {"passages": str(level), "more": [[[[]]]]}]}
+    content = json.loads((path / "manifest.json").read_text())
+    text = json.dumps({**content, "created_from": "nested"}).replace('"nested"', json.dumps(nested))
+    (path / "manifest.json").write_text(text)
+    if not opens:
+        with pytest.raises(IndexFolderError, match="its objects are nested deeper than 512 levels"):
+            add_passages(path, **corpus.write("more", [50]))
+        return
+    manifest = add_passages(path, **corpus.write("more", [50]))
+    assert manifest.created_from["merged_before"] == levels + 1 - 100
+    assert run("info", path, "--json").exit_code == 0
+    assert delete_passages(path, ["p50"]).created_from["deleted"] == 1
+
+
+def test_an_nsg_graph_of_an_older_version_is_searched_but_not_changed(
+    build: Callable[..., Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = random_vectors(300)
+    path = build(vectors, factory="HNSW8")
+    made = faiss.index_factory(E, "NSG32,Flat", faiss.METRIC_INNER_PRODUCT)
+    made.add(np.load(path / VECTORS_FILE).astype(np.float32))
+    faiss.write_index(made, str(path / FAISS_FILE))
+    rewrite_manifest(path, factory="NSG32,Flat")
+    with PassageIndex.open(path) as index:
+        assert index.search_documents(vectors[:1] * 9, 1)[0]
+    monkeypatch.setattr(TextEncoder, "encode_by_length", None)  # nothing is encoded before
+    (tmp_path / "more.jsonl").write_text('{"id": "new", "title": "t", "text": "x"}\n')
+    for change in (
+        lambda: add_passages(path, tmp_path / "more.jsonl", bundle=bundle),
+        lambda: delete_passages(path, ["id1"]),
+        lambda: merge_indexes(path, path, tmp_path / "merged"),
+    ):
+        with pytest.raises(IndexFolderError, match=r"searched, but not changed.*NSG.*cannot add to it"):
+            change()
+    rewrite_manifest(path, factory="Flat")  # a manifest that lies
+    with pytest.raises(IndexFolderError, match="is an NSG graph, which FAISS cannot add to"):
+        delete_passages(path, ["id1"])

@@ -15,6 +15,7 @@ from ragengine.indexing.build import build_index
 from ragengine.indexing.import_index import import_index
 from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
 from ragengine.retrieval.index import PassageIndex
+from ragengine.storage.ownership import MARK
 from tests.support.bundles import E, random_vectors
 
 
@@ -126,6 +127,7 @@ def test_what_another_command_left_is_not_resumed(tmp_path: Path, inputs: Inputs
     build_index(index=index, **inputs("first", range(100)))
     left = tmp_path / ".index.writing"
     (left / "output").mkdir(parents=True)
+    (left / MARK).touch()
     (left / "state.json").write_text(json.dumps({"settings": {"command": "add"}, "count": 7}))
     with pytest.raises(IndexFolderError, match=r"cannot be resumed: .*command was add, is build"):
         build_index(index=index, resume=True, **inputs("first", range(100)))

@@ -223,6 +223,8 @@ def test_posteriors_and_log_probs_are_those_of_the_model(case: Case, search: dic
 def test_one_beam_is_greedy(case: Case, early_stopping: bool | str) -> None:
     """Whatever `early_stopping` says: HF's greedy search stops at the first end token, so one beam does."""
     search = {"num_beams": 1, "max_length": 14, "length_penalty": 0.7}
+    # transformers 4 takes nothing of the checkpoint where RAG-Token is given a generation config
+    special = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
     greedy = case.pair.reference.decode(case.ids, case.mask, case.doc_scores, full_dict(**search))
     # As arguments: a None inside a GenerationConfig is filled in from the checkpoint, an argument is not.
     beam = case.pair.reference.decode(
@@ -230,7 +232,7 @@ def test_one_beam_is_greedy(case: Case, early_stopping: bool | str) -> None:
         case.mask,
         case.doc_scores,
         full_dict(**search, early_stopping=True),
-        generation_config=BeamOfOne(),
+        generation_config=BeamOfOne(**special),
     )
     ours = case.generator.generate(
         case.ids, case.mask, case.doc_scores, full_options(**search, early_stopping=early_stopping)

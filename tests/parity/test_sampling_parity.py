@@ -118,7 +118,7 @@ def transformers_draws(toy: Toy, count: int, **chosen: Any) -> list[tuple[int, .
     [
         {"num_beams": 1, "top_k": 4},
         {"num_beams": 2, "top_k": 0},
-        {"num_beams": 3, "temperature": 0.7, "top_k": 0, "length_penalty": 0.5},
+        {"num_beams": 2, "temperature": 2.5, "top_k": 0, "length_penalty": 0.5},
         {"num_beams": 2, "top_p": 0.9, "top_k": 0, "early_stopping": True},
     ],
     ids=str,
@@ -140,7 +140,7 @@ def test_samples_are_like_those_of_transformers(toy: Toy, chosen: dict[str, Any]
     "chosen",
     [
         {"num_return_sequences": 40},
-        {"num_beams": 3},
+        {"num_beams": 2, "temperature": 2.0},
         {"marginalize": "sequence", "num_return_sequences": 8},
         {"marginalize": "sequence", "search": "joint", "num_return_sequences": 40},
     ],

@@ -175,6 +175,9 @@ def test_the_searcher_stays_the_callers() -> None:
     for setting in ("nprobe", "rerank_width"):
         with pytest.raises(InputError, match="settings of an index folder; NumpySearch has none"):
             retriever.search_vectors(vectors, 3, **{setting: 2})
+    for wrong, message in ((vectors.astype(float), "must be float32"), (vectors[:, 1:], r"needs \[Q, 128\]")):
+        with pytest.raises(InputError, match=message):
+            retriever.search_vectors(wrong, 3)
     with pytest.raises(InputError, match="n_docs is 0"):
         retriever.search_vectors(vectors, 0)
     retriever.close()

@@ -10,8 +10,8 @@ import faiss
 import numpy as np
 import pytest
 
-from ragengine.errors import IndexFolderError, InputError
-from ragengine.indexing.training import empty_faiss_index
+from ragengine.errors import IndexFolderError
+from ragengine.retrieval.faiss_header import table_bytes
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import FAISS_FILE
@@ -129,12 +129,12 @@ def test_forged_files_neither_crash_nor_take_memory(tmp_path: Path, factory: str
     assert run(FUZZ, write(tmp_path / "index.faiss", factory), mapped, 120) == "True\n"
 
 
-def test_limits_are_the_files_size_and_only_while_it_is_read(tmp_path: Path) -> None:
+def test_limits_are_those_of_the_file_and_only_while_it_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "index.faiss", "OPQ4_8,IVF8,PQ4x4")
     before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
     content = path.read_bytes()
     at = content.index((8 * 16).to_bytes(8, "little"))  # the length of the rotation, [8, 16]
-    path.write_bytes(content[:at] + (len(content) // 4 + 1).to_bytes(8, "little") + content[at + 8 :])
+    path.write_bytes(content[:at] + (1 << 18).to_bytes(8, "little") + content[at + 8 :])
     with pytest.raises(IndexFolderError, match=r"cannot be read by faiss.*copy or build the index again"):
         read_faiss(path, mapped=True)
     assert (faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()) == before
@@ -151,16 +151,12 @@ def test_empty_faiss_file_is_refused(build: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("factory", "kind"), [("RaBitQ", "IndexRaBitQ"), ("PCA8,IVF4,RQ2x4", "IndexIVFResidualQuantizer")]
 )
-def test_a_kind_that_is_not_searched_is_neither_read_nor_built(
-    tmp_path: Path, factory: str, kind: str
-) -> None:
+def test_a_kind_that_is_not_searched_is_not_read(tmp_path: Path, factory: str, kind: str) -> None:
     """A forged IndexRaBitQ crashes FAISS; kinds that nobody has tried so are not let in."""
     path = write(tmp_path / "index.faiss", factory)
     for mapped in (True, False):
         with pytest.raises(IndexFolderError, match=rf"index\.faiss holds an {kind}, .* use Flat, SQ"):
             read_faiss(path, mapped=mapped)
-    with pytest.raises(InputError, match=f"makes an {kind}, which ragengine does not search"):
-        empty_faiss_index(factory, 16)
 
 
 def test_an_index_without_training_is_refused(tmp_path: Path) -> None:
@@ -179,3 +175,72 @@ def test_an_index_in_an_index_has_as_many_vectors(tmp_path: Path) -> None:
     faiss.write_index(made, str(tmp_path / "index.faiss"))
     with pytest.raises(IndexFolderError, match="has an IndexRefineFlat of 400 parts over 401"):
         read_faiss(tmp_path / "index.faiss", mapped=False)
+
+
+@pytest.mark.parametrize("metric", [faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2])
+@pytest.mark.parametrize(
+    "factory", ["IVF256,PQ128x4fs", "RR,IVF256,PQ64x4fsr,RFlat", "PCA64,OPQ32,IVF512,PQ32x4fs"]
+)
+def test_fast_scan_lists_are_read_though_their_table_is_larger_than_the_file(
+    tmp_path: Path, factory: str, metric: int
+) -> None:
+    vectors, path = random_vectors(600, 128), tmp_path / "index.faiss"
+    made = faiss.index_factory(128, factory, metric)
+    made.train(vectors)
+    made.add(vectors)
+    faiss.write_index(made, str(path))
+    size = path.stat().st_size
+    assert table_bytes(path, size) > max(size, 2**20)
+    for mapped in (True, False):
+        rows = read_faiss(path, mapped=mapped).search(vectors[:5], 3)[1]
+        np.testing.assert_array_equal(rows, made.search(vectors[:5], 3)[1])
+
+
+def test_a_forged_header_allows_no_more_than_its_file_explains(tmp_path: Path) -> None:
+    path = write(tmp_path / "index.faiss", "IVF8,PQ4x4fs")
+    content = bytearray(path.read_bytes())
+    size = len(content)
+    assert table_bytes(path, size) == 64 * 8 * 16
+    content[37:45] = (size // 64 + 1).to_bytes(8, "little")  # nlist
+    path.write_bytes(content)
+    assert table_bytes(path, size) == 0
+    for length in range(0, 60, 3):
+        path.write_bytes(content[:length])
+        assert table_bytes(path, length) == 0
+        with pytest.raises(IndexFolderError, match="cannot be read by faiss"):
+            read_faiss(path, mapped=True)
+
+
+@pytest.mark.parametrize("padded", [10**9, 0, 384, 448])
+def test_codes_that_fill_other_blocks_than_the_header_says_are_refused(tmp_path: Path, padded: int) -> None:
+    path = tmp_path / "index.faiss"
+    made: Any = faiss.index_factory(16, "PQ4x4fs", faiss.METRIC_INNER_PRODUCT)
+    made.train(random_vectors(400, 16))
+    made.add(random_vectors(400, 16))
+    made.ntotal2 = padded
+    faiss.write_index(made, str(path))
+    with pytest.raises(IndexFolderError, match=rf"blocks for {padded} vectors, but 400 vectors fill 832 in"):
+        read_faiss(path, mapped=True)
+
+
+@pytest.mark.parametrize(
+    ("factory", "lists"),
+    [
+        ("IVF4,Flat", faiss.BlockInvertedLists(4, 32, 64)),
+        ("IVF4,PQ4x4fs", faiss.ArrayInvertedLists(4, 2)),
+        ("IVF4,PQ4x4fs", faiss.BlockInvertedLists(4, 32, 32)),
+        ("IVF4,PQ4x4fs", faiss.BlockInvertedLists(4, 64, 128)),
+    ],
+)
+def test_lists_of_another_layout_than_their_index_are_refused(
+    tmp_path: Path, factory: str, lists: Any
+) -> None:
+    """FAISS would read codes where there are none."""
+    made: Any = faiss.index_factory(16, factory, faiss.METRIC_INNER_PRODUCT)
+    made.train(random_vectors(400, 16))
+    lists.code_size = made.code_size
+    made.replace_invlists(lists)
+    path = tmp_path / "index.faiss"
+    faiss.write_index(made, str(path))
+    with pytest.raises(IndexFolderError, match="Lists of another layout"):
+        read_faiss(path, mapped=False)

@@ -133,6 +133,7 @@ def anonymous_bytes() -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files and memory as Linux does")
+@pytest.mark.serial  # threads that have to share the processors more make the allocator keep more
 @pytest.mark.parametrize("seconds", [6.0, pytest.param(20.0, marks=pytest.mark.slow)])
 def test_fifty_swaps_under_load(worlds: Worlds, engine: RagEngine, seconds: float) -> None:
     swaps, paths = 50, [worlds.new, worlds.old]

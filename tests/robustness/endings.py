@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ragengine.indexing import resources
+from ragengine.storage.ownership import MARK
 from tests.robustness.forks import in_fork, on_each_step
 from tests.robustness.writers import COMMANDS, content, leftovers
 from tests.support.paths import ROOT
@@ -212,6 +213,7 @@ def _leftover(mode: int) -> Callable[[Ending], None]:
         leftover = ending.work / ".target.writing"
         (leftover / "output").mkdir(parents=True)
         (leftover / "output" / "manifest.json").touch()
+        (leftover / MARK).touch()
         leftover.chmod(mode)
 
     return arrange
@@ -256,15 +258,23 @@ def run_endings(
     command: str, scene: Path, work: Path, how: str, steps: str, *, mounted: bool = False
 ) -> list[str]:
     """Run this program, with ``mounted`` on a small disk of its own; returns ``steps``, asserts no faults."""
-    program = [sys.executable, "-m", "tests.robustness.endings", command, scene, work, how, steps]
+    return run_program(__name__, [command, scene, work, how, steps], work, mounted=mounted)
+
+
+def run_program(
+    module: str, arguments: list[object], work: Path, *, mounted: bool = False, preload: Path | None = None
+) -> list[str]:
+    """Run a program that prints ``steps`` and ``faults`` as JSON; returns ``steps``, asserts no faults."""
+    program = [sys.executable, "-m", module, *arguments]
     if mounted:
         script = 'mount -t tmpfs -o size=16m tmpfs "$0" && exec "$@"'
         program = ["unshare", "-rm", "sh", "-c", script, work, *program]
     work.mkdir(exist_ok=True)
+    preloaded = {} if preload is None else {"LD_PRELOAD": str(preload)}
     run = subprocess.run(
         [str(part) for part in program],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **preloaded},
         capture_output=True,
         text=True,
         check=False,

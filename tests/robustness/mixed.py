@@ -82,11 +82,11 @@ def exactly(value: Any) -> Any:
     return value
 
 
-def _few(question: int, tokens: list[int]) -> list[int]:
+def _few(question: int, tokens: np.ndarray) -> list[int]:
     return [2, 5, 9, 11, 12]
 
 
-def _fails(question: int, tokens: list[int]) -> list[int]:
+def _fails(question: int, tokens: np.ndarray) -> list[int]:
     if len(tokens) > 2:
         raise Broken("a callback failed")
     return [5, 6, 7]

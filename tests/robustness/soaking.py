@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ragengine import Document, RagEngine
 from ragengine.runtime.memory import resident_bytes
 from tests.robustness.mixed import SHORT, jobs, outcome
@@ -76,7 +78,7 @@ class Asker:
     def interrupt(self, engine: RagEngine) -> None:
         """Ctrl-C between two tokens."""
 
-        def interrupted(question: int, tokens: list[int]) -> list[int]:
+        def interrupted(question: int, tokens: np.ndarray) -> list[int]:
             raise KeyboardInterrupt
 
         with contextlib.suppress(KeyboardInterrupt):

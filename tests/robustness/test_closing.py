@@ -202,7 +202,7 @@ def test_a_call_within_a_call_finishes_with_it(pair: Pair, expected: Any) -> Non
     engine = load(pair)
     seen: list[Any] = []
 
-    def close_and_ask(question: int, tokens: list[int]) -> list[int]:
+    def close_and_ask(question: int, tokens: np.ndarray) -> list[int]:
         engine.close()
         if not seen:
             seen.append(outcome(ask, engine))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ragengine import RagEngine, Stop
@@ -92,7 +93,7 @@ def test_a_deadline_changes_no_answer(pair: Pair, question: str) -> None:
 def test_it_stops_between_steps_and_states_their_number(pair: Pair, question: str) -> None:
     cancel, seen = threading.Event(), []
 
-    def allowed(number: int, tokens: list[int]) -> range:
+    def allowed(number: int, tokens: np.ndarray) -> range:
         seen.append(len(tokens))
         if len(tokens) == 5:
             cancel.set()
@@ -145,7 +146,7 @@ def test_a_cancelled_call_frees_its_memory(pair: Pair, question: str, decoder: A
     for _ in range(5):
         cancel = threading.Event()
 
-        def allowed(number: int, tokens: list[int], cancel: threading.Event = cancel) -> range:
+        def allowed(number: int, tokens: np.ndarray, cancel: threading.Event = cancel) -> range:
             if len(tokens) == 3:
                 cancel.set()
             return range(5, 40)

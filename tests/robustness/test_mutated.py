@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is limit
 LEAST_OF_EACH = {
     "arrays": 100,
     "datasets_folders": 50,
+    "factories": 15,
     "faiss_streams": 150,
     "folders": 100,
     "foreign": 150,

@@ -275,14 +275,58 @@ class _OwnError(Exception):
     pass
 
 
-def _raising(question: int, tokens: list[int]) -> list[int]:
-    raise _OwnError("mine")
+CALLBACK_SEARCHES: dict[str, dict[str, Any]] = {
+    "greedy": {"num_beams": 1},
+    "beams": {"num_beams": 3},
+    "sampling": {"num_beams": 1, "num_return_sequences": 2, "do_sample": True, "seed": 1},
+    "beam sampling": {"num_beams": 2, "do_sample": True, "seed": 1},
+    "thorough": {"num_beams": 2, "marginalize": "sequence"},
+    "fast": {"num_beams": 2, "marginalize": "sequence", "search": "fast"},
+    "joint": {"num_beams": 2, "marginalize": "sequence", "search": "joint"},
+}
+each_search = pytest.mark.parametrize("search", CALLBACK_SEARCHES.values(), ids=CALLBACK_SEARCHES)
 
 
-def test_an_exception_in_a_callback_comes_out_and_leaves_the_engine(pair: Pair) -> None:
-    before = pair.engine.generate("who?")
-    with pytest.raises(_OwnError, match="mine"):
-        pair.engine.generate("who?", prefix_allowed_tokens_fn=_raising)
+@each_search
+def test_a_callback_written_for_transformers_reads_its_tokens(pair: Pair, search: dict[str, Any]) -> None:
+    """transformers gives a tensor [T]; whatever is done with an int64 array leaves the search alone."""
+
+    def allowed(question: int, sent: np.ndarray) -> list[int]:
+        assert (type(question), type(sent), sent.dtype) == (int, np.ndarray, np.int64)
+        last, tokens = sent[-1].item(), sent.tolist()
+        assert sent.shape == (len(tokens),)
+        assert last == tokens[-1]
+        sent[:] = -5
+        return [2, *((last + question + step) % 300 for step in (5, 9, 14))]
+
+    def allowed_from_list(question: int, sent: np.ndarray) -> list[int]:
+        return allowed(question, np.array(sent.tolist()))
+
+    asked, options = ["who?", "where?"], {"max_length": 8, "min_length": 6, **search}
+    given = pair.engine.generate(asked, prefix_allowed_tokens_fn=allowed, **options)
+    copied = pair.engine.generate(asked, prefix_allowed_tokens_fn=allowed_from_list, **options)
+    assert [a.texts for a in given] == [a.texts for a in copied]
+
+
+@each_search
+@pytest.mark.parametrize(
+    "own", [_OwnError, TypeError, StopIteration, MemoryError, OptionsError, KeyboardInterrupt]
+)
+def test_an_exception_in_a_callback_comes_out_and_leaves_the_engine(
+    pair: Pair, search: dict[str, Any], own: type[BaseException]
+) -> None:
+    before, raised = pair.engine.generate("who?"), own("mine")
+
+    def raising(question: int, tokens: np.ndarray) -> list[int]:
+        if len(tokens) == 2:
+            raise raised
+        return [5, 6]
+
+    with pytest.raises(own) as error:
+        pair.engine.generate("who?", prefix_allowed_tokens_fn=raising, **search)
+    assert error.value is raised
+    assert error.value.__cause__ is None
+    assert error.value.__context__ is None
     assert pair.engine.generate("who?").texts == before.texts
 
 

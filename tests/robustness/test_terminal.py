@@ -123,9 +123,9 @@ def test_indexes(say: Say, world: Path, tmp_path: Path) -> None:
     say("index", "build", tmp_path / f"no {HOSTILE}", "new", "--bundle", world / "bundle")
     say("index", "build", _passages(world)[0], "new", *_passages(world)[1:], "--factory", HOSTILE)
     say("index", "import", _passages(world)[0], "new", *_passages(world)[1:3], "--faiss", HOSTILE)
-    forged = {HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]}
+    forged = {HOSTILE: HOSTILE, "added": [HOSTILE, HOSTILE]}
     rewrite_manifest(index, created_from=forged)
-    assert f"{SHOWN}: {SHOWN}, ({SHOWN}: {SHOWN})" in say("index", "info", index)
+    assert f"{SHOWN}: {SHOWN}, added: {SHOWN}; {SHOWN}" in say("index", "info", index)
     rewrite_manifest(index, created_by=HOSTILE, metric=HOSTILE, **{HOSTILE: HOSTILE})
     say("index", "info", index)
     (index / MANIFEST).write_text(json.dumps({"format": HOSTILE}))

@@ -7,12 +7,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ragengine.errors import IndexFolderError, InputError, RagEngineError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.update import delete_passages
+from ragengine.storage import atomic
 from tests.robustness.endings import can_mount, run_endings
 from tests.robustness.writers import content, leftovers
 from tests.support.commands import COMMAND
@@ -144,3 +146,82 @@ def test_inputs_that_are_the_target_are_refused_or_whole(scene: Path, tmp_path: 
     with pytest.raises(InputError, match="no passage with the id"):
         delete_passages(index, ["absent"])
     assert content(index)
+
+
+def test_files_that_come_while_an_index_is_written_are_not_lost(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the exchange, and between the last look at the old index and the exchange."""
+    index = tmp_path / "index"
+    build(scene, index)
+    before = content(index)
+
+    def put(phase: str, done: int, total: int | None) -> None:
+        (index / "thesis.txt").write_text("years of work")
+
+    with pytest.raises(IndexFolderError, match=r"holds thesis\.txt beside the .*; move them away"):
+        delete_passages(index, ["p1"], progress=put)
+    (index / "thesis.txt").unlink()
+    assert content(index) == before
+    for exchanged in (True, False):  # where folders cannot change places, too
+        real = atomic.exchange if exchanged else lambda *_: False
+
+        def late(source: Path, target: Path, real: Any = real) -> Any:
+            (target / "late").mkdir(exist_ok=True)
+            return real(source, target)
+
+        monkeypatch.setattr(atomic, "exchange", late)
+        with pytest.raises(IndexFolderError, match=r"holds late beside the .*; move them away"):
+            delete_passages(index, ["p1"])
+        (index / "late").rmdir()
+        assert content(index) == before
+        assert leftovers(index) == []
+
+
+def test_an_empty_folder_that_somebody_made_is_not_removed(scene: Path, tmp_path: Path) -> None:
+    build(scene, tmp_path / "index")
+    (tmp_path / "index" / "notes").mkdir()
+    with pytest.raises(IndexFolderError, match="holds notes beside the ragengine-index"):
+        build(scene, tmp_path / "index")
+    assert (tmp_path / "index" / "notes").is_dir()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_somebodys_own_folders_with_our_names_are_kept(resume: bool, scene: Path, tmp_path: Path) -> None:
+    index, own, backup = (tmp_path / name for name in ("index", ".index.writing", ".index.retired"))
+    build(scene, backup)
+    own.mkdir()
+    (own / "thesis.txt").write_text("years of work")
+    with pytest.raises(IndexFolderError, match=r"\.index\.writing is not a folder that ragengine made"):
+        build_index(
+            scene / "few.jsonl",
+            index,
+            bundle=scene / "old" / "export",
+            embeddings=scene / "few.npy",
+            resume=resume,
+        )
+    assert (own / "thesis.txt").read_text() == "years of work"
+    assert not index.exists()
+    shutil.rmtree(own)
+    build(scene, index)
+    build(scene, index)
+    assert leftovers(index) == [".index.retired"]
+    assert content(backup) == content(index)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "sparse", "deep", "link"])
+def test_odd_manifest_at_the_target_is_refused_at_once(kind: str, scene: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "index" / "manifest.json"
+    manifest.parent.mkdir()
+    if kind == "fifo":
+        os.mkfifo(manifest)
+    elif kind == "deep":
+        manifest.write_text('{"format": "ragengine-index", "x": ' + "[" * 600 + "]" * 600 + "}")
+    elif kind == "link":
+        manifest.symlink_to("/dev/zero")
+    else:
+        with manifest.open("wb") as file:
+            file.truncate(100 << 30)
+    with pytest.raises(IndexFolderError, match="exists and is not a ragengine-index"):
+        build(scene, tmp_path / "index")
+    assert leftovers(tmp_path / "index") == []

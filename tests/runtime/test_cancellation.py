@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ragengine import Stop
-from ragengine.errors import CancelledError, DeadlineError, InputError
+from ragengine.errors import CancelledError, ClosedError, DeadlineError, InputError
+from ragengine.runtime import cancellation
 from ragengine.runtime.cancellation import NEVER
 
 
@@ -51,3 +52,12 @@ def test_a_deadline_is_a_finite_number_of_seconds_above_0(deadline: Any) -> None
 def test_cancel_is_an_event() -> None:
     with pytest.raises(InputError, match=r"^cancel is str; it must be a threading\.Event, or None\.$"):
         Stop(None, "yes")  # type: ignore[arg-type]
+
+
+def test_a_call_ends_with_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends() -> None:
+        raise ClosedError("Python is ending.")
+
+    monkeypatch.setattr(cancellation, "check_interpreter", ends)
+    with pytest.raises(ClosedError):
+        NEVER.check("at once")

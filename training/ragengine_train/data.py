@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ragengine.corpus.corpus import Corpus as PassageFiles
-from ragengine.corpus.passage import Passage, checked_passage, utf8_lines
+from ragengine.corpus.passage import Passage, checked_passage
 from ragengine.errors import PassagesError
 from ragengine.evaluation.questions import question_entry, text_of, texts_of
+from ragengine.storage.foreign_files import json_lines
 from ragengine_train.config import StageConfig, TrainConfig, listed
 from ragengine_train.example_order import check_groups
 
@@ -83,9 +84,10 @@ def read_examples(paths: Sequence[str | Path], corpus: TrainingPassages) -> list
     """
     examples = []
     for path in paths:
-        for number, text in enumerate(utf8_lines(Path(path)), 1):
-            if text.strip():
-                examples.append(_example(text, corpus, f"{path}, line {number}"))
+        examples += [
+            _example(text, corpus, f"{path}, line {number}")
+            for number, text in json_lines(Path(path), PassagesError)
+        ]
     if not examples:
         raise PassagesError(
             f"{', '.join(map(str, paths))}: no questions; one JSON object a line was expected."

@@ -30,12 +30,13 @@ def replaced(target: Path) -> Iterator[Path]:
 
     Raises :class:`InputError` where it cannot be written.
     """
-    workspace = _workspace(target)
+    workspace, retired = _workspace(target), target.with_name(f".{target.name}.retired")
     try:
         shutil.rmtree(workspace, ignore_errors=True)
         workspace.mkdir(parents=True)
         yield workspace
-        put_in_place(workspace, target)
+        put_in_place(workspace, target, retired)
+        shutil.rmtree(retired, ignore_errors=True)
     except OSError as reason:
         raise InputError(f"{target} cannot be written: {explained(reason)}.") from reason
     finally:

@@ -49,7 +49,12 @@ class RecordsMargins(GenerationMixin):
             # The first num_beams of the candidates may finish; all 2 * num_beams may go on.
             self.margins.note_cut(accumulated_log_probs, kwargs["num_beams"])
             self.margins.note_cut(accumulated_log_probs, kwargs["beams_to_keep"])
-        return super()._get_top_k_continuations(accumulated_log_probs=accumulated_log_probs, **kwargs)
+        drawn = super()._get_top_k_continuations(accumulated_log_probs=accumulated_log_probs, **kwargs)
+        if not kwargs["do_sample"]:
+            return drawn
+        # Best first, as until 4.49 and since 5.24: in between whatever was drawn first could finish.
+        order = drawn[0].argsort(dim=-1, descending=True, stable=True)
+        return tuple(self._gather_beams(each, order) for each in drawn)
 
     def _get_running_beams_for_next_iteration(self, topk_log_probs: torch.Tensor, **kwargs: Any) -> Any:
         if self.margins is not None:

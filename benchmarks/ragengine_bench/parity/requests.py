@@ -46,73 +46,94 @@ def random_request(seed: int, number: int) -> Request:
     return Request(n_questions=pick(1, 1, 2, 3, 4), options=options)
 
 
-def constrained_request(kind: str, seed: int, number: int, seen: list[list[int]]) -> Request:
-    """A request under several rules (forced, suppressed, bad tokens, ...); `kind`: "token" or "sequence".
+def any_request(kind: str, seed: int, number: int, seen: list[list[int]]) -> Request:
+    """A request with any options together, from none to nearly all; `kind`: "token" or "sequence".
 
-    Rules that name tokens name some of `seen`, answers of this checkpoint, so that they take effect. What
-    transformers itself does not support is left out: `max_new_tokens` of RAG-Token (ignored), its
-    `encoder_no_repeat_ngram_size` with several documents (it indexes documents as if they were questions),
-    and the repetition penalty of RAG-Sequence's greedy search (on raw logits, which no other search does).
+    Options that name tokens name some of `seen`, answers of this checkpoint, so that they take effect.
     """
     rng = np.random.default_rng([seed, number, 5 if kind == "token" else 6])
-    sequence, common = kind == "sequence", sorted({token for row in seen for token in row} - {0, 1, 2})
+    values = _values(rng, seen)
+    density = rng.choice([0.0, 0.2, 0.35, 0.5, 0.7, 0.9])
+    chosen = {name: value for name, value in values.items() if rng.random() < density}
+    return Request(n_questions=int(rng.choice([1, 1, 2, 3])), options=_possible(kind, chosen))
+
+
+def _values(rng: np.random.Generator, seen: list[list[int]]) -> dict[str, Any]:
+    """A value for every option that transformers has, each drawn without regard to the others."""
+    common = sorted({token for row in seen for token in row} - {0, 1, 2})
+    rows = [row for row in seen if len(row) > 3]
 
     def pick(*options: Any) -> Any:
         return options[int(rng.integers(len(options)))]
 
-    def chance(probability: float) -> bool:
-        return bool(rng.random() < probability)
+    def between(low: int, high: int) -> int:
+        return int(rng.integers(low, high + 1))
+
+    def number(low: float, high: float) -> float:
+        return round(float(rng.uniform(low, high)), 3)
 
     def some_tokens(most: int) -> list[int]:
-        return [int(token) for token in rng.choice(common, int(rng.integers(1, most + 1)))]
+        return [int(token) for token in rng.choice(common, between(1, most))]
 
-    num_beams = 1 if chance(0.15) else int(rng.integers(2, 6))
-    longest = int(rng.integers(4, 15))
-    options: dict[str, Any] = {"num_beams": num_beams, "n_docs": int(rng.integers(1, 5 if sequence else 7))}
-    options["early_stopping"] = pick(False, True, "never")
-    options["length_penalty"] = pick(0.0, 1.0, round(float(rng.uniform(-0.5, 2)), 3))
-    if sequence and chance(0.5):
-        options["do_deduplication"] = pick(True, False)
-    if sequence or num_beams > 1:
-        options["num_return_sequences"] = int(rng.integers(1, num_beams + 1))
-    if sequence and chance(0.3):
-        options["max_new_tokens"] = longest - 1
-    else:
-        options["max_length"] = longest
-    if chance(0.4):
-        options["no_repeat_ngram_size"] = int(rng.integers(1, 4))
-    if chance(0.4) and not (sequence and num_beams == 1):
-        options["repetition_penalty"] = round(float(rng.uniform(0.7, 1.9)), 3)
-    if chance(0.3):
-        options["min_length"] = int(rng.integers(0, longest))
-    elif chance(0.4):
-        options["min_new_tokens"] = int(rng.integers(0, longest - 1))
-    if chance(0.25):
-        options["forced_bos_token_id"] = pick(None, 0, int(rng.integers(5, 200)))
-    if chance(0.25):
-        options["forced_eos_token_id"] = pick(None, 2, int(rng.integers(5, 200)))
-    if chance(0.3):
-        options["eos_token_id"] = [2, *some_tokens(2)]
-    if chance(0.2):
-        options["decoder_start_token_id"] = int(rng.integers(3, 200))
-    if chance(0.4):
-        rows = [row for row in seen if len(row) > 3]
-        words = [[token] for token in some_tokens(5)]
-        for row in [rows[int(rng.integers(len(rows)))] for _ in range(4 if rows else 0)]:
-            start = int(rng.integers(len(row) - 2))
-            words.append(row[start : start + pick(2, 3)])
-        options["bad_words_ids"] = words + pick([], [[2]])
-    # A token that is forced and suppressed at once has no probability in transformers: nothing is left.
-    forced = {0, 2, options.get("forced_bos_token_id"), options.get("forced_eos_token_id")}
-    if chance(0.4):
-        options["suppress_tokens"] = [token for token in some_tokens(6) if token not in forced] or [3]
-    if chance(0.4):
-        options["begin_suppress_tokens"] = [token for token in some_tokens(6) if token not in forced] or [3]
-    if chance(0.3) and (sequence or options["n_docs"] == 1):
-        options["encoder_no_repeat_ngram_size"] = int(rng.integers(1, 4))
+    words = [[token] for token in some_tokens(5)]
+    for row in [rows[int(rng.integers(len(rows)))] for _ in range(4 if rows else 0)]:
+        start = int(rng.integers(len(row) - 2))
+        words.append(row[start : start + pick(2, 3)])
+    return {
+        "num_beams": pick(1, between(2, 5)),
+        "n_docs": between(1, 6),
+        "do_deduplication": pick(True, False),
+        "num_return_sequences": between(1, 5),
+        "max_length": between(4, 14),
+        "max_new_tokens": between(3, 13),
+        "min_length": between(0, 13),
+        "min_new_tokens": between(0, 12),
+        "early_stopping": pick(False, True, "never"),
+        "length_penalty": pick(0.0, 1.0, number(-0.5, 2)),
+        "no_repeat_ngram_size": between(1, 3),
+        "encoder_no_repeat_ngram_size": between(1, 3),
+        "repetition_penalty": number(0.7, 1.9),
+        "bad_words_ids": words + pick([], [[2]]),
+        "suppress_tokens": some_tokens(6),
+        "begin_suppress_tokens": some_tokens(6),
+        "forced_bos_token_id": pick(None, 0, between(5, 199)),
+        "forced_eos_token_id": pick(None, 2, between(5, 199)),
+        "eos_token_id": pick(None, 2, [2, *some_tokens(2)], [2, *some_tokens(2)]),
+        "decoder_start_token_id": between(3, 199),
+        # without do_sample they change nothing
+        "temperature": number(0.5, 2),
+        "top_k": between(1, 9),
+        "top_p": number(0.3, 1),
+        "typical_p": number(0.3, 1),
+        "epsilon_cutoff": number(0, 0.1),
+    }
+
+
+def _possible(kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` without what transformers refuses, ignores, or gets wrong (docs/concepts/transformers.md)."""
+    beams, n_docs = options.get("num_beams", 1), options.get("n_docs", 1)
+    ignored = {"do_deduplication", "max_new_tokens"} if kind == "token" else set()
+    if kind == "token" and options.get("n_docs") != 1:
+        ignored.add("encoder_no_repeat_ngram_size")  # takes documents for questions
+    if kind == "sequence" and beams == 1:
+        ignored.add("repetition_penalty")  # on raw logits, in this search alone
+    options = {name: value for name, value in options.items() if name not in ignored}
+    longest = options.get("max_new_tokens", options.get("max_length", 20) - 1) + 1
+    most = {
+        "num_return_sequences": beams if kind == "token" else beams * n_docs,
+        "min_length": longest - 1,
+        "min_new_tokens": longest - 2,
+    }
+    options |= {name: min(options[name], limit) for name, limit in most.items() if name in options}
+    if "encoder_no_repeat_ngram_size" in options:
         # In transformers the padding counts as n-grams too, so whether a pad may follow would depend on it.
-        options["suppress_tokens"] = sorted({1, *options.get("suppress_tokens", [])})
-    return Request(n_questions=pick(1, 1, 2, 3), options=options)
+        options["suppress_tokens"] = [1, *options.get("suppress_tokens", [])]
+    forced = {options.get("forced_bos_token_id"), options.get("forced_eos_token_id")}
+    at_begin = {options.get("forced_eos_token_id")} if longest <= 3 else set()
+    for name, never in (("suppress_tokens", forced), ("begin_suppress_tokens", at_begin)):
+        if name in options:  # what is suppressed and forced at once leaves no token
+            options[name] = [token for token in options[name] if token not in never] or [3]
+    return options
 
 
 def sequence_request(seed: int, number: int) -> Request:

@@ -4,7 +4,7 @@ It is called so that its answer is that of the paper and of its own documentatio
 transformers 5.23 departs from both:
 
 * the search by document reads the *generator's* generation config, not the RAG model's: what the RAG model's
-  says (forced tokens, for instance) is handed over as arguments;
+  says (forced tokens, the longest answer) is handed over as arguments;
 * that search passes no attention mask; see `RecordingBart.generate`;
 * rescoring ignores `n_docs` and takes `config.n_docs`: that is set to D for the call;
 * `num_return_sequences` larger than the number of distinct candidates is an error: called again with 1;
@@ -27,6 +27,7 @@ from ragengine_bench.parity.reference import Reference, ReferenceAnswer, Referen
 
 # What a search reads from a generation config, if the call does not say it.
 DEFAULTS = ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id", "decoder_start_token_id")
+MAX_LENGTH = 20  # of RAG-Token where nothing says another; RAG-Sequence's would be 21
 
 
 class RecordingRagSequence(RagSequenceForGeneration):
@@ -200,4 +201,5 @@ class SequenceReference:
 
     def _defaults(self) -> dict[str, Any]:
         config = self.reference.model.generation_config
-        return {name: getattr(config, name) for name in DEFAULTS}
+        given = {name: getattr(config, name) for name in DEFAULTS}
+        return given | {"max_length": config.max_length or MAX_LENGTH}

@@ -23,7 +23,7 @@ from ragengine.bundle.onnx_reader import (
 from ragengine.bundle.signatures import Signature, generator_signatures, text_encoder_signature
 from ragengine.errors import OptionsError
 from ragengine.options import GenerationOptions
-from ragengine.storage.strict_json import read_regular
+from ragengine.storage.foreign_files import read_plain
 
 MAX_TOKENIZER_BYTES: Final = 256 << 20
 _POSITION_OFFSET = 2  # BART's table of positions begins two rows later
@@ -185,7 +185,7 @@ def _tokenizer_errors(folder: Path, path: str, vocab_size: int) -> Iterator[str]
     """A tokenizer that cannot be read, or that has token ids outside the model's vocabulary."""
     name = f"{path}/tokenizer.json"
     try:
-        largest = _largest_token(json.loads(read_regular(folder / name, MAX_TOKENIZER_BYTES)))
+        largest = _largest_token(json.loads(read_plain(folder / name, MAX_TOKENIZER_BYTES)))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, OSError) as reason:
         yield f"{name}: it is not a tokenizer: {reason!s:.120}"
         return

@@ -16,8 +16,8 @@ from typing import Final
 
 from ragengine.bundle.onnx_schema import SCHEMA
 from ragengine.bundle.protobuf import Message, WireError, decode
+from ragengine.storage.foreign_files import read_plain
 from ragengine.storage.schema import Parsed
-from ragengine.storage.strict_json import read_regular
 
 MAX_BYTES: Final = 64 << 20
 """The largest graph that is read, in bytes: weights are in other files, and without them graphs have 1 MB."""
@@ -78,7 +78,7 @@ def read_graph(path: Path) -> Parsed[Graph]:
         The graph, or everything that is wrong with the file, each the end of a sentence.
     """
     try:
-        model = decode(SCHEMA, "Model", read_regular(path, MAX_BYTES))
+        model = decode(SCHEMA, "Model", read_plain(path, MAX_BYTES))
         if "graph" not in model:
             raise WireError("there is none in it")
         (main,) = model["graph"]

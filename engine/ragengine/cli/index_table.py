@@ -1,6 +1,6 @@
 """What ``ragengine index`` prints about an index."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ragengine.retrieval.manifest import IndexManifest
@@ -12,6 +12,7 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
     from rich.table import Table
 
     from ragengine.cli.console import SafeConsole, line
+    from ragengine.retrieval.history import described
     from ragengine.retrieval.index import describe_placement
 
     encoder, tuning = manifest.encoder, manifest.tuning
@@ -28,7 +29,7 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
         "one search": f"{manifest.timings['search_ms']:.2f} ms" if "search_ms" in manifest.timings else "",
         "encoder": f"{encoder.name} ({encoder.kind.replace('_', ' ')}, {encoder.fingerprint[:12]})",
         "made by": manifest.created_by,
-        "made from": _named(manifest.created_from),
+        "made from": described(manifest.created_from),
         "made in": ", ".join(
             f"{name.removesuffix('_s')} {seconds:.1f} s"
             for name, seconds in manifest.timings.items()
@@ -55,17 +56,6 @@ def _recall(manifest: "IndexManifest") -> str:
         return f"{manifest.recall:.3f}"
     questions = "given questions" if tuning.source == "file" else "stored passages"
     return f"{manifest.recall:.3f} (target {tuning.target}; {tuning.queries} {questions})"
-
-
-def _named(values: dict[str, Any]) -> str:
-    return "; ".join(f"{name}: {_listed(value)}" for name, value in values.items())
-
-
-def _listed(value: Any) -> str:
-    """A value of what an index was made from; of a merge, that of both indexes in brackets."""
-    if isinstance(value, list):
-        return ", ".join(map(_listed, value))
-    return f"({_named(value)})" if isinstance(value, dict) else str(value)
 
 
 def _settings(values: dict[str, int]) -> str:

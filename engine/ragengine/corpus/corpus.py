@@ -1,5 +1,6 @@
 """`Corpus`: the passages at a path, whatever kind of file or folder they are in."""
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from ragengine.corpus.passage import Passage, utf8_lines
 from ragengine.corpus.readers import read_jsonl, read_tsv
 from ragengine.corpus.text_files import TEXT_SUFFIXES, WORDS_PER_PASSAGE, find_text_files, read_texts
 from ragengine.errors import PassagesError
+from ragengine.storage.foreign_files import checked_path, file_mode, plain_size, shown_path, why
 
 Kind: TypeAlias = Literal["tsv", "jsonl", "text", "dataset"]
 
@@ -41,7 +43,8 @@ class Corpus:
 
         Args:
             path: a ``.tsv``, a ``.jsonl``, a text or Markdown file, a folder of such texts (with its
-                subfolders), or a folder of ``datasets.Dataset.save_to_disk``.
+                subfolders), or a folder of ``datasets.Dataset.save_to_disk``.  It may be a link; one inside a
+                folder must not lead out of it.
 
         Returns:
             The corpus; no passage has been read.
@@ -49,9 +52,13 @@ class Corpus:
         Raises:
             PassagesError: there is nothing at ``path``, or nothing that can be read as passages.
         """
-        path = Path(path)
-        kind, files = _listed_folder(path) if path.is_dir() else (_file_kind(path), [path])
-        return cls(path, kind, tuple(files), sum(map(_size, files)))
+        path = checked_path(path, PassagesError)
+        try:
+            folder = path if stat.S_ISDIR(file_mode(path)) else None
+            kind, files = (_file_kind(path), [path]) if folder is None else _listed_folder(folder)
+        except OSError as reason:
+            raise PassagesError(f"{shown_path(path)} cannot be read: {why(reason)}.") from reason
+        return cls(path, kind, tuple(files), sum(_size(file, folder) for file in files))
 
     def estimate(self) -> int:
         """About how many passages there are.
@@ -88,7 +95,7 @@ class Corpus:
         if self.kind == "jsonl":
             return read_jsonl(self.path, first_row)
         if self.kind == "text":
-            return read_texts(self.files, self.path if self.path.is_dir() else self.path.parent)
+            return read_texts(self.files, None if self.files == (self.path,) else self.path)
         return hf_dataset.read_passages(self.files, first_row)
 
     def has_embeddings(self) -> bool:
@@ -107,7 +114,7 @@ def _listed_folder(folder: Path) -> tuple[Kind, list[Path]]:
 
 
 def _file_kind(path: Path) -> Kind:
-    if not path.exists():
+    if not file_mode(path):
         raise PassagesError(f"{path} does not exist; a passage file or folder was expected there.")
     suffix = path.suffix.lower()
     if suffix == ".tsv":
@@ -122,8 +129,10 @@ def _file_kind(path: Path) -> Kind:
     )
 
 
-def _size(file: Path) -> int:
+def _size(file: Path, folder: Path | None) -> int:
+    """The bytes of a file, known to be one that can be read, and to be inside the folder that has it."""
+    checked_path(file, PassagesError)
     try:
-        return file.stat().st_size
-    except OSError as reason:
-        raise PassagesError(f"{file} cannot be read: {reason.strerror or reason}.") from reason
+        return plain_size(file, folder)
+    except (OSError, ValueError) as reason:
+        raise PassagesError(f"{shown_path(file)} cannot be read: {why(reason)}.") from reason

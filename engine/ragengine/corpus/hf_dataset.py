@@ -6,6 +6,7 @@ importing ``datasets``, and nothing in the folder is ever run or unpickled.
 
 import itertools
 import json
+import mmap
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from ragengine.arrays import FloatArray
 from ragengine.corpus.passage import Passage, checked_passage
 from ragengine.errors import DependencyError, PassagesError
 from ragengine.messages import one_line
+from ragengine.storage.foreign_files import open_plain, read_plain
+from ragengine.storage.strict_json import MAX_BYTES
 
 _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
@@ -30,7 +33,7 @@ def read_passages(files: Sequence[Path], first_row: int = 0) -> Iterator[Passage
     for batch in _batches(files, _TEXTS):
         names = [name for name in ("id", "title", "text") if name in batch.schema.names]
         for record in _validated(files[0].parent, batch.select(names)).to_pylist():
-            yield checked_passage({"id": str(first_row + row), **record}, f"{files[0].parent}, row {row}")
+            yield checked_passage(record, f"{files[0].parent}, row {row}", first_row + row)
             row += 1
 
 
@@ -77,7 +80,9 @@ def _batches(files: Sequence[Path], columns: tuple[str, ...]) -> Iterator[Any]:
     pyarrow = _pyarrow()
     for path in files:
         try:
-            with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as reader:
+            with open_plain(path, within=path.parent) as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            with pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped)) as reader:
                 absent = [name for name in columns if name not in reader.schema.names]
                 if absent:
                     raise PassagesError(
@@ -85,7 +90,7 @@ def _batches(files: Sequence[Path], columns: tuple[str, ...]) -> Iterator[Any]:
                         f"{one_line(', '.join(reader.schema.names))}; rename them with Dataset.rename_column."
                     )
                 yield from (batch for batch in reader if batch.num_rows)
-        except (OSError, pyarrow.ArrowException) as reason:
+        except (OSError, ValueError, pyarrow.ArrowException) as reason:
             raise PassagesError(f"{path} cannot be read as an Arrow stream: {one_line(reason)}.") from reason
 
 
@@ -111,7 +116,7 @@ def data_files(folder: Path) -> list[Path]:
     if (folder / _SPLITS).exists():
         raise PassagesError(f"{folder} holds several splits; give the folder of one of them.")
     try:
-        state = json.loads((folder / _STATE).read_text("utf-8"))
+        state = json.loads(read_plain(folder / _STATE, MAX_BYTES, within=folder))
         names = [entry["filename"] for entry in state["_data_files"]]
         rearranged = bool(state.get("_indices_data_files"))
     except FileNotFoundError:

@@ -1,23 +1,36 @@
 """A passage, how one is checked, and the lines of the files that passages come from."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ragengine.errors import PassagesError
+from ragengine.storage import foreign_files
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One passage z: what the retriever finds and the generator reads."""
+    """One passage z: what the retriever finds and the generator reads.
+
+    ``numbered`` says that ``id`` was not given: it is a number that may still be replaced by another one.
+    """
 
     id: str
     title: str
     text: str
+    numbered: bool = field(default=False, compare=False, repr=False)
 
 
-def checked_passage(record: dict[str, object], where: str) -> Passage:
-    """Make a passage of a record that must have three strings; ``where`` begins the error message."""
+def checked_passage(record: dict[str, object], where: str, row: int = 0) -> Passage:
+    """Make a passage of a record that must have three strings.
+
+    Args:
+        record: its ``id``, ``title`` and ``text``.
+        where: begins the error message.
+        row: the number that is the id where the record has none.
+    """
+    numbered = "id" not in record
+    record = {"id": str(row), **record}
     values = []
     for name in ("id", "title", "text"):
         value = record.get(name)
@@ -32,20 +45,9 @@ def checked_passage(record: dict[str, object], where: str) -> Passage:
                 f"{reason.start}, which no UTF-8 text can hold; remove it or write the whole pair."
             ) from reason
         values.append(value)
-    return Passage(*values)
+    return Passage(values[0], values[1], values[2], numbered)
 
 
-def utf8_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends; an error of the encoding names its line."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as reason:
-                    raise PassagesError(
-                        f"{path}, line {number}: byte {line[reason.start]:#04x} at position {reason.start} "
-                        "is not UTF-8; convert the file to UTF-8."
-                    ) from reason
-    except OSError as reason:
-        raise PassagesError(f"{path} cannot be read: {reason.strerror or reason}.") from reason
+def utf8_lines(path: Path, within: Path | None = None) -> Iterator[str]:
+    """The lines of a UTF-8 file, as :func:`ragengine.storage.foreign_files.utf8_lines` reads them."""
+    return foreign_files.utf8_lines(path, PassagesError, within)

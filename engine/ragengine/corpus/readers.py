@@ -8,11 +8,12 @@ from pathlib import Path
 from ragengine.corpus.passage import Passage, checked_passage, utf8_lines
 from ragengine.errors import PassagesError
 from ragengine.messages import one_line
+from ragengine.storage.foreign_files import LONGEST_LINE, json_lines
 
 TSV_HEADER = ["id", "text", "title"]
-# A C long on every platform.  The csv module's default of 128 KiB is less than a long passage; its limit is
-# one number for the process, so it is only ever raised.
-_CSV_FIELD_LIMIT = 2**31 - 1
+# The csv module's default of 128 KiB is less than a long passage; its limit is one number for the process, so
+# it is only ever raised.
+_CSV_FIELD_LIMIT = LONGEST_LINE
 
 
 def read_tsv(path: Path) -> Iterator[Passage]:
@@ -21,7 +22,8 @@ def read_tsv(path: Path) -> Iterator[Passage]:
     Quotes are read as DPR reads them, ``csv.reader(file, delimiter="\t")``: a field that begins with ``"``
     is quoted, may contain tabs and line breaks, and doubles its inner quotes.  Elsewhere a quote is an
     ordinary character.  Unlike DPR's the reader is strict: where a quoted field goes on after its closing
-    quote, or never closes, DPR's code loses quotes or swallows the passages that follow, without a word.
+    quote, or never closes, DPR's code loses quotes or swallows the passages that follow, without a word.  And
+    a header between passages, where several files were joined, is left out; in DPR's code it is a passage.
     """
     csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD_LIMIT))
     records = csv.reader(utf8_lines(path), delimiter="\t", strict=True)
@@ -40,13 +42,13 @@ def read_tsv(path: Path) -> Iterator[Passage]:
             break
         if not record:  # an empty line
             continue
-        if not header_seen:
-            if record != TSV_HEADER:
-                raise PassagesError(
-                    f"{path}, line {line}: the header is {_short_record(record)}; the tab-separated columns "
-                    "id, text, title were expected."
-                )
+        if is_header(record):  # it is there again where files were joined
             header_seen = True
+        elif not header_seen:
+            raise PassagesError(
+                f"{path}, line {line}: the header is {_short_record(record)}; the tab-separated columns "
+                "id, text, title were expected."
+            )
         elif len(record) != len(TSV_HEADER):
             raise PassagesError(
                 f"{path}, line {line}: {len(record)} tab-separated columns instead of 3 (id, text, title); "
@@ -60,10 +62,7 @@ def read_tsv(path: Path) -> Iterator[Passage]:
 
 def read_jsonl(path: Path, first_row: int = 0) -> Iterator[Passage]:
     """Stream a JSONL file of ``{"id", "title", "text"}``; an absent ``id`` is the row number."""
-    row = first_row
-    for number, line in enumerate(utf8_lines(path), start=1):
-        if not line.strip():
-            continue
+    for row, (number, line) in enumerate(json_lines(path, PassagesError), start=first_row):
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
@@ -71,8 +70,13 @@ def read_jsonl(path: Path, first_row: int = 0) -> Iterator[Passage]:
             raise PassagesError(f"{where}: not JSON ({reason}); write one object a line.") from reason
         if not isinstance(record, dict):
             raise PassagesError(f"{where}: found {type(record).__name__}; write one object a line.")
-        yield checked_passage({"id": str(row), **record}, where)
-        row += 1
+        yield checked_passage(record, where, row)
+
+
+def is_header(record: list[str]) -> bool:
+    """Whether these fields are the header; its first one may still have a byte order mark and quotes."""
+    first, *others = record
+    return [first.removeprefix("\ufeff").strip('"'), *others] == TSV_HEADER
 
 
 def _short_record(record: list[str]) -> str:

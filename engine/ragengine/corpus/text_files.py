@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ragengine.corpus.passage import Passage, utf8_lines
 from ragengine.errors import PassagesError
+from ragengine.storage.foreign_files import shown_path, why
 
 WORDS_PER_PASSAGE = 100
 MARKDOWN_SUFFIXES = (".md", ".markdown")
@@ -20,10 +21,15 @@ _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 
 
-def read_texts(files: Iterable[Path], folder: Path) -> Iterator[Passage]:
-    """Stream the passages of text and Markdown files; their ids begin with the file's path in ``folder``."""
+def read_texts(files: Iterable[Path], folder: Path | None) -> Iterator[Passage]:
+    """Stream the passages of text and Markdown files.
+
+    Args:
+        files: the files.
+        folder: where they were found; ids begin with a file's path in it, or with its name where it is None.
+    """
     for file in files:
-        yield from _passages(file, file.relative_to(folder).as_posix())
+        yield from _passages(file, folder)
 
 
 def find_text_files(folder: Path) -> list[Path]:
@@ -34,7 +40,7 @@ def find_text_files(folder: Path) -> list[Path]:
     files = []
 
     def refuse(reason: OSError) -> None:
-        raise PassagesError(f"{reason.filename} cannot be read: {reason.strerror or reason}.") from reason
+        raise PassagesError(f"{shown_path(reason.filename)} cannot be read: {why(reason)}.") from reason
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -46,10 +52,11 @@ def find_text_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
-def _passages(path: Path, name: str) -> Iterator[Passage]:
-    heading = _first_heading(path) if path.suffix.lower() in MARKDOWN_SUFFIXES else None
+def _passages(path: Path, folder: Path | None) -> Iterator[Passage]:
+    name = path.name if folder is None else path.relative_to(folder).as_posix()
+    heading = _first_heading(path, folder) if path.suffix.lower() in MARKDOWN_SUFFIXES else None
     title, skipped = heading or (path.stem, 0)
-    lines = (line for number, line in enumerate(utf8_lines(path), start=1) if number != skipped)
+    lines = (line for number, line in enumerate(utf8_lines(path, folder), start=1) if number != skipped)
     for number, text in enumerate(_chunks(lines)):
         yield Passage(id=f"{name}#{number}", title=title, text=text)
 
@@ -66,10 +73,10 @@ def _chunks(lines: Iterable[str]) -> Iterator[str]:
         yield " ".join(words)
 
 
-def _first_heading(path: Path) -> tuple[str, int] | None:
+def _first_heading(path: Path, folder: Path | None) -> tuple[str, int] | None:
     """The first ATX heading outside a fenced code block, and its line number from 1."""
     fence = ""
-    for number, line in enumerate(utf8_lines(path), start=1):
+    for number, line in enumerate(utf8_lines(path, folder), start=1):
         opened = _FENCE.match(line)
         if opened and fence in ("", opened[1]):
             fence = "" if fence else opened[1]

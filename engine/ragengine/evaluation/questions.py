@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragengine.corpus.passage import utf8_lines
 from ragengine.errors import PassagesError
 from ragengine.evaluation.metrics import answer_pattern
 from ragengine.messages import short_repr
+from ragengine.storage.foreign_files import json_lines
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,7 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         PassagesError: the file cannot be read, is empty, or a line is wrong; names the line.
     """
-    questions = [
-        _question(line, f"{path} line {number}")
-        for number, line in enumerate(utf8_lines(path), 1)
-        if line.strip()
-    ]
+    questions = [_question(line, f"{path} line {number}") for number, line in json_lines(path, PassagesError)]
     if not questions:
         raise PassagesError(f"{path} holds no questions; write one JSON object a line.")
     return questions

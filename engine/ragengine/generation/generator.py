@@ -122,8 +122,8 @@ class Generator(Resource):
             context_attention_mask: int64 [Q, D, S], 0 for padding.
             doc_scores: float32 [Q, D], q(x)·d(z); -inf leaves a document out.
             options: the model's defaults where not given.
-            prefix_allowed_tokens_fn: called with a question's number and its tokens so far, returns the token
-                ids that may follow.
+            prefix_allowed_tokens_fn: called with a question's number and its tokens so far, int64 [T] with
+                the start token; returns the token ids that may follow.  Its exceptions come out unchanged.
             deadline: seconds from now, or a :class:`Stop` that several calls share.
             cancel: an event that another thread sets to end the call.
 
@@ -183,8 +183,9 @@ class Generator(Resource):
     ) -> ForwardOutput:
         """Log-probabilities of ``labels`` under each document and under their mixture.
 
+        Arguments that are not named here are those of :meth:`generate`.
+
         Args:
-            context_input_ids, context_attention_mask, doc_scores, deadline, cancel: as in :meth:`generate`.
             labels: int64 [Q, T + 1]; the decoder starts with the first, as in transformers'
                 `forward(labels=...)`.  Several labels of one question, [N, T + 1], are scored together and
                 its documents read once; Q is then N in what is returned.
@@ -225,11 +226,14 @@ class Generator(Resource):
     ) -> FloatArray:
         """log p(y | x) of given outputs, the negative of the loss of transformers' `get_nll`.
 
+        Arguments that are not named here are those of :meth:`generate`.
+
         Args:
-            context_input_ids, context_attention_mask, doc_scores, deadline, cancel: as in :meth:`generate`.
             labels: int64 [Q, T], padded with the pad token, or [N, T] for one question; the decoder starts
                 with the first label, so that one is read and not scored.
-            marginalize, exclude_bos_score: the model's where not given.
+            marginalize: "token" or "sequence"; the model's default where not given.
+            exclude_bos_score: leave a first BOS out of RAG-Sequence's score; the checkpoint's setting where
+                not given.
 
         Returns:
             float32 [Q] (or [N]), in nats.

@@ -88,7 +88,7 @@ def checked_allowed(allowed_tokens: Any, vocab_size: int) -> AllowedTokens | Non
             f"prefix_allowed_tokens_fn is {type(allowed_tokens).__name__}; it must be a function."
         )
 
-    def allowed(question: int, tokens: list[int]) -> list[int]:
+    def allowed(question: int, tokens: IntArray) -> list[int]:
         found = allowed_tokens(question, tokens)
         if not isinstance(found, Iterable):
             raise _no_tokens(found, question)

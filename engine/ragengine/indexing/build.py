@@ -5,15 +5,23 @@ from pathlib import Path
 
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus
-from ragengine.errors import InputError, PassagesError
+from ragengine.errors import PassagesError
 from ragengine.indexing import resources, training
 from ragengine.indexing.build_state import describe_files
-from ragengine.indexing.inputs import check_recall, check_seed, opened_bundle, read_queries
+from ragengine.indexing.factory import parse_factory
+from ragengine.indexing.inputs import (
+    check_threads,
+    checked_recall,
+    checked_seed,
+    opened_bundle,
+    read_queries,
+    shown_name,
+)
 from ragengine.indexing.plan import IndexPlan, plan_index
 from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
 from ragengine.indexing.writer import IndexWriter, draft_manifest
 from ragengine.retrieval.encoder import BATCH_TOKENS
-from ragengine.retrieval.faiss_api import import_faiss
+from ragengine.retrieval.faiss_api import check_whole, import_faiss
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
@@ -74,21 +82,26 @@ def build_index(
         IndexFolderError: the index cannot be written or resumed, or there is not enough memory or disk.
         DependencyError: a package that is needed is not installed.
     """
-    check_recall(recall)
-    check_seed(seed)
-    if batch_tokens < 1:
-        raise InputError(f"batch_tokens is {batch_tokens}; it must be at least 1.")
+    recall, seed = checked_recall(recall), checked_seed(seed)
+    check_threads(threads)
+    check_whole("batch_tokens", batch_tokens)
     bundle, index, corpus = opened_bundle(bundle), Path(index), Corpus.open(passages)
     dimension = bundle.index_encoder.dimension
     questions = read_queries(queries, dimension)
     if factory is not None:
-        training.empty_faiss_index(factory, dimension)  # refuses a typing error before hours are spent
+        training.empty_faiss_index(factory, dimension)  # refuses what cannot be made before hours are spent
     source = given_vectors(corpus, embeddings) or encoded_vectors(
         bundle, device=device, threads=threads, batch_tokens=batch_tokens
     )
 
     def planned(count: int) -> IndexPlan:
         return plan_index(count, dimension) if factory is None else IndexPlan(factory, "chosen by the user")
+
+    def check_count(count: int) -> None:
+        parse_factory(planned(count).factory, dimension).check_count(count)
+
+    if source.count:  # where it is not the number of passages, reading them says so
+        check_count(source.count)
 
     if not resume:  # a resumed build has written a part already, and soon knows the count
         count = source.count or corpus.estimate()
@@ -112,6 +125,7 @@ def build_index(
             if count == 0:
                 raise PassagesError(f"{corpus.path} has no passages; an index needs at least one.")
             source.check_count(count)
+            check_count(count)
             plan = planned(count)
             if writer.rows == 0:
                 resources.check_room(index, plan.factory, count, dimension, texts=0)
@@ -119,7 +133,7 @@ def build_index(
             if factory is None and on_plan is not None:
                 on_plan(plan)
             writer.write_faiss(plan.factory, seed)
-            created_from = {"passages": corpus.path.name, "vectors": source.name}
+            created_from = {"passages": shown_name(corpus.path), "vectors": source.name}
             writer.finish(draft_manifest(bundle, plan, seed, created_from), questions, recall)
     return IndexManifest.read(index)
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ragengine.errors import IndexFolderError
-from ragengine.storage.atomic import replaced_file
-from ragengine.storage.folders import OUTPUT
+from ragengine.storage.atomic import replaced_file, sync_folder
+from ragengine.storage.folders import OUTPUT, empty_workspace
 from ragengine.storage.schema import parse
+from ragengine.storage.strict_json import read_json
 
 _STATE = "state.json"
 
@@ -58,12 +59,13 @@ class BuildState:
         """
         path = folder / _STATE
         if not path.exists():
+            empty_workspace(folder)  # what a run has left that could not remove all of it
             state = cls(folder, Checkpoint(dict(settings)))
             state.output.mkdir(exist_ok=True)
             state.save("passages")
             return state
         try:
-            parsed = parse(Checkpoint, json.loads(path.read_text("utf-8")))
+            parsed = parse(Checkpoint, read_json(path))
         except (OSError, ValueError, RecursionError) as reason:
             raise IndexFolderError(f"{path} cannot be read: {reason}; build without --resume.") from reason
         checkpoint = parsed.value
@@ -88,6 +90,7 @@ class BuildState:
         timings = self.checkpoint.timings
         timings[phase] = round(timings.get(phase, 0.0) + now - self._mark, 3)
         self._mark = now
+        sync_folder(self.output)  # a power failure must not leave a checkpoint that counts what is lost
         with replaced_file(self.folder / _STATE) as file:
             file.write(json.dumps(dataclasses.asdict(self.checkpoint), indent=2).encode())
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ragengine.arrays import FloatArray, RowArray
 from ragengine.errors import InputError, PassagesError
+from ragengine.indexing.inputs import shown_name
 from ragengine.indexing.plan import ROWS_AT_ONCE
 from ragengine.indexing.training import empty_faiss_index
 from ragengine.indexing.vector_sources import VectorSource
@@ -76,7 +77,7 @@ class ForeignIndex:
                 "'embeddings' of the datasets folder."
             )
         return VectorSource(
-            f"FAISS file {self.path.name}", lambda pending: self._blocks(pending.done), self.count
+            f"FAISS file {shown_name(self.path)}", lambda pending: self._blocks(pending.done), self.count
         )
 
     def structure(self) -> Any:
@@ -161,11 +162,6 @@ class ForeignIndex:
         if inverted_lists is None:
             return
         lists = inverted_lists.invlists
-        if not isinstance(faiss.downcast_InvertedLists(lists), faiss.ArrayInvertedLists):
-            raise PassagesError(
-                f"The inverted lists of {self.path} are not in the file itself; "
-                "read it with faiss where it was made, and write it with its lists in memory."
-            )
         if lists.compute_ntotal() != self.count:  # before so much is allocated
             raise PassagesError(
                 f"{self.path} has {lists.compute_ntotal()} vectors in its lists and "
@@ -206,7 +202,7 @@ def _keeps_vectors(faiss_index: Any) -> bool:
     index = faiss.downcast_index(faiss_index)
     if isinstance(index, faiss.IndexRefine):
         return _keeps_vectors(index.refine_index)
-    if isinstance(index, faiss.IndexHNSW):
+    if isinstance(index, faiss.IndexHNSW | faiss.IndexNSG):
         return _keeps_vectors(index.storage)
     kinds = faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexScalarQuantizer | faiss.IndexIVFScalarQuantizer
     return isinstance(index, kinds)

@@ -15,10 +15,19 @@ import numpy as np
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage, utf8_lines
+from ragengine.corpus.readers import is_header
 from ragengine.errors import InputError, PassagesError
 from ragengine.indexing import resources
+from ragengine.indexing.factory import parse_factory
 from ragengine.indexing.foreign_index import ForeignIndex
-from ragengine.indexing.inputs import check_recall, check_seed, opened_bundle, read_queries
+from ragengine.indexing.inputs import (
+    check_threads,
+    checked_recall,
+    checked_seed,
+    opened_bundle,
+    read_queries,
+    shown_name,
+)
 from ragengine.indexing.plan import IndexPlan, plan_index
 from ragengine.indexing.vector_sources import given_vectors
 from ragengine.indexing.writer import IndexWriter, draft_manifest
@@ -26,11 +35,15 @@ from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.passage_store import PassageStore, write_passages
 from ragengine.retrieval.recall import sample_rows
 from ragengine.runtime.progress import Progress
+from ragengine.storage.foreign_files import checked_path, file_mode, read_plain, shown_path, why
+from ragengine.storage.strict_json import read_json
 
 # What `RagRetriever.save_pretrained` calls the two parts of a custom index.
 _SAVED_PASSAGES, _SAVED_FAISS = "hf_dataset", "hf_dataset_index.faiss"
+_SAVED_CONFIG = "config.json"
 _SCRATCH_FILE = "scratch.sqlite"
 _ROWS_TOGETHER = 4096
+_MOST_ID_BYTES = 1 << 30
 
 
 def import_index(
@@ -58,7 +71,7 @@ def import_index(
 
     Args:
         source: passages as :func:`build_index` reads them, or a folder of ``RagRetriever.save_pretrained``,
-            which has the FAISS file, too.
+            which has the FAISS file, too, or a ``config.json`` that names both.
         index: the folder to write; an index that is there is replaced when the new one is whole.
         bundle: the bundle of the encoder that made the vectors, which nothing in the files can tell.
         faiss: the FAISS file; its row i is the i-th passage, unless ``ids`` says otherwise.
@@ -83,10 +96,10 @@ def import_index(
         IndexFolderError: the index cannot be written, or there is not enough memory or disk.
         DependencyError: a package that is needed is not installed.
     """
-    check_recall(recall)
-    check_seed(seed)
+    recall, seed = checked_recall(recall), checked_seed(seed)
+    check_threads(threads)
     bundle, index = opened_bundle(bundle), Path(index)
-    passages, faiss_path = _located(Path(source), faiss)
+    passages, faiss_path = _located(checked_path(source, PassagesError), faiss)
     corpus = Corpus.open(passages)
     dimension = bundle.index_encoder.dimension
     questions = read_queries(queries, dimension)
@@ -95,6 +108,8 @@ def import_index(
     vectors_from.check_count(foreign.count)
     kept = foreign.factory() if factory is None else None
     plan = _plan(foreign, kept, factory)
+    if kept is None:
+        parse_factory(plan.factory, dimension).check_count(foreign.count)
     resources.check_room(
         index,
         plan.factory,
@@ -110,21 +125,51 @@ def import_index(
         vectors = writer.write_vectors(vectors_from, dimension)
         foreign.check_agrees(vectors, sample_rows(foreign.count, seed))
         writer.write_faiss(plan.factory, seed, None if kept is None else foreign.structure())
-        created_from = {"passages": passages.name, "faiss": faiss_path.name, "vectors": vectors_from.name}
+        created_from = {
+            "passages": shown_name(passages),
+            "faiss": shown_name(faiss_path),
+            "vectors": vectors_from.name,
+        }
         writer.finish(draft_manifest(bundle, plan, seed, created_from), questions, recall)
     return IndexManifest.read(index)
 
 
 def _located(source: Path, faiss: str | Path | None) -> tuple[Path, Path]:
-    """The passages and the FAISS file; both in one folder where ``RagRetriever`` saved them."""
+    """The passages and the FAISS file, where they are not given: those that ``RagRetriever`` saved.
+
+    Its ``save_pretrained`` writes each into its folder, unless it had read it from a path: then the saved
+    configuration names that path.
+    """
     if faiss is not None:
-        return source, Path(faiss)
-    if (source / _SAVED_PASSAGES).is_dir() and (source / _SAVED_FAISS).is_file():
-        return source / _SAVED_PASSAGES, source / _SAVED_FAISS
+        return source, checked_path(faiss, InputError)
+    passages, index = source / _SAVED_PASSAGES, source / _SAVED_FAISS
+    try:
+        there = file_mode(passages), file_mode(index)
+        named = {} if all(there) else _saved_config(source / _SAVED_CONFIG)
+        if not there[0]:
+            passages = checked_path(named.get("passages_path", passages), InputError)
+        if not there[1]:
+            index = checked_path(named.get("index_path", index), InputError)
+        missing = [path for path in (passages, index) if not file_mode(path)]
+    except OSError as reason:
+        raise InputError(f"{shown_path(source)} cannot be read: {why(reason)}.") from reason
+    if not missing:
+        return passages, index
     raise InputError(
-        f"{source} has no {_SAVED_PASSAGES} and {_SAVED_FAISS} as RagRetriever.save_pretrained writes them; "
-        "name the FAISS file with --faiss, or, where there is none, use ragengine index build."
+        f"{shown_path(source)} has no {_SAVED_PASSAGES} and {_SAVED_FAISS}, or {_SAVED_CONFIG} that names "
+        f"both, as RagRetriever.save_pretrained writes them ({shown_path(missing[0])} is missing); give the "
+        "passages, and the FAISS file with --faiss, or, where there is none, use ragengine index build."
     )
+
+
+def _saved_config(path: Path) -> dict[str, str]:
+    """The texts in the configuration that a retriever saved; none where it cannot be read."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    found = content.items() if isinstance(content, dict) else ()
+    return {name: value for name, value in found if value and isinstance(value, str)}
 
 
 def _plan(foreign: ForeignIndex, kept: str | None, factory: str | None) -> IndexPlan:
@@ -132,7 +177,7 @@ def _plan(foreign: ForeignIndex, kept: str | None, factory: str | None) -> Index
     if factory is not None:
         return IndexPlan(factory, "chosen by the user; the FAISS structure of the source was not kept")
     if kept is not None:
-        return IndexPlan(kept, f"the FAISS structure of {foreign.path.name} was kept")
+        return IndexPlan(kept, f"the FAISS structure of {shown_name(foreign.path)} was kept")
     plan = plan_index(foreign.count, foreign.dimension)
     if foreign.has_auxiliary:
         why = "searches by L2 distance with DPR's auxiliary dimension, which was dropped"
@@ -140,7 +185,7 @@ def _plan(foreign: ForeignIndex, kept: str | None, factory: str | None) -> Index
         why = "searches by another metric than inner product, and may find other passages"
     else:
         why = "keeps nothing but vectors, or cannot be kept"
-    return IndexPlan(plan.factory, f"built again, as {foreign.path.name} {why}; {plan.reason}")
+    return IndexPlan(plan.factory, f"built again, as {shown_name(foreign.path)} {why}; {plan.reason}")
 
 
 def _write_passages(writer: IndexWriter, corpus: Corpus, ids: Path | None, count: int) -> None:
@@ -194,14 +239,15 @@ def read_ids(path: Path) -> Iterator[str]:
     """
     if path.suffix.lower() != ".json":
         for number, line in enumerate(utf8_lines(path)):
-            id = line.rstrip("\r\n").split("\t")[0]
-            if id and (number or id != "id"):
+            fields = line.rstrip("\r\n").split("\t")
+            id = fields[0]
+            if id and (number or id != "id") and not is_header(fields):  # again where files were joined
                 yield id
         return
     try:
-        ids = json.loads(path.read_text("utf-8"))
+        ids = json.loads(read_plain(path, _MOST_ID_BYTES, links=True))
     except (OSError, ValueError, RecursionError) as reason:
-        raise PassagesError(f"{path} cannot be read as JSON: {reason}.") from reason
+        raise PassagesError(f"{path} cannot be read as JSON: {why(reason)}.") from reason
     if not isinstance(ids, list) or not all(type(id) in (str, int) for id in ids):
         raise PassagesError(f"{path} is not a JSON list of passage ids (strings or whole numbers).")
     yield from map(str, ids)

@@ -10,10 +10,10 @@ import numpy as np
 
 from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.errors import IndexFolderError, InputError
+from ragengine.indexing.factory import parse_factory
 from ragengine.indexing.opq import train_opq
 from ragengine.indexing.plan import ROWS_AT_ONCE, training_count
 from ragengine.retrieval.faiss_api import extract_ivf, faiss_reason, faiss_threads, import_faiss, is_graph
-from ragengine.retrieval.faiss_reader import unknown_kind
 from ragengine.retrieval.recall import sample_rows
 from ragengine.runtime.progress import Report
 from ragengine.storage.atomic import replaced_file
@@ -23,23 +23,15 @@ _CHECKPOINT_SECONDS = 300.0
 
 def empty_faiss_index(factory: str, dimension: int) -> Any:
     """A FAISS index for inner products; raises :class:`InputError` for a ``factory`` that makes none."""
+    parse_factory(factory, dimension)
     faiss = import_faiss()
     try:
-        faiss_index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as reason:
+        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, MemoryError) as reason:
         raise InputError(
             f"The factory {factory!r} is not one that faiss {faiss.__version__} makes for inner products of "
             f"{dimension} dimensions ({faiss_reason(reason)}); try Flat or IVF256,Flat."
         ) from reason
-    if (kind := unknown_kind(faiss_index)) is not None:
-        raise InputError(
-            f"The factory {factory!r} makes an {kind}, which ragengine does not search; "
-            "try Flat or IVF256,Flat."
-        )
-    inverted_lists = extract_ivf(faiss_index)
-    if inverted_lists is not None and inverted_lists.nlist < 1:
-        raise InputError(f"The factory {factory!r} has no inverted lists; it needs at least IVF1.")
-    return faiss_index
 
 
 def train(
@@ -48,18 +40,10 @@ def train(
     """Train on a sample of ``vectors`` [N, E], drawn with ``seed``; a graph on one thread, as :func:`add`."""
     report(0, 2)
     with _factory_errors(factory, len(vectors)):
-        faiss = import_faiss()
-        inner = faiss_index
         if not faiss_index.is_trained:
             sample = np.asarray(vectors[_training_rows(faiss_index, len(vectors), seed)], np.float32)
             with faiss_threads(1 if _has_graph(factory) else threads):
-                if isinstance(faiss_index, faiss.IndexPreTransform):
-                    sample = _train_transforms(faiss_index, sample)
-                    inner = faiss_index.index
-                report(1, 2)
-                _spare_polysemous_codes(inner)
-                inner.train(sample)
-            faiss_index.is_trained = True
+                _train_parts(faiss_index, sample, report)
     report(2, 2)
 
 
@@ -77,6 +61,7 @@ def add(
     every few minutes between blocks, except for a graph: faiss adds other links to a graph that was read
     from a file than to one that was never written.
     """
+    _check_can_grow(faiss_index)
     count = len(vectors)
     graph = _has_graph(factory) or is_graph(faiss_index)
     saved = time.monotonic()
@@ -125,6 +110,32 @@ def write_faiss(faiss_index: Any, path: Path) -> None:
         raise IndexFolderError(f"{path} cannot be written: {faiss_reason(reason)}.") from reason
 
 
+def _check_can_grow(faiss_index: Any) -> None:
+    """Refuse an NSG graph, whatever its manifest says: FAISS cannot add to it, and may hang."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexPreTransform):
+        index = faiss.downcast_index(index.index)
+    if isinstance(index, faiss.IndexNSG):
+        raise IndexFolderError("The FAISS index is an NSG graph, which FAISS cannot add to; build another.")
+
+
+def _train_parts(faiss_index: Any, sample: FloatArray, report: Report) -> None:
+    """Train an index and those inside it, each on what it will be given."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexRefine):
+        _train_parts(index.base_index, sample, report)
+        index.refine_index.train(sample)
+    elif isinstance(index, faiss.IndexPreTransform):
+        _train_parts(index.index, _train_transforms(index, sample), report)
+    else:
+        report(1, 2)
+        _spare_polysemous_codes(index)
+        index.train(sample)
+    index.is_trained = True
+
+
 def _train_transforms(faiss_index: Any, sample: FloatArray) -> FloatArray:
     """Train the transforms in front of an index in turn, and return the transformed sample."""
     faiss = import_faiss()
@@ -146,8 +157,6 @@ def _spare_polysemous_codes(faiss_index: Any) -> None:
     """
     faiss = import_faiss()
     index = faiss.downcast_index(faiss_index)
-    if isinstance(index, faiss.IndexRefine):
-        index = faiss.downcast_index(index.base_index)
     if isinstance(index, faiss.IndexIVFPQ | faiss.IndexPQ):
         index.do_polysemous_training = False
 
@@ -163,7 +172,7 @@ def _training_rows(faiss_index: Any, count: int, seed: int) -> Any:
 
 
 def _has_graph(factory: str) -> bool:
-    return "HNSW" in factory or "NSG" in factory
+    return "HNSW" in factory
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Where the vectors of an index come from, and the file they are stored in."""
 
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,15 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
 from ragengine.errors import PassagesError
+from ragengine.indexing.inputs import shown_name
 from ragengine.indexing.plan import ROWS_AT_ONCE
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.passage_store import PassageStore
 from ragengine.retrieval.vector_index import FP16_MAX
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Report
-from ragengine.storage.atomic import sync_file
-from ragengine.storage.npy import open_vectors
+from ragengine.storage.foreign_files import checked_path
+from ragengine.storage.npy import open_vectors, read_rows
 
 # Passages that are sorted by length together: enough for little padding, few enough for any memory.
 _SORTED_TOGETHER = 4096
@@ -69,14 +71,27 @@ class VectorSource:
 def given_vectors(corpus: Corpus, embeddings: str | Path | None) -> VectorSource | None:
     """Vectors that come with the passages: the file ``embeddings``, or a dataset's column; else None."""
     if embeddings is not None:
-        path = Path(embeddings)
-        return stored_vectors(f"file {path.name}", open_vectors(path, np.float32, PassagesError))
+        return _file_vectors(checked_path(embeddings, PassagesError))
     if corpus.has_embeddings():
         return VectorSource(
-            f"column 'embeddings' of {corpus.path.name}",
+            f"column 'embeddings' of {shown_name(corpus.path)}",
             lambda pending: _skipping(corpus.read_embeddings(), pending.done),
         )
     return None
+
+
+def _file_vectors(path: Path) -> VectorSource:
+    """The vectors of a ``.npy`` file, which somebody may change meanwhile."""
+    vectors = open_vectors(path, np.float32, PassagesError)
+
+    def blocks(pending: PendingPassages) -> Iterator[FloatArray]:
+        for start in range(pending.done, len(vectors), ROWS_AT_ONCE):
+            try:
+                yield read_rows(vectors, start, start + ROWS_AT_ONCE)
+            except (OSError, ValueError) as reason:
+                raise PassagesError(f"{path} cannot be read to its end: {reason}; save it again.") from reason
+
+    return VectorSource(f"file {shown_name(path)}", blocks, len(vectors))
 
 
 def encoded_vectors(
@@ -120,14 +135,14 @@ def _skipping(blocks: Iterable[FloatArray], done: int) -> Iterator[FloatArray]:
 
 
 class VectorFile:
-    """A ``.npy`` file of ``shape`` = [N, E] that is written block by block, ``done`` rows so far.
+    """A ``.npy`` file of ``shape`` = [N, E] or [N] that is written block by block, ``done`` rows so far.
 
     It is not memory-mapped: on a full disk a write raises :class:`OSError`, whereas storing into mapped
     memory ends the process.
     """
 
     def __init__(
-        self, path: Path, shape: tuple[int, int], *, done: int = 0, dtype: DTypeLike = np.float16
+        self, path: Path, shape: tuple[int, ...], *, done: int = 0, dtype: DTypeLike = np.float16
     ) -> None:
         """Begin a new file, or continue one that has ``done`` rows."""
         self.shape, self.done, self._dtype = shape, done, np.dtype(dtype)
@@ -136,7 +151,7 @@ class VectorFile:
         np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
         self._file = path.open("r+b" if done else "wb")
         if done:
-            self._file.seek(len(header.getvalue()) + done * shape[1] * self._dtype.itemsize)
+            self._file.seek(len(header.getvalue()) + done * math.prod(shape[1:]) * self._dtype.itemsize)
         else:
             self._file.write(header.getvalue())
 
@@ -146,14 +161,14 @@ class VectorFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def append(self, block: FloatArray | HalfArray) -> None:
+    def append(self, block: NDArray[Any]) -> None:
         """Write ``block`` [K, E] after the rows that are done."""
         self._file.write(np.ascontiguousarray(block, self._dtype).data)
         self.done += len(block)
 
-    def sync(self) -> None:
-        """Bring to disk what was written."""
-        sync_file(self._file)
+    def flush(self) -> None:
+        """Hand what was written to the system."""
+        self._file.flush()
 
 
 def fill_vectors(
@@ -195,4 +210,3 @@ def fill_vectors(
         saved(max_norm)
     if done < count:
         raise source.wrong_count(f"only {done}", count)
-    stored.sync()

@@ -21,6 +21,7 @@ from ragengine.errors import (
 )
 from ragengine.indexing import training
 from ragengine.indexing.build_state import BuildState
+from ragengine.indexing.passage_ids import PassageIds
 from ragengine.indexing.plan import IndexPlan
 from ragengine.indexing.tuning import tune
 from ragengine.indexing.vector_sources import (
@@ -37,6 +38,7 @@ from ragengine.retrieval.manifest import (
     FAISS_FILE,
     FORMAT,
     FORMAT_VERSION,
+    NUMBERED_FILE,
     PASSAGES_FILE,
     QUERIES_FILE,
     VECTORS_FILE,
@@ -122,12 +124,23 @@ class IndexWriter:
         """How many passages are stored."""
         return self._state.checkpoint.count or 0
 
-    def write_passages(self, passages: Iterable[Passage]) -> int:
-        """Store ``passages`` as rows 0, 1, ... and return their number."""
+    def write_passages(self, passages: Iterable[Passage], kept: int = 0, index: Path | None = None) -> int:
+        """Store ``passages`` as rows 0, 1, ... and return their number.
+
+        The first ``kept`` are those of ``index`` and keep their ids.  Raises :class:`PassagesError` where
+        another one has an id that is there already.
+        """
         state, path = self._state, self._state.output / PASSAGES_FILE
         if state.checkpoint.count is None:
             path.unlink(missing_ok=True)  # half of one: reading begins again
-            state.checkpoint.count = write_passages(path, self.counted(passages))
+            ids = PassageIds(kept, index)
+            count = write_passages(path, ids.noted(self.counted(passages)))
+            ids.settle(path)
+            if ids.numbered.any():
+                with VectorFile(state.output / NUMBERED_FILE, ids.numbered.shape, dtype=np.uint8) as file:
+                    file.append(ids.numbered)
+                    file.flush()
+            state.checkpoint.count = count
             state.save("passages")
         return self.count
 
@@ -158,7 +171,7 @@ class IndexWriter:
             def saved(max_norm: float) -> None:
                 checkpoint.rows, checkpoint.max_norm = stored.done, max(before, max_norm)
                 if state.unsaved_seconds >= _SAVE_SECONDS:
-                    stored.sync()  # on disk before the checkpoint says so
+                    stored.flush()  # the checkpoint brings it to disk
                     state.save("vectors")
 
             with stored, contextlib.closing(self.open_passages()) as passages:

@@ -41,21 +41,21 @@ class SelectedDocuments:
 def select_documents(documents: Documents, doc_pruning: float | None) -> SelectedDocuments:
     """Give scored documents their priors p(z | x), and leave out those whose prior is under ``doc_pruning``.
 
-     The best document of a question always stays; the priors of those that stay are normalised anew, so the
-     answer is exactly that of the model with these documents alone, and every distribution still sums to 1.
+    The best document of a question always stays; the priors of those that stay are normalised anew, so the
+    answer is exactly that of the model with these documents alone, and every distribution still sums to 1.
     Let m be the prior of those left out together, m < doc_pruning · their number.  Then, after any prefix,
-     for any token,
+    for any token,
 
-         RAG-Token:     |p'(y_t | x, y_<t) - p(y_t | x, y_<t)| <= m
-         RAG-Sequence:  |p'(y_<=t | x)     - p(y_<=t | x)|     <= m
+        RAG-Token:     |p'(y_t | x, y_<t) - p(y_t | x, y_<t)| <= m
+        RAG-Sequence:  |p'(y_<=t | x)     - p(y_<=t | x)|     <= m
 
-     since p = (1 - m) p' + m r with r, the average under the documents left out, a probability: so
-     p - p' = m (r - p'), and r - p' is between -1 and 1.  The sum over all tokens of |p' - p| is at most 2m
-     for the same reason.  (RAG-Sequence's p(y_t | x, y_<t) alone has no such bound: a prefix can raise the
-     posterior of a document left out.)
+    since p = (1 - m) p' + m r with r, the average under the documents left out, a probability: so
+    p - p' = m (r - p'), and r - p' is between -1 and 1.  The sum over all tokens of |p' - p| is at most 2m
+    for the same reason.  (RAG-Sequence's p(y_t | x, y_<t) alone has no such bound: a prefix can raise the
+    posterior of a document left out.)
 
-     Raises :class:`IndexFolderError` where a question has no document: an approximate index whose searched
-     lists are empty.
+    Raises :class:`IndexFolderError` where a question has no document: an approximate index whose searched
+    lists are empty.
     """
     for question, found in enumerate(documents):
         if not found:

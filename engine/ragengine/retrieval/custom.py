@@ -15,6 +15,7 @@ from ragengine.messages import short_repr
 from ragengine.results import Document
 from ragengine.retrieval.faiss_api import check_whole
 from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.vector_index import check_question_vectors
 from ragengine.validation import as_list, checked_text
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -45,9 +46,10 @@ class DocumentSearcher(Protocol):
 class CustomIndex:
     """A :class:`DocumentSearcher` in the place of a :class:`PassageIndex`; what it finds is checked."""
 
-    def __init__(self, searcher: DocumentSearcher) -> None:
+    def __init__(self, searcher: DocumentSearcher, dimension: int) -> None:
         """Raises :class:`InputError` where ``searcher`` has no method ``search``."""
         self._searcher = searcher
+        self._dimension = dimension
         self._kind = type(searcher).__name__
         if not isinstance(searcher, DocumentSearcher):
             raise InputError(
@@ -77,6 +79,7 @@ class CustomIndex:
         says, and for ``nprobe`` or ``rerank_width``, which are settings of index folders.
         """
         check_whole("n_docs", n_docs)
+        check_question_vectors(vectors, self._dimension)
         if nprobe is not None or rerank_width is not None:
             raise InputError(
                 f"nprobe and rerank_width are settings of an index folder; {self._kind} has none of them."

@@ -10,6 +10,8 @@ from typing import Any
 
 from ragengine.errors import IndexFolderError
 from ragengine.retrieval.faiss_api import faiss_reason, import_faiss
+from ragengine.retrieval.faiss_header import table_bytes
+from ragengine.storage.foreign_files import plain_size
 
 # The limits belong to the process: two reads at once would change each other's.
 _reading = threading.Lock()
@@ -19,8 +21,10 @@ if hasattr(
     os.register_at_fork(
         before=_reading.acquire, after_in_parent=_reading.release, after_in_child=_reading.release
     )
-# A file may name more (empty) lists than it has bytes; this many do no harm.
+# A file may name more (empty) lists than it has bytes, and FAISS allocates some small tables that are in no
+# file; this much does no harm.
 _LEAST_LOOP_LIMIT = 1 << 16
+_LEAST_BYTE_LIMIT = 1 << 20
 _KINDS = {
     *("IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexScalarQuantizer", "IndexPQ", "IndexPQFastScan"),
     *("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ", "IndexIVFPQFastScan"),
@@ -43,13 +47,14 @@ def read_faiss(path: Path, *, mapped: bool) -> Any:
     """
     faiss = import_faiss()
     try:
-        size = path.stat().st_size
+        size = plain_size(path)
         flags = _mapping_flags(faiss, path, size) if mapped else 0
         flags |= faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE  # L2 searches use it; it is larger than the file
+        flags |= faiss.IO_FLAG_PQ_SKIP_SDC_TABLE  # so is this one, which only adding to a graph of PQ uses
         flags |= faiss.IO_FLAG_ONDISK_SAME_DIR  # a forged index may name any file; refused below
-        with _limits(faiss, size):
+        with _limits(faiss, path, size):
             faiss_index = faiss.read_index(str(path), flags)
-    except (RuntimeError, MemoryError, OSError) as reason:
+    except (RuntimeError, MemoryError, OSError, ValueError) as reason:
         raise IndexFolderError(
             f"{path} cannot be read by faiss {faiss.__version__}: {faiss_reason(reason)}; "
             "copy or build the index again."
@@ -74,15 +79,10 @@ def _mapping_flags(faiss: Any, path: Path, size: int) -> int:
     return int(faiss.IO_FLAG_MMAP)
 
 
-def unknown_kind(faiss_index: Any) -> str | None:
-    """The first FAISS class, of an index or of one inside it, that is not supported; else None."""
-    kinds = (type(index).__name__ for index in _parts(faiss_index))
-    return next((kind for kind in kinds if kind not in _KINDS), None)
-
-
 def _check_parts(faiss: Any, faiss_index: Any, path: Path) -> None:
     """Refuse an index that FAISS reads from a forged file and cannot, or must not, search."""
-    if (kind := unknown_kind(faiss_index)) is not None:
+    kinds = (type(index).__name__ for index in _parts(faiss_index))
+    if (kind := next((kind for kind in kinds if kind not in _KINDS), None)) is not None:
         raise IndexFolderError(
             f"{path} holds an {kind}, a kind of FAISS index that is not searched; use Flat, SQ, PQ or HNSW, "
             "or inverted lists (IVF) of Flat, SQ or PQ, with or without a transform or RFlat."
@@ -96,20 +96,46 @@ def _check_parts(faiss: Any, faiss_index: Any, path: Path) -> None:
                 raise IndexFolderError(
                     f"{path} has an {name} of {count} parts over {inner.ntotal}; build the index again."
                 )
+        if isinstance(index, faiss.IndexFastScan):
+            _check_blocks(faiss, index, path)
         if isinstance(index, faiss.IndexIVF):
-            _check_lists_are_inside(faiss, index, path)
+            _check_lists(faiss, index, path)
 
 
-def _check_lists_are_inside(faiss: Any, index: Any, path: Path) -> None:
-    """Refuse inverted lists in another file: FAISS would read it at any offset, past its end, too.
+def _check_blocks(faiss: Any, index: Any, path: Path) -> None:
+    """Refuse codes that fill other blocks than the header says: FAISS searches as many as it says."""
+    padded = -(-index.ntotal // index.bbs) * index.bbs
+    if (index.ntotal2, index.codes.size()) != (padded, padded * index.M2 // 2):
+        raise IndexFolderError(
+            f"{path} has {index.codes.size()} bytes of codes in blocks for {index.ntotal2} vectors, but "
+            f"{index.ntotal} vectors fill {padded * index.M2 // 2} in blocks for {padded}; "
+            "build the index again."
+        )
 
-    Lists that FAISS mapped from this file are read-only; those in another file are not.
+
+def _check_lists(faiss: Any, index: Any, path: Path) -> None:
+    """Refuse inverted lists in another file, and lists laid out otherwise than their index searches them.
+
+    FAISS would read either past its end.  Lists that FAISS mapped from this file are read-only; those in
+    another file are not.
     """
     lists = faiss.downcast_InvertedLists(index.invlists)
     if isinstance(lists, faiss.OnDiskInvertedLists) and not lists.read_only:
         raise IndexFolderError(
             f"{path} keeps its inverted lists in another file, {lists.filename!a:.120}, which is not read; "
             "write it with ordinary inverted lists or build the index again."
+        )
+    if isinstance(index, faiss.IndexIVFFastScan):
+        fits = isinstance(lists, faiss.BlockInvertedLists) and (lists.n_per_block, lists.block_size) == (
+            index.bbs,
+            index.bbs * index.M2 // 2,
+        )
+    else:
+        fits = isinstance(lists, faiss.ArrayInvertedLists | faiss.OnDiskInvertedLists)
+    if not fits:
+        raise IndexFolderError(
+            f"{path} has an {type(index).__name__} over {type(lists).__name__} of another layout; "
+            "build the index again."
         )
 
 
@@ -143,14 +169,16 @@ def _read_lists_in_place(faiss: Any, faiss_index: Any) -> None:
 
 
 @contextlib.contextmanager
-def _limits(faiss: Any, size: int) -> Iterator[None]:
-    """Let FAISS refuse a vector, or a count of parts, larger than a file of ``size`` bytes can hold."""
+def _limits(faiss: Any, path: Path, size: int) -> Iterator[None]:
+    """Let FAISS refuse arrays and counts larger than a file of ``size`` bytes with such a header can need."""
     with _reading:
         vector_bytes = faiss.get_deserialization_vector_byte_limit()
         loops = faiss.get_deserialization_loop_limit()
-        faiss.set_deserialization_vector_byte_limit(size + 1)  # what reaches the limit is refused
+        least = max(size, _LEAST_BYTE_LIMIT)
+        faiss.set_deserialization_vector_byte_limit(least + 1)  # what reaches the limit is refused
         faiss.set_deserialization_loop_limit(max(size, _LEAST_LOOP_LIMIT))
         try:
+            faiss.set_deserialization_vector_byte_limit(max(least, table_bytes(path, size)) + 1)
             yield
         finally:
             faiss.set_deserialization_vector_byte_limit(vector_bytes)

@@ -1,10 +1,11 @@
 """The manifest of an index, and the names of its files."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ragengine.errors import IndexFolderError
+from ragengine.retrieval.history import flat_history
 from ragengine.storage import folders
 from ragengine.storage.schema import Count, Hash, Line, Range, Setting, Size
 
@@ -14,6 +15,9 @@ FORMAT_VERSION = 1
 FAISS_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"
 PASSAGES_FILE = "passages.sqlite"
+NUMBERED_FILE = "numbered.npy"
+"""Which passages came without an id, where some did: uint8 [N], 1 for those whose id is a number."""
+LARGEST_SEED = 1 << 48
 QUERIES_FILE = "queries.npy"
 """The questions that the recall was measured with, where they were given: float32 [Q, E]."""
 
@@ -71,7 +75,8 @@ class IndexManifest:
     max_norm      the largest Euclidean norm of the stored vectors
     encoder       the encoder that the index is bound to
     created_by    the program that wrote it
-    created_from  the names of its passages, vectors and FAISS file, and what was added, merged or deleted
+    created_from  the names of its passages, vectors and FAISS file, and what was added, merged or deleted:
+                  see :mod:`ragengine.retrieval.history`
     files         size and sha256 of each file of the folder
     reason        why the factory is this one
     seed          what the samples were drawn with
@@ -92,7 +97,7 @@ class IndexManifest:
     created_from: dict[str, Any]
     files: dict[str, folders.FileEntry]
     reason: Line = ""
-    seed: Count = 0
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     tuning: Tuning | None = None
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -108,4 +113,5 @@ class IndexManifest:
         Raises:
             IndexFolderError: there is no index, or its manifest cannot be used.
         """
-        return folders.read_manifest(Path(path), cls, FORMAT, FORMAT_VERSION, IndexFolderError)
+        manifest = folders.read_manifest(Path(path), cls, FORMAT, FORMAT_VERSION, IndexFolderError)
+        return replace(manifest, created_from=flat_history(manifest.created_from))

@@ -1,7 +1,7 @@
 """The texts of an index: one SQLite file, written once, then read by row from any thread."""
 
+import contextlib
 import errno
-import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -12,14 +12,16 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import ClosedError, IndexFolderError
 from ragengine.messages import one_line
 from ragengine.runtime.lifecycle import leak_in_forks
-from ragengine.storage.atomic import sync
 
 _SCHEMA = (
     "CREATE TABLE passages "
     "(row INTEGER PRIMARY KEY, id TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)"
 )
+_SETTINGS = "PRAGMA page_size=4096; PRAGMA encoding='UTF-8'; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
 _ERRNO = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_CANTOPEN: errno.EACCES}
 """The errno of SQLite's error codes; the others are errors of input and output."""
+_IDS_TOGETHER = 30_000
+"""How many ids one query looks for; SQLite takes up to 32,766 values."""
 
 
 def write_passages(path: Path, passages: Iterable[Passage]) -> int:
@@ -28,24 +30,34 @@ def write_passages(path: Path, passages: Iterable[Passage]) -> int:
     The bytes depend on nothing but the passages and the SQLite version.  There is no journal: the file is
     part of a folder that is complete or absent.  Raises :class:`OSError` where it cannot be written.
     """
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        connection.executescript(
-            "PRAGMA page_size=4096; PRAGMA encoding='UTF-8'; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
-        )
-        connection.execute("BEGIN")
+    with _written(path) as connection:
         connection.execute(_SCHEMA)
         rows = ((row, p.id, p.title, p.text) for row, p in enumerate(passages))
         connection.executemany("INSERT INTO passages VALUES (?, ?, ?, ?)", rows)
         (count,) = connection.execute("SELECT count(*) FROM passages").fetchone()
+    return int(count)
+
+
+def rename_passages(path: Path, ids: Iterable[tuple[int, str]]) -> None:
+    """Give rows of a file of :func:`write_passages` other ids; raises as that does."""
+    with _written(path) as connection:
+        connection.executemany("UPDATE passages SET id = ?2 WHERE row = ?1", ids)
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection whose changes are written when the block ends well; raises :class:`OSError`."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.executescript(_SETTINGS)
+        connection.execute("BEGIN")
+        yield connection
         connection.execute("COMMIT")
     except sqlite3.Error as reason:
         number = _ERRNO.get(getattr(reason, "sqlite_errorcode", 0), errno.EIO)
         raise OSError(number, str(reason), str(path)) from reason
     finally:
         connection.close()
-    sync(path)
-    return int(count)
 
 
 class PassageStore:
@@ -108,19 +120,15 @@ class PassageStore:
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
         """The rows of each of ``ids``, ascending; an id that no passage has is left out.  Reads every row."""
-        select = "SELECT id, row FROM passages WHERE id IN (SELECT value FROM json_each(?)) ORDER BY row"
+        wanted = list(ids)
         found: dict[str, list[int]] = {}
-        for id, row in self._query(select, json.dumps(list(ids))):
-            found.setdefault(id, []).append(row)
+        for start in range(0, len(wanted), _IDS_TOGETHER):
+            part = wanted[start : start + _IDS_TOGETHER]
+            places = ", ".join("?" * len(part))
+            select = f"SELECT id, row FROM passages WHERE id IN ({places}) ORDER BY row"
+            for id, row in self._query(select, *part):
+                found.setdefault(id, []).append(row)
         return found
-
-    def repeated_ids(self, row: int, limit: int) -> list[str]:
-        """Up to ``limit`` ids that passages before ``row`` share with passages from ``row`` on."""
-        select = (
-            "SELECT DISTINCT id FROM passages WHERE row < ? AND id IN "
-            "(SELECT id FROM passages WHERE row >= ?) ORDER BY row LIMIT ?"
-        )
-        return [id for (id,) in self._query(select, row, row, limit)]
 
     def count_all(self) -> int:
         """The number of rows by reading every one: equal to ``count`` unless the file is damaged."""

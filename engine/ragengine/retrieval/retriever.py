@@ -74,7 +74,7 @@ class Retriever(Resource):
         if isinstance(index, str | os.PathLike):
             searched = PassageIndex.open(index, verify=verify, device=search_device or device)
         else:
-            searched = CustomIndex(index)
+            searched = CustomIndex(index, opened.manifest.question_encoder.dimension)
             if search_device is not None:
                 raise InputError(
                     f"search_device is {search_device!r}, but the {searched.name} decides itself where it "
@@ -90,7 +90,8 @@ class Retriever(Resource):
     def index(self) -> PassageIndex:
         """The index that is searched now; another one after :meth:`swap_index`.
 
-        Raises :class:`InputError` where a :class:`DocumentSearcher` is searched instead of an index folder.
+        Raises:
+            InputError: a :class:`DocumentSearcher` is searched instead of an index folder.
         """
         index = self._slot.index
         if isinstance(index, PassageIndex):
@@ -103,7 +104,8 @@ class Retriever(Resource):
     def borrow_index(self) -> AbstractContextManager[AnyIndex]:
         """The index for one question, in a ``with`` block: it stays open there, whatever is swapped.
 
-        Raises :class:`ClosedError` after :meth:`close`.
+        Raises:
+            ClosedError: the retriever was closed.
         """
         self._check_open()
         return self._slot.borrow()
@@ -112,10 +114,18 @@ class Retriever(Resource):
     def swap_index(self, path: str | Path, *, verify: Literal["sha256", "size"] = "sha256") -> None:
         """Search the index at ``path`` from now on.
 
-        It is opened, checked to belong to the bundle, and searched once, while the old one goes on
-        answering; then it takes its place at once.  Questions that run finish on the old index, which closes
-        after the last of them.  Swaps take turns.  Raises :class:`IndexFolderError` where the new index
-        cannot be used, :class:`ClosedError` after :meth:`close`; then nothing has changed.
+        It is opened, checked to belong to the bundle and searched once while the old one goes on answering;
+        then it takes its place at once.  Questions that run finish on the old index, which closes after the
+        last of them.  Swaps take turns.
+
+        Args:
+            path: the new index's folder; it may be the same path, built again.
+            verify: ``sha256`` checks every byte of the index, ``size`` the sizes of its files.
+
+        Raises:
+            IndexFolderError: the new index cannot be used; nothing has changed.
+            InputError: a :class:`DocumentSearcher` is searched instead of an index folder.
+            ClosedError: the retriever was closed.
         """
         self._check_open()
         with self._swapping:
@@ -131,7 +141,11 @@ class Retriever(Resource):
 
     @while_open
     def tokenize(self, questions: Sequence[str]) -> list[Encoded]:
-        """Question tokens x, ``[CLS] question [SEP]``, cut at the encoder's longest input."""
+        """Question tokens x, ``[CLS] question [SEP]``, cut at the encoder's longest input.
+
+        Raises:
+            InputError: a question is not a text that can be read.
+        """
         return self._tokenize(checked_questions(questions))
 
     @while_open
@@ -144,7 +158,19 @@ class Retriever(Resource):
 
     @while_open
     def encode(self, tokens: Sequence[Encoded], stop: Stop = NEVER) -> FloatArray:
-        """q(x): float32 [Q, E]; ``stop`` is asked before each batch."""
+        """q(x), the vectors of questions.
+
+        Args:
+            tokens: Q questions, from :meth:`tokenize`.
+            stop: ends the call between batches.
+
+        Returns:
+            float32 [Q, E].
+
+        Raises:
+            DeadlineError, CancelledError: ``stop`` says so.
+            GraphOutputError: the encoder returned something else than finite vectors.
+        """
         vectors = np.empty((len(tokens), self._encoder.dimension), np.float32)
         for start in range(0, len(tokens), _QUESTIONS_AT_ONCE):
             stop.check(f"after {start} of {len(tokens)} questions were encoded")
@@ -161,12 +187,22 @@ class Retriever(Resource):
         nprobe: int | None = None,
         rerank_width: int | None = None,
     ) -> list[list[Document]]:
-        """The ``n_docs`` passages with the largest inner product for each of Q vectors, float32 [Q, E].
+        """The passages whose vectors have the largest inner product with each of Q question vectors.
 
-        Best first, with ``score`` = q(x)·d(z) of the stored vectors; fewer where the index holds fewer, or
-        the lists that are searched do.  ``nprobe`` lists are searched and at least ``rerank_width``
-        candidates re-ranked; where not given, as the index was tuned.  Raises :class:`InputError` for
-        vectors or settings that this index does not take.
+        Args:
+            vectors: float32 [Q, E], from :meth:`encode`.
+            n_docs: how many passages to find for each.
+            nprobe: inverted lists to search; as the index was tuned where None.
+            rerank_width: candidates to re-rank at least; as the index was tuned where None.
+
+        Returns:
+            A list for each question, best first, with ``score`` = q(x)·d(z) of the stored vectors; fewer than
+            ``n_docs`` where the index, or the lists that are searched, hold fewer.
+
+        Raises:
+            InputError: vectors or settings that this index does not take.
+            IndexFolderError: the index turned out to be damaged.
+            ClosedError: the retriever was closed.
         """
         try:
             questions = np.asarray(vectors)

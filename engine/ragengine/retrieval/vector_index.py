@@ -217,17 +217,7 @@ class VectorIndex:
 
     def _checked_norms(self, questions: FloatArray) -> NDArray[np.float64]:
         """Check the questions of a search; their Euclidean norms, [Q]."""
-        dimension = self.vectors.shape[1]
-        if not isinstance(questions, np.ndarray) or questions.dtype != np.float32:
-            found = questions.dtype if isinstance(questions, np.ndarray) else type(questions).__name__
-            raise InputError(f"Question vectors must be float32, found {found}; use .astype(numpy.float32).")
-        if questions.ndim != 2 or questions.shape[1] != dimension:
-            raise InputError(
-                f"Question vectors have the shape {list(questions.shape)}; this index needs [Q, {dimension}]."
-            )
-        if not np.isfinite(questions).all():
-            row = int(np.flatnonzero(~np.isfinite(questions).all(axis=1))[0])
-            raise InputError(f"Question vector {row} has NaN or infinite components; all must be finite.")
+        check_question_vectors(questions, self.vectors.shape[1])
         norms: NDArray[np.float64] = np.linalg.norm(questions.astype(np.float64), axis=1)
         if len(norms) and norms.max() * self.max_norm > _FLOAT32.max:
             raise InputError(
@@ -235,6 +225,20 @@ class VectorIndex:
                 "scores exceed float32; scale it down."
             )
         return norms
+
+
+def check_question_vectors(questions: FloatArray, dimension: int) -> None:
+    """Raise :class:`InputError` unless ``questions`` are finite float32 [Q, ``dimension``]."""
+    if not isinstance(questions, np.ndarray) or questions.dtype != np.float32:
+        found = questions.dtype if isinstance(questions, np.ndarray) else type(questions).__name__
+        raise InputError(f"Question vectors must be float32, found {found}; use .astype(numpy.float32).")
+    if questions.ndim != 2 or questions.shape[1] != dimension:
+        raise InputError(
+            f"Question vectors have the shape {list(questions.shape)}; this index needs [Q, {dimension}]."
+        )
+    if not np.isfinite(questions).all():
+        row = int(np.flatnonzero(~np.isfinite(questions).all(axis=1))[0])
+        raise InputError(f"Question vector {row} has NaN or infinite components; all must be finite.")
 
 
 def place(index: VectorIndex, device: Device) -> Placement:

@@ -109,37 +109,49 @@ def sync_folder(folder: Path) -> None:
     sync(folder)
 
 
-def put_in_place(source: Path, target: Path) -> None:
-    """Replace the folder ``target`` by ``source``; the old folder is then at ``source``.
+def put_in_place(source: Path, target: Path, aside: Path) -> Path | None:
+    """Replace the folder ``target`` by ``source``.
 
     On Linux the two change places in one step.  On other systems, and on some network disks, the old folder
-    is first moved to :func:`retired`, where it stays, and moved back if the second move fails; a process that
-    is killed between the two moves leaves no ``target``.
+    is first moved to ``aside``, where it stays, and moved back if the second move fails; a process that is
+    killed between the two moves leaves no ``target``.
+
+    Returns:
+        Where the old folder is then: ``source`` or ``aside``; None if there was none.
     """
     keep_private(target, source)
     sync_folder(source)
     if not target.exists():
         os.rename(source, target)
-    elif not exchange(source, target):
-        os.rename(target, retired(target))
+        old = None
+    elif exchange(source, target):
+        old = source
+    else:
+        os.rename(target, aside)
         try:
             os.rename(source, target)
         except BaseException:
-            os.rename(retired(target), target)
+            os.rename(aside, target)
             raise
+        old = aside
     with contextlib.suppress(OSError):  # it is in place; a power failure leaves this one or the old one
         sync(target.parent)
+    return old
+
+
+def take_back(source: Path, target: Path, old: Path) -> None:
+    """Undo :func:`put_in_place`, which has left the old folder at ``old``."""
+    if old == source:
+        exchange(source, target)
+    else:
+        os.rename(target, source)
+        os.rename(old, target)
 
 
 def keep_private(old: Path, new: Path) -> None:
     """Give ``new`` the permissions of ``old``, if that exists, so that a private folder stays private."""
     with contextlib.suppress(OSError):  # a disk without permissions
         shutil.copymode(old, new)
-
-
-def retired(target: Path) -> Path:
-    """Where the old folder is while the new one is renamed, where replacing takes two steps."""
-    return target.parent / f".{target.name}.retired"
 
 
 def exchange(first: Path, second: Path) -> bool:

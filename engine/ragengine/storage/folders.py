@@ -5,7 +5,6 @@ renamed, so a process that is killed at any point leaves the old folder whole.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -24,14 +23,20 @@ from ragengine.storage.atomic import (
     keep_private,
     put_in_place,
     replaced_file,
-    retired,
+    take_back,
 )
+from ragengine.storage.foreign_files import checked_path, open_plain, read_plain, shown_path, why
+from ragengine.storage.ownership import MANIFEST as MANIFEST
+from ragengine.storage.ownership import MARK, check_nothing_foreign, check_replaceable, marked
 from ragengine.storage.schema import Hash, Range, join_errors, parse
-from ragengine.storage.strict_json import read_json
+from ragengine.storage.strict_json import MAX_BYTES, read_json
 
-MANIFEST = "manifest.json"
 OUTPUT = "output"
 """The subfolder of a :func:`resumable_folder` that becomes the folder."""
+_ASIDE = "old"
+"""Where the old folder is in a workspace while the new one is renamed, if replacing takes two steps."""
+_REMOVED = "removed"
+"""Where the old folder is while it is removed: it was looked through, and may be incomplete."""
 T = TypeVar("T")
 Verify: TypeAlias = Literal["sha256", "size"]
 """How the files of a folder are compared with its manifest."""
@@ -49,7 +54,7 @@ class FileEntry:
 
 def sha256_of(path: Path) -> str:
     """The sha256 of a file's content in hexadecimal."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -92,17 +97,16 @@ def resumable_folder(
     """
     with _workspace(target, format_name, error) as (target, workspace):
         try:
-            _tidy(workspace, target, resume, error)
+            _tidy(workspace, target, resume, format_name, error)
             keep_private(target, workspace)
             yield workspace
             if (workspace / OUTPUT).exists():  # else the last run was killed right after replacing
-                with replaced_file(workspace / MANIFEST) as file:  # how `_in_place` recognises the new one
-                    file.write((workspace / OUTPUT / MANIFEST).read_bytes())
-                put_in_place(workspace / OUTPUT, target)
+                _replace(target, workspace, format_name, error)
         except BaseException as reason:
             state = "it is the new one" if _in_place(workspace, target) else "nothing was changed"
             if isinstance(reason, hopeless):
-                shutil.rmtree(workspace, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    empty_workspace(workspace)
             elif workspace.exists():
                 state += ", and the same command with --resume goes on from here"
             if isinstance(reason, OSError):
@@ -110,8 +114,23 @@ def resumable_folder(
             if isinstance(reason, KeyboardInterrupt):
                 reason.add_note(f"{target}: {state}")
             raise
-        shutil.rmtree(retired(target), ignore_errors=True)
-        shutil.rmtree(workspace, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            empty_workspace(workspace)
+
+
+def _replace(target: Path, workspace: Path, format_name: str, error: type[RagEngineError]) -> None:
+    """Put the new folder in the place of ``target``, unless files of others came into that meanwhile."""
+    check_replaceable(target, format_name, error)
+    with replaced_file(workspace / MANIFEST) as file:  # how `_in_place` recognises the new one
+        file.write((workspace / OUTPUT / MANIFEST).read_bytes())
+    old = put_in_place(workspace / OUTPUT, target, workspace / _ASIDE)
+    if old is not None:  # nobody reaches it by its name any more: what is in it now is all there will be
+        try:
+            check_nothing_foreign(old, target, format_name, error)
+        except RagEngineError:
+            take_back(workspace / OUTPUT, target, old)
+            raise
+        _remove(old, workspace)
 
 
 @contextlib.contextmanager
@@ -119,86 +138,65 @@ def _workspace(target: Path, format_name: str, error: type[RagEngineError]) -> I
     """The real path of ``target`` and a sibling that this process locks; refuses to replace foreign files."""
     with contextlib.ExitStack() as stack:
         try:
+            checked_path(target, error)
             real = Path(os.path.realpath(target))  # behind a link, the folder is replaced, not the link
             real.parent.mkdir(parents=True, exist_ok=True)
             workspace = real.parent / f".{real.name}.writing"
             stack.enter_context(held_folder(workspace))
-            _repair(real)
-            _check_replaceable(real, format_name, error)
+            stack.enter_context(marked(workspace, error))
+            _repair(real, workspace)
+            check_replaceable(real, format_name, error)
         except BlockingIOError as reason:
             raise error(f"{target} is being written by another process; wait for it or stop it.") from reason
         except OSError as reason:
             raise error(f"{target!s:.200} cannot be written: {explained(reason)}.") from reason
-        except ValueError as reason:  # it holds NUL or half a surrogate pair
-            raise error(f"{str(target)!a:.200} is not a path ({reason}); choose another.") from reason
         yield real, workspace
 
 
-def _repair(target: Path) -> None:
+def _repair(target: Path, workspace: Path) -> None:
     """Put back the old folder if a run was killed between the two renames of :func:`put_in_place`."""
-    old = retired(target)
-    if old.exists():
-        shutil.rmtree(old) if target.exists() else os.rename(old, target)
+    aside = workspace / _ASIDE
+    if aside.exists() and not target.exists():
+        os.rename(aside, target)
 
 
-def _check_replaceable(target: Path, format_name: str, error: type[RagEngineError]) -> None:
-    if not os.path.lexists(target):
-        return
-    if os.path.ismount(target):
-        raise error(f"{target} is a mount point, which cannot be replaced; give a path inside it.")
-    if not _is_ours(target, format_name):
-        raise error(f"{target} exists and is not a {format_name}; choose another path or remove it first.")
-    if not os.access(target, os.W_OK):  # moving a folder needs it; checked before hours of work
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
-    if Path.cwd().is_relative_to(target):
-        raise error(f"{target} is or holds the current folder, so it cannot be replaced; run this elsewhere.")
-    if foreign := _foreign_files(target):
-        raise error(
-            f"{target} holds {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''} beside the "
-            f"{format_name}, which would be lost; move them away or choose another path."
-        )
-
-
-def _is_ours(folder: Path, format_name: str) -> bool:
-    if folder.is_dir() and not any(folder.iterdir()):
-        return True
-    try:
-        content = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and content.get("format") == format_name
-
-
-def _foreign_files(folder: Path) -> list[str]:
-    """The files in a folder that its manifest does not list, which somebody has put there."""
-    there = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    names = {path.relative_to(folder).as_posix() for path in there} - {MANIFEST}
-    if not names:
-        return []
-    listed = json.loads((folder / MANIFEST).read_text("utf-8")).get("files")
-    return sorted(names - (listed.keys() if isinstance(listed, dict) else set()))
-
-
-def _tidy(workspace: Path, target: Path, resume: bool, error: type[RagEngineError]) -> None:
+def _tidy(workspace: Path, target: Path, resume: bool, format_name: str, error: type[RagEngineError]) -> None:
     """Remove what an earlier run left and this one does not continue with."""
+    replaced = _in_place(workspace, target)
     try:
+        for old in (workspace / OUTPUT if replaced else None, workspace / _ASIDE):
+            if old is not None and old.exists():
+                check_nothing_foreign(old, old, format_name, error)
+                _remove(old, workspace)
         if not resume:
-            for path in workspace.iterdir():
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        elif _in_place(workspace, target) and (workspace / OUTPUT).exists():
-            shutil.rmtree(workspace / OUTPUT)  # the old folder
+            empty_workspace(workspace)
     except OSError as reason:
         raise error(
             f"{workspace}, left by an earlier run, cannot be emptied: {reason.strerror or reason}; remove it."
         ) from reason
 
 
+def _remove(old: Path, workspace: Path) -> None:
+    """Remove an old folder that was looked through."""
+    shutil.rmtree(workspace / _REMOVED, ignore_errors=True)
+    os.rename(old, workspace / _REMOVED)
+    shutil.rmtree(workspace / _REMOVED, ignore_errors=True)
+
+
+def empty_workspace(workspace: Path) -> None:
+    """Remove everything in a workspace but its mark."""
+    for path in workspace.iterdir():
+        if path.name != MARK:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 def _in_place(workspace: Path, target: Path) -> bool:
     """Whether what was written in ``workspace`` has replaced ``target``."""
     try:
-        return (workspace / MANIFEST).read_bytes() == (target / MANIFEST).read_bytes()
-    except OSError:
+        written, there = (read_plain(folder / MANIFEST, MAX_BYTES) for folder in (workspace, target))
+    except (OSError, ValueError):
         return False
+    return written == there
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
@@ -235,15 +233,15 @@ def read_manifest(
         RagEngineError: as ``error``: the folder is absent, of another format or version, or fields of its
             manifest are missing or wrong, all of which are named.
     """
-    path = folder / MANIFEST
+    path = checked_path(folder, error) / MANIFEST
     try:
         if not folder.is_dir():
-            raise error(f"{folder} is not a folder; a {format_name} was expected there.")
+            raise error(f"{shown_path(folder)} is not a folder; a {format_name} was expected there.")
         content = read_json(path)
     except FileNotFoundError:
         raise error(f"{folder} has no {MANIFEST}, so it is not a {format_name}.") from None
     except (OSError, ValueError, RecursionError) as reason:
-        raise error(f"{path} cannot be read: {reason}.") from reason
+        raise error(f"{shown_path(path)} cannot be read: {why(reason)}.") from reason
     if not isinstance(content, dict) or content.get("format") != format_name:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise error(f"{path} says format {found!r:.80}; {format_name!r} was expected.")

@@ -8,7 +8,6 @@ here, need one form of it.
 import math
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.errors import RagEngineError
+from ragengine.storage.foreign_files import open_plain, shown_path, why
 
 _MAGIC: Final = b"\x93NUMPY"
 _LENGTH_BYTES: Final = {b"\1\0": 2, b"\2\0": 4, b"\3\0": 4}
@@ -37,7 +37,7 @@ def map_npy(path: Path) -> NDArray[Any]:
         ValueError: the file holds something else, or another size than its header says.
         OSError: the file cannot be read.
     """
-    with open(path, "rb", opener=_open_plain) as file:  # Path.open takes no opener
+    with open_plain(path) as file:
         dtype, order, shape = _read_header(file)
         start, size = file.tell(), os.fstat(file.fileno()).st_size
         wanted = start + math.prod(shape) * dtype.itemsize
@@ -48,13 +48,26 @@ def map_npy(path: Path) -> NDArray[Any]:
         return np.memmap(file, dtype, "r", start, shape, order)
 
 
-def _open_plain(path: str, flags: int) -> int:
-    """Open a plain file; a pipe is refused, since opening it might never end."""
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ValueError("it is not a plain file")
-    return descriptor
+def read_rows(vectors: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
+    """Read rows of an array [N, E] of :func:`map_npy` from its file, and not from the mapped memory.
+
+    To touch mapped memory behind the end of a file that was cut ends the process.
+
+    Raises:
+        ValueError: the file has been cut.
+        OSError: it cannot be read.
+    """
+    if not isinstance(vectors, np.memmap):  # an array without numbers is not mapped
+        return vectors[start:stop]
+    stop = max(start, min(stop, len(vectors)))
+    columns = vectors.T if np.isfortran(vectors) else vectors[None]
+    rows = np.empty((len(columns), stop - start, *columns.shape[2:]), vectors.dtype)
+    with open_plain(Path(str(vectors.filename))) as file:
+        for column, part in enumerate(rows):
+            file.seek(vectors.offset + column * columns.strides[0] + start * columns.strides[1])
+            if file.readinto(part.data) < part.nbytes:
+                raise ValueError("it was cut while it was read")
+    return rows.T if np.isfortran(vectors) else rows[0]
 
 
 def _read_header(file: BinaryIO) -> tuple[np.dtype[Any], Any, tuple[int, ...]]:
@@ -110,7 +123,9 @@ def open_vectors(path: Path, dtype: type[np.floating[Any]], error: type[RagEngin
     try:
         vectors = map_npy(path)
     except (OSError, ValueError) as reason:
-        raise error(f"{path} cannot be read as a .npy file: {reason}; save it again.") from reason
+        raise error(
+            f"{shown_path(path)} cannot be read as a .npy file: {why(reason)}; save it again."
+        ) from reason
     if vectors.dtype != dtype or vectors.ndim != 2:
         raise error(
             f"{path} holds {vectors.dtype} {list(vectors.shape)}; {np.dtype(dtype)} [passages, dimension] "

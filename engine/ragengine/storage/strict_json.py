@@ -2,14 +2,17 @@
 
 import json
 import math
-import os
-import stat
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from ragengine.storage.foreign_files import read_plain
+
 MAX_BYTES: Final = 16 << 20
 """The largest manifest that is read; those of ragengine have some kilobytes."""
+MAX_DEPTH: Final = 512
+"""How deep objects and lists may be nested.  What is deeper exhausts the stack of code that walks through it.
+Merges of early versions nested their history, by two levels each."""
 
 
 def read_json(path: Path) -> Any:
@@ -17,11 +20,11 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no plain file, too large or not JSON.
+        ValueError: it is no plain file, too large, nested too deeply or not JSON.
         OSError: it cannot be read.
-        RecursionError: its objects are nested too deeply.
+        RecursionError: its objects are nested much too deeply.
     """
-    return parse_json(read_regular(path, MAX_BYTES).decode("utf-8"))
+    return parse_json(read_plain(path, MAX_BYTES).decode("utf-8"))
 
 
 def parse_json(text: str) -> Any:
@@ -29,25 +32,24 @@ def parse_json(text: str) -> Any:
     content = json.loads(
         text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_whole
     )
+    _check_depth(content)
     if "\\u" in text:  # only an escape can write half a surrogate pair
         json.dumps(content, ensure_ascii=False).encode("utf-8")
     return content
 
 
-def read_regular(path: Path, most: int) -> bytes:
-    """Read a plain file of at most ``most`` bytes: no link, and no pipe, for which reading might never end.
-
-    Raises:
-        ValueError: it is no plain file, or is larger.
-        OSError: it cannot be read.
-    """
-    status = os.lstat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is not a plain file")
-    if status.st_size > most:
-        raise ValueError(f"it has {status.st_size} bytes, more than the {most} that are read")
-    with path.open("rb") as file:
-        return file.read(status.st_size)
+def _check_depth(content: Any) -> None:
+    layer = [content]
+    for _ in range(MAX_DEPTH + 1):
+        layer = [
+            inner
+            for value in layer
+            if isinstance(value, (dict, list))
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not layer:
+            return
+    raise ValueError(f"its objects are nested deeper than {MAX_DEPTH} levels")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

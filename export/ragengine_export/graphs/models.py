@@ -26,25 +26,25 @@ IR_VERSION = 10  # what onnx opset 20 came with; every onnxruntime since 1.18 re
 
 def text_encoder_model(encoder: BertEncoder, dimension: int) -> ir.Model:
     """A question or passage encoder."""
-    graph = _Graph("text_encoder", text_encoder_signature(dimension))
+    graph = GraphOfSignature("text_encoder", text_encoder_signature(dimension))
     return graph.model([encoder(graph.op, graph.inputs["input_ids"], graph.inputs["attention_mask"])])
 
 
 def encoder_model(encoder: BartEncoder, signature: Signature) -> ir.Model:
     """The generator's encoder of documents."""
-    graph = _Graph("generator_encoder", signature)
+    graph = GraphOfSignature("generator_encoder", signature)
     return graph.model([encoder(graph.op, graph.inputs["input_ids"], graph.inputs["attention_mask"])])
 
 
 def cross_model(cross: BartCrossProjections, signature: Signature) -> ir.Model:
     """The decoder's keys and values of encoded documents."""
-    graph = _Graph("generator_cross", signature)
+    graph = GraphOfSignature("generator_cross", signature)
     return graph.model(cross(graph.op, graph.inputs["states"]))
 
 
 def dynamic_decoder_model(decoder: BartDecoder, signature: Signature) -> ir.Model:
     """The decoder step whose past grows; its inputs and outputs are described at :class:`BartDecoder`."""
-    graph = _Graph("generator_decoder", signature)
+    graph = GraphOfSignature("generator_decoder", signature)
     given = graph.inputs
     shapes = computed_shapes(
         graph.op,
@@ -65,7 +65,7 @@ def static_decoder_model(decoder: BartDecoder, signature: Signature) -> ir.Model
     No node computes a shape: shapes are inputs (:func:`ragengine.bundle.signatures.shape_inputs`), which CUDA
     reads on the host.  ``slots`` int64 [B] says where along P this step's tokens are written.
     """
-    graph = _Graph("generator_step", signature)
+    graph = GraphOfSignature("generator_step", signature)
     op, given = graph.op, graph.inputs
     slots = op.Unsqueeze(given["slots"], op.Constant(value_ints=[1]))
     static = StaticInputs(
@@ -77,7 +77,7 @@ def static_decoder_model(decoder: BartDecoder, signature: Signature) -> ir.Model
 
 
 def _decoder_model(
-    graph: "_Graph",
+    graph: "GraphOfSignature",
     decoder: BartDecoder,
     shapes: StepShapes,
     *,
@@ -97,7 +97,7 @@ def _decoder_model(
     return graph.model([*(candidates[name] for name in MIXTURE_OUTPUTS), *presents])
 
 
-class _Graph:
+class GraphOfSignature:
     """A graph in the making, with the inputs of its signature."""
 
     def __init__(self, name: str, signature: Signature) -> None:

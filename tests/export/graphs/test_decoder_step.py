@@ -210,7 +210,7 @@ def test_graphs_that_only_a_cpu_has_are_refused_on_cuda(
     opened = Bundle.open(tmp_path / "b")
     assert f"generator/{STEP_GRAPH}" not in opened.manifest.files
     monkeypatch.setattr(
-        "ragengine.runtime.devices.resolve_device", lambda device: "cpu" if device == "cpu" else "cuda"
+        "ragengine.bundle.device.resolve_device", lambda device: "cpu" if device == "cpu" else "cuda"
     )
     assert graph_device(opened, "cpu") == graph_device(opened, "auto") == "cpu"
     with pytest.raises(DeviceError, match=rf"are {quantised}, which only a CPU computes; export it"):

@@ -1,6 +1,5 @@
 """Rules and the candidates they leave, against transformers' own logits processors in their own order."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,7 +93,7 @@ def test_the_best_candidates_are_those_of_transformers(
     marginal = logsumexp(by_document + weights[..., None], axis=0)  # [B, V]
     beam_scores = rng.normal(size=beams).astype(np.float32)
 
-    def allowed(question: int, tokens: Sequence[int]) -> list[int]:
+    def allowed(question: int, tokens: np.ndarray) -> list[int]:
         return [(int(tokens[-1]) + step) % V for step in (1, 2, 5)]
 
     rules = Rules(
@@ -163,7 +162,7 @@ def test_rules_by_document_know_their_question() -> None:
     """Two questions of three documents each: the constraint is asked about the question."""
     asked: list[int] = []
 
-    def allowed(question: int, tokens: Sequence[int]) -> list[int]:
+    def allowed(question: int, tokens: np.ndarray) -> list[int]:
         asked.append(question)
         return [2]
 

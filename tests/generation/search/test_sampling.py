@@ -113,19 +113,20 @@ def test_draws_have_the_probabilities_that_transformers_leaves(options: dict[str
 
 
 def test_beam_draws_are_without_replacement_from_all_beams() -> None:
-    """The first two of `torch.multinomial`'s draws over [B * V]: p_i p_j / (1 - p_i)."""
+    """`torch.multinomial`'s two draws over [B * V], p_i p_j / (1 - p_i), the better one first."""
     scores, beam_scores = log_probs(np.random.default_rng(4), 1, 2), np.array([[-1.0, -1.6]], np.float32)
     sampler = Sampler(GenerationOptions(do_sample=True, num_beams=2, top_k=3, eos_token_id=2, seed=1), 1, V)
     both = candidates(scores + beam_scores[..., None])
-    drawn = [sampler.drawn(both, beam_scores, 4) for _ in range(20000)]
+    drawn = [sampler.drawn(both, beam_scores, 2) for _ in range(20000)]
     warp = transformers_warped(scores[0], {"top_k": 3}, 2, 2) + beam_scores[0, :, None]
     p = np.exp(warp.ravel().astype(np.float64))
     p /= p.sum()
     with np.errstate(invalid="ignore"):
         pairs = np.outer(p, p) / (1 - p[:, None]) * (1 - np.eye(len(p)))
+    pairs = np.where(p[:, None] > p, pairs + pairs.T, 0)
     counts = np.zeros_like(pairs)
     for d in drawn:
-        first, second = (d.beams[0, :2] * V + d.tokens[0, :2]).tolist()
+        first, second = (d.beams[0] * V + d.tokens[0]).tolist()
         counts[first, second] += 1
     assert counts[pairs == 0].sum() == 0
     assert chisquare(counts[pairs > 0], pairs[pairs > 0] * len(drawn)).pvalue > P_VALUE

@@ -30,6 +30,7 @@ SERVED = {
     "pca_ivf_flat": "PCA8,IVF4,Flat",
     "refine": "IVF4,PQ4x4,RFlat",
     "ivf_hnsw": "IVF4_HNSW4,Flat",
+    "pq_fast_scan": "PQ4x4fs",
     "fast_scan": "IVF4,PQ4x4fs",
     "hnsw": "HNSW4",
     "hnsw_sq": "HNSW4_SQ8",

@@ -168,7 +168,6 @@ def _read_all(index: Path) -> None:
     try:
         assert [passage for block in store.blocks(7) for passage in block] == passages
         store.rows_of(["id1", "id2"])
-        store.repeated_ids(30, 5)
     finally:
         store.close()
     for passage in passages:

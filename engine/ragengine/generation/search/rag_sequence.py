@@ -36,7 +36,13 @@ def search_by_document(
 ) -> list[Found]:
     """Y(z) for every document of every question, all in one batch: [Q][D][num_beams]."""
     options = rules.options
-    alone = replace(options, marginalize="token", num_return_sequences=options.paths)
+    alone = replace(
+        options,
+        marginalize="token",
+        num_return_sequences=options.paths,
+        min_length=options.shortest,  # RAG-Sequence's: RAG-Token combines the two limits differently
+        min_new_tokens=None,
+    )
     q, n_docs, _ = encoded.context_attention_mask.shape
     rows = q * n_docs
     log_prior = np.zeros((rows, 1), np.float32)

@@ -5,7 +5,7 @@ it fetches as many candidates more as the rules can take away, and asks for the 
 the rules bring in by name (the graph's ``probe_ids``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -15,8 +15,8 @@ from ragengine.options import GenerationOptions
 
 TokenSets: TypeAlias = list[list[set[int]]]
 """For each question and beam a set of token ids, [Q][B]."""
-AllowedTokens: TypeAlias = Callable[[int, list[int]], Sequence[int]]
-"""transformers' ``prefix_allowed_tokens_fn``: (question, tokens so far with the start token) -> token ids."""
+AllowedTokens: TypeAlias = Callable[[int, IntArray], Iterable[int]]
+"""transformers' ``prefix_allowed_tokens_fn``: (question, int64 [T] from the start token on) -> token ids."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Rules:
             forced=forced,
             banned=each(lambda question, beam: everywhere | self._banned_after(question, beam)),
             penalised=each(lambda question, beam: set(beam) if repeats else set()),
-            allowed=None if self.allowed_tokens is None else each(self._allowed_after),
+            allowed=None if self.allowed_tokens is None else self._allowed(sequences),
         )
 
     def _forced(self, length: int) -> int | None:
@@ -103,7 +103,7 @@ class Rules:
         """`MinLength-`, `MinNewTokensLength-`, `SuppressTokens-`, `SuppressTokensAtBeginLogitsProcessor`."""
         options = self.options
         banned = set(options.suppress_tokens or ())
-        if length < max(options.min_length, 1 + (options.min_new_tokens or 0)):
+        if length < options.shortest:
             banned |= set(options.eos_token_ids)
         begin = 1 if options.forced_bos_token_id is None else 2
         if length == begin:
@@ -126,13 +126,17 @@ class Rules:
                 banned.add(word[0])
         return banned
 
-    def _allowed_after(self, question: int, tokens: list[int]) -> set[int]:
+    def _allowed(self, sequences: IntArray) -> TokenSets:
         """`PrefixConstrainedLogitsProcessor`."""
+        return [[self._allowed_after(q, beam) for beam in beams] for q, beams in enumerate(sequences)]
+
+    def _allowed_after(self, question: int, tokens: IntArray) -> set[int]:
         assert self.allowed_tokens is not None
-        allowed = {int(token) for token in self.allowed_tokens(question, tokens)}
+        # of a copy, which is the callback's own to change
+        allowed = {int(token) for token in self.allowed_tokens(question, tokens.copy())}
         if not allowed:
             raise OptionsError(
-                f"prefix_allowed_tokens_fn allows no token after {tokens} of question {question}; "
+                f"prefix_allowed_tokens_fn allows no token after {tokens.tolist()} of question {question}; "
                 "it must always allow one, the end token for instance."
             )
         return allowed

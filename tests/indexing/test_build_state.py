@@ -260,7 +260,11 @@ def test_full_disk_is_said_and_resumed(arguments: dict[str, Any], monkeypatch: p
 def test_damaged_state_is_refused(arguments: dict[str, Any]) -> None:
     killed_build(arguments, ("vectors", 300))
     state = Path(arguments["index"]).parent / ".index.writing" / "state.json"
-    for text, message in (("{", "cannot be read"), ('{"rows": "x"}', "settings: missing")):
+    for text, message in (
+        ("{", "cannot be read"),
+        ("[" * 60_000, "cannot be read"),
+        ('{"rows": "x"}', "settings: missing"),
+    ):
         state.write_text(text)
         with pytest.raises(IndexFolderError, match=f"{message}.*build without --resume"):
             build_index(**arguments, resume=True)

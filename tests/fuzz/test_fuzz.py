@@ -22,8 +22,8 @@ def ran(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_readers_are_the_modules_under_atheris() -> None:
-    sources = {path.stem: path.read_text("utf-8") for path in Path(__file__).parent.glob("*.py")}
-    found = {name for name, source in sources.items() if "atheris.instrument_imports(" in source}
+    others = (path for path in Path(__file__).parent.glob("*.py") if path != Path(__file__))
+    found = {path.stem for path in others if "atheris.instrument_imports(" in path.read_text("utf-8")}
     assert found == {*READERS}
 
 

@@ -33,8 +33,7 @@ def table_bytes(path: Path, size: int) -> int:
         except (struct.error, RuntimeError):  # cut off: FAISS, which reads it next, says so
             return 0
     table = _TABLE_ENTRIES * _FLOAT * nlist * dimension
-    # FAISS compares numbers, and refuses as many as the limit holds: hence one number more.
-    return table + _FLOAT if table <= _TABLE_ENTRIES * size else 0
+    return table if table <= _TABLE_ENTRIES * size else 0
 
 
 def _fast_scan_lists(file: BinaryIO) -> tuple[int, int]:

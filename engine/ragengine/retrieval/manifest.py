@@ -15,7 +15,6 @@ FORMAT_VERSION = 1
 FAISS_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"
 PASSAGES_FILE = "passages.sqlite"
-LARGEST_SEED = 1 << 48
 NUMBERED_FILE = "numbered.npy"
 """Which passages came without an id, where some did: uint8 [N], 1 for those whose id is a number."""
 QUERIES_FILE = "queries.npy"
@@ -97,7 +96,7 @@ class IndexManifest:
     created_from: dict[str, Any]
     files: dict[str, folders.FileEntry]
     reason: Line = ""
-    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
+    seed: Count = 0
     tuning: Tuning | None = None
     timings: dict[str, float] = field(default_factory=dict)
 

@@ -28,7 +28,7 @@ from tests.fuzz.grammar import Case, case_of
 from tests.support.bundles import random_vectors
 from tests.support.paths import GOLDEN
 
-SECONDS: Final = 30
+SECONDS: Final = 120
 MEMORY: Final = 4 << 30
 """Bytes of address space beside that of the libraries."""
 _EXIT_CODES: Final = (0, 1, 2)

@@ -89,8 +89,8 @@ def test_long_passages_take_little_more_than_themselves(long_index: Path) -> Non
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads RssAnon from /proc")
 def test_the_bound_of_a_build_holds_for_long_passages(tmp_path: Path) -> None:
-    count = 160
-    source = write_tsv(tmp_path / "p.tsv", ["ordinary words of an article " * 7_000] * count)  # 200,000
+    count = 16
+    source = write_tsv(tmp_path / "p.tsv", ["ordinary words of an article " * 70_000] * count)
     bundle = Bundle.open(BUNDLE)
     vectors = encoded_vectors(bundle, device="cpu", threads=1, batch_tokens=1024)
     bound = memory_needed(empty_faiss_index("Flat", 128), count, 128) + vectors.memory

@@ -1,4 +1,4 @@
-"""Laws that hold for every checkpoint (issue 2, section 5), mostly on the low-level `Generator`.
+"""Laws that hold for every checkpoint, mostly on the low-level `Generator`.
 
 A law compares the engine with itself, so most hold to float32 rounding (`ROUNDING`); where Hugging Face is
 one side, its numbers are met to `TOLERANCE`.

@@ -80,7 +80,7 @@ def test_same_answers_from_allowed_tokens(parity_pair: Pair, kind: str, record_p
 
 
 def test_there_are_at_least_500_configurations(request: pytest.FixtureRequest) -> None:
-    """Of both kinds together: the promise of issue 3, counted in the tests themselves."""
+    """Configurations of both kinds, as many as docs and README speak of, are part of the fast tests."""
     collected = [item for item in request.session.items if "parity_pair" in getattr(item, "fixturenames", ())]
     if len(request.session.items) < 600:
         pytest.skip("only a part of the tests was asked for")

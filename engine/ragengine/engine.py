@@ -303,7 +303,7 @@ class RagEngine(Resource):
         checked_flag("exclude_bos_score", exclude_bos_score)
         if not texts:
             return []
-        labels = self._labels(answers, options, with_bos)
+        labels = self._labels(answers, options, with_bos, stop)
         prompts = self._prompts(texts, options.n_docs, own, doc_pruning, stop)
         scores: list[float] = self.generator._score(
             prompts.contexts, labels, options.marginalize, exclude_bos_score, stop
@@ -342,7 +342,7 @@ class RagEngine(Resource):
         stop = Stop.of(deadline, cancel)
         chosen = checked_labels(labels)
         options = self._options(options, overrides)
-        text, targets = checked_question(question), self._labels(chosen, options, with_bos)
+        text, targets = checked_question(question), self._labels(chosen, options, with_bos, stop)
         own = given_documents(documents, 1, single=True)
         prompts = self._prompts([text], options.n_docs, own, checked_pruning(doc_pruning), stop)
         log_probs = self.generator._score(prompts.contexts, targets, options.marginalize, None, stop)
@@ -369,7 +369,7 @@ class RagEngine(Resource):
     def _release(self) -> None:
         self.retriever.close()
         self.generator.close()
-        del self._tokenizer, self._scorer
+        self._drop("_tokenizer", "_scorer")
 
     def _options(self, options: GenerationOptions | None, overrides: dict[str, Any]) -> GenerationOptions:
         """The options of a call, checked before anything is computed."""
@@ -418,8 +418,14 @@ class RagEngine(Resource):
         return build_prompts(self.bundle.manifest.rag, self._tokenizer, questions, selected, stop)
 
     def _labels(
-        self, answers: Sequence[GivenAnswer], options: GenerationOptions, with_bos: bool | None
+        self,
+        answers: Sequence[GivenAnswer],
+        options: GenerationOptions,
+        with_bos: bool | None,
+        stop: Stop,
     ) -> IntArray:
         checked_flag("with_bos", with_bos)
         spec = self.bundle.manifest.generator
-        return build_labels(answers, options, tokenizer=self._tokenizer, spec=spec, with_bos=with_bos)
+        return build_labels(
+            answers, options, tokenizer=self._tokenizer, spec=spec, with_bos=with_bos, stop=stop
+        )

@@ -4,9 +4,8 @@
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -14,6 +13,11 @@ import tokenizers
 from ragengine.arrays import IntArray
 from ragengine.bundle.manifest import TokenizerSpec
 from ragengine.errors import BundleError, InputError
+from ragengine.runtime.cancellation import NEVER, Stop
+from ragengine.text_reading import Cuts, TextReading
+
+_CHARACTERS_AT_ONCE = 1 << 18
+"""What is tokenized together: a character takes up to a hundred bytes until only the ids are kept."""
 
 # transformers.PreTrainedTokenizerBase.clean_up_tokenization, in its order.
 _CLEAN_UP = [(" " + mark, mark) for mark in (".", "?", "!", ",")]
@@ -34,9 +38,11 @@ class Tokenizer:
         with _errors_named(f"{path} is not a tokenizer that this version of tokenizers reads"):
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
             self._tokenizer.no_padding()
-            self._tokenizer.enable_truncation(self.max_length)
+            self._tokenizer.no_truncation()
+            self._cuts = Cuts.of(self._tokenizer)
+            self._templates = {pair: self._template(pair=pair) for pair in (False, True)}
             special = self._tokenizer.num_special_tokens_to_add(True)
-        if self.max_length <= special:  # tokenizers would then not truncate at all
+        if self.max_length <= special:
             raise BundleError(
                 f"max_length of {path} is {self.max_length}, its special tokens alone are {special}; "
                 "export the bundle again."
@@ -47,16 +53,27 @@ class Tokenizer:
         """Number of tokens, added tokens included."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list["Encoded"]:
-        """Encode texts, or pairs of texts, with special tokens and truncation."""
-        encodings = self._encoded(texts, special_tokens=True)
-        return [Encoded(e.ids, bool(e.overflowing)) for e in encodings]
+    def encode(self, texts: Sequence[str] | Sequence[tuple[str, str]], stop: Stop = NEVER) -> list["Encoded"]:
+        """Encode texts, or pairs of texts, with special tokens and truncation.
 
-    def encode_bare(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of texts alone: no special tokens are put around them, and nothing is cut off."""
-        encodings = self._encoded(texts, special_tokens=False)
-        # What truncation cut off comes after, in pieces: no tokenizer without truncation is needed beside.
-        return [[*e.ids, *(token for piece in e.overflowing for token in piece.ids)] for e in encodings]
+        A text is read only as far as its tokens are kept.  ``stop`` is asked between pieces of texts.
+        """
+        rows = [
+            [TextReading(part, self.max_length) for part in ((text,) if isinstance(text, str) else text)]
+            for text in texts
+        ]
+        reading = rows
+        while reading := [row for row in reading if any(self._goes_on(row))]:
+            self._read((text for row in reading for text in self._goes_on(row)), stop)
+        return [self._joined(row) for row in rows]
+
+    def encode_bare(self, texts: Sequence[str], longest: int, stop: Stop = NEVER) -> list[list[int]]:
+        """Token ids of texts alone, without special tokens; of a longer text the first ``longest``."""
+        rows = [TextReading(text, longest) for text in texts]
+        reading = rows
+        while reading := [text for text in reading if not text.ended and text.count < longest]:
+            self._read(reading, stop)
+        return [text.ids for text in rows]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode token ids as `PreTrainedTokenizer.decode(ids, skip_special_tokens=True)` does."""
@@ -82,17 +99,77 @@ class Tokenizer:
             mask[row, : len(sequence)] = 1
         return ids, mask
 
-    def _encoded(self, texts: Sequence[Any], *, special_tokens: bool) -> list[tokenizers.Encoding]:
+    def _template(self, *, pair: bool) -> list[tuple[int | None, int]]:
+        """How an input is put together: the number of a text, or None and a special token."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        text = next((token.content for token in added), "a")  # one that every tokenizer knows
+        encoding = self._tokenizer.encode(text, text if pair else None)
+        parts: list[tuple[int | None, int]] = []
+        for number, token in zip(encoding.sequence_ids, encoding.ids, strict=True):
+            if number is None or (number, token) not in parts:
+                parts.append((number, token))
+        return parts
+
+    def _room(self, row: list[TextReading]) -> int:
+        """How many tokens of an input's texts are kept, beside the special ones."""
+        return self.max_length - sum(number is None for number, _ in self._templates[len(row) == 2])
+
+    def _goes_on(self, row: list[TextReading]) -> Iterator[TextReading]:
+        """Those of an input's one or two texts of which more tokens have to be read.
+
+        One token too many is enough, except of two texts that are both too long: where the room is odd, the
+        one with more tokens keeps one more.
+        """
+        room = self._room(row)
+        for text, other in zip(row, reversed(row), strict=True):
+            which_is_longer = len(row) == 2 and room % 2 == 1 and text.count <= other.count
+            if not text.ended and (text.count <= room or which_is_longer):
+                yield text
+
+    def _joined(self, row: list[TextReading]) -> "Encoded":
+        """An input's texts with the special tokens; of two texts, the longer is cut first."""
+        room = self._room(row)
+        counts = [text.count for text in row]
+        kept = [room]
+        if len(row) == 2:
+            shorter = min(*counts, room // 2)
+            kept = [shorter, room - shorter] if counts[0] <= counts[1] else [room - shorter, shorter]
+        ids: list[int] = []
+        for number, token in self._templates[len(row) == 2]:
+            ids += [token] if number is None else row[number].ids[: kept[number]]
+        return Encoded(ids, sum(counts) > room)
+
+    def _read(self, texts: Iterable[TextReading], stop: Stop) -> None:
+        """Tokenize the next piece of each text, as many pieces together as memory should hold."""
+        batch: list[tuple[TextReading, str]] = []
+        characters = 0
+        for text in texts:
+            with self._text_errors():
+                piece = text.next_piece(self._cuts)
+            batch.append((text, piece))
+            characters += len(piece)
+            if characters >= _CHARACTERS_AT_ONCE:
+                self._read_pieces(batch, stop)
+                batch, characters = [], 0
+        self._read_pieces(batch, stop)
+
+    def _read_pieces(self, batch: list[tuple[TextReading, str]], stop: Stop) -> None:
+        stop.check("while texts were tokenized")
+        pieces = [piece for _, piece in batch]
+        with self._text_errors():
+            encodings = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+        for (text, _), encoding in zip(batch, encodings, strict=True):
+            text.add(encoding.ids)
+
+    @contextlib.contextmanager
+    def _text_errors(self) -> Iterator[None]:
         try:
             with _errors_named(f"{self.path} cannot encode a text"):
-                encodings: list[tokenizers.Encoding] = self._tokenizer.encode_batch(
-                    list(texts), add_special_tokens=special_tokens
-                )
+                yield
         except (TypeError, UnicodeEncodeError) as reason:
             raise InputError(
                 f"A text cannot be encoded as UTF-8 ({reason}); remove lone surrogates."
             ) from reason
-        return encodings
 
 
 @contextlib.contextmanager

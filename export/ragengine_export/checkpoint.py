@@ -1,7 +1,7 @@
 """Reading checkpoints: transformers loads them, so every layout it knows is known here."""
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from transformers import (
     DPRContextEncoder,
     DPRQuestionEncoder,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     RagConfig,
@@ -23,9 +24,11 @@ from transformers import (
 
 from ragengine.bundle.manifest import TokenizerSpec
 from ragengine.errors import ExportError
+from ragengine.messages import short_repr
 from ragengine_export.graphs.bart import BartShape
 from ragengine_export.graphs.bert import BertShape
 from ragengine_export.graphs.layers import ACTIVATIONS
+from ragengine_export.untrusted import check_config, check_weights
 from ragengine_export.weights import State
 
 ARCHITECTURES = {
@@ -73,7 +76,7 @@ class Checkpoint:
 
 def load_checkpoint(source: str, context_encoder: str | None = None) -> Checkpoint:
     """Load a RAG checkpoint: a folder, or the name of a model on the hub."""
-    config = loaded(source, AutoConfig.from_pretrained)
+    config = load_config(source)
     if not isinstance(config, RagConfig):
         raise ExportError(
             f"{source} is a {config.model_type} checkpoint, not a RAG one; "
@@ -147,7 +150,7 @@ def tokenizer_spec(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Token
     cleans_up = tokenizer.decode(ids, skip_special_tokens=True) != untouched
     return TokenizerSpec(
         pad_token_id=int(tokenizer.pad_token_id or 0),
-        max_length=min(max_length, int(tokenizer.model_max_length)),
+        max_length=int(min(max_length, tokenizer.model_max_length)),
         clean_up_tokenization_spaces=cleans_up,
     )
 
@@ -225,7 +228,7 @@ def _generator(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
 
 def _supported(source: str, **classes: Any) -> Any:
     """The class that loads ``source``, by its model type."""
-    kind = loaded(source, AutoConfig.from_pretrained).model_type
+    kind = load_config(source).model_type
     if kind not in classes:
         raise ExportError(f"{source} is a {kind} model; supported here: {' and '.join(classes)}.")
     return classes[kind]
@@ -244,17 +247,32 @@ def _state(module: torch.nn.Module) -> dict[str, np.ndarray[Any, np.dtype[np.flo
     }
 
 
+def load_config(source: str) -> Any:
+    """Read the config of a checkpoint, which has been checked (:mod:`ragengine_export.untrusted`)."""
+    content, _ = loaded(source, PretrainedConfig.get_config_dict)
+    check_config(source, content)
+    return loaded(source, lambda name: AutoConfig.from_pretrained(name, trust_remote_code=False))
+
+
 def load_model(cls: Any, source: str) -> Any:
     """Load weights in float32 and refuse a checkpoint that lacks some: transformers would invent them."""
+    content, _ = loaded(source, PretrainedConfig.get_config_dict)
+    check_config(source, content)
+    config = loaded(source, cls.config_class.from_pretrained)
+    check_weights(source, config)
 
     def load(name: str) -> Any:
-        config = cls.config_class.from_pretrained(name)
         for part in ("question_encoder", "generator"):  # a RAG model makes its parts in what they name
             if hasattr(config, part):
                 getattr(config, part).dtype = torch.float32
         # weights_only: a .bin file is a pickle, and a pickle is a program
         return cls.from_pretrained(
-            name, config=config, dtype=torch.float32, weights_only=True, output_loading_info=True
+            name,
+            config=config,
+            dtype=torch.float32,
+            weights_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
 
     model, info = loaded(source, load)
@@ -269,8 +287,24 @@ def load_model(cls: Any, source: str) -> Any:
     return model.eval()
 
 
+def load_tokenizer(source: str, subfolder: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, of any class; without a longest input, transformers says it is 1e30."""
+
+    def load(name: str) -> PreTrainedTokenizerBase:
+        return AutoTokenizer.from_pretrained(name, subfolder=subfolder, trust_remote_code=False)
+
+    tokenizer = loaded(source, load)
+    longest = tokenizer.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
+        raise ExportError(
+            f"The tokenizer of {source} has the model_max_length {short_repr(longest)}; it must be a number "
+            "of tokens, 1 or more."
+        )
+    return tokenizer
+
+
 def _tokenizer(source: str, subfolder: str = "") -> PreTrainedTokenizerBase:
-    tokenizer = loaded(source, lambda name: AutoTokenizer.from_pretrained(name, subfolder=subfolder))
+    tokenizer = load_tokenizer(source, subfolder)
     if not tokenizer.is_fast:
         raise ExportError(f"The tokenizer of {source} has no tokenizer.json; save it with a fast tokenizer.")
     return tokenizer
@@ -285,6 +319,6 @@ def loaded(source: str, load: Any) -> Any:
     try:
         return load(source)
     except Exception as reason:
-        place = "folder" if Path(source).exists() else "folder or hub name"
+        place = "folder" if os.path.exists(source) else "folder or hub name"  # noqa: PTH110  # Path.exists raises for some
         first_line = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
         raise ExportError(f"{source} is not a {place} transformers can load: {first_line}") from reason

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ragengine.cli.console import SafeConsole
+from ragengine.cli.explain import print_answer
 from ragengine_bench.parity.pairs import Pair
 from tests.support.commands import run
 
@@ -56,6 +58,14 @@ def test_record_plot_and_pruning_then_replay(pair: Pair, tmp_path: Path) -> None
     assert differs.stderr == ""
     assert differs.stdout.count("the same") == 1
     assert "token_ids: " in differs.stdout
+
+
+def test_flags_are_sentences(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = pair.engine.generate("where is Quito?", n_docs=100, max_length=4)
+    print_answer(SafeConsole(), answer, explain=False)
+    printed = capsys.readouterr().out
+    assert f"Only {len(answer.documents)} documents were there, fewer than n_docs, 100." in printed
+    assert "fewer_documents" not in printed
 
 
 @pytest.mark.parametrize(

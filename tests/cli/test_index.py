@@ -13,7 +13,7 @@ import ragengine
 from ragengine import IndexManifest
 from ragengine.cli.index import index as index_command
 from ragengine.errors import RagEngineError
-from tests.support.bundles import random_vectors
+from tests.support.bundles import random_vectors, rewrite_manifest
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "build": ragengine.build_index,
@@ -92,3 +92,14 @@ def test_verify_reports_on_stderr_alone(build: Callable[..., Path]) -> None:
     result = CliRunner().invoke(index_command, ["verify", str(path)])
     assert result.stdout == f"{path} is whole: 20 passages of 8 dimensions.\n"
     assert "vectors" in result.stderr
+
+
+def test_the_table_names_the_folder_and_what_it_was_made_from(
+    tmp_path: Path, build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = build(random_vectors(60))
+    rewrite_manifest(path, created_from={"passages": "a.tsv", "added": ["b.tsv", "c.tsv"], "deleted": 2})
+    monkeypatch.setenv("COLUMNS", "300")
+    printed = CliRunner().invoke(index_command, ["info", str(path)]).output
+    assert printed.splitlines()[0].strip() == str(path)
+    assert "passages: a.tsv, added: b.tsv; c.tsv, deleted: 2" in printed

@@ -5,6 +5,7 @@ import pytest
 
 from ragengine import Generator
 from ragengine.errors import MemoryLimitError
+from ragengine.generation import memory
 from ragengine.generation.memory import questions_at_once, working_bytes
 from ragengine.runtime.memory import resident_bytes
 from ragengine_bench.parity.pairs import Pair
@@ -45,10 +46,22 @@ def test_few_at_a_time_answer_as_all_together(pair: Pair) -> None:
 def test_the_number_of_questions_follows_the_limit(pair: Pair) -> None:
     spec = Generator.load(pair.bundle, device="cpu").bundle.manifest.generator
     one = working_bytes(spec, 5, 100, 4, 20)
+    memory.release_free_memory()  # or it would be, and there would be room
     used = resident_bytes()
     assert questions_at_once(spec, used + 100 * one + 2**26, 5, 100, 4, 20) >= 100
     with pytest.raises(MemoryLimitError, match=r"memory_limit is .* 5 documents of 100 tokens"):
         questions_at_once(spec, used, 5, 100, 4, 20)
+
+
+def test_memory_that_is_free_in_the_heap_refuses_no_question(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = Generator.load(pair.bundle, device="cpu").bundle.manifest.generator
+    one = working_bytes(spec, 5, 100, 4, 20)
+    used = [10 * one + 2**26]
+    monkeypatch.setattr(memory, "resident_bytes", lambda: used[-1])
+    monkeypatch.setattr(memory, "release_free_memory", lambda: used.append(0))
+    assert questions_at_once(spec, 10 * one + 2**26, 5, 100, 4, 20) >= 10
 
 
 def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(pair: Pair) -> None:

@@ -18,7 +18,7 @@ from ragengine.errors import IndexFolderError, PassagesError
 from ragengine.indexing.build import build_index
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import FORMAT, IndexManifest
-from ragengine.storage import folders
+from ragengine.storage import folders, ownership
 from tests.support.bundles import WORDS, E, add_passage_encoder, random_vectors, write_bundle
 
 COUNT = 700
@@ -186,6 +186,7 @@ def test_leftover_without_a_checkpoint_is_not_continued(arguments: dict[str, Any
     wanted = build_index(**arguments).files
     leftover = index.parent / f".{index.name}.writing" / folders.OUTPUT
     leftover.mkdir(parents=True)
+    (leftover.parent / ownership.MARK).touch()
     (leftover / "index.faiss").write_bytes(b"of the old index")
     (leftover.parent / "filled.faiss").write_bytes(b"of the old index")
     assert build_index(**arguments, resume=True).files == wanted
@@ -201,9 +202,10 @@ def test_old_index_that_cannot_be_removed_does_not_come_back(
     real = shutil.rmtree
 
     def failing(path: Path, *arguments: Any, **options: Any) -> None:
-        if Path(path).name == folders.OUTPUT:
+        if Path(path).name != folders.REMOVED:
+            real(path, *arguments, **options)
+        elif not options.get("ignore_errors"):
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        real(path, *arguments, **options)
 
     monkeypatch.setattr(shutil, "rmtree", failing)
     wanted = build_index(**arguments)
@@ -260,7 +262,11 @@ def test_full_disk_is_said_and_resumed(arguments: dict[str, Any], monkeypatch: p
 def test_damaged_state_is_refused(arguments: dict[str, Any]) -> None:
     killed_build(arguments, ("vectors", 300))
     state = Path(arguments["index"]).parent / ".index.writing" / "state.json"
-    for text, message in (("{", "cannot be read"), ('{"rows": "x"}', "settings: missing")):
+    for text, message in (
+        ("{", "cannot be read"),
+        ("[" * 60_000, "cannot be read"),
+        ('{"rows": "x"}', "settings: missing"),
+    ):
         state.write_text(text)
         with pytest.raises(IndexFolderError, match=f"{message}.*build without --resume"):
             build_index(**arguments, resume=True)

@@ -364,7 +364,9 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path, bundle: Path, half: A
     refused(tmp_path, bundle, tmp_path / "lists.faiss", "has vector ids other than 0 to")
     refused(tmp_path, bundle, tmp_path / "damaged.faiss", "cannot be read by faiss")
     refused(tmp_path, bundle, tmp_path / "absent.faiss", "cannot be read by faiss")
-    refused(tmp_path, bundle, flat, "another vector than the embedding", embeddings=tmp_path / "other.npy")
+    refused(
+        tmp_path, bundle, flat, "differs from the embedding of passage", embeddings=tmp_path / "other.npy"
+    )
     refused(tmp_path, bundle, flat, "only 599 vectors", embeddings=tmp_path / "fewer.npy")
     refused(tmp_path, bundle, flat, "'nobody', which is not in the passages", ids=tmp_path / "unknown.txt")
     refused(tmp_path, bundle, flat, "not a JSON list", ids=tmp_path / "object.json")

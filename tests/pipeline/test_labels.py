@@ -30,7 +30,7 @@ def test_the_score_of_what_was_generated_is_its_log_probability(
             assert scored == pytest.approx(answer.log_prob, abs=1e-4)
         special = [0] * (bos is not None)
         tokenizer = pair.engine._tokenizer
-        (own,) = tokenizer.encode_bare([answer.text])
+        (own,) = tokenizer.encode_bare([answer.text], 100)
         if tokens.tolist() == [*special, *own, 2] and len(tokens) > 1:
             round_trips += 1
             assert pair.engine.score(question, answer.text, **settings) == pytest.approx(
@@ -38,7 +38,7 @@ def test_the_score_of_what_was_generated_is_its_log_probability(
             )
     # An answer built to round-trip, so that the law is tested whatever the random model writes.
     text = " Quito is a city"
-    (own,) = pair.engine._tokenizer.encode_bare([text])
+    (own,) = pair.engine._tokenizer.encode_bare([text], 100)
     ids = [0] * (bos is not None) + own + [2]
     assert pair.engine.score(ASKED, text, **settings) == pytest.approx(
         pair.engine.score(ASKED, ids, **settings), abs=1e-6
@@ -120,5 +120,5 @@ def test_bos_of_a_model_without_one_is_refused(pair: Pair) -> None:
     with pytest.raises(OptionsError, match="no BOS token; give forced_bos_token_id"):
         build_labels([" a"], options, tokenizer=tokenizer, spec=spec, with_bos=True)
     labels = build_labels([" a", [9]], options, tokenizer=tokenizer, spec=spec, with_bos=None)
-    (own,) = tokenizer.encode_bare([" a"])
+    (own,) = tokenizer.encode_bare([" a"], 100)
     assert labels.tolist() == [[2, *own, 2], [2, 9] + [1] * len(own)]

@@ -6,6 +6,7 @@ habits, not against an author who hides a call behind `getattr`.
 
 import ast
 import builtins
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,8 @@ NETWORK = (
     "poplib", "imaplib", "telnetlib", "xmlrpc", "webbrowser", "requests", "urllib3", "httpx", "aiohttp",
     "huggingface_hub", "multiprocessing.connection", "multiprocessing.managers",
 )  # fmt: skip
+# Calls that, unless told, ask on the terminal whether to run code that comes with a model.
+_ASKS = re.compile(r"transformers\.(Auto\w+\.from_(pretrained|config)|pipeline)")
 # Methods that load code, of whatever object.
 METHODS = {
     "enable_load_extension": "SQLite would run a library",
@@ -72,6 +75,7 @@ def sources(folder: Path) -> list[Path]:
 
 
 def _walk(tree: ast.Module, names: dict[str, str], network: bool) -> Iterator[tuple[int, str]]:
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for node in ast.walk(tree):
         for imported in _imports(node):
             yield from ((getattr(node, "lineno", 0), fault) for fault in _import_faults(imported, network))
@@ -79,6 +83,8 @@ def _walk(tree: ast.Module, names: dict[str, str], network: bool) -> Iterator[tu
             dotted = _dotted(node, names)
             if dotted is not None and (reason := _reason(dotted)):
                 yield node.lineno, f"{dotted}: {reason}"
+            if dotted is not None and _ASKS.fullmatch(dotted) and node not in called:
+                yield node.lineno, f"{dotted} is passed on without trust_remote_code=False"
             if isinstance(node, ast.Attribute) and node.attr in METHODS:
                 yield node.lineno, f".{node.attr}: {METHODS[node.attr]}"
         elif isinstance(node, ast.Call):
@@ -89,7 +95,7 @@ def _walk(tree: ast.Module, names: dict[str, str], network: bool) -> Iterator[tu
 
 def _call_faults(call: ast.Call, names: dict[str, str]) -> Iterator[str]:
     keywords = {keyword.arg: keyword.value for keyword in call.keywords}
-    if "trust_remote_code" in keywords:
+    if "trust_remote_code" in keywords and not _is(keywords["trust_remote_code"], False):
         yield "trust_remote_code: runs code that comes with a model"
     if "shell" in keywords and not _is(keywords["shell"], False):
         yield "shell=: the text of an argument becomes a command"
@@ -98,6 +104,8 @@ def _call_faults(call: ast.Call, names: dict[str, str]) -> Iterator[str]:
     if "weights_only" in keywords and not _is(keywords["weights_only"], True):
         yield "weights_only=: unpickling runs what the file says"
     dotted = _dotted(call.func, names)
+    if dotted is not None and _ASKS.fullmatch(dotted) and "trust_remote_code" not in keywords:
+        yield f"{dotted} without trust_remote_code=False: asks whether to run a model's code"
     if dotted == "torch.load" and "weights_only" not in keywords:
         yield "torch.load without weights_only=True: unpickling runs what the file says"
     if dotted == "numpy.load" and "allow_pickle" not in keywords:

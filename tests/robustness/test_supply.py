@@ -54,6 +54,14 @@ PEERS = {"ragengine_bench": {"optimum", "onnx"}}
         ("from tempfile import mktemp", "1: tempfile.mktemp"),
         ("model.from_pretrained('x', trust_remote_code=True)", "1: trust_remote_code"),
         ("model(**{'trust_remote_code': True})", "1: trust_remote_code"),
+        (
+            "from transformers import AutoConfig\nAutoConfig.from_pretrained('x')",
+            "2: transformers.AutoConfig.",
+        ),
+        (
+            "import transformers\nload(transformers.AutoTokenizer.from_pretrained)",
+            "2: transformers.AutoToken",
+        ),
         ("connection.enable_load_extension(True)", "1: .enable_load_extension"),
     ],
 )
@@ -75,6 +83,7 @@ def test_the_walker_finds(snippet: str, named: str) -> None:
         "import subprocess\nsubprocess.run(['ls'], shell=False)",
         "import socket",
         "import yaml\nyaml.safe_load('x')",
+        "from transformers import AutoConfig\nAutoConfig.from_pretrained('x', trust_remote_code=False)",
     ],
 )
 def test_the_walker_lets_pass(snippet: str) -> None:

@@ -2,8 +2,10 @@
 
 import threading
 import time
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ragengine import Stop
@@ -61,3 +63,9 @@ def test_a_call_ends_with_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(cancellation, "check_interpreter", ends)
     with pytest.raises(ClosedError):
         NEVER.check("at once")
+
+
+@pytest.mark.parametrize("deadline", [Fraction(1, 10**9), np.float32(1e-9), 10**-9])
+def test_a_deadline_is_any_real_number(deadline: Any) -> None:
+    with pytest.raises(DeadlineError, match=r"^The deadline of 1e-09 s passed at once"):
+        Stop(deadline).check("at once")

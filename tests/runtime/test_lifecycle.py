@@ -94,7 +94,7 @@ def test_a_call_that_raises_has_ended() -> None:
         loaded.call(lambda: 1 / 0)
     loaded.close()
     assert loaded.releases == 1
-    assert lifecycle._native_calls == []
+    assert lifecycle._native_calls.threads() == []
 
 
 @pytest.mark.parametrize("send", [pickle.dumps, copy.copy, copy.deepcopy])
@@ -215,3 +215,35 @@ def test_the_end_of_the_interpreter_waits_no_longer_than_it_says() -> None:
 
 def test_a_thread_goes_on_while_nothing_ends() -> None:
     check_interpreter()
+
+
+@pytest.mark.parametrize("way", ["call", "close"])
+def test_ctrl_c_anywhere_in_the_book_keeping_leaves_nothing_behind(way: str) -> None:
+    """Python may raise KeyboardInterrupt before any line of ours."""
+    for line in range(1, 200):
+        loaded, seen = Loaded(), 0
+
+        def interrupt(frame: Any, event: str, argument: Any, line: int = line) -> Any:
+            nonlocal seen
+            if frame.f_code.co_filename != lifecycle.__file__:
+                return None
+            if event == "line":
+                seen += 1
+                if seen == line:
+                    raise KeyboardInterrupt
+            return interrupt
+
+        traced = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            loaded.call(loaded.close) if way == "call" else loaded.close()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(traced)
+        assert lifecycle._native_calls.threads() == []
+        loaded.close()
+        assert loaded.releases >= 1, f"the interrupt before line {line} left a call"
+        if seen < line:
+            break
+    assert line > 5

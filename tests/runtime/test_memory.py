@@ -1,5 +1,6 @@
 """How much memory a process has and may still take."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,14 @@ def test_outside_of_linux_nothing_is_known(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(memory, "_STATM", tmp_path / "absent")
     assert memory.available_memory() is None
     assert memory.resident_bytes() > 1 << 20  # the most it has had
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+def test_free_memory_of_the_heap_is_given_back() -> None:
+    held = [bytes(40_000) for _ in range(2_000)]  # below the size that is mapped by itself
+    kept = [held[row] for row in range(0, 2_000, 200)] + [held[-1]]
+    full = memory.resident_bytes()
+    del held
+    memory.release_free_memory()
+    assert full - memory.resident_bytes() > 40 << 20
+    assert len(kept) == 11

@@ -10,8 +10,9 @@ import torch
 from transformers import BartConfig, BartForConditionalGeneration
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
+from ragengine_export.checkpoint import load_tokenizer
 from ragengine_train import TrainResult, read_config
-from ragengine_train.checkpoint import load_generator, load_tokenizer
+from ragengine_train.checkpoint import load_generator
 from ragengine_train.config import GeneratorConfig
 from ragengine_train.data import TrainingPassages, read_examples
 from ragengine_train.dev_metrics import sampled

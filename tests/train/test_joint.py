@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from ragengine_export.checkpoint import load_tokenizer
 from ragengine_train import TrainResult, read_config
-from ragengine_train.checkpoint import Parts, load_rag, load_tokenizer
+from ragengine_train.checkpoint import Parts, load_rag
 from ragengine_train.generator import answer_tokens
 from ragengine_train.joint import collate_questions, marginal_nll
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
-    AutoTokenizer,
     BartForConditionalGeneration,
     BertModel,
     DPRConfig,
@@ -24,7 +22,7 @@ from transformers import (
 )
 
 from ragengine.errors import ExportError
-from ragengine_export.checkpoint import load_model, loaded
+from ragengine_export.checkpoint import load_config, load_model, load_tokenizer
 from ragengine_train.config import ModelConfig
 from ragengine_train.folders import replaced
 
@@ -43,7 +41,7 @@ class Parts:
 
 def encoder_config(source: str) -> Any:
     """The config of a DPR or BERT encoder; raises :class:`ExportError` for other models."""
-    config = loaded(source, AutoConfig.from_pretrained)
+    config = load_config(source)
     if config.model_type not in ("dpr", "bert"):
         raise ExportError(f"{source} is a {config.model_type} model; an encoder must be dpr or bert.")
     return config
@@ -51,7 +49,7 @@ def encoder_config(source: str) -> Any:
 
 def generator_config(source: str) -> Any:
     """The config of a BART; raises :class:`ExportError` for other models."""
-    config = loaded(source, AutoConfig.from_pretrained)
+    config = load_config(source)
     if config.model_type != "bart":
         raise ExportError(f"{source} is a {config.model_type} model; a generator must be bart.")
     return config
@@ -86,12 +84,6 @@ def load_generator(source: str, model: ModelConfig) -> Any:
     if model.prefix is not None:
         generator.config.prefix = model.prefix
     return generator
-
-
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, of any class."""
-    tokenizer: PreTrainedTokenizerBase = loaded(source, AutoTokenizer.from_pretrained)
-    return tokenizer
 
 
 def save_with_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

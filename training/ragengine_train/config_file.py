@@ -82,7 +82,7 @@ def read_config(path: str | Path) -> TrainConfig:
     path = Path(path)
     try:
         content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as reason:
+    except (OSError, ValueError, RecursionError) as reason:
         raise OptionsError(f"{path} cannot be read as TOML: {reason}; give a configuration file.") from reason
     config, errors = _config(content, path.resolve().parent)
     if config is None:

@@ -12,11 +12,11 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from ragengine.bundle.manifest import RagSpec
 from ragengine.evaluation import exact_match
 from ragengine.pipeline.prompts import format_prompt
+from ragengine_export.checkpoint import load_tokenizer
 from ragengine_train.batching import Tokens, by_length, padded, tokenized
 from ragengine_train.checkpoint import (
     Parts,
     load_generator,
-    load_tokenizer,
     save_with_tokenizer,
 )
 from ragengine_train.config import ModelConfig, TrainConfig

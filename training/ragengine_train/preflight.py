@@ -8,6 +8,7 @@ from transformers import DPRContextEncoder, DPRQuestionEncoder
 from ragengine.errors import OptionsError
 from ragengine.evaluation import read_questions
 from ragengine.storage.schema import join_errors
+from ragengine_export.checkpoint import load_tokenizer
 from ragengine_train.checkpoint import (
     Parts,
     encoder_config,
@@ -15,7 +16,6 @@ from ragengine_train.checkpoint import (
     load_encoder,
     load_generator,
     load_rag,
-    load_tokenizer,
 )
 from ragengine_train.config import STAGES, ModelConfig, TrainConfig
 from ragengine_train.data import TrainingPassages, read_examples, training_examples

@@ -82,7 +82,9 @@ class _TorchEncoder:
         torch.set_num_threads(threads)
         folder = checkpoint / "context_encoder"
         self._model = DPRContextEncoder.from_pretrained(folder, dtype=torch.float32).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(checkpoint / "question_encoder_tokenizer")
+        self._tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint / "question_encoder_tokenizer", trust_remote_code=False
+        )
         self._longest = self._model.config.max_position_embeddings
 
     def in_file_order(self, texts: Texts) -> FloatArray:

@@ -5,13 +5,10 @@ import logging
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ragengine.errors import RagEngineError
 from ragengine.messages import one_line, shown_lines
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 _STDOUT: Final = 1
 
@@ -40,7 +37,7 @@ def abandon_stdout() -> None:
 
 
 class _Output(io.FileIO):
-    def write(self, data: "ReadableBuffer") -> Any:
+    def write(self, data: Any) -> Any:
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -52,7 +49,7 @@ class _Output(io.FileIO):
 
 
 class _Errors(io.FileIO):
-    def write(self, data: "ReadableBuffer") -> Any:
+    def write(self, data: Any) -> Any:
         try:
             return super().write(data)
         except OSError:  # there is nowhere left to say it

@@ -301,7 +301,7 @@ class Generator(Resource):
         )
 
     def _release(self) -> None:
-        del self._model
+        self._drop("_model")
 
     def _checked_options(self, options: GenerationOptions | None) -> GenerationOptions:
         options = self.default_options if options is None else options

@@ -8,7 +8,7 @@ from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.errors import InputError, MemoryLimitError
 from ragengine.generation.batching import ROWS
 from ragengine.messages import short_repr
-from ragengine.runtime.memory import available_memory, resident_bytes
+from ragengine.runtime.memory import available_memory, release_free_memory, resident_bytes
 
 _FLOAT = 4  # bytes
 _ALWAYS_THERE = 1 << 30  # bytes; less is not looked for
@@ -39,6 +39,8 @@ def check_weights_fit(bundle: Bundle, limit: int) -> None:
     listed = bundle.manifest.files
     folders = {bundle.manifest.question_encoder.path, bundle.manifest.generator.path}
     weights = sum(listed[f"{folder}/weights.bin"].size for folder in folders)
+    if resident_bytes() + weights > limit:
+        release_free_memory()
     used = resident_bytes()
     if used + weights > limit:
         raise MemoryLimitError(
@@ -51,9 +53,11 @@ def questions_at_once(
     spec: GeneratorSpec, limit: int, n_docs: int, source: int, beams: int, target: int
 ) -> int:
     """How many questions may be answered together, so that the process stays under ``limit`` bytes."""
-    used = resident_bytes()
     encoder = _FLOAT * max(ROWS, source) * _ENCODER_ARRAYS * spec.num_heads * spec.head_size
     one = working_bytes(spec, n_docs, source, beams, target)
+    if limit - resident_bytes() < encoder + one:
+        release_free_memory()  # a call that ended may have left the heap large
+    used = resident_bytes()
     free = limit - used - encoder
     if free < one:
         raise MemoryLimitError(

@@ -105,7 +105,9 @@ def build_index(
 
     if not resume:  # a resumed build has written a part already, and soon knows the count
         count = source.count or corpus.estimate()
-        resources.check_room(index, planned(count).factory, count, dimension, texts=corpus.bytes)
+        resources.check_room(
+            index, planned(count).factory, count, dimension, texts=corpus.bytes, memory=source.memory
+        )
     settings = {
         "command": "build",
         "passages": _described(*corpus.files),
@@ -128,7 +130,7 @@ def build_index(
             check_count(count)
             plan = planned(count)
             if writer.rows == 0:
-                resources.check_room(index, plan.factory, count, dimension, texts=0)
+                resources.check_room(index, plan.factory, count, dimension, texts=0, memory=source.memory)
             writer.write_vectors(source, dimension)
             if factory is None and on_plan is not None:
                 on_plan(plan)

@@ -116,7 +116,7 @@ def import_index(
         foreign.count,
         dimension,
         texts=2 * corpus.bytes,
-        memory=foreign.path.stat().st_size,
+        memory=foreign.path.stat().st_size + vectors_from.memory,
     )
     if on_plan is not None:
         on_plan(plan)

@@ -9,10 +9,10 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError
 from ragengine.messages import one_line, short_repr
 from ragengine.retrieval.faiss_api import check_whole
-from ragengine.retrieval.manifest import LARGEST_SEED
 from ragengine.retrieval.recall import QUERIES
 from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.npy import open_vectors
+from ragengine.storage.schema import LARGEST_COUNT
 
 
 def read_queries(path: str | Path | None, dimension: int) -> FloatArray | None:
@@ -47,8 +47,8 @@ def checked_recall(recall: float) -> float:
 def checked_seed(seed: int) -> int:
     """``seed``, or :class:`InputError` where a manifest cannot hold it."""
     whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    if not whole or not 0 <= seed <= LARGEST_SEED:
-        raise InputError(f"seed is {short_repr(seed)}; it must be a whole number from 0 to {LARGEST_SEED}.")
+    if not whole or not 0 <= seed <= LARGEST_COUNT:
+        raise InputError(f"seed is {short_repr(seed)}; it must be a whole number from 0 to {LARGEST_COUNT}.")
     return int(seed)
 
 

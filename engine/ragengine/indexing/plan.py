@@ -17,7 +17,7 @@ TRAINING_VECTORS = 65536  # 256 for each of the 256 centroids of a sub-quantiser
 TRAINING_PER_LIST = 40  # faiss warns below 39
 ROTATION_VECTORS = 32768
 
-_PROCESS_BYTES = 400 << 20  # Python, numpy, faiss and onnxruntime, a batch of texts
+_PROCESS_BYTES = 400 << 20  # Python, numpy, faiss and onnxruntime, a batch that is encoded
 _FLOAT = 4
 _HALF = 2
 _ID = 8
@@ -83,7 +83,8 @@ def memory_needed(faiss_index: Any, count: int, dimension: int) -> int:
     The process itself; blocks of 16384 vectors and their copies; the training sample, as it is and rotated,
     and what training a rotation copies; centroids; and the index, whose arrays double when they grow, so
     that three times its size may be needed at that moment.  Only the last part grows with ``count``, and the
-    sample with its square root.  Stored vectors and texts do not count: they are files, read in blocks.
+    sample with its square root.  Stored vectors do not count: they are a file, read in blocks.  What
+    encoding takes is counted where the vectors come from (``VectorSource.memory``).
     """
     blocks = 4 * ROWS_AT_ONCE * dimension * _FLOAT
     trained = 0 if faiss_index.is_trained else training_count(faiss_index, count)

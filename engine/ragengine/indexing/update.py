@@ -285,6 +285,7 @@ def _opened(
         manifest.count + count,
         manifest.dimension,
         texts=old.passages_bytes + texts,
+        memory=0 if added is None else added.source.memory,
     )
     return IndexWriter.open(index, {"command": command}, threads=threads, progress=progress)
 

@@ -12,13 +12,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.bundle.bundle import Bundle
+from ragengine.bundle.manifest import EncoderSpec
 from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
 from ragengine.errors import PassagesError
 from ragengine.indexing.inputs import shown_name
 from ragengine.indexing.plan import ROWS_AT_ONCE
 from ragengine.retrieval.encoder import TextEncoder
-from ragengine.retrieval.passage_store import PassageStore
+from ragengine.retrieval.passage_store import BLOCK_CHARACTERS, PassageStore
 from ragengine.retrieval.vector_index import FP16_MAX
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Report
@@ -27,6 +28,7 @@ from ragengine.storage.npy import open_vectors, read_rows
 
 # Passages that are sorted by length together: enough for little padding, few enough for any memory.
 _SORTED_TOGETHER = 4096
+_CHARACTER, _TOKEN = 4, 40  # bytes, at most: Python's str, and an int in a list
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,13 @@ class VectorSource:
     name     of the origin, for messages and the manifest
     blocks   the vectors of the pending passages, in order, float32 or fp16 [rows, E]
     count    how many vectors there are in all, where that is known before they are read
+    memory   bytes that making them takes: an upper bound, beside the longest passage
     """
 
     name: str
     blocks: Callable[[PendingPassages], Iterator[FloatArray | HalfArray]]
     count: int | None = None
+    memory: int = 0
 
     def wrong_count(self, found: str, count: int) -> PassagesError:
         """The error for ``found`` vectors beside ``count`` passages."""
@@ -111,7 +115,20 @@ def encoded_vectors(
             encoder.encode_by_length([(p.title, p.text) for p in block], batch_tokens)
             for block in pending.blocks(_SORTED_TOGETHER)
         ),
+        memory=_encoding_memory(bundle, spec),
     )
+
+
+def _encoding_memory(bundle: Bundle, spec: EncoderSpec) -> int:
+    """Upper bound of what :func:`encoded_vectors` takes: weights, a block of texts, its tokens.
+
+    onnxruntime holds a second copy of the weights for a while, in the order its products read them.
+    """
+    in_folder = (
+        size.size for name, size in bundle.manifest.files.items() if name.startswith(f"{spec.path}/")
+    )
+    texts = _CHARACTER * 2 * BLOCK_CHARACTERS  # the block, and the next one while it is read
+    return 2 * sum(in_folder) + texts + _TOKEN * _SORTED_TOGETHER * spec.tokenizer.max_length
 
 
 def stored_vectors(name: str, vectors: FloatArray | HalfArray, rows: RowArray | None = None) -> VectorSource:

@@ -11,6 +11,7 @@ from ragengine.errors import InputError, OptionsError
 from ragengine.generation.validation import check_tokens
 from ragengine.messages import short_repr
 from ragengine.options import GenerationOptions
+from ragengine.runtime.cancellation import NEVER, Stop
 from ragengine.tokenization import Tokenizer
 
 GivenAnswer: TypeAlias = str | Sequence[int] | IntArray
@@ -24,6 +25,7 @@ def build_labels(
     tokenizer: Tokenizer,
     spec: GeneratorSpec,
     with_bos: bool | None,
+    stop: Stop = NEVER,
 ) -> IntArray:
     """Labels int64 [Q, 1 + T] for `Generator.score`: the start token, the answer, pads.
 
@@ -33,13 +35,14 @@ def build_labels(
     if not all(isinstance(answer, (str, Sequence, np.ndarray)) for answer in answers):
         raise InputError("An answer must be a str or a list of token ids.")
     begin = [_bos(options, spec)] if _has_bos(options, with_bos) else []
-    texts = tokenizer.encode_bare([answer for answer in answers if isinstance(answer, str)])
+    given = [answer for answer in answers if isinstance(answer, str)]
+    texts = tokenizer.encode_bare(given, spec.max_positions, stop)
     of_texts = iter([*begin, *tokens, *options.eos_token_ids[:1]] for tokens in texts)
     rows = [next(of_texts) if isinstance(answer, str) else _token_ids(answer, spec) for answer in answers]
     longest = max(map(len, rows))
     if longest >= spec.max_positions:
         raise InputError(
-            f"An answer has {longest} tokens; the generator scores at most {spec.max_positions - 1}."
+            f"An answer has {longest} tokens or more; the generator scores at most {spec.max_positions - 1}."
         )
     for answer, row in zip(answers, rows, strict=True):
         if spec.pad_token_id in row:

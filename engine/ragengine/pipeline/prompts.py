@@ -36,13 +36,14 @@ def build_prompts(
     Padding goes to the longest prompt, where transformers pads to ``max_combined_length``: the numbers
     are the same.  A question with fewer documents gets empty ones, of prior 0.  Truncation is on the
     right, where the question is, so whatever is cut off is cut off the question.  ``stop`` is asked before
-    each question.
+    each question and between pieces of long documents.
     """
     width = selected.log_prior.shape[1]
     prompts = []
     for number, (found, question) in enumerate(zip(selected.documents, questions.texts, strict=True)):
         stop.check(f"after the documents of {number} of {len(questions.texts)} questions were tokenized")
-        prompts.append(tokenizer.encode([format_prompt(rag, d.title, d.text, question) for d in found]))
+        texts = [format_prompt(rag, d.title, d.text, question) for d in found]
+        prompts.append(tokenizer.encode(texts, stop))
     empty = [Encoded([tokenizer.spec.pad_token_id], False)]
     sequences = [prompt.ids for row in prompts for prompt in row + empty * (width - len(row))]
     ids, mask = tokenizer.pad(sequences)

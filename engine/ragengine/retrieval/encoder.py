@@ -68,9 +68,9 @@ class TextEncoder:
         padding.
 
         Texts of similar length are read together, so that little is padded, and short ones in large batches.
-        ``stop`` is asked before each batch.
+        ``stop`` is asked before each batch, and while texts are tokenized.
         """
-        texts = self.tokenizer.encode(passages)
+        texts = self.tokenizer.encode(passages, stop)
         by_length = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
         vectors = np.empty((len(texts), self.dimension), np.float32)
         batch: list[int] = []

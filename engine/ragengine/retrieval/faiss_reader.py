@@ -25,6 +25,7 @@ if hasattr(
 # file; this much does no harm.
 _LEAST_LOOP_LIMIT = 1 << 16
 _LEAST_BYTE_LIMIT = 1 << 20
+_FLOAT = 4  # bytes
 _KINDS = {
     *("IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexScalarQuantizer", "IndexPQ", "IndexPQFastScan"),
     *("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ", "IndexIVFPQFastScan"),
@@ -178,7 +179,9 @@ def _limits(faiss: Any, path: Path, size: int) -> Iterator[None]:
         faiss.set_deserialization_vector_byte_limit(least + 1)  # what reaches the limit is refused
         faiss.set_deserialization_loop_limit(max(size, _LEAST_LOOP_LIMIT))
         try:
-            faiss.set_deserialization_vector_byte_limit(max(least, table_bytes(path, size)) + 1)
+            # Of the table's numbers FAISS refuses as many as the limit holds: hence one number more.
+            most = max(least, table_bytes(path, size) + _FLOAT)
+            faiss.set_deserialization_vector_byte_limit(most + 1)
             yield
         finally:
             faiss.set_deserialization_vector_byte_limit(vector_bytes)

@@ -97,7 +97,7 @@ class IndexManifest:
     created_from: dict[str, Any]
     files: dict[str, folders.FileEntry]
     reason: Line = ""
-    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
+    seed: Count = 0
     tuning: Tuning | None = None
     timings: dict[str, float] = field(default_factory=dict)
 

@@ -4,14 +4,19 @@ import contextlib
 import errno
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ragengine.corpus.passage import Passage
 from ragengine.errors import ClosedError, IndexFolderError
 from ragengine.messages import one_line
 from ragengine.runtime.lifecycle import leak_in_forks
+
+Records: TypeAlias = list[tuple[Any, ...]]
+
+BLOCK_CHARACTERS = 1 << 24
+"""Characters after which a list of passages ends: a text of one character takes 1 to 4 bytes of memory."""
 
 _SCHEMA = (
     "CREATE TABLE passages "
@@ -56,6 +61,23 @@ def _written(path: Path) -> Iterator[sqlite3.Connection]:
     except sqlite3.Error as reason:
         number = _ERRNO.get(getattr(reason, "sqlite_errorcode", 0), errno.EIO)
         raise OSError(number, str(reason), str(path)) from reason
+
+
+def _all(cursor: sqlite3.Cursor) -> Records:
+    return cursor.fetchall()
+
+
+def _up_to_characters(cursor: sqlite3.Cursor) -> Records:
+    """The first records of a cursor, one row at a time."""
+    records: Records = []
+    characters = 0
+    for record in cursor:
+        records.append(record)
+        characters += sum(len(value) for value in record if isinstance(value, str))
+        if characters >= BLOCK_CHARACTERS:
+            break
+    cursor.close()
+    return records
 
 
 class PassageStore:
@@ -111,10 +133,16 @@ class PassageStore:
         return found
 
     def blocks(self, size: int, first: int = 0) -> Iterator[list[Passage]]:
-        """The passages from row ``first`` on, in lists of ``size`` (the last may be shorter)."""
-        for start in range(first, self.count, size):
-            select = "SELECT id, title, text FROM passages WHERE row >= ? AND row < ? ORDER BY row"
-            yield [self._passage(record) for record in self._query(select, start, start + size)]
+        """The passages from row ``first`` on, in lists of ``size`` (the last may be shorter).
+
+        Of long passages a list has fewer: it ends with the one that makes it :data:`BLOCK_CHARACTERS` long.
+        """
+        select = "SELECT row, id, title, text FROM passages WHERE row >= ? AND row < ? ORDER BY row"
+        start = first
+        while start < self.count:
+            records = self._query(select, start, start + size, read=_up_to_characters)
+            yield [self._passage(record[1:]) for record in records]
+            start = records[-1][0] + 1 if records else start + size
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
         """The rows of each of ``ids``, ascending; an id that no passage has is left out.  Reads every row."""
@@ -147,12 +175,14 @@ class PassageStore:
             )
         return Passage(*record)
 
-    def _query(self, statement: str, *values: int | str) -> list[tuple[Any, ...]]:
+    def _query(
+        self, statement: str, *values: int | str, read: Callable[[sqlite3.Cursor], Records] = _all
+    ) -> Records:
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed; open the index again.")
             try:
-                return self._connection.execute(statement, values).fetchall()
+                return read(self._connection.execute(statement, values))
             except (sqlite3.Error, OverflowError) as reason:
                 raise IndexFolderError(
                     f"{self.path} cannot be read: {one_line(reason)}; build the index again."

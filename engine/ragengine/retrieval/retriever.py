@@ -146,7 +146,7 @@ class Retriever(Resource):
         Raises:
             InputError: a question is not a text that can be read.
         """
-        return self._tokenize(checked_questions(questions))
+        return self._encoder.tokenizer.encode(checked_questions(questions))
 
     @while_open
     def question_text(self, tokens: Encoded) -> str:
@@ -214,16 +214,13 @@ class Retriever(Resource):
     @while_open
     def _encode_questions(self, questions: list[str], stop: Stop) -> EncodedQuestions:
         """Questions, which have been checked, as the index and the generator take them."""
-        tokens = self._tokenize(questions)
+        tokens = self._encoder.tokenizer.encode(questions, stop)
         return EncodedQuestions(
             vectors=self.encode(tokens, stop),
             texts=[self._encoder.tokenizer.decode(encoded.ids) for encoded in tokens],
             truncated=[encoded.truncated for encoded in tokens],
         )
 
-    def _tokenize(self, questions: list[str]) -> list[Encoded]:
-        return self._encoder.tokenizer.encode(questions)
-
     def _release(self) -> None:
         self._slot.close()
-        del self._encoder
+        self._drop("_encoder")

@@ -33,8 +33,8 @@ class Stop:
             )
         if cancel is not None and not callable(getattr(cancel, "is_set", None)):
             raise InputError(f"cancel is {type(cancel).__name__}; it must be a threading.Event, or None.")
-        self._end = None if deadline is None else time.monotonic() + float(deadline)
-        self._deadline = deadline
+        self._deadline = None if deadline is None else float(deadline)  # a Fraction prints otherwise
+        self._end = None if self._deadline is None else time.monotonic() + self._deadline
         self._cancel = cancel
 
     @classmethod

@@ -9,6 +9,7 @@ An engine holds native sessions, threads and memory maps, so three events need c
 """
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import os
@@ -24,12 +25,50 @@ from ragengine.errors import ClosedError, ProcessError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class _Call:
+    """A call that runs in ``thread``, which is None as soon as it has ended."""
+
+    __slots__ = ("__weakref__", "thread")
+
+    def __init__(self) -> None:
+        self.thread: int | None = threading.get_ident()
+
+
+class _RunningCalls:
+    """The calls that run now.
+
+    Ctrl-C may come between any two steps, also within this book-keeping.  So only the frame of a call holds
+    its :class:`_Call`: one that could not be taken off the list is gone with its frame.
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[weakref.ref[_Call]] = []
+
+    def begin(self, call: _Call) -> None:
+        self._entries.append(weakref.ref(call))
+
+    def end(self, call: _Call) -> None:
+        """End a call that has begun, or was about to."""
+        call.thread = None
+        with contextlib.suppress(ValueError):
+            self._entries.remove(weakref.ref(call))
+
+    def keep(self, thread: int | None) -> None:
+        """Forget the calls of all other threads."""
+        self._entries[:] = [entry for entry in self._entries if (c := entry()) and c.thread == thread]
+
+    def threads(self) -> list[int]:
+        """The thread of each call."""
+        calls = [entry() for entry in list(self._entries)]
+        return [call.thread for call in calls if call is not None and call.thread is not None]
+
+
 # The end of the interpreter
 
 LONGEST_WAIT_SECONDS = 10.0
 """How long the end of the interpreter waits for native code, or a callback within it, to return."""
 
-_native_calls: list[int] = []  # the thread of each running call, once a call
+_native_calls = _RunningCalls()
 _ending_thread: int | None = None  # the thread that ends the interpreter
 
 
@@ -38,13 +77,13 @@ def awaited_at_exit(function: Function) -> Function:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        thread = threading.get_ident()
-        _native_calls.append(thread)
+        running = _Call()
         try:
+            _native_calls.begin(running)
             check_interpreter()
             return function(*args, **kwargs)
         finally:
-            _native_calls.remove(thread)
+            _native_calls.end(running)
 
     return cast(Function, call)
 
@@ -59,7 +98,7 @@ def _await_native_calls() -> None:
     global _ending_thread
     _ending_thread = threading.get_ident()
     latest = time.monotonic() + LONGEST_WAIT_SECONDS
-    while any(thread != _ending_thread for thread in list(_native_calls)) and time.monotonic() < latest:
+    while any(thread != _ending_thread for thread in _native_calls.threads()) and time.monotonic() < latest:
         time.sleep(0.001)
 
 
@@ -121,7 +160,7 @@ def _after_fork() -> None:
     """In the child, only this thread exists: forget the calls of the others, and free no native memory."""
     global _forked_thread
     _forked_thread = threading.get_ident()
-    _native_calls[:] = [thread for thread in _native_calls if thread == _forked_thread]
+    _native_calls.keep(_forked_thread)
     for owner in list(_leaked_in_forks):
         # A list of owners would not do: the interpreter empties modules at its end, and would destroy them.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
@@ -143,7 +182,7 @@ class Resource(OneProcess):
 
     def __init__(self) -> None:
         super().__init__()
-        self._calls: list[int] = []  # the thread of each running call, once a call
+        self._calls = _RunningCalls()
         self._closed = self._released = False
         # Reentrant: a signal handler may close the object that the interrupted thread is about to call.
         self._lock = threading.RLock()
@@ -156,11 +195,8 @@ class Resource(OneProcess):
         """
         if self._in_fork:
             return
-        with self._lock:
-            self._closed = True
-            release = self._take_release()
-        if release:
-            self._release()
+        self._closed = True
+        self._release_unused()
 
     def __enter__(self) -> Self:
         return self
@@ -171,7 +207,15 @@ class Resource(OneProcess):
         self.close()
 
     def _release(self) -> None:
-        """Release what the object holds: no call is running, and none will."""
+        """Release what the object holds: no call is running, and none will.
+
+        It may run again, from the start, where Ctrl-C ended it.
+        """
+
+    def _drop(self, *names: str) -> None:
+        """Delete attributes, those that are there."""
+        for name in names:
+            self.__dict__.pop(name, None)
 
     def _check_open(self) -> None:
         """Raise :class:`ProcessError` in a fork and :class:`ClosedError` after :meth:`close`."""
@@ -179,26 +223,24 @@ class Resource(OneProcess):
         if self._closed:
             raise ClosedError(f"This {type(self).__name__} was closed; load it again.")
 
-    def _begin_call(self) -> None:
+    def _begin_call(self, call: _Call) -> None:
         self._check_process()
-        thread = threading.get_ident()
         with self._lock:
-            if thread not in self._calls:  # a call within a call may still begin after `close`
+            if call.thread not in self._calls.threads():  # a call within a call may still begin after `close`
                 self._check_open()
-            self._calls.append(thread)
+            self._calls.begin(call)
 
-    def _end_call(self) -> None:
+    def _end_call(self, call: _Call) -> None:
+        self._calls.end(call)
+        if self._closed:
+            self._release_unused()
+
+    def _release_unused(self) -> None:
+        """Release a closed object that no call uses; once, unless Ctrl-C comes meanwhile."""
         with self._lock:
-            self._calls.remove(threading.get_ident())
-            release = self._take_release()
-        if release:
-            self._release()
-
-    def _take_release(self) -> bool:
-        """Whether the caller has to release the object now; True exactly once."""
-        take = self._closed and not self._calls and not self._released
-        self._released |= take
-        return take
+            if not self._released and not self._calls.threads():
+                self._release()
+                self._released = True
 
 
 def while_open(method: Function) -> Function:
@@ -210,10 +252,11 @@ def while_open(method: Function) -> Function:
     @awaited_at_exit
     @functools.wraps(method)
     def call(self: Resource, /, *args: Any, **kwargs: Any) -> Any:
-        self._begin_call()
+        running = _Call()
         try:
+            self._begin_call(running)
             return method(self, *args, **kwargs)
         finally:
-            self._end_call()
+            self._end_call(running)
 
     return cast(Function, call)

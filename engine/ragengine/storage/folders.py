@@ -35,7 +35,7 @@ OUTPUT = "output"
 """The subfolder of a :func:`resumable_folder` that becomes the folder."""
 _ASIDE = "old"
 """Where the old folder is in a workspace while the new one is renamed, if replacing takes two steps."""
-_REMOVED = "removed"
+REMOVED = "removed"
 """Where the old folder is while it is removed: it was looked through, and may be incomplete."""
 T = TypeVar("T")
 Verify: TypeAlias = Literal["sha256", "size"]
@@ -178,9 +178,9 @@ def _tidy(workspace: Path, target: Path, resume: bool, format_name: str, error: 
 
 def _remove(old: Path, workspace: Path) -> None:
     """Remove an old folder that was looked through."""
-    shutil.rmtree(workspace / _REMOVED, ignore_errors=True)
-    os.rename(old, workspace / _REMOVED)
-    shutil.rmtree(workspace / _REMOVED, ignore_errors=True)
+    shutil.rmtree(workspace / REMOVED, ignore_errors=True)
+    os.rename(old, workspace / REMOVED)
+    shutil.rmtree(workspace / REMOVED, ignore_errors=True)
 
 
 def empty_workspace(workspace: Path) -> None:

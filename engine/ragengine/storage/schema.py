@@ -11,7 +11,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -54,7 +54,8 @@ class Pattern:
 # None of these numbers decides how much memory is allocated; files are compared with them.
 Size: TypeAlias = Annotated[int, Range(1, 1 << 20)]
 """A dimension, a length, a number of parts."""
-Count: TypeAlias = Annotated[int, Range(0, 1 << 48)]
+LARGEST_COUNT: Final = 1 << 48
+Count: TypeAlias = Annotated[int, Range(0, LARGEST_COUNT)]
 Setting: TypeAlias = Annotated[int, Range(1, (1 << 31) - 1)]
 """A search setting, an int of C."""
 TokenId: TypeAlias = Annotated[int, Range(0, (1 << 31) - 1)]

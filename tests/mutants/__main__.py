@@ -42,6 +42,15 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     },
 }
 NOTE: Final = ROOT / "docs" / "notes" / "mutants.md"
+_OPTIONS: Final = (
+    *("-x", "-q", "-p", "no:cacheprovider"),
+    *(
+        "-W",
+        "error",
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+    ),  # of libraries
+)
 _SLOWER = 5.0
 """A mutant whose tests take so many times as long as usual, and some seconds, runs in circles: noticed."""
 
@@ -77,16 +86,7 @@ def noticed(module: str, path: Path, mutant: Mutant | None, seconds: float) -> b
         if mutant is not None:
             code = compile(mutant.tree, str(path), "exec")
             sys.meta_path.insert(0, _Mutated(module, code, path))
-        arguments = [
-            "-x",
-            "-q",
-            "-W",
-            "error",
-            "-p",
-            "no:cacheprovider",
-            *(f"tests/{test}" for test in TESTS[module]),
-        ]
-        os._exit(int(pytest.main(arguments)) != 0)
+        os._exit(int(pytest.main([*_OPTIONS, *(f"tests/{test}" for test in TESTS[module])])) != 0)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         ended, status = os.waitpid(process, os.WNOHANG)

@@ -113,7 +113,9 @@ def test_indexes(say: Say, world: Path, tmp_path: Path) -> None:
     assert "made from" in say("index", "info", index)
     assert SHOWN in say("index", "info", index)
     printed = say("index", "info", "--json", index)
-    assert json.loads(printed)["created_from"]["passages"] == f"{HOSTILE}.jsonl"
+    assert harmless(
+        json.loads(printed)["created_from"]["passages"]
+    )  # stored as a line, whatever the name was
     say("index", "verify", index)
     say("index", "merge", index, index, tmp_path / "merged")
     say("index", "add", index, *_passages(world))

@@ -113,9 +113,7 @@ def test_indexes(say: Say, world: Path, tmp_path: Path) -> None:
     assert "made from" in say("index", "info", index)
     assert SHOWN in say("index", "info", index)
     printed = say("index", "info", "--json", index)
-    assert harmless(
-        json.loads(printed)["created_from"]["passages"]
-    )  # stored as a line, whatever the name was
+    assert harmless(json.loads(printed)["created_from"]["passages"])  # a line by now
     say("index", "verify", index)
     say("index", "merge", index, index, tmp_path / "merged")
     say("index", "add", index, *_passages(world))

@@ -146,7 +146,7 @@ class Retriever(Resource):
         Raises:
             InputError: a question is not a text that can be read.
         """
-        return self._encoder.tokenizer.encode(checked_questions(questions))
+        return self._tokenize(checked_questions(questions), NEVER)
 
     @while_open
     def question_text(self, tokens: Encoded) -> str:
@@ -211,10 +211,13 @@ class Retriever(Resource):
         with self._slot.borrow() as index:
             return index.search_documents(questions, n_docs, nprobe=nprobe, rerank_width=rerank_width)
 
+    def _tokenize(self, questions: Sequence[str], stop: Stop) -> list[Encoded]:
+        return self._encoder.tokenizer.encode(questions, stop)
+
     @while_open
     def _encode_questions(self, questions: list[str], stop: Stop) -> EncodedQuestions:
         """Questions, which have been checked, as the index and the generator take them."""
-        tokens = self._encoder.tokenizer.encode(questions, stop)
+        tokens = self._tokenize(questions, stop)
         return EncodedQuestions(
             vectors=self.encode(tokens, stop),
             texts=[self._encoder.tokenizer.decode(encoded.ids) for encoded in tokens],

@@ -8,6 +8,13 @@ import signal
 import hypothesis
 import pytest
 
+# The hooks are here since pytest-xdist's controller, which prints the figures, reads no other conftest.py.
+from tests.support.tally import (  # noqa: F401
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the hub fails at once, and says so
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

@@ -1,4 +1,4 @@
-"""The checkpoints of the parity tests, and their figures at the end of a run (`tests.support.tally`)."""
+"""The checkpoints of the parity tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from transformers.utils import logging
 
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec
 from ragengine_bench.parity.pairs import Pair, build_pair
-from tests.support.tally import pytest_runtest_logreport, pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 SEEDS = range(44)
 _NO_PARAMETERS = SimpleNamespace(params={})

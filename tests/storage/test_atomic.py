@@ -1,6 +1,7 @@
 """Files that take their place in one step, locks, and what is said where something cannot be written."""
 
 import os
+import signal
 import stat
 import threading
 from pathlib import Path
@@ -41,10 +42,35 @@ def test_file_is_replaced_when_the_block_ends_well(tmp_path: Path) -> None:
 
 
 def test_leftover_of_a_killed_run_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / ".report.json.writing").write_text("what a killed run has written, longer than the new text")
+    def killed() -> None:
+        with atomic.output_file(tmp_path / "report.json") as file:
+            file.write(b"what a killed run has written, longer than the new text")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_fork(killed).signal == signal.SIGKILL
+    assert names(tmp_path) == [".report.json.writing"]
     write(tmp_path / "report.json", "new")
     assert (tmp_path / "report.json").read_text() == "new"
     assert names(tmp_path) == ["report.json"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_somebody_else_has_at_the_hidden_name_stays(tmp_path: Path, kind: str) -> None:
+    hidden = tmp_path / ".report.json.writing"
+    if kind == "file":
+        hidden.write_text("mine")
+    elif kind == "folder":
+        hidden.mkdir()
+        (hidden / "report.json").write_text("mine")
+    else:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "report.json").write_text("mine")
+        hidden.symlink_to("mine")
+    before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"\.report\.json\.writing"):
+        write(tmp_path / "report.json", "new")
+    assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "ragengine.storage.folders": ("storage", "robustness/test_writing_forbidden.py"),
     "ragengine.storage.foreign_files": ("robustness/test_foreign_files.py", "corpus"),
     "ragengine.storage.npy": ("storage/test_npy.py", "robustness/test_foreign_files.py"),
-    "ragengine.storage.ownership": ("storage/test_folders.py", "storage/test_atomic.py"),
+    "ragengine.storage.ownership": ("storage/test_ownership.py", "storage/test_folders.py"),
     "ragengine.storage.schema": ("storage",),
     "ragengine.storage.strict_json": ("storage/test_strict_json.py", "storage"),
     "ragengine.retrieval.faiss_header": ("retrieval/test_faiss_reader.py",),

@@ -32,7 +32,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "ragengine.runtime.cancellation": ("runtime/test_cancellation.py",),
     "ragengine.storage.atomic": ("storage/test_atomic.py", "storage/test_folders.py"),
     "ragengine.storage.folders": ("storage", "robustness/test_writing_forbidden.py"),
-    "ragengine.storage.foreign_files": ("robustness/test_foreign_files.py", "corpus"),
+    "ragengine.storage.foreign_files": ("storage/test_foreign_files.py", "robustness/test_foreign_files.py"),
     "ragengine.storage.npy": ("storage/test_npy.py", "robustness/test_foreign_files.py"),
     "ragengine.storage.ownership": ("storage/test_ownership.py", "storage/test_folders.py"),
     "ragengine.storage.schema": ("storage",),

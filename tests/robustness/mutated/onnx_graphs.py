@@ -126,15 +126,11 @@ def _other_values(attribute: AttributeProto) -> list[Any]:
 
 def _set_attribute(place: int, number: int, value: Any, graph: onnx.GraphProto) -> None:
     attribute = graph.node[place].attribute[number]
-    made = (
-        onnx.helper.make_attribute(
-            attribute.name,
-            numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value,
-            attr_type=AttributeProto.INTS if value == [] else None,
-        )
-        if not isinstance(value, list) or value
-        else AttributeProto(name=attribute.name, type=AttributeProto.INTS)
-    )
+    if isinstance(value, list) and not value:  # of an empty list the helper cannot tell the type
+        made = AttributeProto(name=attribute.name, type=AttributeProto.INTS)
+    else:
+        tensor = numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+        made = onnx.helper.make_attribute(attribute.name, tensor)
     attribute.CopyFrom(made)
 
 

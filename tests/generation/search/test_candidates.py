@@ -108,10 +108,13 @@ NO_SETS: TokenSets = [[set() for _ in range(B)] for _ in range(Q)]
 RULES = st.builds(
     StepRules, st.none(), st.just(NO_SETS) | SETS, st.just(NO_SETS) | SETS, st.none() | FULL_SETS
 )
+STUCK = st.builds(  # all that is allowed is banned, for one question or for both
+    lambda allowed, rest: StepRules(None, [allowed[0], rest[1]], NO_SETS, allowed), FULL_SETS, SETS
+)
 FORCED = st.builds(StepRules, st.integers(0, V - 1), SETS, SETS, st.none() | FULL_SETS)
 
 
-@given(rules=RULES | FORCED, penalty=st.sampled_from([1.0, 1.7, 0.5]), seed=st.integers(0, 1 << 30))
+@given(rules=RULES | STUCK | FORCED, penalty=st.sampled_from([1.0, 1.7, 0.5]), seed=st.integers(0, 1 << 30))
 def test_the_best_that_remain_are_those_of_every_continuation(
     rules: StepRules, penalty: float, seed: int
 ) -> None:

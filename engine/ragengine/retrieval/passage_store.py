@@ -187,7 +187,7 @@ class PassageStore:
                 raise ClosedError(f"{self.path} is closed; open the index again.")
             try:
                 return read(self._connection.execute(statement, values))
-            except (sqlite3.Error, OverflowError) as reason:
+            except (sqlite3.Error, OverflowError, UnicodeDecodeError) as reason:  # also of its own messages
                 raise IndexFolderError(
                     f"{self.path} cannot be read: {one_line(reason)}; build the index again."
                 ) from reason

@@ -98,6 +98,7 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
         "zeros": bytes(size),
         "empty": b"",
         "its head": content[:100],
+        "a schema that is not UTF-8": content.replace(b"CREATE TABLE", b"CREATE \xffABLE"),
     }
     whole |= {"its first page": content[:_PAGE], "pages turned": content[_PAGE:] + content[:_PAGE]}
     for what, other in whole.items():

@@ -1,8 +1,11 @@
 """Files that take their place in one step, locks, and what is said where something cannot be written."""
 
+import contextlib
+import errno
 import os
 import signal
 import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -152,3 +155,128 @@ def test_folders_change_places(tmp_path: Path) -> None:
     assert (tmp_path / "second" / "name").read_text() == "first"
     with pytest.raises(FileNotFoundError):
         atomic.exchange(tmp_path / "first", tmp_path / "absent")
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that are synced, in order."""
+    found: list[str] = []
+    fsync = os.fsync
+
+    def record(handle: int) -> None:
+        found.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    return found
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+
+
+@linux
+def test_a_file_is_synced_before_and_its_name_after_it_takes_its_place(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    with atomic.replaced_file(tmp_path / "file") as file:
+        file.write(b"text")
+    assert synced == [str(tmp_path / ".file.writing"), str(tmp_path)]
+
+
+@linux
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_folder_is_synced_before_and_its_name_after_it_takes_its_place(
+    tmp_path: Path, synced: list[str], replaced: bool
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "file").write_text("new")
+    if replaced:
+        target.mkdir()
+        (target / "file").write_text("old")
+    old = atomic.put_in_place(source, target, tmp_path / "aside")
+    assert synced == [str(path) for path in (source / "sub", source / "sub" / "file", source, tmp_path)]
+    assert (target / "sub" / "file").read_text() == "new"
+    if not replaced:
+        assert old is None
+        return
+    assert old is not None
+    assert (old / "file").read_text() == "old"
+    atomic.take_back(source, target, old)
+    assert (target / "file").read_text() == "old"
+    assert (source / "sub" / "file").read_text() == "new"
+
+
+def test_where_nothing_can_be_exchanged_the_old_folder_goes_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "_renameat2", lambda: None)
+    source, target, aside = (tmp_path / name for name in ("source", "target", "aside"))
+    for folder in (source, target):
+        folder.mkdir()
+        (folder / "name").write_text(folder.name)
+    assert atomic.put_in_place(source, target, aside) == aside
+    assert ((target / "name").read_text(), (aside / "name").read_text()) == ("source", "target")
+    atomic.take_back(source, target, aside)
+    assert ((target / "name").read_text(), (source / "name").read_text()) == ("target", "source")
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)]
+)
+def test_only_a_disk_that_cannot_sync_folders_is_forgiven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: bool
+) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error") if raised else contextlib.nullcontext():
+        atomic.sync(tmp_path)
+
+
+def test_a_name_that_cannot_be_synced_is_there_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def fail_for_folders(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", fail_for_folders)
+    write(tmp_path / "report.json", "new")
+    assert (tmp_path / "report.json").read_text() == "new"
+
+
+def test_folders_above_are_made_on_demand(tmp_path: Path) -> None:
+    for _ in range(2):
+        with atomic.output_file(tmp_path / "a" / "b" / "file", parents=True) as file:
+            file.write(b"text")
+    assert (tmp_path / "a" / "b" / "file").read_text() == "text"
+    assert names(tmp_path / "a" / "b") == ["file"]
+
+
+def test_a_held_folder_is_locked_and_goes_when_it_is_empty(tmp_path: Path) -> None:
+    folder = tmp_path / "held"
+    with atomic.held_folder(folder):
+        assert folder.is_dir()
+        with pytest.raises(BlockingIOError), atomic.held_folder(folder):
+            pass
+    assert not folder.exists()
+    with atomic.held_folder(folder):
+        (folder / "file").touch()
+    assert names(folder) == ["file"]
+    handles = names(Path("/dev/fd"))
+    with atomic.held_folder(folder):
+        pass
+    assert names(Path("/dev/fd")) == handles
+
+
+def test_what_cannot_be_written_and_what_to_do() -> None:
+    full = OSError(errno.ENOSPC, "No space left", "/disk/file")
+    assert atomic.explained(full) == "No space left (/disk/file); make room there or write to another disk"
+    assert atomic.explained(OSError(errno.ELOOP, "Loop")) == "Loop; choose another path"
+    assert atomic.explained(ValueError("odd")) == "odd; choose another path"
+    assert atomic.explained(OSError(errno.EIO, "x", "n" * 500)).startswith(f"x ({'n' * 200}); check")

@@ -1,6 +1,7 @@
 """Files that take their place in one step, locks, and what is said where something cannot be written."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import signal
@@ -149,12 +150,33 @@ def test_folders_change_places(tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "name").write_text(name)
-    if not atomic.exchange(tmp_path / "first", tmp_path / "second"):
+    first, second = tmp_path / "first", tmp_path / "second"
+    rename = atomic._renameat2()
+    if rename is None or rename(-100, os.fsencode(first), -100, os.fsencode(second), 2):
         pytest.skip("this system or disk cannot exchange folders")
-    assert (tmp_path / "first" / "name").read_text() == "second"
-    assert (tmp_path / "second" / "name").read_text() == "first"
-    with pytest.raises(FileNotFoundError):
-        atomic.exchange(tmp_path / "first", tmp_path / "absent")
+    assert (first / "name").read_text() == "second"
+    assert atomic.exchange(first, second)
+    assert (first / "name").read_text() == "first"
+    assert (second / "name").read_text() == "second"
+    with pytest.raises(FileNotFoundError, match=r"first.*absent") as caught:
+        atomic.exchange(first, tmp_path / "absent")
+    assert (caught.value.filename, caught.value.filename2) == (str(first), str(tmp_path / "absent"))
+
+
+def test_a_disk_that_cannot_exchange_says_so_and_others_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EIO]
+
+    def refuse(*_: object) -> int:
+        ctypes.set_errno(numbers.pop(0))
+        return -1
+
+    monkeypatch.setattr(atomic, "_renameat2", lambda: refuse)
+    for _ in range(3):
+        assert not atomic.exchange(tmp_path, tmp_path)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        atomic.exchange(tmp_path, tmp_path)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Steps `latency`, `answer`, `batches`, `greedy` and `compile`: ragengine and transformers take turns on one device.
+"""Steps `latency`, `answer`, `batches`, `greedy`, `compile`: ragengine and transformers by turns on a device.
 
 Processes, samples and tables are those of `ragengine bench` (:class:`ragengine_bench.harness.runs.Runs`);
 here the engines are on the GPU, and rooflines follow from the rates that torch reaches there.
@@ -91,7 +91,9 @@ def greedy(plan: GpuPlan, recorder: Recorder) -> None:
     contenders = [theirs(models, EAGER, "fp16", "token"), ours(models, OURS, "fp16")]
     section = _take_turns(plan, recorder, "Greedy", load, contenders)
     milliseconds = _median_ms(section, OURS)
-    published = Target.below("the batch, against TensorRT-LLM's published time", TENSORRT_LLM_MS, milliseconds)
+    published = Target.below(
+        "the batch, against TensorRT-LLM's published time", TENSORRT_LLM_MS, milliseconds
+    )
     recorder.compare(published, counts=plan.counts)
 
 

@@ -55,13 +55,20 @@ MIXTURE_OUTPUTS: Final[Values] = {
 }
 """What both decoders return each step, before the present of their layers."""
 
+PART_WIDTH: Final = 1024
+"""Tokens of a part of the vocabulary, of which the static decoder first takes the best candidates."""
+
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of a graph; where an axis is a symbol, a graph may use another symbol."""
+    """The inputs and outputs of a graph; where an axis is a symbol, a graph may use another symbol.
+
+    ``optional`` are inputs that graphs of older bundles lack.
+    """
 
     inputs: Values
     outputs: Values
+    optional: frozenset[str] = frozenset()
 
 
 def text_encoder_signature(dimension: int) -> Signature:
@@ -128,18 +135,23 @@ def _dynamic_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
 
 
 def _static_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
-    """The decoder with room for P tokens: ``slots`` says where those of a step are written."""
+    """The decoder with room for P tokens: ``slots`` says where those of a step are written.
+
+    ``part_candidates`` is the number of candidates of each part of the vocabulary.
+    """
     inputs = {
         **STEP_INPUTS,
         "own_past": Value(BOOL, ("Q", "B", "P")),
         "slots": Value(INT64, ("B",)),
         "best_scores": Value(FLOAT, ("Q", 1)),
+        "part_candidates": Value(INT64, (1,)),
         "context_bias": Value(data_type, ("Q*D", 1, "B", "S")),
         **{name: Value(INT64, (len(axes),)) for name, axes in shape_inputs(spec).items()},
         **_layers("cross", "S", spec, data_type),
         **_layers("past", "P", spec, data_type),
     }
-    return Signature(inputs, MIXTURE_OUTPUTS | _layers("present", "P", spec, data_type))
+    outputs = MIXTURE_OUTPUTS | _layers("present", "P", spec, data_type)
+    return Signature(inputs, outputs, optional=frozenset({"part_candidates"}))
 
 
 def _layers(kind: LayerKind, length: str, spec: GeneratorSpec, data_type: int) -> Values:

@@ -237,7 +237,7 @@ class BartDecoder(nn.Module):
             step.num_candidates,
             step.probe_ids,
             step.shapes,
-            best=step.static and step.static.best_scores,
+            static=step.static,
         )
         return candidates, presents
 

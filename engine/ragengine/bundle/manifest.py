@@ -89,6 +89,11 @@ class GeneratorSpec:
         return self.d_model or self.num_heads * self.head_size
 
     @property
+    def bias_heads(self) -> int:
+        """Heads of what is added to the scores of self-attention: relative positions have a bias for each."""
+        return self.num_heads if self.family == "t5" else 1
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest text that it can read or write."""
         return self.max_positions or sys.maxsize

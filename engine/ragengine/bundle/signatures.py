@@ -96,7 +96,7 @@ def shape_inputs(spec: GeneratorSpec) -> dict[str, Axes]:
         "shape_each_document": ("Q", "D", 1, 1),
         "shape_by_row": ("Q*D", "B", spec.width),
         "shape_by_question": ("Q", "D", "B", spec.width),
-        "shape_past_bias": ("Q*D", 1, "B", "P"),
+        "shape_past_bias": ("Q*D", spec.bias_heads, "B", "P"),
         "shape_candidates": ("Q", "D", "C"),
         "shape_probes": ("Q", "B", "D", "probes"),
         "shape_update": ("Q*D", spec.num_heads, "B", spec.head_size),

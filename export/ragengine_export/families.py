@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+import transformers
 from onnxscript import nn
 from optimum.utils import NormalizedConfigManager
 from transformers import (
@@ -90,8 +91,6 @@ def _marian_shape(sizes: Any, config: Any, state: State) -> BartShape:
 
 
 def _t5_shape(sizes: Any, config: Any, state: State) -> T5Shape:
-    # Configs of transformers 4 say by tie_word_embeddings what 5 says by scale_decoder_outputs.
-    scaled = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
     return T5Shape(
         vocab_size=sizes.vocab_size,
         d_model=sizes.hidden_size,
@@ -106,11 +105,21 @@ def _t5_shape(sizes: Any, config: Any, state: State) -> T5Shape:
         max_positions=None,
         epsilon=config.layer_norm_epsilon,
         gated=bool(config.is_gated_act),
-        scaled_head=bool(scaled),
+        scaled_head=_scales_head(config),
         buckets=config.relative_attention_num_buckets,
         encoder_buckets=_buckets(config, bidirectional=True),
         decoder_buckets=_buckets(config, bidirectional=False),
     )
+
+
+def _scales_head(config: Any) -> bool:
+    """Whether the class multiplies its states with d_model ** -0.5.
+
+    transformers 4: where the embeddings are tied; 5: T5 where its config says so, mT5 never.
+    """
+    if int(transformers.__version__.split(".")[0]) < 5:
+        return bool(config.tie_word_embeddings)
+    return bool(getattr(config, "scale_decoder_outputs", False))
 
 
 def _buckets(config: Any, *, bidirectional: bool) -> tuple[int, ...]:

@@ -25,7 +25,8 @@ def generation_defaults(checkpoint: Checkpoint) -> tuple[GenerationOptions, list
     config, reader = checkpoint.generation_config, checkpoint.config.generator
     if values["decoder_start_token_id"] is None:  # as `GenerationMixin._prepare_special_tokens`
         values["decoder_start_token_id"] = _first_set(
-            config.bos_token_id, *(getattr(reader, n, None) for n in ("decoder_start_token_id", "bos_token_id"))
+            config.bos_token_id,
+            *(getattr(reader, n, None) for n in ("decoder_start_token_id", "bos_token_id")),
         )
     longest = values["max_length"] or GenerationOptions.max_length
     values["max_length"] = min(longest, checkpoint.generator.shape.max_positions or longest)  # possible

@@ -28,9 +28,7 @@ def checked_contexts(spec: GeneratorSpec, ids: Any, mask: Any, doc_scores: Any) 
     if doc_scores.shape != ids.shape[:2] or doc_scores.dtype.kind != "f":
         raise _unfit("doc_scores", doc_scores, f"float32 {list(ids.shape[:2])}")
     if ids.shape[2] > spec.longest:
-        raise InputError(
-            f"Documents have {ids.shape[2]} tokens; the generator reads at most {spec.longest}."
-        )
+        raise InputError(f"Documents have {ids.shape[2]} tokens; the generator reads at most {spec.longest}.")
     if not (mask != 0).any(axis=2).all():
         raise InputError("A document has no token that the mask shows; mask at least one as 1.")
     check_tokens("context_input_ids", ids, spec)

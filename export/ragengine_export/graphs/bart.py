@@ -132,9 +132,7 @@ class _Decoder(_Stack):
 
     def forward(self, op: Op, step: DecoderInputs) -> tuple[ir.Value, list[ir.Value]]:
         shape = self._shape
-        tree = TreeStep(
-            op, step, num_heads=shape.decoder_heads, head_size=shape.head_size, dtype=shape.dtype
-        )
+        tree = TreeStep(op, step, num_heads=shape.decoder_heads, head_size=shape.head_size, dtype=shape.dtype)
         place = op.Add(step.position, op.Constant(value_ints=[shape.position_offset]))
         positions = self.embed_positions(op, place)  # [1, d_model], the same for all beams
         before = shape.embedding_norm == "token"
@@ -217,9 +215,7 @@ class _DecoderSelfAttention(nn.Module):
         super().__init__()
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (_square(shape) for _ in range(4))
 
-    def forward(
-        self, op: Op, x: ir.Value, tree: TreeStep, past: Pair
-    ) -> tuple[ir.Value, ir.Value, ir.Value]:
+    def forward(self, op: Op, x: ir.Value, tree: TreeStep, past: Pair) -> tuple[ir.Value, ir.Value, ir.Value]:
         q, k, v = self.q_proj(op, x), self.k_proj(op, x), self.v_proj(op, x)
         y, *present = tree.self_attention(op, q, k, v, past)
         return self.out_proj(op, y), *present

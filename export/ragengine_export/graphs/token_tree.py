@@ -76,13 +76,9 @@ class TreeStep:
     def cross_attention(self, op: Op, query: ir.Value, cross: Pair) -> ir.Value:
         """Each beam over the documents: [Q·D, B, H·K]."""
         mask, bias = self._context_mask, self._context_bias
-        return attention(
-            op, query, *cross, num_heads=self._heads, mask=mask, bias=bias, scaled=self._scaled
-        )
+        return attention(op, query, *cross, num_heads=self._heads, mask=mask, bias=bias, scaled=self._scaled)
 
-    def _bias_of(
-        self, op: Op, own_past: ir.Value, relative: ir.Value | None, dtype: ir.DataType
-    ) -> ir.Value:
+    def _bias_of(self, op: Op, own_past: ir.Value, relative: ir.Value | None, dtype: ir.DataType) -> ir.Value:
         """What is added to the scores of self-attention, [Q·D, 1 or H, B, P]; ``own_past`` is [Q, B, P]."""
         hidden = number(op, MASKED if dtype == FLOAT else -LARGEST_HALF, dtype)
         if relative is None:

@@ -1,8 +1,8 @@
 """The registry of generators: a row for each model type of transformers, naming its graphs and its sizes.
 
-A family is a file of graphs (:mod:`ragengine_export.graphs.bart`, :mod:`ragengine_export.graphs.t5`); a model
-type is a variant of one.  Sizes are read by the names of optimum's ``NormalizedConfigManager``, and where that
-has none (a decoder that differs from its encoder, feed-forward widths) from the config itself.
+A family is a file of graphs (:mod:`ragengine_export.graphs.bart`, :mod:`ragengine_export.graphs.t5`); a
+model type is a variant of one.  Sizes are read by the names of optimum's ``NormalizedConfigManager``, and
+where that has none (a decoder that differs from its encoder, feed-forward widths) from the config itself.
 """
 
 from collections.abc import Callable
@@ -84,8 +84,8 @@ def _marian_shape(sizes: Any, config: Any, state: State) -> BartShape:
     written = config.vocab_size if config.decoder_vocab_size is None else config.decoder_vocab_size
     if not config.share_encoder_decoder_embeddings and written != shape.vocab_size:
         raise ExportError(
-            f"The Marian generator reads {shape.vocab_size} tokens and writes {written} others; RAG reads and "
-            "writes one vocabulary. Take a model whose vocabularies are the same."
+            f"The Marian generator reads {shape.vocab_size} tokens and writes {written} others; RAG reads "
+            "and writes one vocabulary. Take a model whose vocabularies are the same."
         )
     return shape
 

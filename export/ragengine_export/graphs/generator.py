@@ -5,9 +5,9 @@
     decoder:  token_ids [Q, B], past ──► decoder ──► logits [Q·D, B, V] ──► Mixture ──► candidates
     step:     the same with a static KV cache, written in place, for a CUDA graph
 
-A family is a file beside this one with an encoder, a decoder and the names of its cross-attention, and a row
-of :mod:`ragengine_export.families`.  Axes: Q questions, D documents, B beams, S source tokens, T target tokens
-so far, H heads, K head size, V vocabulary.
+A family is a file beside this one with an encoder, a decoder and the names of its cross-attention, and rows
+of :mod:`ragengine_export.families`.  Axes: Q questions, D documents, B beams, S source tokens, T target
+tokens so far, H heads, K head size, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -61,9 +61,8 @@ class CrossProjections(Namespace):
         for name in names:
             self.add(name, Linear(shape.d_model, shape.decoder_heads * shape.head_size, bias=bias))
 
-    def forward(self, op: Op, *arguments: ir.Value) -> list[ir.Value]:
-        (states,) = arguments
-        projected = [Namespace.forward(self, op, name, states) for name in self.names]
+    def forward(self, op: Op, states: ir.Value) -> list[ir.Value]:
+        projected = [self.named(op, name, states) for name in self.names]
         return [op.Transpose(op.Reshape(x, self._heads), perm=[0, 2, 1, 3]) for x in projected]
 
 
@@ -94,9 +93,8 @@ class GeneratorDecoder(Named):
         self.d_model = shape.d_model
         self.bias_heads = bias_heads
 
-    def forward(self, op: Op, *arguments: DecoderInputs) -> tuple[dict[str, ir.Value], list[ir.Value]]:
-        (step,) = arguments
-        states, presents = super().forward(op, step)
+    def forward(self, op: Op, step: DecoderInputs) -> tuple[dict[str, ir.Value], list[ir.Value]]:
+        states, presents = self.named(op, self.path, step)
         logits = cast(op, self.lm_head(op, states), FLOAT)  # [Q, B, D, V]
         if self.final_logits_bias is not None:
             logits = op.Add(logits, cast(op, self.final_logits_bias, FLOAT))

@@ -209,8 +209,8 @@ def attention_in_place(
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """As :func:`attention_with_past`, in a past of fixed capacity P: key and value are written into it.
 
-    ``places`` int64 [N, H, B, K] says where along P; ``bias`` is [N, 1 or H, B, P].  Where the present is bound to
-    the memory of the past nothing is copied.
+    ``places`` int64 [N, H, B, K] says where along P; ``bias`` is [N, 1 or H, B, P].  Where the present is
+    bound to the memory of the past nothing is copied.
     """
     split, swapped = op.Constant(value_ints=[0, 0, num_heads, head_size]), [0, 2, 1, 3]
     present = [

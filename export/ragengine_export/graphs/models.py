@@ -43,7 +43,7 @@ def cross_model(cross: CrossProjections, signature: Signature) -> ir.Model:
 
 
 def dynamic_decoder_model(decoder: GeneratorDecoder, signature: Signature) -> ir.Model:
-    """The decoder step whose past grows; its inputs and outputs are described at :class:`GeneratorDecoder`."""
+    """The decoder step whose past grows; :class:`GeneratorDecoder` describes its inputs and outputs."""
     graph = GraphOfSignature("generator_decoder", signature)
     given = graph.inputs
     shapes = computed_shapes(

@@ -8,7 +8,7 @@ from ragengine_export.graphs.layers import Op
 
 
 class Namespace(nn.Module):
-    """A tree of modules with dotted names: calling it with a name calls that module."""
+    """A tree of modules with dotted names."""
 
     def add(self, name: str, module: nn.Module) -> None:
         """Put ``module`` in at ``name``, such as ``model.decoder.layers.0.encoder_attn.k_proj``."""
@@ -17,22 +17,34 @@ class Namespace(nn.Module):
             setattr(self, first, module)
             return
         if first not in dict(self.named_children()):
-            setattr(self, first, Namespace())
+            setattr(self, first, _Branch())
         getattr(self, first).add(rest, module)
 
-    def forward(self, op: Op, name: str, *arguments: Any) -> Any:
+    def named(self, op: Op, name: str, *arguments: Any) -> Any:
+        """Call the module of that name."""
         first, _, rest = name.partition(".")
         child = getattr(self, first)
         return child(op, rest, *arguments) if rest else child(op, *arguments)
 
 
+class _Branch(Namespace):
+    """Called by each of its parents, so that the parameters below it have their whole names in the graph."""
+
+    def forward(self, op: Op, name: str, *arguments: Any) -> Any:
+        return self.named(op, name, *arguments)
+
+
+class Block(_Branch):
+    """The modules of one layer, called by their names in it."""
+
+
 class Named(Namespace):
     """One module under its dotted name."""
 
-    def __init__(self, name: str, module: nn.Module) -> None:
+    def __init__(self, path: str, module: nn.Module) -> None:
         super().__init__()
-        self._path = name
-        self.add(name, module)
+        self.path = path
+        self.add(path, module)
 
     def forward(self, op: Op, *arguments: Any) -> Any:
-        return super().forward(op, self._path, *arguments)
+        return self.named(op, self.path, *arguments)

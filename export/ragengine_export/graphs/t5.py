@@ -26,7 +26,7 @@ from ragengine_export.graphs.layers import (
     attention,
     number,
 )
-from ragengine_export.graphs.naming import Named, Namespace
+from ragengine_export.graphs.naming import Block, Named
 from ragengine_export.graphs.token_tree import TreeStep, distances
 from ragengine_export.graphs.weight_formats import cast
 
@@ -89,15 +89,15 @@ class _Stack(nn.Module):
         """The bias of every head for rows of the table: [..., H]."""
         return self.block[0](op, "layer.0.SelfAttention.relative_attention_bias", buckets)
 
-    def enter(self, op: Op, block: Namespace, layer: int, x: ir.Value) -> ir.Value:
+    def enter(self, op: Op, block: Block, layer: int, x: ir.Value) -> ir.Value:
         """What a sublayer reads of the residual stream ``x``, which is float32."""
         return cast(op, block(op, f"layer.{layer}.layer_norm", x), self._shape.dtype)
 
-    def leave(self, op: Op, block: Namespace, name: str, x: ir.Value, y: ir.Value) -> ir.Value:
+    def leave(self, op: Op, block: Block, name: str, x: ir.Value, y: ir.Value) -> ir.Value:
         """The residual stream after a sublayer, ``name`` its last product and ``y`` what that reads."""
         return op.Add(x, cast(op, block(op, name, y), FLOAT))
 
-    def feed_forward(self, op: Op, block: Namespace, x: ir.Value) -> ir.Value:
+    def feed_forward(self, op: Op, block: Block, x: ir.Value) -> ir.Value:
         layer, name = self._feed_forward, f"layer.{self._feed_forward}.DenseReluDense"
         y = self.enter(op, block, layer, x)
         if self._shape.gated:
@@ -173,9 +173,9 @@ class _Decoder(_Stack):
         return tree.by_question(op, cast(op, states, shape.dtype)), presents
 
 
-def _block(shape: T5Shape, attentions: Sequence[str], ffn_dim: int, *, first: bool) -> Namespace:
+def _block(shape: T5Shape, attentions: Sequence[str], ffn_dim: int, *, first: bool) -> Block:
     """The sublayers of one block; the first has the table of relative positions for all."""
-    block = Namespace()
+    block = Block()
     for layer, attention_name in enumerate(attentions):
         name = f"layer.{layer}.{attention_name}"
         for part in "qkv" if attention_name == "SelfAttention" else "q":  # cross graph: the rest

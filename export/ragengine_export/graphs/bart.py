@@ -38,8 +38,8 @@ class BartShape(GeneratorShape):
     pre_norm        layer norms read what enters attention and feed-forward, and a last one the whole stack;
                     otherwise they read the sum of what enters and what leaves.  The residual stream of
                     pre_norm grows from layer to layer: it stays in float32 in fp16 too
-    embedding_norm  a layer norm of token and position together, of the decoder's tokens alone before the
-                    position is added (the encoder's are as "sum"), or none
+    embedding_norm  a layer norm of token and position together; of the decoder's tokens alone, which are not
+                    scaled either, before the position is added (the encoder's are as "sum"); or none
     """
 
     scale_embedding: bool
@@ -92,14 +92,11 @@ class _Stack(nn.Module):
         """What enters the first layer, in the numbers of the residual stream."""
         shape, norm = self._shape, self.layernorm_embedding
         words = self.embed_tokens(op, ids)
+        if norm is not None and token_norm:
+            return cast(op, op.Add(norm(op, words), positions), shape.residual)
         if shape.embed_scale != 1.0:
             words = op.Mul(words, number(op, shape.embed_scale, shape.dtype))
-        if norm is None:
-            x = op.Add(words, positions)
-        elif token_norm:
-            x = op.Add(norm(op, words), positions)
-        else:
-            x = norm(op, words, positions)
+        x = op.Add(words, positions) if norm is None else norm(op, words, positions)
         return cast(op, x, shape.residual)
 
     def leave(self, op: Op, x: ir.Value) -> ir.Value:

@@ -89,6 +89,10 @@ def faults(model: onnx.ModelProto, on_host: set[str]) -> list[str]:
             constants.update(node.output)
             types[node.output[0]] = constant_type(node)
             continue
+        if all(value in constants for value in node.input):  # computed once, when the graph is loaded
+            constants.update(node.output)
+            types |= dict.fromkeys(node.output, types[node.input[0]])
+            continue
         kernel = KERNELS.get((node.domain.replace("ai.onnx", ""), node.op_type))
         if kernel is None:
             found.append(f"{where} has no CUDA kernel that can be captured")

@@ -18,17 +18,19 @@ from ragengine.generation.decoders.base import StepInputs
 from ragengine.generation.decoders.buckets import Bucket
 from ragengine.generation.decoders.static import host_inputs
 from ragengine.generation.model import GeneratorModel
+from ragengine_bench.checkpoints.generators import GENERATORS
 from ragengine_export import export_checkpoint
 from tests.support.cuda_kernels import KERNELS
-from tests.support.models import save_bart, save_dpr
+from tests.support.models import save_bart, save_dpr, save_generator
 
 SHAPE_OPERATORS = {"Shape", "Size", "Range", "ConstantOfShape", "NonZero", "Squeeze"}
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 VARIANTS: list[dict[str, Any]] = [
-    {},
-    {"scale_embedding": True, "activation_function": "relu"},
-    {"activation_function": "gelu_new", "decoder_layers": 2},
-    {"activation_function": "silu"},
+    {"name": "bart", "activation": "gelu"},
+    {"name": "bart", "scale_embedding": True, "activation": "relu"},
+    {"name": "bart", "activation": "gelu_new"},
+    {"name": "bart", "activation": "silu"},
+    *({"name": name} for name in GENERATORS if name != "bart"),
 ]
 
 
@@ -42,8 +44,10 @@ def bundle(
     request: pytest.FixtureRequest, precision: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Bundle:
     folder = tmp_path_factory.mktemp("step")
-    dpr, bart = save_dpr(folder / "dpr"), save_bart(folder / "bart", **request.param)
-    export_checkpoint(None, folder / "bundle", precision, question_encoder=dpr, generator=bart, check=False)
+    dpr, generator = save_dpr(folder / "dpr"), save_generator(folder / "generator", **request.param)
+    export_checkpoint(
+        None, folder / "bundle", precision, question_encoder=dpr, generator=generator, check=False
+    )
     return Bundle.open(folder / "bundle")
 
 

@@ -1,6 +1,7 @@
 """The decoder step that CUDA captures, checked without a GPU: every node has a CUDA kernel for its types,
 what a kernel reads on the host lies there, and nothing computes a shape."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,23 +150,26 @@ def test_a_wrong_type_and_a_wrong_place_are_found(bundle: Bundle, tmp_path: Path
     assert any("no CUDA kernel for bfloat16" in fault for fault in faults(model, bound_on_host(bundle)))
 
 
-def test_large_numbers_stay_finite_and_close(tmp_path: Path) -> None:
-    """Feed-forward activations far beyond float16's 65504: what float32 computes, not infinity or NaN."""
-    import torch
-    from transformers import BartForConditionalGeneration
+@pytest.mark.parametrize("name", ["bart", "t5", "flan-t5", "mbart"])
+def test_large_numbers_stay_finite_and_close(tmp_path: Path, name: str) -> None:
+    """Feed-forward activations far beyond float16's 65504: what float32 computes, not infinity or NaN.
 
-    dpr, bart = save_dpr(tmp_path / "dpr"), save_bart(tmp_path / "bart")
-    model = BartForConditionalGeneration.from_pretrained(bart)
+    T5 and mBART add them to a residual stream that grows from layer to layer.
+    """
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    dpr, source = save_dpr(tmp_path / "dpr"), save_generator(tmp_path / "source", name, encoder_layers=3)
+    model = AutoModelForSeq2SeqLM.from_pretrained(source)
     with torch.no_grad():
-        for layer in (*model.model.encoder.layers, *model.model.decoder.layers):
-            layer.fc1.weight *= 2000
-            layer.fc2.weight *= 50
-    model.save_pretrained(bart)
+        for matrix, factor in _feed_forward(model):
+            matrix.weight *= factor
+    model.save_pretrained(source)
     outputs, rng = {}, np.random.default_rng(0)
     ids = rng.integers(5, 200, (2, 3, 12))
     for precision in ("fp32", "fp16"):
         export_checkpoint(
-            None, tmp_path / precision, precision, question_encoder=dpr, generator=bart, check=False
+            None, tmp_path / precision, precision, question_encoder=dpr, generator=source, check=False
         )
         opened = Bundle.open(tmp_path / precision)
         for decoder in ("dynamic", "static"):
@@ -198,11 +202,20 @@ def _largest_activation(model: Any, ids: Any) -> float:
     import torch
 
     found = [0.0]
-    for layer in model.model.encoder.layers:
-        layer.fc2.register_forward_hook(lambda *call: found.append(float(call[2].abs().max())))
+    for matrix, _ in _feed_forward(model):
+        matrix.register_forward_hook(lambda *call: found.append(float(call[2].abs().max())))
     with torch.no_grad():
-        model.model.encoder(torch.tensor(ids.reshape(-1, ids.shape[-1])))
+        model.get_encoder()(torch.tensor(ids.reshape(-1, ids.shape[-1])))
     return max(found)
+
+
+def _feed_forward(model: Any) -> Iterator[tuple[Any, float]]:
+    """The matrices of the feed-forward layers, and by how much a test makes each larger."""
+    for name, module in model.named_modules():
+        if name.endswith((".fc1", ".wi", ".wi_0", ".wi_1")):
+            yield module, 50.0 if name.endswith(("_0", "_1")) else 2000.0
+        elif name.endswith((".fc2", ".wo")):
+            yield module, 50.0
 
 
 @pytest.mark.parametrize("quantised", ["int8", "int4"])

@@ -48,6 +48,10 @@ KERNELS: dict[tuple[str, str], Kernel] = {
     ("", "LogSoftmax"): _same(FLOATS, 1),
     ("", "LayerNormalization"): _same(FLOATS, 3),
     ("", "Max"): _same(NUMBERS, 1, variadic=True),
+    ("", "Min"): _same(NUMBERS, 1, variadic=True),
+    ("", "CumSum"): Kernel("T S", "T", {"T": FLOATS | {"int32", "int64"}, "S": INDICES}, host=(1,)),
+    # its number of inputs is fixed, but its second output (of which nothing is asked) is float32
+    ("", "SimplifiedLayerNormalization"): Kernel("T V", "V", {"T": FLOATS, "V": FLOATS}),
     ("", "Transpose"): _same(ALL, 1),
     ("", "Clip"): Kernel("T T T", "T", {"T": FLOATS | {"int64"}}, host=(1, 2)),
     ("", "Cast"): Kernel("T", "", {"T": ALL}),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from ragengine.storage.npy import map_npy, read_rows
+from ragengine.errors import InputError
+from ragengine.storage.npy import map_npy, open_vectors, read_rows
 
 NUMBERS = st.sampled_from(["f2", "f4", "f8", ">f4", "i8", "u1", "<i4"]).map(np.dtype)
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
@@ -129,3 +130,14 @@ def test_the_longest_size_that_is_read(path: Path, digits: int, read: bool) -> N
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(ValueError, match="by its header" if read else "its shape is"):
         map_npy(path)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 3), np.float16), np.zeros(6, np.float32), np.zeros((1, 2, 3), "f4")]
+)
+def test_vectors_have_one_type_and_two_axes(path: Path, array: NDArray[Any]) -> None:
+    np.save(path, array)
+    with pytest.raises(InputError, match=r"holds float.*; float32 \[passages, dimension\] was expected"):
+        open_vectors(path, np.float32, InputError)
+    np.save(path, np.ones((2, 3), np.float32))
+    np.testing.assert_array_equal(open_vectors(path, np.float32, InputError), np.ones((2, 3)))

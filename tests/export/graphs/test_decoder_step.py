@@ -97,7 +97,8 @@ def faults(model: onnx.ModelProto, on_host: set[str]) -> list[str]:
             continue
         if all(value in constants for value in node.input):  # computed once, when the graph is loaded
             constants.update(node.output)
-            types |= dict.fromkeys(node.output, types[node.input[0]])
+            to = next((type_name(a.i) for a in node.attribute if a.name == "to"), types[node.input[0]])
+            types |= dict.fromkeys(node.output, to)
             continue
         kernel = KERNELS.get((node.domain.replace("ai.onnx", ""), node.op_type))
         if kernel is None:

@@ -28,7 +28,7 @@ from ragengine_export.families import Graphs, generator_shape, generator_type
 from ragengine_export.graphs.bert import BertShape
 from ragengine_export.graphs.generator import GeneratorShape
 from ragengine_export.graphs.layers import ACTIVATIONS
-from ragengine_export.untrusted import check_config, check_weights
+from ragengine_export.untrusted import check_config, check_files, check_weights
 from ragengine_export.weights import State
 
 ARCHITECTURES = {
@@ -299,6 +299,7 @@ def loaded(source: str, load: Any) -> Any:
     There is no list of them: safetensors, tokenizers and huggingface_hub have types of their own, and some
     are a bare ``Exception``.
     """
+    check_files(source)
     try:
         return load(source)
     except Exception as reason:

@@ -1,6 +1,5 @@
 """Reading checkpoints: transformers loads them, so every layout it knows is known here."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,6 @@ import numpy as np
 import torch
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     BartForConditionalGeneration,
     BertModel,
     DPRContextEncoder,
@@ -22,12 +20,12 @@ from transformers import (
     RagTokenForGeneration,
 )
 
-from ragengine.bundle.manifest import TokenizerSpec
 from ragengine.errors import ExportError
-from ragengine.messages import short_repr
 from ragengine_export.graphs.bart import BartShape
 from ragengine_export.graphs.bert import BertShape
 from ragengine_export.graphs.layers import ACTIVATIONS
+from ragengine_export.loading import loaded
+from ragengine_export.tokenization import check_generator_tokenizer, load_fast_tokenizer
 from ragengine_export.untrusted import check_config, check_weights
 from ragengine_export.weights import State
 
@@ -72,6 +70,8 @@ class Checkpoint:
     question_encoder: EncoderCheckpoint
     context_encoder: EncoderCheckpoint | None
     generator: GeneratorCheckpoint
+    notes: tuple[str, ...] = ()
+    """What a user should know about where its parts come from."""
 
 
 def load_checkpoint(source: str, context_encoder: str | None = None) -> Checkpoint:
@@ -85,20 +85,34 @@ def load_checkpoint(source: str, context_encoder: str | None = None) -> Checkpoi
     architecture = (config.architectures or ["RagTokenForGeneration"])[0]
     if architecture not in ARCHITECTURES:
         raise ExportError(f"{source} is a {architecture}; supported are {' and '.join(ARCHITECTURES)}.")
-    rag = load_model(ARCHITECTURES[architecture], source)
+    rag, left_over = _load(ARCHITECTURES[architecture], source)
+    own_context_encoder = any(name.startswith("rag.ctx_encoder.") for name in left_over)
+    notes = []
+    if own_context_encoder and context_encoder is None:
+        rag, _ = _load(_with_context_encoder(ARCHITECTURES[architecture]), source)
+        notes.append("the passage encoder is the checkpoint's own, rag.ctx_encoder of end-to-end training")
+    elif own_context_encoder:
+        notes.append("the checkpoint's own passage encoder, rag.ctx_encoder, is left out: another was given")
     # RagSequence's `generate` decodes with its generator, and so with the generator's own config.
     owner = rag if architecture == "RagTokenForGeneration" else rag.generator
+    tokenizers = {
+        part: load_fast_tokenizer(source, f"{part}_tokenizer", getattr(config, part))
+        for part in ("question_encoder", "generator")
+    }
     return Checkpoint(
         source=source,
         architecture=architecture,
         config=config,
         generation_config=owner.generation_config,
         unread_generation={} if owner is rag else _unread(source, owner.generation_config),
-        question_encoder=_encoder(
-            source, rag.question_encoder, _tokenizer(source, "question_encoder_tokenizer")
+        question_encoder=_encoder(source, rag.question_encoder, tokenizers["question_encoder"]),
+        context_encoder=(
+            _encoder(source, rag.rag.ctx_encoder, tokenizers["question_encoder"])
+            if own_context_encoder and context_encoder is None
+            else _context_encoder(context_encoder)
         ),
-        context_encoder=_context_encoder(context_encoder),
-        generator=_generator(source, rag.generator, _tokenizer(source, "generator_tokenizer")),
+        generator=_generator(source, rag.generator, tokenizers["generator"]),
+        notes=tuple(notes),
     )
 
 
@@ -118,9 +132,9 @@ def join_checkpoints(question_encoder: str, generator: str, context_encoder: str
         config=config,
         generation_config=GenerationConfig.from_model_config(config),
         unread_generation={},
-        question_encoder=_encoder(question_encoder, encoder, _tokenizer(question_encoder)),
+        question_encoder=_encoder(question_encoder, encoder, load_fast_tokenizer(question_encoder)),
         context_encoder=_context_encoder(context_encoder),
-        generator=_generator(generator, reader, _tokenizer(generator)),
+        generator=_generator(generator, reader, load_fast_tokenizer(generator)),
     )
 
 
@@ -139,27 +153,26 @@ def _unread(source: str, read: GenerationConfig) -> dict[str, Any]:
     }
 
 
-def tokenizer_spec(tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizerSpec:
-    """What the runtime must know beside `tokenizer.json`.
+def _with_context_encoder(cls: Any) -> Any:
+    """``cls`` with the passage encoder that end-to-end training adds to it.
 
-    Whether ``decode`` cleans up spaces depends on the tokenizer's flag, its kind and the version of
-    transformers, so it is asked rather than derived.
+    `RagModel.set_context_encoder_for_training` saves its weights, and no config: it has the question
+    encoder's sizes and reads the same vocabulary.
     """
-    ids = tokenizer("a . b , c ! d ? it 's", add_special_tokens=False)["input_ids"]
-    untouched = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    cleans_up = tokenizer.decode(ids, skip_special_tokens=True) != untouched
-    return TokenizerSpec(
-        pad_token_id=int(tokenizer.pad_token_id or 0),
-        max_length=int(min(max_length, tokenizer.model_max_length)),
-        clean_up_tokenization_spaces=cleans_up,
-    )
+
+    class WithContextEncoder(cls):  # type: ignore[misc]  # a class of transformers, which is Any
+        def __init__(self, config: Any, **parts: Any) -> None:
+            super().__init__(config=config, **parts)
+            self.rag.ctx_encoder = DPRContextEncoder(config.question_encoder)
+
+    return WithContextEncoder
 
 
 def _context_encoder(source: str | None) -> EncoderCheckpoint | None:
     if source is None:
         return None
     model = load_model(_supported(source, dpr=DPRContextEncoder, bert=BertModel), source)
-    return _encoder(source, model, _tokenizer(source))
+    return _encoder(source, model, load_fast_tokenizer(source))
 
 
 def _encoder(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> EncoderCheckpoint:
@@ -206,6 +219,7 @@ def _generator(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         raise ExportError(
             f"The generator of {name} is a {model.config.model_type} model; only bart is supported."
         )
+    check_generator_tokenizer(name, tokenizer)
     config = model.config
     _check_activation(name, config.activation_function)
     state = _state(model)
@@ -256,15 +270,22 @@ def load_config(source: str) -> Any:
 
 def load_model(cls: Any, source: str) -> Any:
     """Load weights in float32 and refuse a checkpoint that lacks some: transformers would invent them."""
+    return _load(cls, source)[0]
+
+
+def _load(cls: Any, source: str) -> tuple[Any, list[str]]:
+    """As :func:`load_model`, with the names of the weights that ``cls`` has no place for."""
     content, _ = loaded(source, PretrainedConfig.get_config_dict)
     check_config(source, content)
     config = loaded(source, cls.config_class.from_pretrained)
     check_weights(source, config)
 
     def load(name: str) -> Any:
+        config.return_dict = True  # configs of transformers 3 say False
         for part in ("question_encoder", "generator"):  # a RAG model makes its parts in what they name
             if hasattr(config, part):
                 getattr(config, part).dtype = torch.float32
+                getattr(config, part).return_dict = True
         # weights_only: a .bin file is a pickle, and a pickle is a program
         return cls.from_pretrained(
             name,
@@ -284,41 +305,4 @@ def load_model(cls: Any, source: str) -> Any:
         raise ExportError(
             f"{source} has no weights for {shown}; it is not a whole {cls.__name__} checkpoint."
         )
-    return model.eval()
-
-
-def load_tokenizer(source: str, subfolder: str = "") -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, of any class; without a longest input, transformers says it is 1e30."""
-
-    def load(name: str) -> PreTrainedTokenizerBase:
-        return AutoTokenizer.from_pretrained(name, subfolder=subfolder, trust_remote_code=False)
-
-    tokenizer = loaded(source, load)
-    longest = tokenizer.model_max_length
-    if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
-        raise ExportError(
-            f"The tokenizer of {source} has the model_max_length {short_repr(longest)}; it must be a number "
-            "of tokens, 1 or more."
-        )
-    return tokenizer
-
-
-def _tokenizer(source: str, subfolder: str = "") -> PreTrainedTokenizerBase:
-    tokenizer = load_tokenizer(source, subfolder)
-    if not tokenizer.is_fast:
-        raise ExportError(f"The tokenizer of {source} has no tokenizer.json; save it with a fast tokenizer.")
-    return tokenizer
-
-
-def loaded(source: str, load: Any) -> Any:
-    """Call a transformers loader; its exceptions become one sentence.
-
-    There is no list of them: safetensors, tokenizers and huggingface_hub have types of their own, and some
-    are a bare ``Exception``.
-    """
-    try:
-        return load(source)
-    except Exception as reason:
-        place = "folder" if os.path.exists(source) else "folder or hub name"  # noqa: PTH110  # Path.exists raises for some
-        first_line = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
-        raise ExportError(f"{source} is not a {place} transformers can load: {first_line}") from reason
+    return model.eval(), list(info["unexpected_keys"])

@@ -65,5 +65,7 @@ def print_report(console: SafeConsole, report: ExportReport) -> None:
                 console.print(f"its log-probability lower by {drop:.4f} in the mean")
     total = sum(file.stat().st_size for file in report.path.rglob("*") if file.is_file())
     echo(f"{report.path}: {total / 1e6:.1f} MB")
+    for note in report.notes:
+        echo(f"note: {note}")
     for warning in report.warnings:
         echo(f"warning: {warning}", err=True)

@@ -24,7 +24,6 @@ from ragengine_export.checkpoint import (
     GeneratorCheckpoint,
     join_checkpoints,
     load_checkpoint,
-    tokenizer_spec,
 )
 from ragengine_export.generation_defaults import generation_defaults
 from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder
@@ -36,6 +35,7 @@ from ragengine_export.graphs.models import (
     static_decoder_model,
     text_encoder_model,
 )
+from ragengine_export.tokenization import tokenizer_json, tokenizer_spec
 from ragengine_export.weights import (
     PASSAGES_FILE,
     Precision,
@@ -51,11 +51,13 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote: the bundle's path, a check per graph, warnings a user should read."""
+    """What an export wrote: the bundle's path, a check per graph, warnings a user should read, and notes on
+    what it was made of."""
 
     path: Path
     checks: tuple[checks.GraphCheck, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def export_checkpoint(
@@ -135,7 +137,7 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
         },
     )
     _require_agreement(folder, checkpoint)
-    return ExportReport(folder, tuple(done), tuple(warnings))
+    return ExportReport(folder, tuple(done), tuple(warnings), checkpoint.notes)
 
 
 def _write_encoders(
@@ -169,7 +171,7 @@ def _have_weights_in_common(question: EncoderCheckpoint, passage: EncoderCheckpo
     Never where their tokenizers differ: a folder has one.
     """
     ours, theirs = _weights_of(question), _weights_of(passage)
-    return _tokenizer_json(question.tokenizer) == _tokenizer_json(passage.tokenizer) and any(
+    return tokenizer_json(question.tokenizer) == tokenizer_json(passage.tokenizer) and any(
         np.array_equal(ours[name], theirs[name]) for name in ours.keys() & theirs.keys()
     )
 
@@ -197,6 +199,7 @@ def _write_encoder(
     precision: Precision,
     graph: Literal["encoder.onnx", "passages.onnx"] = manifest.ENCODER_GRAPH,
 ) -> manifest.EncoderSpec:
+    longest = min(checkpoint.shape.max_positions, checkpoint.tokenizer.model_max_length)
     module = BertEncoder(dataclasses.replace(checkpoint.shape, dtype=computes_in(precision)))
     bind(module, checkpoint.state, weights, f"encoder {checkpoint.name}", precision)
     ir.save(text_encoder_model(module, checkpoint.shape.dimension), target / graph)
@@ -206,7 +209,7 @@ def _write_encoder(
         name=Path(checkpoint.name).name,
         fingerprint=fingerprint(_weights_of(checkpoint)),
         dimension=checkpoint.shape.dimension,
-        tokenizer=tokenizer_spec(checkpoint.tokenizer, checkpoint.shape.max_positions),
+        tokenizer=tokenizer_spec(checkpoint.tokenizer, int(longest)),
         graph=graph,
     )
 
@@ -243,6 +246,7 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
 def _generator_spec(checkpoint: Checkpoint) -> manifest.GeneratorSpec:
     generator, config = checkpoint.generator, checkpoint.config
     shape = generator.shape
+    # As `RagRetriever.postprocess_docs`, whatever the tokenizer's model_max_length is.
     longest = min(config.max_combined_length, shape.max_positions)
     return manifest.GeneratorSpec(
         path="generator",
@@ -260,15 +264,7 @@ def _generator_spec(checkpoint: Checkpoint) -> manifest.GeneratorSpec:
 
 def _write_tokenizer(tokenizer: Any, folder: Path) -> None:
     # Not the tokenizer's own save, which raises a bare Exception where it cannot write.
-    (folder / "tokenizer.json").write_text(_tokenizer_json(tokenizer), "utf-8")
-
-
-def _tokenizer_json(tokenizer: Any) -> str:
-    """`tokenizer.json` without whatever padding and truncation the last call left in the tokenizer."""
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.no_truncation()
-    return str(backend.to_str(pretty=True))
+    (folder / "tokenizer.json").write_text(tokenizer_json(tokenizer), "utf-8")
 
 
 def _require_agreement(folder: Path, checkpoint: Checkpoint) -> None:

@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from ragengine.errors import ExportError
-from ragengine_export.checkpoint import load_config, load_model, load_tokenizer
+from ragengine_export.checkpoint import load_config, load_model
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.config import ModelConfig
 from ragengine_train.folders import replaced
 

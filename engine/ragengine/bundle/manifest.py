@@ -7,7 +7,8 @@ from ragengine.storage import folders
 from ragengine.storage.schema import FileName, Hash, Line, Range, Size, TokenId
 
 FORMAT = "ragengine-bundle"
-FORMAT_VERSION = 4  # 3 added step.onnx, which CUDA needs; 4 added EncoderSpec.graph
+FORMAT_VERSION = 5
+"""3 added step.onnx, which CUDA needs; 4 EncoderSpec.graph; 5 what defaults in the specifications say."""
 OLDEST_VERSION = 2  # 1 had no cross.onnx, and its decoder reordered the cache
 
 ENCODER_GRAPH: Final = "encoder.onnx"
@@ -25,11 +26,15 @@ class TokenizerSpec:
     pad_token_id                   fills shorter inputs of a batch
     max_length                     the longest input in tokens, special tokens included
     clean_up_tokenization_spaces   whether ``decode`` removes the space before punctuation
+    truncation_side                the end at which a longer input is cut
+    split_special_tokens           whether a special token that a text spells out is read as text
     """
 
     pad_token_id: TokenId
     max_length: Size
     clean_up_tokenization_spaces: bool
+    truncation_side: Literal["right", "left"] = "right"
+    split_special_tokens: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from transformers import (
     AutoConfig,
-    BartForConditionalGeneration,
     BertModel,
     DPRContextEncoder,
     DPRQuestionEncoder,
@@ -21,11 +20,12 @@ from transformers import (
 )
 
 from ragengine.errors import ExportError
-from ragengine_export.graphs.bart import BartShape
+from ragengine_export.families import Graphs, generator_shape, generator_type
 from ragengine_export.graphs.bert import BertShape
+from ragengine_export.graphs.generator import GeneratorShape
 from ragengine_export.graphs.layers import ACTIVATIONS
 from ragengine_export.loading import loaded
-from ragengine_export.tokenization import check_generator_tokenizer, load_fast_tokenizer
+from ragengine_export.tokenization import check_padding, load_fast_tokenizer
 from ragengine_export.untrusted import check_config, check_weights
 from ragengine_export.weights import State
 
@@ -48,11 +48,12 @@ class EncoderCheckpoint:
 
 @dataclass(frozen=True)
 class GeneratorCheckpoint:
-    """A BART generator: its torch model, sizes, weights by graph name, and tokenizer."""
+    """A generator: its torch model, sizes, graphs, weights by graph name, and tokenizer."""
 
     name: str
-    model: BartForConditionalGeneration
-    shape: BartShape
+    model: PreTrainedModel
+    shape: GeneratorShape
+    graphs: Graphs
     state: State
     tokenizer: PreTrainedTokenizerBase
 
@@ -123,7 +124,7 @@ def join_checkpoints(question_encoder: str, generator: str, context_encoder: str
     """
     kind = _supported(question_encoder, dpr=DPRQuestionEncoder, bert=BertModel)
     encoder = load_model(kind, question_encoder)
-    reader = load_model(_supported(generator, bart=BartForConditionalGeneration), generator)
+    reader = load_model(generator_type(generator, load_config(generator).model_type).model, generator)
     # The configs alone: transformers 5 re-initialises models that are handed to RagTokenForGeneration.
     config = RagConfig.from_question_encoder_generator_configs(encoder.config, reader.config)
     return Checkpoint(
@@ -214,30 +215,13 @@ def _encoder(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
 
 def _generator(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GeneratorCheckpoint:
-    """Sizes and weights of a BART, by the names of :mod:`ragengine_export.graphs.bart`."""
-    if not isinstance(model, BartForConditionalGeneration):
-        raise ExportError(
-            f"The generator of {name} is a {model.config.model_type} model; only bart is supported."
-        )
-    check_generator_tokenizer(name, tokenizer)
-    config = model.config
-    _check_activation(name, config.activation_function)
+    """Sizes and weights of a generator, by the names of its graphs."""
     state = _state(model)
-    shape = BartShape(
-        vocab_size=model.lm_head.weight.shape[0],
-        d_model=config.d_model,
-        encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers,
-        encoder_heads=config.encoder_attention_heads,
-        decoder_heads=config.decoder_attention_heads,
-        encoder_ffn_dim=config.encoder_ffn_dim,
-        decoder_ffn_dim=config.decoder_ffn_dim,
-        max_positions=config.max_position_embeddings,
-        activation=config.activation_function,
-        scale_embedding=bool(config.scale_embedding),
-        has_logits_bias=bool(state["final_logits_bias"].any()),
-    )
-    return GeneratorCheckpoint(name, model, shape, state, tokenizer)
+    shape = generator_shape(name, model.config, state)
+    graphs = generator_type(name, model.config.model_type).graphs
+    if shape.max_positions is not None:
+        check_padding(name, tokenizer)
+    return GeneratorCheckpoint(name, model, shape, graphs, state, tokenizer)
 
 
 def _supported(source: str, **classes: Any) -> Any:

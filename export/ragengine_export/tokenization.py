@@ -59,8 +59,8 @@ def load_fast_tokenizer(source: str, subfolder: str = "", config: Any = None) ->
     return tokenizer
 
 
-def check_generator_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise :class:`ExportError` for padding on the left.
+def check_padding(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise :class:`ExportError` for padding on the left, where a generator's positions are absolute.
 
     `RagRetriever.postprocess_docs` pads to ``max_combined_length``, so each document would begin at another
     position; a bundle pads to the longest document, on the right.

@@ -71,9 +71,8 @@ def text_encoder_signature(dimension: int) -> Signature:
 
 def generator_signatures(spec: GeneratorSpec, data_type: int) -> dict[str, Signature]:
     """The generator's graphs by file name, which compute in ``data_type`` (of `TensorProto.DataType`)."""
-    d_model = spec.num_heads * spec.head_size
-    encoded = {"states": Value(data_type, ("N", "S", d_model))}
-    documents = {"states": Value(data_type, ("Q*D", "S", d_model))}
+    encoded = {"states": Value(data_type, ("N", "S", spec.width))}
+    documents = {"states": Value(data_type, ("Q*D", "S", spec.width))}
     return {
         "encoder.onnx": Signature(ENCODED_TEXTS, encoded),
         "cross.onnx": Signature(documents, _layers("cross", "S", spec, data_type)),
@@ -93,12 +92,11 @@ def shape_inputs(spec: GeneratorSpec) -> dict[str, Axes]:
 
     Each input is the int64 vector of these axes; ``Q*D`` is one number.
     """
-    d_model = spec.num_heads * spec.head_size
     return {
         "shape_each_document": ("Q", "D", 1, 1),
-        "shape_by_row": ("Q*D", "B", d_model),
-        "shape_by_question": ("Q", "D", "B", d_model),
-        "shape_past_bias": ("Q*D", 1, "B", "P"),
+        "shape_by_row": ("Q*D", "B", spec.width),
+        "shape_by_question": ("Q", "D", "B", spec.width),
+        "shape_past_bias": ("Q*D", spec.bias_heads, "B", "P"),
         "shape_candidates": ("Q", "D", "C"),
         "shape_probes": ("Q", "B", "D", "probes"),
         "shape_update": ("Q*D", spec.num_heads, "B", spec.head_size),

@@ -136,7 +136,7 @@ class GeneratorModel:
             stop.check("before the documents were read")
             feeds = {"input_ids": to_device(ids, self.device), "attention_mask": to_device(mask, self.device)}
             return run_bound(self._encoder, feeds, {"states": self.device})["states"]
-        width = self.spec.num_heads * self.spec.head_size
+        width = self.spec.width
         states: FloatArray = np.zeros((n, s, width), self._decoder.dtype)
         for number, (rows, length) in enumerate(batches):
             stop.check(f"after {number} of {len(batches)} batches of documents were read")

@@ -76,7 +76,7 @@ class StaticDecoder:
 
     def source_length(self, length: int) -> int:
         """``length`` padded up to that of a bucket; the mask hides what is added."""
-        return padded_source(length, self.spec.max_positions)
+        return padded_source(length, self.spec.longest)
 
     def memory(self, states: OrtValue) -> dict[str, OrtValue]:
         """The encoder's states [Q·D, S, d_model]: keys and values are made where a search needs them."""

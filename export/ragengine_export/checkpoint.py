@@ -25,6 +25,7 @@ from transformers import (
 from ragengine.bundle.manifest import TokenizerSpec
 from ragengine.errors import ExportError
 from ragengine.messages import short_repr
+from ragengine_export.conversion.convert import converted_state
 from ragengine_export.graphs.bart import BartShape
 from ragengine_export.graphs.bert import BertShape
 from ragengine_export.graphs.layers import ACTIVATIONS
@@ -82,7 +83,9 @@ def load_checkpoint(source: str, context_encoder: str | None = None) -> Checkpoi
             f"{source} is a {config.model_type} checkpoint, not a RAG one; "
             "join separate checkpoints with --question-encoder and --generator."
         )
-    architecture = (config.architectures or ["RagTokenForGeneration"])[0]
+    architecture = (config.architectures or ["RagModel"])[0]
+    if architecture == "RagModel":  # the parts, which either class marginalises over
+        architecture = "RagTokenForGeneration"
     if architecture not in ARCHITECTURES:
         raise ExportError(f"{source} is a {architecture}; supported are {' and '.join(ARCHITECTURES)}.")
     rag = load_model(ARCHITECTURES[architecture], source)
@@ -255,11 +258,16 @@ def load_config(source: str) -> Any:
 
 
 def load_model(cls: Any, source: str) -> Any:
-    """Load weights in float32 and refuse a checkpoint that lacks some: transformers would invent them."""
+    """Load weights in float32 and refuse a checkpoint that lacks some: transformers would invent them.
+
+    TensorFlow's and Flax's weights are converted first (:mod:`ragengine_export.conversion`).
+    """
     content, _ = loaded(source, PretrainedConfig.get_config_dict)
     check_config(source, content)
     config = loaded(source, cls.config_class.from_pretrained)
     check_weights(source, config)
+    pooler = "pooler." if cls is BertModel else None  # which a BERT may have been saved without
+    state = converted_state(source, cls, config, optional=pooler)
 
     def load(name: str) -> Any:
         for part in ("question_encoder", "generator"):  # a RAG model makes its parts in what they name
@@ -267,8 +275,9 @@ def load_model(cls: Any, source: str) -> Any:
                 getattr(config, part).dtype = torch.float32
         # weights_only: a .bin file is a pickle, and a pickle is a program
         return cls.from_pretrained(
-            name,
+            name if state is None else None,
             config=config,
+            state_dict=state,
             dtype=torch.float32,
             weights_only=True,
             trust_remote_code=False,
@@ -276,8 +285,10 @@ def load_model(cls: Any, source: str) -> Any:
         )
 
     model, info = loaded(source, load)
+    if state is not None and model.can_generate():
+        model.generation_config = loaded(source, _generation_config)
     missing = sorted(info["missing_keys"])
-    if cls is BertModel and missing and all(key.startswith("pooler.") for key in missing):
+    if pooler and missing and all(key.startswith(pooler) for key in missing):
         model.pooler, missing = None, []  # a BERT saved without its pooler: the first token's state
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
@@ -285,6 +296,16 @@ def load_model(cls: Any, source: str) -> Any:
             f"{source} has no weights for {shown}; it is not a whole {cls.__name__} checkpoint."
         )
     return model.eval()
+
+
+def _generation_config(source: str) -> GenerationConfig:
+    """The generation defaults of a folder, as ``from_pretrained`` finds them beside weights that it reads."""
+    try:
+        return GenerationConfig.from_pretrained(source)
+    except OSError:
+        return GenerationConfig.from_pretrained(
+            source, config_file_name="config.json", _from_model_config=True
+        )
 
 
 def load_tokenizer(source: str, subfolder: str = "") -> PreTrainedTokenizerBase:

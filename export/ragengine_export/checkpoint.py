@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from ragengine.errors import ExportError
+from ragengine_export.conversion.convert import converted_state
 from ragengine_export.families import Graphs, generator_shape, generator_type
 from ragengine_export.graphs.bert import BertShape
 from ragengine_export.graphs.generator import GeneratorShape
@@ -83,7 +84,9 @@ def load_checkpoint(source: str, context_encoder: str | None = None) -> Checkpoi
             f"{source} is a {config.model_type} checkpoint, not a RAG one; "
             "join separate checkpoints with --question-encoder and --generator."
         )
-    architecture = (config.architectures or ["RagTokenForGeneration"])[0]
+    architecture = (config.architectures or ["RagModel"])[0]
+    if architecture == "RagModel":  # the parts, which either class marginalises over
+        architecture = "RagTokenForGeneration"
     if architecture not in ARCHITECTURES:
         raise ExportError(f"{source} is a {architecture}; supported are {' and '.join(ARCHITECTURES)}.")
     rag, left_over = _load(ARCHITECTURES[architecture], source)
@@ -253,7 +256,10 @@ def load_config(source: str) -> Any:
 
 
 def load_model(cls: Any, source: str) -> Any:
-    """Load weights in float32 and refuse a checkpoint that lacks some: transformers would invent them."""
+    """Load weights in float32 and refuse a checkpoint that lacks some: transformers would invent them.
+
+    TensorFlow's and Flax's weights are converted first (:mod:`ragengine_export.conversion`).
+    """
     return _load(cls, source)[0]
 
 
@@ -263,6 +269,8 @@ def _load(cls: Any, source: str) -> tuple[Any, list[str]]:
     check_config(source, content)
     config = loaded(source, cls.config_class.from_pretrained)
     check_weights(source, config)
+    pooler = "pooler." if cls is BertModel else None  # which a BERT may have been saved without
+    state = converted_state(source, cls, config, optional=pooler)
 
     def load(name: str) -> Any:
         config.return_dict = True  # configs of transformers 3 say False
@@ -272,8 +280,9 @@ def _load(cls: Any, source: str) -> tuple[Any, list[str]]:
                 getattr(config, part).return_dict = True
         # weights_only: a .bin file is a pickle, and a pickle is a program
         return cls.from_pretrained(
-            name,
+            name if state is None else None,
             config=config,
+            state_dict=state,
             dtype=torch.float32,
             weights_only=True,
             trust_remote_code=False,
@@ -281,8 +290,10 @@ def _load(cls: Any, source: str) -> tuple[Any, list[str]]:
         )
 
     model, info = loaded(source, load)
+    if state is not None and model.can_generate():
+        model.generation_config = loaded(source, _generation_config)
     missing = sorted(info["missing_keys"])
-    if cls is BertModel and missing and all(key.startswith("pooler.") for key in missing):
+    if pooler and missing and all(key.startswith(pooler) for key in missing):
         model.pooler, missing = None, []  # a BERT saved without its pooler: the first token's state
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
@@ -290,3 +301,13 @@ def _load(cls: Any, source: str) -> tuple[Any, list[str]]:
             f"{source} has no weights for {shown}; it is not a whole {cls.__name__} checkpoint."
         )
     return model.eval(), list(info["unexpected_keys"])
+
+
+def _generation_config(source: str) -> GenerationConfig:
+    """The generation defaults of a folder, as ``from_pretrained`` finds them beside weights that it reads."""
+    try:
+        return GenerationConfig.from_pretrained(source)
+    except OSError:
+        return GenerationConfig.from_pretrained(
+            source, config_file_name="config.json", _from_model_config=True
+        )

@@ -8,6 +8,7 @@ from typing import Any
 
 from ragengine.errors import ExportError
 from ragengine.messages import short_repr
+from ragengine.storage.foreign_files import read_plain
 
 _PARTS = ("question_encoder", "generator")
 # transformers allocates something for each, or makes a module of each; beyond any model of these families
@@ -20,6 +21,7 @@ _MOST = {
     "num_labels": 1 << 20,
 }
 _TEXTS = ("title_sep", "doc_sep", "prefix")
+_MOST_INDEX = 64 << 20  # bytes; a line of some hundred for each of 1 << 17 weights, and more
 _WEIGHTS = ("*.safetensors", "*.bin", "*.h5", "*.msgpack")
 
 
@@ -63,7 +65,7 @@ def check_weights(source: str, config: Any) -> None:
     if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises for some names
         return
     for index in folder.glob("*.index.json"):
-        _check_index(index)
+        index_files(index)
     stored = sum(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern))
     parts = [getattr(config, name, None) for name in _PARTS]
     needed = sum(_fewest_weights(part) for part in parts if part) if any(parts) else _fewest_weights(config)
@@ -74,18 +76,23 @@ def check_weights(source: str, config: Any) -> None:
         )
 
 
-def _check_index(index: Path) -> None:
-    """Raise :class:`ExportError` where the index of weights names a file that is not beside it."""
+def index_files(index: Path) -> list[str]:
+    """The names of the files that an index of weights names; each is beside it.
+
+    Raises:
+        ExportError: it cannot be read, or names a file elsewhere.
+    """
     try:
-        content = json.loads(index.read_text("utf-8"))
-        names = set(content["weight_map"].values())
+        content = json.loads(read_plain(index, _MOST_INDEX, links=True))
+        names = sorted(set(content["weight_map"].values()), key=repr)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as reason:
         raise ExportError(f"{index} cannot be read as an index of weights; save the model again.") from reason
-    for name in sorted(names, key=repr):
+    for name in names:
         if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name:
             raise ExportError(
                 f"{index} names the file {short_repr(name)}; a checkpoint's files are in its own folder."
             )
+    return names
 
 
 def _is_unicode(text: str) -> bool:

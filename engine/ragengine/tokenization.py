@@ -197,10 +197,14 @@ def _errors_named(what: str) -> Iterator[None]:
 
 
 class Encoded:
-    """Token ids of one text, and whether truncation cut something off."""
+    """Token ids of one text, and whether truncation cut something off.
 
-    __slots__ = ("ids", "truncated")
+    ``own_ids`` are those of the text alone, where ``ids`` begin with a prompt.
+    """
 
-    def __init__(self, ids: list[int], truncated: bool) -> None:
+    __slots__ = ("ids", "own_ids", "truncated")
+
+    def __init__(self, ids: list[int], truncated: bool, own_ids: list[int] | None = None) -> None:
         self.ids = ids
         self.truncated = truncated
+        self.own_ids = ids if own_ids is None else own_ids

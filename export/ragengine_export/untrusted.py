@@ -13,8 +13,10 @@ from ragengine.storage.foreign_files import read_plain
 _PARTS = ("question_encoder", "generator")
 # transformers allocates something for each, or makes a module of each; beyond any model of these families
 _MOST = {
-    **dict.fromkeys(("num_hidden_layers", "encoder_layers", "decoder_layers"), 1024),
+    **dict.fromkeys(("num_hidden_layers", "encoder_layers", "decoder_layers", "n_layers"), 1024),
     **dict.fromkeys(("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 1024),
+    **dict.fromkeys(("n_heads", "relative_attention_num_buckets"), 1024),
+    **dict.fromkeys(("dim", "hidden_dim", "embedding_size"), 1 << 20),
     **dict.fromkeys(("hidden_size", "d_model", "projection_dim", "max_position_embeddings"), 1 << 20),
     **dict.fromkeys(("intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "type_vocab_size"), 1 << 20),
     "vocab_size": 1 << 24,
@@ -122,4 +124,7 @@ def _matrices(config: Any) -> Iterator[int]:
         width = size("hidden_size")
         a_layer = 4 * width * width + 2 * width * size("intermediate_size")
         yield size("num_hidden_layers") * a_layer
-    yield (size("vocab_size") + size("max_position_embeddings") + size("type_vocab_size")) * width
+    rows = size("vocab_size") + size("type_vocab_size")
+    if config.model_type != "modernbert":  # which has no table of positions
+        rows += size("max_position_embeddings")
+    yield rows * (size("embedding_size") or width)

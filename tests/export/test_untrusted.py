@@ -13,7 +13,7 @@ import pytest
 from ragengine.errors import ExportError
 from ragengine_bench.parity.pairs import Pair
 from ragengine_export import export_checkpoint
-from ragengine_export.checkpoint import load_config
+from ragengine_export.loading import load_config
 from tests.support.models import save_bart, save_dpr
 
 CODE = "from pathlib import Path\nPath({mark!r}).touch()\n"

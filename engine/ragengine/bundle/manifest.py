@@ -40,15 +40,19 @@ class TokenizerSpec:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """A BERT encoder of questions or passages.
+    """An encoder of questions or passages.
 
-    path          its folder in the bundle
-    name          where it came from, for people
-    fingerprint   identifies the weights, in whatever precision they are stored; an index remembers that of
-                  the encoder of its passages
-    dimension     E, the length of its vectors
-    tokenizer     what tokenises its inputs
-    graph         the file in ``path``
+    path             its folder in the bundle
+    name             where it came from, for people
+    fingerprint      identifies weights, in whatever precision they are stored, and all else that decides the
+                     vectors; an index remembers that of the encoder of its passages
+    dimension        E, the length of its vectors
+    tokenizer        what tokenises its inputs
+    graph            the file in ``path``
+    similarity       how vectors are compared; for cosine they are stored and searched with the norm 1
+    prompt           what comes before each text
+    passages         how title and text are read: as a pair, or joined by a space
+    position_offset  rows of the table of positions before the first one; None where there is no table
 
     The two encoders share one graph if all their weights are the same.  If some are, they share the folder,
     and ``passages.onnx`` reads those from the question encoder's weights.
@@ -60,6 +64,10 @@ class EncoderSpec:
     dimension: Size
     tokenizer: TokenizerSpec
     graph: Literal["encoder.onnx", "passages.onnx"] = ENCODER_GRAPH
+    similarity: Literal["inner_product", "cosine"] = "inner_product"
+    prompt: str = ""
+    passages: Literal["pair", "joined"] = "pair"
+    position_offset: Annotated[int, Range(0, 1 << 16)] | None = 0
 
 
 @dataclass(frozen=True)

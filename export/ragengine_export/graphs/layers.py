@@ -31,6 +31,8 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
     "gelu_fast": ("Gelu", {"approximate": "tanh"}),
     "gelu_pytorch_tanh": ("Gelu", {"approximate": "tanh"}),
     "relu": ("Relu", {}),
+    "tanh": ("Tanh", {}),
+    "sigmoid": ("Sigmoid", {}),
 }
 ACTIVATIONS = (*_ACTIVATIONS, "silu", "swish")
 
@@ -85,18 +87,19 @@ class LayerNorm(nn.Module):
     ``half=False`` says that x is float32 in fp16 too.
     """
 
-    def __init__(self, dimension: int, epsilon: float, *, half: bool = True) -> None:
+    def __init__(self, dimension: int, epsilon: float, *, half: bool = True, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter([dimension])
-        self.bias = nn.Parameter([dimension])
+        self.bias: Any = nn.Parameter([dimension]) if bias else None
         self.half = half
         self.dtype = FLOAT
         self._epsilon = epsilon
 
     def forward(self, op: Op, x: ir.Value, residual: ir.Value | None = None) -> ir.Value:
-        weight, bias = cast(op, self.weight, self.dtype), cast(op, self.bias, self.dtype)
+        weight = cast(op, self.weight, self.dtype)
+        bias = () if self.bias is None else (cast(op, self.bias, self.dtype),)
         summed = x if residual is None else op.Add(x, residual)
-        return op.LayerNormalization(summed, weight, bias, epsilon=self._epsilon)
+        return op.LayerNormalization(summed, weight, *bias, epsilon=self._epsilon)
 
 
 class RmsNorm(nn.Module):

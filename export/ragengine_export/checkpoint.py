@@ -9,7 +9,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoTokenizer,
-    BartForConditionalGeneration,
     BertModel,
     DPRContextEncoder,
     DPRQuestionEncoder,
@@ -26,8 +25,9 @@ from ragengine.bundle.manifest import TokenizerSpec
 from ragengine.errors import ExportError
 from ragengine.messages import short_repr
 from ragengine_export.conversion.convert import converted_state
-from ragengine_export.graphs.bart import BartShape
+from ragengine_export.families import Graphs, generator_shape, generator_type
 from ragengine_export.graphs.bert import BertShape
+from ragengine_export.graphs.generator import GeneratorShape
 from ragengine_export.graphs.layers import ACTIVATIONS
 from ragengine_export.untrusted import check_config, check_weights
 from ragengine_export.weights import State
@@ -51,11 +51,12 @@ class EncoderCheckpoint:
 
 @dataclass(frozen=True)
 class GeneratorCheckpoint:
-    """A BART generator: its torch model, sizes, weights by graph name, and tokenizer."""
+    """A generator: its torch model, sizes, graphs, weights by graph name, and tokenizer."""
 
     name: str
-    model: BartForConditionalGeneration
-    shape: BartShape
+    model: PreTrainedModel
+    shape: GeneratorShape
+    graphs: Graphs
     state: State
     tokenizer: PreTrainedTokenizerBase
 
@@ -112,7 +113,7 @@ def join_checkpoints(question_encoder: str, generator: str, context_encoder: str
     """
     kind = _supported(question_encoder, dpr=DPRQuestionEncoder, bert=BertModel)
     encoder = load_model(kind, question_encoder)
-    reader = load_model(_supported(generator, bart=BartForConditionalGeneration), generator)
+    reader = load_model(generator_type(generator, load_config(generator).model_type).model, generator)
     # The configs alone: transformers 5 re-initialises models that are handed to RagTokenForGeneration.
     config = RagConfig.from_question_encoder_generator_configs(encoder.config, reader.config)
     return Checkpoint(
@@ -204,29 +205,11 @@ def _encoder(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
 
 def _generator(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GeneratorCheckpoint:
-    """Sizes and weights of a BART, by the names of :mod:`ragengine_export.graphs.bart`."""
-    if not isinstance(model, BartForConditionalGeneration):
-        raise ExportError(
-            f"The generator of {name} is a {model.config.model_type} model; only bart is supported."
-        )
-    config = model.config
-    _check_activation(name, config.activation_function)
+    """Sizes and weights of a generator, by the names of its graphs."""
     state = _state(model)
-    shape = BartShape(
-        vocab_size=model.lm_head.weight.shape[0],
-        d_model=config.d_model,
-        encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers,
-        encoder_heads=config.encoder_attention_heads,
-        decoder_heads=config.decoder_attention_heads,
-        encoder_ffn_dim=config.encoder_ffn_dim,
-        decoder_ffn_dim=config.decoder_ffn_dim,
-        max_positions=config.max_position_embeddings,
-        activation=config.activation_function,
-        scale_embedding=bool(config.scale_embedding),
-        has_logits_bias=bool(state["final_logits_bias"].any()),
-    )
-    return GeneratorCheckpoint(name, model, shape, state, tokenizer)
+    shape = generator_shape(name, model.config, state)
+    graphs = generator_type(name, model.config.model_type).graphs
+    return GeneratorCheckpoint(name, model, shape, graphs, state, tokenizer)
 
 
 def _supported(source: str, **classes: Any) -> Any:

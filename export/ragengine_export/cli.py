@@ -21,7 +21,9 @@ from ragengine_export.export import PRECISIONS, ExportReport, export_checkpoint
 @click.option(
     "--question-encoder", metavar="ID", help="With --generator, instead of SOURCE: a DPR or BERT encoder."
 )
-@click.option("--generator", metavar="ID", help="With --question-encoder, instead of SOURCE: a BART model.")
+@click.option(
+    "--generator", metavar="ID", help="With --question-encoder, instead of SOURCE: a BART, T5, mBART, ..."
+)
 @click.option("--check/--no-check", default=True, show_default=True, help="Compare every graph with torch.")
 def export(
     paths: tuple[str, ...], precision: str, context_encoder: str | None, question_encoder: str | None,

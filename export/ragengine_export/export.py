@@ -1,6 +1,7 @@
 """From a checkpoint to a bundle: graphs, weights, tokenizers, manifest, checks."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,6 @@ from ragengine_export.checkpoint import (
     tokenizer_spec,
 )
 from ragengine_export.generation_defaults import generation_defaults
-from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder
 from ragengine_export.graphs.bert import BertEncoder
 from ragengine_export.graphs.models import (
     cross_model,
@@ -223,13 +223,14 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
     spec = _generator_spec(checkpoint)
     target = folder / spec.path
     target.mkdir()
+    make = generator.graphs
     graphs: list[tuple[Any, Callable[[Any, Signature], ir.Model], str]] = [
-        (BartCrossProjections(shape), cross_model, "cross.onnx"),
-        (BartEncoder(shape), encoder_model, "encoder.onnx"),
-        (BartDecoder(shape), dynamic_decoder_model, "decoder.onnx"),
+        (make.cross(shape), cross_model, "cross.onnx"),
+        (make.encoder(shape), encoder_model, "encoder.onnx"),
+        (make.decoder(shape), dynamic_decoder_model, "decoder.onnx"),
     ]
     if precision in manifest.STEP_PRECISIONS:
-        graphs.append((BartDecoder(shape), static_decoder_model, manifest.STEP_GRAPH))
+        graphs.append((make.decoder(shape), static_decoder_model, manifest.STEP_GRAPH))
     with WeightWriter(target) as writer:
         for module, _, _ in graphs:
             bind(module, generator.state, writer, "generator", precision)
@@ -243,7 +244,7 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
 def _generator_spec(checkpoint: Checkpoint) -> manifest.GeneratorSpec:
     generator, config = checkpoint.generator, checkpoint.config
     shape = generator.shape
-    longest = min(config.max_combined_length, shape.max_positions)
+    longest = min(config.max_combined_length, shape.max_positions or sys.maxsize)
     return manifest.GeneratorSpec(
         path="generator",
         num_decoder_layers=shape.decoder_layers,
@@ -253,8 +254,11 @@ def _generator_spec(checkpoint: Checkpoint) -> manifest.GeneratorSpec:
         max_positions=shape.max_positions,
         pad_token_id=config.generator.pad_token_id,
         # RagSequenceForGeneration.get_nll: config.bos_token_id or config.generator.bos_token_id
-        bos_token_id=config.bos_token_id or config.generator.bos_token_id,
+        bos_token_id=config.bos_token_id or getattr(config.generator, "bos_token_id", None),
         tokenizer=tokenizer_spec(generator.tokenizer, longest),
+        d_model=shape.d_model,
+        family=generator.graphs.name,
+        position_offset=shape.position_offset,
     )
 
 

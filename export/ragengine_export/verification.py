@@ -70,15 +70,15 @@ def check_generator(bundle: Path, checkpoint: GeneratorCheckpoint, spec: Generat
     """Random documents, encoded and projected, then decoding steps with beams that change places."""
     folder = bundle / spec.path
     rng = np.random.default_rng(0)
-    shape, q, d, s = checkpoint.shape, 4, 3, min(24, checkpoint.shape.max_positions)
+    shape, q, d, s = checkpoint.shape, 4, 3, min(24, checkpoint.shape.max_positions or 24)
     ids, mask = _random_texts(rng, q * d, s, shape.vocab_size)
     model = checkpoint.model
     with torch.no_grad():
         states = model.get_encoder()(
             input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask)
         ).last_hidden_state
-        attentions = [layer.encoder_attn for layer in model.get_decoder().layers]
-        expected = [proj(states).numpy() for a in attentions for proj in (a.k_proj, a.v_proj)]
+        names = checkpoint.graphs.cross(shape).names
+        expected = [model.get_submodule(name)(states).numpy() for name in names]
     encoder = create_session(folder / "encoder.onnx", device="cpu", threads=None)
     read = encoder.run(None, {"input_ids": ids, "attention_mask": mask})[0]
     visible = mask[..., None].astype(bool)
@@ -123,7 +123,7 @@ def _check_decoder(
     feeds["num_candidates"] = np.array([min(8, b * shape.vocab_size)])
     tokens, own_past = np.empty((q, b, 0), np.int64), np.zeros((q, b, 0), np.bool_)
     pairs, found = [], []
-    for position in range(min(_STEPS, shape.max_positions)):
+    for position in range(min(_STEPS, shape.max_positions or _STEPS)):
         parents = rng.integers(0, b if position else 1, (q, b, 1))
         last = rng.integers(0, shape.vocab_size, (q, b))
         tokens = np.take_along_axis(tokens, parents, axis=1)

@@ -97,6 +97,8 @@ def computes_in(precision: Precision) -> ir.DataType:
 
 def _compute_in_half(module: nn.Module) -> None:
     for part in module.modules():
+        if isinstance(part, Linear | LayerNorm) and not part.half:
+            continue
         if isinstance(part, Linear | LayerNorm):
             part.dtype = FLOAT16
         if isinstance(part, Linear | Embedding):

@@ -58,6 +58,7 @@ KERNELS: dict[tuple[str, str], Kernel] = {
     ("", "Reshape"): Kernel("T S", "T", {"T": ALL, "S": INT64}, host=(1,)),
     ("", "Expand"): Kernel("T S", "T", {"T": ALL, "S": INT64}, host=(1,)),
     ("", "Unsqueeze"): Kernel("T S", "T", {"T": ALL, "S": INT64}, host=(1,)),
+    ("", "Pad"): Kernel("T S T", "T", {"T": FLOATS | {"double", "bool"}, "S": INT64}, host=(1, 2)),
     ("", "TopK"): Kernel("T S", "T I", {"T": NUMBERS, "S": INT64, "I": INT64}, host=(1,)),
     ("com.microsoft", "FusedMatMul"): _same(FLOATS, 2),
     # query, key, value, bias, key_padding_mask, attention_bias, past_key, past_value

@@ -116,7 +116,7 @@ class BundleModel:
 
     @property
     def positions(self) -> int:
-        return Bundle.open(self.paths[0], verify="size").manifest.generator.max_positions
+        return Bundle.open(self.paths[0], verify="size").manifest.generator.longest
 
 
 def _precision(name: str) -> Precision:

@@ -54,6 +54,10 @@ STEPS = {
     "batches": _Program(
         "RAG-Sequence, and batches of 8 and 32, beside transformers", "ragengine_bench.gpu.latency:batches"
     ),
+    "greedy": _Program(
+        "32 questions of one document, greedy, 128 tokens, beside transformers",
+        "ragengine_bench.gpu.latency:greedy",
+    ),
     "compile": _Program(
         "RAG-Token beside torch.compile, which compiles for minutes", "ragengine_bench.gpu.latency:compiled"
     ),

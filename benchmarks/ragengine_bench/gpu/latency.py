@@ -1,4 +1,4 @@
-"""Steps `latency`, `answer`, `batches` and `compile`: ragengine and transformers take turns on one device.
+"""Steps `latency`, `answer`, `batches`, `greedy`, `compile`: ragengine and transformers by turns on a device.
 
 Processes, samples and tables are those of `ragengine bench` (:class:`ragengine_bench.harness.runs.Runs`);
 here the engines are on the GPU, and rooflines follow from the rates that torch reaches there.
@@ -30,6 +30,9 @@ _REPEATS = {"full": 10, "toy": 2}
 _QUESTIONS = {"full": 32, "toy": 4}
 _COLUMNS = {"": "engine", "memory": "host memory"}  # of the tables of `ragengine bench`
 _BATCHES = {"full": (1, 8, 32), "toy": (1, 2)}
+TENSORRT_LLM_MS = 280
+"""BART-large-CNN, greedy, batch 32, 128 tokens on an H100 in bfloat16, as TensorRT-LLM publishes it."""
+_GREEDY = {"full": Workload(32, 1, 512, 1, 129), "toy": Workload(2, 1, 24, 1, 9)}
 
 
 def latency(plan: GpuPlan, recorder: Recorder) -> None:
@@ -80,6 +83,18 @@ def batches(plan: GpuPlan, recorder: Recorder) -> None:
     runs, report = _runs(plan, recorder, PRECISIONS[:1])
     with _tables_after(recorder, report, _add_points):
         runs.sweep(f"{models.title}: {load}", "batch", load, points, models.vocabulary)
+
+
+def greedy(plan: GpuPlan, recorder: Recorder) -> None:
+    """An ordinary sequence-to-sequence workload: one document a question, greedy, a batch."""
+    models, load = Models(plan), _GREEDY[plan.size]
+    contenders = [theirs(models, EAGER, "fp16", "token"), ours(models, OURS, "fp16")]
+    section = _take_turns(plan, recorder, "Greedy", load, contenders)
+    milliseconds = _median_ms(section, OURS)
+    published = Target.below(
+        "the batch, against TensorRT-LLM's published time", TENSORRT_LLM_MS, milliseconds
+    )
+    recorder.compare(published, counts=plan.counts)
 
 
 def answer(plan: GpuPlan, recorder: Recorder) -> None:

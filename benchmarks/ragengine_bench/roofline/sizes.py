@@ -63,7 +63,7 @@ def sizes_of(bundle: Path) -> Sizes:
             head=question.get("encode_proj.bias", question.get("pooler.dense.bias", 0)),
         ),
         BartSizes(
-            d_model=spec.num_heads * spec.head_size,
+            d_model=spec.width,
             encoder_layers=_count(encoder, "fc1.bias"),
             encoder_ffn=encoder["model.encoder.layers.0.fc1.bias"],
             decoder_layers=spec.num_decoder_layers,

@@ -1,7 +1,7 @@
-"""Layers that BERT and BART share.
+"""Layers that several architectures share.
 
 Every layer that multiplies by a weight is a :class:`Linear`, every lookup an :class:`Embedding`; how their
-weights are stored and multiplied is their ``stored`` (:mod:`.stored`), which differs by precision.
+weights are stored and multiplied is their ``stored`` (:mod:`.weight_formats`), which differs by precision.
 
 The graph is written in plain operators where onnxruntime's fused ones are slower on a CPU: measured there,
 ``SkipLayerNormalization`` takes ten times as long as ``Add`` and ``LayerNormalization``
@@ -38,23 +38,32 @@ ACTIVATIONS = (*_ACTIVATIONS, "silu", "swish")
 class Linear(nn.Module):
     """``y = x Wᵀ (+ b)`` for x [..., in], with the weight as the checkpoint names it, [out, in].
 
-    ``is_table`` says that the weight may be tied to an :class:`Embedding` and is stored as that is.
+    ``is_table`` says that the weight may be tied to an :class:`Embedding` and is stored as that is;
+    ``half=False`` that the product is one of float32 in fp16 too, because float16 would overflow.
     """
 
     quantised = True
 
     def __init__(
-        self, in_features: int, out_features: int, *, bias: bool = True, is_table: bool = False
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        is_table: bool = False,
+        half: bool = True,
     ) -> None:
         super().__init__()
         self.is_table = is_table
+        self.half = half
         self.weight = nn.Parameter([out_features, in_features])
         self.bias: Any = nn.Parameter([out_features]) if bias else None
         self.stored: StoredWeight = FloatWeight(self.weight)
         self.dtype = FLOAT
 
     def forward(self, op: Op, x: ir.Value) -> ir.Value:
-        return self.stored.matmul(op, x, None if self.bias is None else cast(op, self.bias, self.dtype))
+        y = self.stored.matmul(op, x, None if self.bias is None else cast(op, self.bias, self.dtype))
+        return known(y, self.dtype)
 
 
 class Embedding(nn.Module):
@@ -71,18 +80,39 @@ class Embedding(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """``LayerNorm(x + residual)``, with mean and variance in float32 whatever ``dtype`` is."""
+    """``LayerNorm(x + residual)``, with mean and variance in float32 whatever ``dtype`` is.
+
+    ``half=False`` says that x is float32 in fp16 too.
+    """
+
+    def __init__(self, dimension: int, epsilon: float, *, half: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter([dimension])
+        self.bias = nn.Parameter([dimension])
+        self.half = half
+        self.dtype = FLOAT
+        self._epsilon = epsilon
+
+    def forward(self, op: Op, x: ir.Value, residual: ir.Value | None = None) -> ir.Value:
+        weight, bias = cast(op, self.weight, self.dtype), cast(op, self.bias, self.dtype)
+        summed = x if residual is None else op.Add(x, residual)
+        return op.LayerNormalization(summed, weight, bias, epsilon=self._epsilon)
+
+
+class RmsNorm(nn.Module):
+    """``x / sqrt(mean(x²) + ε) · weight``, in float32: no mean is subtracted and no bias added."""
 
     def __init__(self, dimension: int, epsilon: float) -> None:
         super().__init__()
         self.weight = nn.Parameter([dimension])
-        self.bias = nn.Parameter([dimension])
-        self.dtype = FLOAT
         self._epsilon = epsilon
 
-    def forward(self, op: Op, x: ir.Value, residual: ir.Value) -> ir.Value:
-        weight, bias = cast(op, self.weight, self.dtype), cast(op, self.bias, self.dtype)
-        return op.LayerNormalization(op.Add(x, residual), weight, bias, epsilon=self._epsilon)
+    def forward(self, op: Op, x: ir.Value) -> ir.Value:
+        weight = cast(op, self.weight, FLOAT)
+        # an operator of onnxruntime's own, which registers it among ONNX's
+        return known(
+            op.SimplifiedLayerNormalization(x, weight, axis=-1, epsilon=self._epsilon, stash_type=1), FLOAT
+        )
 
 
 def activate(op: Op, name: str, x: ir.Value) -> ir.Value:
@@ -100,6 +130,12 @@ def activate(op: Op, name: str, x: ir.Value) -> ir.Value:
 def number(op: Op, value: float, dtype: ir.DataType) -> ir.Value:
     """A constant scalar of ``dtype``."""
     return op.Constant(value=ir.tensor(np.array(value, dtype.numpy())))
+
+
+def known(value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """``value`` with its type said: contrib operators come without type inference."""
+    value.dtype = dtype
+    return value
 
 
 def saturated(op: Op, x: ir.Value, dtype: ir.DataType) -> ir.Value:
@@ -122,14 +158,17 @@ def attention(
     num_heads: int,
     mask: ir.Value | None = None,
     bias: ir.Value | None = None,
+    scaled: bool = True,
 ) -> ir.Value:
     """Attention of ``query`` [N, T, H·K] over ``key`` and ``value`` ([N, S, H·K] or [N, H, S, K]).
 
-    ``mask`` is int32 [N, S], zero where a position is padding; ``bias`` [N, 1, T, S] is added to the scores.
+    ``mask`` is int32 [N, S], zero where a position is padding; ``bias`` is added to the scores [N, H, T, S]
+    (its first two axes may be 1), which are divided by sqrt(K) unless ``scaled`` is False.
     """
     return op.MultiHeadAttention(
-        query, key, value, None, mask, bias, num_heads=num_heads, mask_filter_value=MASKED, _domain=CONTRIB
-    )
+        query, key, value, None, mask, bias,
+        num_heads=num_heads, mask_filter_value=MASKED, _domain=CONTRIB, **_scale(scaled),
+    )  # fmt: skip
 
 
 def attention_with_past(
@@ -141,15 +180,17 @@ def attention_with_past(
     bias: ir.Value,
     *,
     num_heads: int,
+    scaled: bool = True,
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Attention of B queries over P past positions and their own B: query, key, value [N, B, H·K].
 
-    past [N, H, P, K] each; ``bias`` [N, 1, B, P+B] is added to the scores.  Returns the attended values
+    past [N, H, P, K] each; ``bias`` [N, 1 or H, B, P+B] is added to the scores.  Returns the attended values
     [N, B, H·K] and the present key and value [N, H, P+B, K].
     """
     y, present_key, present_value = op.MultiHeadAttention(
-        query, key, value, None, None, bias, *past, num_heads=num_heads, _domain=CONTRIB, _outputs=3
-    )
+        query, key, value, None, None, bias, *past,
+        num_heads=num_heads, _domain=CONTRIB, _outputs=3, **_scale(scaled),
+    )  # fmt: skip
     return y, present_key, present_value
 
 
@@ -164,16 +205,24 @@ def attention_in_place(
     *,
     num_heads: int,
     head_size: int,
+    scaled: bool = True,
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """As :func:`attention_with_past`, in a past of fixed capacity P: key and value are written into it.
 
-    ``places`` int64 [N, H, B, K] says where along P; ``bias`` is [N, 1, B, P].  Where the present is bound to
-    the memory of the past nothing is copied.
+    ``places`` int64 [N, H, B, K] says where along P; ``bias`` is [N, 1 or H, B, P].  Where the present is
+    bound to the memory of the past nothing is copied.
     """
     split, swapped = op.Constant(value_ints=[0, 0, num_heads, head_size]), [0, 2, 1, 3]
     present = [
         op.ScatterElements(kept, places, op.Transpose(op.Reshape(new, split), perm=swapped), axis=2)
         for kept, new in zip(past, (key, value), strict=True)
     ]
-    y = op.MultiHeadAttention(query, *present, None, None, bias, num_heads=num_heads, _domain=CONTRIB)
+    y = op.MultiHeadAttention(
+        query, *present, None, None, bias, num_heads=num_heads, _domain=CONTRIB, **_scale(scaled)
+    )
     return y, *present
+
+
+def _scale(scaled: bool) -> dict[str, float]:
+    """The attribute of MultiHeadAttention, whose default is 1 / sqrt(K)."""
+    return {} if scaled else {"scale": 1.0}

@@ -14,7 +14,10 @@ _PARTS = ("question_encoder", "generator")
 # transformers allocates something for each, or makes a module of each; beyond any model of these families
 _MOST = {
     **dict.fromkeys(("num_hidden_layers", "encoder_layers", "decoder_layers"), 1024),
+    **dict.fromkeys(("num_layers", "num_decoder_layers", "num_heads"), 1024),  # T5's names
     **dict.fromkeys(("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 1024),
+    **dict.fromkeys(("d_kv", "d_ff", "relative_attention_num_buckets"), 1 << 20),
+    **dict.fromkeys(("relative_attention_max_distance", "decoder_vocab_size"), 1 << 20),
     **dict.fromkeys(("hidden_size", "d_model", "projection_dim", "max_position_embeddings"), 1 << 20),
     **dict.fromkeys(("intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "type_vocab_size"), 1 << 20),
     "vocab_size": 1 << 24,
@@ -113,8 +116,12 @@ def _matrices(config: Any) -> Iterator[int]:
         value = getattr(config, name, 0)
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
-    if config.model_type == "bart":
-        width = size("d_model")
+    width = size("d_model")
+    if config.model_type in ("t5", "mt5"):
+        inner = size("num_heads") * size("d_kv")
+        for side, attentions in (("num_layers", 1), ("num_decoder_layers", 2)):
+            yield size(side) * (4 * attentions * width * inner + 2 * width * size("d_ff"))
+    elif width and size("decoder_layers"):
         for side, attentions in (("encoder", 1), ("decoder", 2)):
             a_layer = 4 * attentions * width * width + 2 * width * size(f"{side}_ffn_dim")
             yield size(f"{side}_layers") * a_layer
@@ -122,4 +129,6 @@ def _matrices(config: Any) -> Iterator[int]:
         width = size("hidden_size")
         a_layer = 4 * width * width + 2 * width * size("intermediate_size")
         yield size("num_hidden_layers") * a_layer
-    yield (size("vocab_size") + size("max_position_embeddings") + size("type_vocab_size")) * width
+    # sinusoidal positions are not stored
+    learned = 0 if config.model_type in ("pegasus", "marian") else size("max_position_embeddings")
+    yield (size("vocab_size") + learned + size("type_vocab_size")) * width

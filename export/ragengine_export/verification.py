@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ragengine.bundle.manifest import STEP_GRAPH, GeneratorSpec
-from ragengine.bundle.signatures import layer_names, shape_inputs, sized
+from ragengine.bundle.signatures import host_values, layer_names
 from ragengine.errors import ExportError
 from ragengine.runtime.sessions import InferenceSession, create_session
 from ragengine_export.checkpoint import EncoderCheckpoint, GeneratorCheckpoint
@@ -167,7 +167,7 @@ def _static_feeds(feeds: dict[str, Array], spec: GeneratorSpec, capacity: int) -
         "context_bias": np.where(visible, 0, np.finfo(numbers).min).astype(numbers),
         "best_scores": feeds["beam_scores"].max(axis=1, keepdims=True),
         "slots": feeds["position"] * b + np.arange(b),
-        **{name: np.array(sized(axes, sizes)) for name, axes in shape_inputs(spec).items()},
+        **{name: np.array(value) for name, value in host_values(spec, sizes).items()},
     }
 
 

@@ -46,6 +46,9 @@ STEPS = {
     "parity-large": _Program(
         "BART-large shape against Hugging Face in fp32", "ragengine_bench.gpu.parity:large"
     ),
+    "families": _Program(
+        "T5 and mBART: parity, and RAG-Token beside transformers", "ragengine_bench.gpu.families:families"
+    ),
     "search": _Program(
         "IVF-PQ on the GPU and on the CPU, a million vectors", "ragengine_bench.gpu.search:search"
     ),

@@ -30,9 +30,9 @@ class TransformersGenerator:
         model = _CLASSES[marginalize].from_pretrained(checkpoint, dtype=weights)
         self._model = model.eval().to(device)
         if dtype.startswith("torch.compile"):
-            bart = self._model.rag.generator
+            generator = self._model.rag.generator
             # the past grows with every step: with fixed shapes each would be compiled anew
-            for part in (bart.model.encoder, bart.model.decoder):
+            for part in (generator.get_encoder(), generator.get_decoder()):
                 part.forward = torch.compile(part.forward, dynamic=True)
 
     def prepare(self, arrays: str, options: dict[str, Any], pad_to: int) -> None:

@@ -110,6 +110,12 @@ def shape_inputs(spec: GeneratorSpec) -> dict[str, Axes]:
     }
 
 
+def host_values(spec: GeneratorSpec, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """What the static decoder reads on the host: shapes, and how many candidates are wanted, C."""
+    values = {name: sized(axes, sizes) for name, axes in shape_inputs(spec).items()}
+    return values | {"num_candidates": (sizes["C"],), "part_candidates": (min(sizes["C"], PART_WIDTH),)}
+
+
 def sized(axes: Axes, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The axes as numbers, given the size of every symbol among them."""
     return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in axes)

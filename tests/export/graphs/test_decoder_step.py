@@ -1,6 +1,7 @@
 """The decoder step that CUDA captures, checked without a GPU: every node has a CUDA kernel for its types,
 what a kernel reads on the host lies there, and nothing computes a shape."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,19 @@ from ragengine.generation.decoders.base import StepInputs
 from ragengine.generation.decoders.buckets import Bucket
 from ragengine.generation.decoders.static import host_inputs
 from ragengine.generation.model import GeneratorModel
+from ragengine_bench.checkpoints.generators import GENERATORS
 from ragengine_export import export_checkpoint
 from tests.support.cuda_kernels import KERNELS
-from tests.support.models import save_bart, save_dpr
+from tests.support.models import save_bart, save_dpr, save_generator
 
 SHAPE_OPERATORS = {"Shape", "Size", "Range", "ConstantOfShape", "NonZero", "Squeeze"}
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 VARIANTS: list[dict[str, Any]] = [
-    {},
-    {"scale_embedding": True, "activation_function": "relu"},
-    {"activation_function": "gelu_new", "decoder_layers": 2},
-    {"activation_function": "silu"},
+    {"name": "bart", "activation": "gelu"},
+    {"name": "bart", "scale_embedding": True, "activation": "relu"},
+    {"name": "bart", "activation": "gelu_new"},
+    {"name": "bart", "activation": "silu"},
+    *({"name": name} for name in GENERATORS if name != "bart"),
 ]
 
 
@@ -42,8 +45,10 @@ def bundle(
     request: pytest.FixtureRequest, precision: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Bundle:
     folder = tmp_path_factory.mktemp("step")
-    dpr, bart = save_dpr(folder / "dpr"), save_bart(folder / "bart", **request.param)
-    export_checkpoint(None, folder / "bundle", precision, question_encoder=dpr, generator=bart, check=False)
+    dpr, generator = save_dpr(folder / "dpr"), save_generator(folder / "generator", **request.param)
+    export_checkpoint(
+        None, folder / "bundle", precision, question_encoder=dpr, generator=generator, check=False
+    )
     return Bundle.open(folder / "bundle")
 
 
@@ -88,6 +93,10 @@ def faults(model: onnx.ModelProto, on_host: set[str]) -> list[str]:
         if node.op_type == "Constant":
             constants.update(node.output)
             types[node.output[0]] = constant_type(node)
+            continue
+        if all(value in constants for value in node.input):  # computed once, when the graph is loaded
+            constants.update(node.output)
+            types |= dict.fromkeys(node.output, types[node.input[0]])
             continue
         kernel = KERNELS.get((node.domain.replace("ai.onnx", ""), node.op_type))
         if kernel is None:
@@ -145,23 +154,26 @@ def test_a_wrong_type_and_a_wrong_place_are_found(bundle: Bundle, tmp_path: Path
     assert any("no CUDA kernel for bfloat16" in fault for fault in faults(model, bound_on_host(bundle)))
 
 
-def test_large_numbers_stay_finite_and_close(tmp_path: Path) -> None:
-    """Feed-forward activations far beyond float16's 65504: what float32 computes, not infinity or NaN."""
-    import torch
-    from transformers import BartForConditionalGeneration
+@pytest.mark.parametrize("name", ["bart", "t5", "flan-t5", "mbart"])
+def test_large_numbers_stay_finite_and_close(tmp_path: Path, name: str) -> None:
+    """Feed-forward activations far beyond float16's 65504: what float32 computes, not infinity or NaN.
 
-    dpr, bart = save_dpr(tmp_path / "dpr"), save_bart(tmp_path / "bart")
-    model = BartForConditionalGeneration.from_pretrained(bart)
+    T5 and mBART add them to a residual stream that grows from layer to layer.
+    """
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    dpr, source = save_dpr(tmp_path / "dpr"), save_generator(tmp_path / "source", name, encoder_layers=3)
+    model = AutoModelForSeq2SeqLM.from_pretrained(source)
     with torch.no_grad():
-        for layer in (*model.model.encoder.layers, *model.model.decoder.layers):
-            layer.fc1.weight *= 2000
-            layer.fc2.weight *= 50
-    model.save_pretrained(bart)
+        for matrix, factor in _feed_forward(model):
+            matrix.weight *= factor
+    model.save_pretrained(source)
     outputs, rng = {}, np.random.default_rng(0)
     ids = rng.integers(5, 200, (2, 3, 12))
     for precision in ("fp32", "fp16"):
         export_checkpoint(
-            None, tmp_path / precision, precision, question_encoder=dpr, generator=bart, check=False
+            None, tmp_path / precision, precision, question_encoder=dpr, generator=source, check=False
         )
         opened = Bundle.open(tmp_path / precision)
         for decoder in ("dynamic", "static"):
@@ -194,11 +206,20 @@ def _largest_activation(model: Any, ids: Any) -> float:
     import torch
 
     found = [0.0]
-    for layer in model.model.encoder.layers:
-        layer.fc2.register_forward_hook(lambda *call: found.append(float(call[2].abs().max())))
+    for matrix, _ in _feed_forward(model):
+        matrix.register_forward_hook(lambda *call: found.append(float(call[2].abs().max())))
     with torch.no_grad():
-        model.model.encoder(torch.tensor(ids.reshape(-1, ids.shape[-1])))
+        model.get_encoder()(torch.tensor(ids.reshape(-1, ids.shape[-1])))
     return max(found)
+
+
+def _feed_forward(model: Any) -> Iterator[tuple[Any, float]]:
+    """The matrices of the feed-forward layers, and by how much a test makes each larger."""
+    for name, module in model.named_modules():
+        if name.endswith((".fc1", ".wi", ".wi_0", ".wi_1")):
+            yield module, 50.0 if name.endswith(("_0", "_1")) else 2000.0
+        elif name.endswith((".fc2", ".wo")):
+            yield module, 50.0
 
 
 @pytest.mark.parametrize("quantised", ["int8", "int4"])

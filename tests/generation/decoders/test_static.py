@@ -32,10 +32,11 @@ SIZES = [(1, 1, 7), (1, 5, 33), (3, 2, 20)]
 """Q, D, S; the second and third are padded in more than one axis."""
 
 
-@pytest.fixture(scope="module", params=[1301, 1302])
+@pytest.fixture(scope="module", params=["bart-1301", "bart-1302", "t5-1303", "mbart-1304"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("static")
-    spec = random_spec(request.param, vocab_size=V, forced_bos=False, forced_eos=False)
+    name, _, seed = request.param.partition("-")
+    spec = random_spec(int(seed), model_type=name, vocab_size=V, forced_bos=False, forced_eos=False)
     checkpoint = write_checkpoint(spec, folder)
     export_checkpoint(checkpoint.source, folder / "bundle", precision="fp32", check=False)
     return Bundle.open(folder / "bundle")
@@ -112,7 +113,7 @@ def test_buffers_serve_search_after_search(bundle: Bundle, dynamic: Generator, s
     for seed in range(4):
         assert_same(decoded(static, (1, 5, 33), "beams", seed), decoded(dynamic, (1, 5, 33), "beams", seed))
     gc.collect()
-    bucket = Bucket.holding(1, 5, 4, padded_source(33, bundle.manifest.generator.max_positions), LENGTH - 1)
+    bucket = Bucket.holding(1, 5, 4, padded_source(33, bundle.manifest.generator.longest), LENGTH - 1)
     assert len(decoder._free[bucket]) == 1
 
 

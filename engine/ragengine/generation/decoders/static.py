@@ -18,12 +18,10 @@ from ragengine.bundle.manifest import STEP_GRAPH, GeneratorSpec
 from ragengine.bundle.onnx_reader import FLOAT, FLOAT16
 from ragengine.bundle.signatures import (
     MIXTURE_OUTPUTS,
-    PART_WIDTH,
     array_of,
     generator_signatures,
+    host_values,
     layer_names,
-    shape_inputs,
-    sized,
 )
 from ragengine.generation.decoders.base import (
     EncodedDocuments,
@@ -292,9 +290,7 @@ def host_inputs(spec: GeneratorSpec, sizes: Mapping[str, int]) -> dict[str, OrtV
 
     CUDA's kernels read them on the host.
     """
-    values = {name: sized(axes, sizes) for name, axes in shape_inputs(spec).items()}
-    values["num_candidates"] = (sizes["C"],)
-    values["part_candidates"] = (min(sizes["C"], PART_WIDTH),)
+    values = host_values(spec, sizes)
     return {name: to_device(np.array(value, np.int64), "cpu") for name, value in values.items()}
 
 

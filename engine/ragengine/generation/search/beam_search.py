@@ -68,7 +68,8 @@ def _ends(candidates: Beams, options: GenerationOptions, length: int) -> BoolArr
     """Which candidates go no further: bool [Q, C]."""
     if length + 1 >= options.longest:
         return np.ones_like(candidates.scores, np.bool_)
-    tokens, ended = candidates.tokens[:, :, length], candidates.scores == DEAD
+    tokens = candidates.tokens[:, :, length]
+    ended: BoolArray = candidates.scores == DEAD
     for token in options.eos_token_ids:  # np.isin takes ten times as long for so few
         ended |= tokens == token
     return ended

@@ -270,7 +270,8 @@ def load_model(cls: Any, source: str) -> Any:
     model, info = loaded(source, load)
     if state is not None and model.can_generate():
         model.generation_config = loaded(source, _generation_config)
-    missing = sorted(info["missing_keys"])
+    computed = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    missing = sorted(set(info["missing_keys"]) - computed)  # sinusoids, which older releases did not save
     if pooler and missing and all(key.startswith(pooler) for key in missing):
         model.pooler, missing = None, []  # a BERT saved without its pooler: the first token's state
     if missing:

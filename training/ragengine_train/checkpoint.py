@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    BartForConditionalGeneration,
     BertModel,
     DPRConfig,
     DPRContextEncoder,
@@ -23,10 +22,12 @@ from transformers import (
 
 from ragengine.errors import ExportError
 from ragengine_export.checkpoint import load_config, load_model, load_tokenizer
+from ragengine_export.families import generator_type
 from ragengine_train.config import ModelConfig
 from ragengine_train.folders import replaced
 
 RAG_MODELS = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
+_SPECIAL = ("bos_token_id", "pad_token_id", "eos_token_id")
 _INNER = {DPRQuestionEncoder: "question_encoder", DPRContextEncoder: "ctx_encoder"}
 
 
@@ -48,10 +49,19 @@ def encoder_config(source: str) -> Any:
 
 
 def generator_config(source: str) -> Any:
-    """The config of a BART; raises :class:`ExportError` for other models."""
+    """The config of a generator, whose outputs have a beginning.
+
+    Raises:
+        ExportError: it is not supported, or does not say with which token the decoder starts.
+    """
     config = load_config(source)
-    if config.model_type != "bart":
-        raise ExportError(f"{source} is a {config.model_type} model; a generator must be bart.")
+    generator_type(source, config.model_type)
+    for name in ("decoder_start_token_id", "pad_token_id"):
+        if getattr(config, name, None) is None:
+            raise ExportError(
+                f"{source} has no {name}, which training needs; set it in its config.json (mBART: the id of "
+                "the language that it writes)."
+            )
     return config
 
 
@@ -78,9 +88,11 @@ def as_encoder(model: Any, cls: type[PreTrainedModel]) -> Any:
 
 
 def load_generator(source: str, model: ModelConfig) -> Any:
-    """A BART, with the prefix that its prompts begin with."""
-    generator_config(source)
-    generator = load_model(BartForConditionalGeneration, source)
+    """A generator, with the prefix that its prompts begin with."""
+    kind = generator_config(source).model_type
+    generator = load_model(generator_type(source, kind).model, source)
+    for name in _SPECIAL:  # which some configs leave out, and RAG models ask for
+        setattr(generator.config, name, getattr(generator.config, name, None))
     if model.prefix is not None:
         generator.config.prefix = model.prefix
     return generator
@@ -96,7 +108,7 @@ def save_with_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 def rag_config(question_encoder: Any, generator: Any, model: ModelConfig) -> RagConfig:
     """The ``RagConfig`` of a model with these two networks."""
     reader = generator.config
-    special = {name: getattr(reader, name) for name in ("bos_token_id", "pad_token_id", "eos_token_id")}
+    special = {name: getattr(reader, name) for name in _SPECIAL}
     return RagConfig.from_question_encoder_generator_configs(
         question_encoder.config,
         reader,
@@ -115,10 +127,11 @@ def load_rag(parts: Parts, model: ModelConfig) -> Any:
     """A ``RagTokenForGeneration`` or ``RagSequenceForGeneration`` of two networks, without a retriever."""
     question_encoder = load_encoder(parts.question_encoder, DPRQuestionEncoder)
     generator = load_generator(parts.generator, model)
-    rag = RAG_MODELS[model.type](config=rag_config(question_encoder, generator, model))
-    # Weights, not modules: transformers 5 initialises anew the modules that are handed to a RAG model.
-    rag.question_encoder.load_state_dict(question_encoder.state_dict())
-    rag.generator.load_state_dict(generator.state_dict())
+    with torch.device("meta"):
+        rag = RAG_MODELS[model.type](config=rag_config(question_encoder, generator, model))
+    # Not handed to the class: transformers 5 initialises such modules anew.  Not their weights alone: it ties
+    # those of every T5 that it makes of a config.
+    rag.rag.question_encoder, rag.rag.generator = question_encoder, generator
     generation = generation_config(rag.config, model)
     rag.generation_config, rag.generator.generation_config = generation, copy.deepcopy(generation)
     return rag
@@ -127,13 +140,8 @@ def load_rag(parts: Parts, model: ModelConfig) -> Any:
 def generation_config(config: RagConfig, model: ModelConfig) -> GenerationConfig:
     """`[model.generation]` over the special tokens of the generator."""
     reader = config.generator
-    values = {
-        "bos_token_id": reader.bos_token_id,
-        "pad_token_id": reader.pad_token_id,
-        "eos_token_id": reader.eos_token_id,
-        "decoder_start_token_id": reader.decoder_start_token_id,
-        "max_length": model.max_answer_length,
-    }
+    values = {name: getattr(reader, name, None) for name in (*_SPECIAL, "decoder_start_token_id")}
+    values["max_length"] = model.max_answer_length
     return GenerationConfig(**(values | model.generation))
 
 

@@ -79,8 +79,8 @@ def _model_errors(model: ModelConfig, parts: Parts) -> list[str]:
         ("max_combined_length", reader),
         ("max_answer_length", reader),
     ):
-        length, most = getattr(model, name), config.max_position_embeddings
-        if length > most:
+        length, most = getattr(model, name), getattr(config, "max_position_embeddings", None)  # T5 has none
+        if most is not None and length > most:
             errors.append(f"{name} is {length}, and its network has {most} positions")
     return errors
 

@@ -191,6 +191,18 @@ def test_a_bert_without_pooler_and_with_heads_of_pretraining(copied: Callable[[s
     assert model.pooler is None
 
 
+@pytest.mark.parametrize("name", ["pegasus", "marian"])
+def test_sinusoids_need_not_be_stored(name: str, written: Path, tmp_path: Path) -> None:
+    """In a PyTorch checkpoint either: those of older releases are without."""
+    kind = getattr(transformers, CLASSES[name])
+    model = load_model(kind, str(written / name))
+    state = {key: value for key, value in model.state_dict().items() if "embed_positions" not in key}
+    model.save_pretrained(str(tmp_path), state_dict=state)
+    again = load_model(kind, str(tmp_path)).state_dict()
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(again[key], value)
+
+
 def _check_vectors(folder: Path, vectors: Any) -> None:
     session = ort.InferenceSession(folder / "encoder.onnx")
     found = session.run(None, {"input_ids": IDS, "attention_mask": MASK})[0]

@@ -164,14 +164,16 @@ def write_flax(folder: Path) -> None:
     import transformers as t
 
     ids = np.array(INPUT_IDS)
-    inputs = {"input_ids": ids, "attention_mask": (ids != PAD).astype(np.int32)}
     for name, (kind, config) in checkpoints().items():
+        inputs = {"input_ids": ids, "attention_mask": (ids != PAD).astype(np.int32)}
         if not hasattr(t, f"Flax{kind}"):
             continue
         weighted(getattr(t, kind)(config)).save_pretrained(folder / "pytorch")
         model = getattr(t, f"Flax{kind}").from_pretrained(folder / "pytorch", from_pt=True)
         shutil.rmtree(folder / "pytorch")
         found = {}
+        if kind == "ElectraModel":  # which Flax gives the second type of token by default
+            inputs["token_type_ids"] = np.zeros_like(ids)
         if config.is_encoder_decoder:
             labels = np.array([LABELS] * DOCUMENTS)
             logits = model(**inputs, decoder_input_ids=labels).logits

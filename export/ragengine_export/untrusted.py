@@ -13,11 +13,12 @@ from ragengine.storage.foreign_files import read_plain
 _PARTS = ("question_encoder", "generator")
 # transformers allocates something for each, or makes a module of each; beyond any model of these families
 _MOST = {
-    **dict.fromkeys(("num_hidden_layers", "encoder_layers", "decoder_layers"), 1024),
-    **dict.fromkeys(("num_layers", "num_decoder_layers", "num_heads"), 1024),  # T5's names
+    **dict.fromkeys(("num_hidden_layers", "encoder_layers", "decoder_layers", "n_layers"), 1024),
+    **dict.fromkeys(("num_layers", "num_decoder_layers", "num_heads", "n_heads"), 1024),  # T5's, DistilBERT's
     **dict.fromkeys(("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 1024),
     **dict.fromkeys(("d_kv", "d_ff", "relative_attention_num_buckets"), 1 << 20),
     **dict.fromkeys(("relative_attention_max_distance", "decoder_vocab_size"), 1 << 20),
+    **dict.fromkeys(("dim", "hidden_dim", "embedding_size"), 1 << 20),
     **dict.fromkeys(("hidden_size", "d_model", "projection_dim", "max_position_embeddings"), 1 << 20),
     **dict.fromkeys(("intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "type_vocab_size"), 1 << 20),
     "vocab_size": 1 << 24,
@@ -129,6 +130,8 @@ def _matrices(config: Any) -> Iterator[int]:
         width = size("hidden_size")
         a_layer = 4 * width * width + 2 * width * size("intermediate_size")
         yield size("num_hidden_layers") * a_layer
-    # sinusoidal positions are not stored
-    learned = 0 if config.model_type in ("pegasus", "marian") else size("max_position_embeddings")
-    yield (size("vocab_size") + learned + size("type_vocab_size")) * width
+    rows = size("vocab_size") + size("type_vocab_size")
+    # sinusoidal positions are not stored, and ModernBERT has no table of positions
+    if config.model_type not in ("pegasus", "marian", "modernbert"):
+        rows += size("max_position_embeddings")
+    yield rows * (size("embedding_size") or width)

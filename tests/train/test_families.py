@@ -15,8 +15,8 @@ from ragengine import RagEngine
 from ragengine.errors import ExportError
 from ragengine_bench.checkpoints.generators import GENERATORS
 from ragengine_bench.checkpoints.spec import random_spec
-from ragengine_export.checkpoint import load_config, load_model
 from ragengine_export.families import generator_type
+from ragengine_export.loading import load_config, load_model
 from ragengine_train import TrainResult, train
 from ragengine_train.checkpoint import RAG_MODELS
 from tests.support import training_world

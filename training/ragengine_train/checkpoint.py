@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from ragengine.errors import ExportError
-from ragengine_export.checkpoint import load_config, load_model, load_tokenizer
 from ragengine_export.families import generator_type
+from ragengine_export.loading import load_config, load_model
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.config import ModelConfig
 from ragengine_train.folders import replaced
 
@@ -69,7 +70,7 @@ def load_encoder(source: str, cls: type[PreTrainedModel]) -> Any:
     """A ``DPRQuestionEncoder`` or ``DPRContextEncoder`` with the weights of any DPR or BERT encoder."""
     config = encoder_config(source)
     if config.model_type == "bert":
-        bert = load_model(BertModel, source)
+        bert = load_model(BertModel, source, optional="pooler.")
         model = cls(DPRConfig(**_shared_fields(config)))
         getattr(model, _INNER[cls]).bert_model.load_state_dict(bert.state_dict(), strict=False)
         return model

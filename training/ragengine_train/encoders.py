@@ -15,7 +15,7 @@ from transformers import DPRContextEncoder, DPRQuestionEncoder
 
 from ragengine.arrays import FloatArray
 from ragengine.errors import OptionsError
-from ragengine_export.checkpoint import load_tokenizer
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.batching import Tokens, by_length, encoder_inputs, pad, tokenized
 from ragengine_train.checkpoint import (
     as_encoder,

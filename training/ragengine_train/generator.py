@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from ragengine.bundle.manifest import RagSpec
 from ragengine.evaluation import exact_match
 from ragengine.pipeline.prompts import format_prompt
-from ragengine_export.checkpoint import load_tokenizer
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.batching import Tokens, by_length, padded, tokenized
 from ragengine_train.checkpoint import (
     Parts,

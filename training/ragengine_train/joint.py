@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from ragengine_export.checkpoint import load_tokenizer
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.batching import Tokens, encoder_inputs, pad, padded, tokenized
 from ragengine_train.checkpoint import (
     Parts,

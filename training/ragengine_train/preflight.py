@@ -8,7 +8,7 @@ from transformers import DPRContextEncoder, DPRQuestionEncoder
 from ragengine.errors import OptionsError
 from ragengine.evaluation import read_questions
 from ragengine.storage.schema import join_errors
-from ragengine_export.checkpoint import load_tokenizer
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.checkpoint import (
     Parts,
     encoder_config,

@@ -16,7 +16,7 @@ import transformers
 
 from ragengine import Bundle, Generator
 from ragengine_export import export_checkpoint
-from ragengine_export.checkpoint import load_model
+from ragengine_export.loading import load_model
 from tests.export.conversion.conftest import expected
 from tests.export.conversion.written.make import DOC_SCORES, INPUT_IDS, LABELS, PAD, weight
 

@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from ragengine.errors import ExportError
-from ragengine_export.checkpoint import load_model
 from ragengine_export.conversion.names import stored_weight
+from ragengine_export.loading import load_model
 
 LAYER = "model/tf_bart_for_conditional_generation/model/decoder/layers.1"
 

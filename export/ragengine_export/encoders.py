@@ -189,8 +189,8 @@ def _given_head(name: str, model: PreTrainedModel, pooling: GivenPooling | None)
     if pooling is None:
         raise ExportError(
             f"{name} is a bare {kind} model: nothing in its folder says how the states of a text become one "
-            "vector, as DPR's head or sentence-transformers' modules.json does, and a wrong one fails nowhere"
-            f" but finds worse passages; say it with --pooling, one of {', '.join(GIVEN_POOLINGS)}."
+            "vector, as DPR's head or sentence-transformers' modules.json does, and a wrong way just "
+            f"finds worse passages; say it with --pooling, one of {', '.join(GIVEN_POOLINGS)}."
         )
     if pooling != "pooler":
         return HeadShape((pooling,))

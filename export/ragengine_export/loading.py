@@ -10,7 +10,7 @@ from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from ragengine.errors import ExportError
 from ragengine_export.conversion.convert import converted_state
-from ragengine_export.untrusted import check_config, check_weights
+from ragengine_export.untrusted import check_config, check_files, check_weights
 
 Loaded = TypeVar("Loaded")
 
@@ -21,6 +21,7 @@ def loaded(source: str, load: Callable[[str], Loaded]) -> Loaded:
     There is no list of them: safetensors, tokenizers and huggingface_hub have types of their own, and some
     are a bare ``Exception``.
     """
+    check_files(source)
     try:
         return load(source)
     except Exception as reason:

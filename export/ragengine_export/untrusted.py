@@ -8,7 +8,7 @@ from typing import Any
 
 from ragengine.errors import ExportError
 from ragengine.messages import short_repr
-from ragengine.storage.foreign_files import read_plain
+from ragengine.storage.foreign_files import plain_size, read_plain, shown_path, why
 
 _PARTS = ("question_encoder", "generator")
 # transformers allocates something for each, or makes a module of each; beyond any model of these families
@@ -25,8 +25,38 @@ _MOST = {
     "num_labels": 1 << 20,
 }
 _TEXTS = ("title_sep", "doc_sep", "prefix")
-_MOST_INDEX = 64 << 20  # bytes; a line of some hundred for each of 1 << 17 weights, and more
 _WEIGHTS = ("*.safetensors", "*.bin", "*.h5", "*.msgpack")
+_READ_WHOLE = (
+    *("*config.json", "tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json"),
+    *("added_tokens.json", "*.index.json", "*.jinja"),
+)
+_MOST_BYTES = 256 << 20
+"""Of a file that is read whole: ten times those of the largest vocabularies."""
+
+
+def check_files(source: str) -> None:
+    """Check what a folder has beside its weights before transformers reads it; a hub's name is left to it.
+
+    Links are followed: the cache of the hub is made of them.
+
+    Raises:
+        ExportError: a file is a pipe or a device, or larger than any of its kind.
+    """
+    folder = Path(source)
+    if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises for some names
+        return
+    found = [
+        file for part in (folder, *folder.glob("*/")) for name in _READ_WHOLE for file in part.glob(name)
+    ]
+    for file in found:
+        try:
+            size = plain_size(file)
+        except (OSError, ValueError) as reason:
+            raise ExportError(f"{shown_path(file)} cannot be read: {why(reason)}.") from reason
+        if size > _MOST_BYTES:
+            raise ExportError(
+                f"{shown_path(file)} has {size} bytes; at most {_MOST_BYTES} are read. Save the model again."
+            )
 
 
 def check_config(source: str, config: dict[str, Any]) -> None:
@@ -87,7 +117,7 @@ def index_files(index: Path) -> list[str]:
         ExportError: it cannot be read, or names a file elsewhere.
     """
     try:
-        content = json.loads(read_plain(index, _MOST_INDEX, links=True))
+        content = json.loads(read_plain(index, _MOST_BYTES, links=True))
         names = sorted(set(content["weight_map"].values()), key=repr)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as reason:
         raise ExportError(f"{index} cannot be read as an index of weights; save the model again.") from reason
@@ -131,7 +161,6 @@ def _matrices(config: Any) -> Iterator[int]:
         a_layer = 4 * width * width + 2 * width * size("intermediate_size")
         yield size("num_hidden_layers") * a_layer
     rows = size("vocab_size") + size("type_vocab_size")
-    # sinusoidal positions are not stored, and ModernBERT has no table of positions
-    if config.model_type not in ("pegasus", "marian", "modernbert"):
+    if config.model_type not in ("pegasus", "marian", "modernbert"):  # which store no table of positions
         rows += size("max_position_embeddings")
     yield rows * (size("embedding_size") or width)

@@ -11,6 +11,8 @@ from transformers.models.rag.retrieval_rag import CustomHFIndex
 
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import VECTORS_FILE
+from ragengine_export.loading import load_model
+from ragengine_export.tokenization import load_tokenizer
 
 _CLASSES = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
 
@@ -63,8 +65,11 @@ class TransformersRag:
     def __init__(self, checkpoint: str, index: str, threads: int, dtype: str) -> None:
         torch.set_num_threads(threads)
         self._dtype = dtype
-        self._model = RagTokenForGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        self._tokenizer = RagTokenizer.from_pretrained(checkpoint)
+        self._model = load_model(RagTokenForGeneration, checkpoint)
+        self._tokenizer = RagTokenizer(
+            load_tokenizer(checkpoint, "question_encoder_tokenizer"),
+            load_tokenizer(checkpoint, "generator_tokenizer"),
+        )
         from datasets import Dataset  # the generator alone does without
 
         with PassageIndex.open(index) as opened:

@@ -117,7 +117,7 @@ class LayerNorm(nn.Module):
         bias = () if self.bias is None else (cast(op, self.bias, self.dtype),)
         if self.fused and residual is not None:
             y = op.SkipLayerNormalization(
-                x, residual, weight, *(bias or (None,)), added, epsilon=self._epsilon, _domain=CONTRIB
+                x, residual, weight, *bias, added, epsilon=self._epsilon, _domain=CONTRIB
             )
             return known(y, self.dtype)
         summed = x if residual is None else op.Add(x, residual)

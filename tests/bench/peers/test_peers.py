@@ -1,16 +1,20 @@
 """The engines of the benchmark do the same work: same inputs, same search, same answers where they can be."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ragengine.errors import ExportError
 from ragengine_bench import peers
 from ragengine_bench.checkpoints.random_checkpoint import BART, RAG, write_random_checkpoint
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.harness.runs import Workload
+from ragengine_bench.parity.pairs import Pair
 from ragengine_bench.peers.ragengine import STAGES, RagengineGenerator
-from ragengine_bench.peers.transformers import TransformersGenerator
+from ragengine_bench.peers.transformers import TransformersGenerator, TransformersRag
 from ragengine_export import export_checkpoint
 
 SHAPE = SHAPES["tiny"]
@@ -94,3 +98,19 @@ def test_contenders_say_what_they_leave_out() -> None:
     assert not any(peer.does_less for peer in sequence)
     assert [peer.name for peer in peers.matching(found, ["CTRANSLATE2 int8"])] == ["CTranslate2 int8"]
     assert peers.matching(found, []) == found
+
+
+def test_transformers_answers_questions_from_the_same_index(pair: Pair) -> None:
+    questions, options = pair.questions(7, 3), {"num_beams": 3, "max_length": 9}
+    index = pair.bundle.parent / "index"
+    found = TransformersRag(str(pair.checkpoint.source), str(index), 1, "fp32").ask(questions, options)
+    chosen = pair.engine.default_options.replace(**options)
+    assert found["outputs"] == [answer.text for answer in pair.engine.generate(questions, options=chosen)]
+
+
+def test_a_checkpoint_of_a_stranger_is_checked_as_for_export(pair: Pair, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(pair.checkpoint.source, tmp_path / "source"))
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    (source / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "own.Model"}}))
+    with pytest.raises(ExportError, match="brings code of its own"):
+        TransformersRag(str(source), str(pair.bundle.parent / "index"), 1, "fp32")

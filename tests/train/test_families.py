@@ -9,7 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM
+from safetensors.torch import save_file
+from transformers import (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    BertConfig,
+    DistilBertConfig,
+    DPRQuestionEncoder,
+    ElectraConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    PretrainedConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
 
 from ragengine import RagEngine
 from ragengine.errors import ExportError
@@ -17,8 +30,10 @@ from ragengine_bench.checkpoints.generators import GENERATORS
 from ragengine_bench.checkpoints.spec import random_spec
 from ragengine_export.families import generator_type
 from ragengine_export.loading import load_config, load_model
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train import TrainResult, train
-from ragengine_train.checkpoint import RAG_MODELS
+from ragengine_train.checkpoint import RAG_MODELS, load_encoder
+from ragengine_train.encoders import question_tokens
 from tests.support import training_world
 
 FAST = ("flan-t5",)
@@ -65,6 +80,89 @@ def test_generator_of_every_family_is_trained(
     bundle, index = tmp_path / "run/work/checkpoint/bundle", tmp_path / "run/index"
     with RagEngine.load(bundle, index=index, threads=1) as engine:
         assert len(engine.generate("Who is the mayor of Lagiton?").documents) == 5
+
+
+SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 30}
+SMALL |= {"max_position_embeddings": 40, "pad_token_id": 0}
+DISTILBERT = {"dim": 24, "n_layers": 1, "n_heads": 2, "hidden_dim": 30, "max_position_embeddings": 40}
+ENCODERS: dict[str, tuple[type[PretrainedConfig], dict[str, Any], str]] = {
+    "bert": (BertConfig, SMALL, "pooler"),
+    "roberta": (RobertaConfig, SMALL, "mean"),
+    "xlm-roberta": (XLMRobertaConfig, SMALL, "cls"),
+    "distilbert": (DistilBertConfig, DISTILBERT, "max"),
+    "mpnet": (MPNetConfig, SMALL, "mean_sqrt_len"),
+    "electra": (ElectraConfig, SMALL | {"embedding_size": 16}, "weighted_mean"),
+    "modernbert": (ModernBertConfig, SMALL, "last_token"),
+}
+PROMPTED = {"prompts": {"query": "who : ", "document": "town : "}, "similarity_fn_name": "cosine"}
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        pytest.param("roberta", True, id="sentence-transformers"),
+        *(pytest.param(name, False, id=name, marks=pytest.mark.slow) for name in ENCODERS),
+    ],
+)
+def test_encoder_of_every_family_is_trained(
+    name: str, sentence: bool, world: Path, one_thread: None, tmp_path: Path
+) -> None:
+    """What is trained is what the bundle computes: pooling, dense layers, prompts and cosine included."""
+    kind, sizes, pooling = ENCODERS[name]
+    folder = start(world, tmp_path)
+    tokenizer = load_tokenizer(str(world / "start" / "question_encoder"))
+    torch.manual_seed(0)
+    AutoModel.from_config(kind(**sizes, vocab_size=len(tokenizer))).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    if sentence:
+        write_sentence_folder(folder)
+    (tmp_path / "start" / "generator").symlink_to(world / "start" / "generator")
+    joint = {"joint": STAGE.format(3)} if sentence else {}
+    config = training_world.write_config(tmp_path, encoders=STAGE.format(12), **joint)
+    text = config.read_text().replace("dev_questions = 40", "dev_questions = 4")
+    config.write_text(text if sentence else text.replace("[model]", f'[model]\npooling = "{pooling}"'))
+    result = train(config, threads=1)
+    losses = [loss for _, loss in result.stages["encoders"].losses]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    last = tmp_path / "run" / ("joint" if sentence else "encoders") / "question_encoder"
+    trained = load_encoder(str(last), DPRQuestionEncoder)
+    work = tmp_path / "run" / "work" / ("checkpoint" if sentence else "index")
+    question = "Who is the mayor of Lagiton?"
+    with RagEngine.load(work / "bundle", index=tmp_path / "run/index", threads=1) as engine:
+        ids = torch.tensor([question_tokens(trained, tokenizer, 32, [question])[0].tolist()])
+        with torch.no_grad():
+            expected = trained.eval()(ids, torch.ones_like(ids)).pooler_output.numpy()
+        found = engine.retriever.encode(engine.retriever.tokenize([question]))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert len(engine.generate(question).documents) == 5
+
+
+def write_sentence_folder(folder: Path) -> None:
+    """Mean pooling of what follows the prompt, a dense layer, prompts, cosine."""
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense")]
+    listed = [{"type": f"sentence_transformers.models.{name}", "path": path} for name, path in modules]
+    files = {
+        "modules.json": listed,
+        "1_Pooling/config.json": {"pooling_mode": ["mean", "max"], "include_prompt": False},
+        "2_Dense/config.json": {"in_features": 48, "out_features": 20, "bias": True},
+        "config_sentence_transformers.json": PROMPTED,
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        "linear.weight": torch.randn(20, 48, generator=generator) * 0.2,
+        "linear.bias": torch.zeros(20),
+    }
+    save_file(weights, folder / "2_Dense" / "model.safetensors")
+
+
+def start(world: Path, folder: Path) -> Path:
+    """A run's folder over the world's data; where its question encoder shall be."""
+    (folder / "data").symlink_to(world / "data")
+    (folder / "start" / "question_encoder").mkdir(parents=True)
+    return folder / "start" / "question_encoder"
 
 
 def run(world: Path, name: str, kind: str, folder: Path) -> TrainResult:

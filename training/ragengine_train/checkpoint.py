@@ -21,11 +21,16 @@ from transformers import (
 )
 
 from ragengine.errors import ExportError
+from ragengine_export import encoders
+from ragengine_export.encoder_families import encoder_shape
 from ragengine_export.families import generator_type
+from ragengine_export.graphs.text_encoder import HeadShape
 from ragengine_export.loading import load_config, load_model
+from ragengine_export.sentence_folder import read_sentence_folder
 from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.config import ModelConfig
 from ragengine_train.folders import replaced
+from ragengine_train.pooled_encoder import PooledEncoder, save_pooled_encoder
 
 RAG_MODELS = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
 _SPECIAL = ("bos_token_id", "pad_token_id", "eos_token_id")
@@ -41,12 +46,17 @@ class Parts:
     generator: str
 
 
-def encoder_config(source: str) -> Any:
-    """The config of a DPR or BERT encoder; raises :class:`ExportError` for other models."""
-    config = load_config(source)
-    if config.model_type not in ("dpr", "bert"):
-        raise ExportError(f"{source} is a {config.model_type} model; an encoder must be dpr or bert.")
-    return config
+def longest_text(source: str) -> int:
+    """The tokens that an encoder has positions for; raises :class:`ExportError` where it is not supported."""
+    folder = read_sentence_folder(source)
+    config = load_config(source if folder is None else folder.transformer)
+    return encoder_shape(source, config, HeadShape(("cls",))).max_tokens
+
+
+def load_encoder_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of an encoder; in a sentence-transformers folder it lies beside the transformer."""
+    folder = read_sentence_folder(source)
+    return load_tokenizer(source if folder is None else folder.transformer)
 
 
 def generator_config(source: str) -> Any:
@@ -66,9 +76,25 @@ def generator_config(source: str) -> Any:
     return config
 
 
-def load_encoder(source: str, cls: type[PreTrainedModel]) -> Any:
-    """A ``DPRQuestionEncoder`` or ``DPRContextEncoder`` with the weights of any DPR or BERT encoder."""
-    config = encoder_config(source)
+def load_encoder(source: str, cls: type[PreTrainedModel], pooling: Any = None) -> Any:
+    """An encoder of questions or passages.
+
+    Args:
+        source: a folder or hub name.
+        cls: ``DPRQuestionEncoder`` or ``DPRContextEncoder``; the encoder is one of these if its weights are
+            of DPR, or of a BERT without a pooling.  Any other is a :class:`PooledEncoder`.
+        pooling: of a bare network.
+
+    Raises:
+        ExportError: it cannot be loaded, or nothing says how it pools.
+    """
+    folder = read_sentence_folder(source)
+    config = load_config(source if folder is None else folder.transformer)
+    if folder is not None or not (
+        config.model_type == "dpr" or (config.model_type == "bert" and pooling is None)
+    ):
+        side: encoders.Side = "question" if cls is DPRQuestionEncoder else "passage"
+        return PooledEncoder(encoders.load_encoder(source, side, pooling))
     if config.model_type == "bert":
         bert = load_model(BertModel, source, optional="pooler.")
         model = cls(DPRConfig(**_shared_fields(config)))
@@ -82,6 +108,8 @@ def load_encoder(source: str, cls: type[PreTrainedModel]) -> Any:
 
 def as_encoder(model: Any, cls: type[PreTrainedModel]) -> Any:
     """The same network as a question or as a context encoder; the weights are copied."""
+    if isinstance(model, PooledEncoder):
+        return copy.deepcopy(model)
     result = cls(copy.deepcopy(model.config))
     inner = getattr(model, _INNER[type(model)])
     getattr(result, _INNER[cls]).load_state_dict(inner.state_dict())
@@ -99,8 +127,18 @@ def load_generator(source: str, model: ModelConfig) -> Any:
     return generator
 
 
-def save_with_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def vector_size(encoder: Any) -> int:
+    """Numbers in a vector of an encoder."""
+    if isinstance(encoder, PooledEncoder):
+        return encoder.dimension
+    return int(encoder.config.projection_dim or encoder.config.hidden_size)
+
+
+def save_with_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write an ordinary checkpoint that names no path of this machine."""
+    if isinstance(model, PooledEncoder):
+        save_pooled_encoder(model, tokenizer, folder)
+        return
     model.config._name_or_path = ""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -117,7 +155,7 @@ def rag_config(question_encoder: Any, generator: Any, model: ModelConfig) -> Rag
         max_combined_length=model.max_combined_length,
         title_sep=model.title_sep,
         doc_sep=model.doc_sep,
-        retrieval_vector_size=question_encoder.config.projection_dim or question_encoder.config.hidden_size,
+        retrieval_vector_size=vector_size(question_encoder),
         index_name="custom",
         decoder_start_token_id=reader.decoder_start_token_id,
         **special,
@@ -126,7 +164,7 @@ def rag_config(question_encoder: Any, generator: Any, model: ModelConfig) -> Rag
 
 def load_rag(parts: Parts, model: ModelConfig) -> Any:
     """A ``RagTokenForGeneration`` or ``RagSequenceForGeneration`` of two networks, without a retriever."""
-    question_encoder = load_encoder(parts.question_encoder, DPRQuestionEncoder)
+    question_encoder = load_encoder(parts.question_encoder, DPRQuestionEncoder, model.pooling)
     generator = load_generator(parts.generator, model)
     with torch.device("meta"):
         rag = RAG_MODELS[model.type](config=rag_config(question_encoder, generator, model))
@@ -149,20 +187,26 @@ def generation_config(config: RagConfig, model: ModelConfig) -> GenerationConfig
 def write_checkpoint(parts: Parts, model: ModelConfig, target: Path) -> None:
     """Write a RAG checkpoint as transformers does, and beside it the context encoder in a folder.
 
+    A question encoder that is not DPR's is in a folder, too, which says how it pools.
     ``target`` appears whole or not at all.
     """
     rag = load_rag(parts, model)
     rag.config.question_encoder._name_or_path = rag.config.generator._name_or_path = ""
     question_tokenizer, passage_tokenizer = map(
-        load_tokenizer, (parts.question_encoder, parts.context_encoder)
+        load_encoder_tokenizer, (parts.question_encoder, parts.context_encoder)
     )
     # Whoever encodes with this checkpoint cuts where the training did.
     question_tokenizer.model_max_length = model.max_question_length
     passage_tokenizer.model_max_length = model.max_passage_length
     tokenizer = RagTokenizer(question_tokenizer, load_tokenizer(parts.generator))
     with replaced(target) as folder, torch.no_grad():
+        question_encoder = rag.question_encoder
+        if isinstance(question_encoder, PooledEncoder):
+            rag.rag.question_encoder = question_encoder.model
         save_with_tokenizer(rag, tokenizer, folder)
-        context_encoder = load_encoder(parts.context_encoder, DPRContextEncoder)
+        if isinstance(question_encoder, PooledEncoder):
+            save_with_tokenizer(question_encoder, question_tokenizer, folder / "question_encoder")
+        context_encoder = load_encoder(parts.context_encoder, DPRContextEncoder, model.pooling)
         save_with_tokenizer(context_encoder, passage_tokenizer, folder / "context_encoder")
 
 

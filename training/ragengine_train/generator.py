@@ -16,6 +16,7 @@ from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.batching import Tokens, by_length, padded, tokenized
 from ragengine_train.checkpoint import (
     Parts,
+    load_encoder_tokenizer,
     load_generator,
     save_with_tokenizer,
 )
@@ -167,7 +168,8 @@ def train_generator(
     stage, model = config.generator, config.model
     assert stage is not None
     examples = training_examples(config, stage, corpus, needs_passage=True)
-    question_tokenizer, tokenizer = load_tokenizer(parts.question_encoder), load_tokenizer(parts.generator)
+    question_tokenizer = load_encoder_tokenizer(parts.question_encoder)
+    tokenizer = load_tokenizer(parts.generator)
     generator = load_generator(parts.generator, model)
     prefix = getattr(generator.config, "prefix", None)  # what RagRetriever puts before a prompt
     prompts = gold_prompts(examples, corpus, question_tokenizer, tokenizer, model, prefix)

@@ -170,7 +170,7 @@ def save_pooled_encoder(encoder: PooledEncoder, tokenizer: PreTrainedTokenizerBa
 
 
 def _modes(pooling: Sequence[Pooling]) -> dict[str, Any]:
-    """As flags, which every version of the library reads; as a list where the order is another than theirs."""
+    """As flags, which every version of the library reads; as a list where their order is another."""
     if list(pooling) == [mode for mode in _MODES if mode in pooling]:
         return {flag: mode in pooling for mode, (_, flag) in _MODES.items()}
     return {"pooling_mode": [_MODES[mode][0] for mode in pooling]}

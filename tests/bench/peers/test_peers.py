@@ -9,7 +9,7 @@ import pytest
 
 from ragengine.errors import ExportError
 from ragengine_bench import peers
-from ragengine_bench.checkpoints.random_checkpoint import BART, RAG, write_random_checkpoint
+from ragengine_bench.checkpoints.random_checkpoint import GENERATOR, RAG, write_random_checkpoint
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.harness.runs import Workload
 from ragengine_bench.parity.pairs import Pair
@@ -83,7 +83,7 @@ def test_ctranslate2_searches_every_document(folder: Path) -> None:
     pytest.importorskip("ctranslate2")
     from ragengine_bench.peers.ctranslate2 import Ctranslate2Generator
 
-    engine = Ctranslate2Generator(str(folder / BART), 1, "float32")
+    engine = Ctranslate2Generator(str(folder / GENERATOR), 1, "float32")
     found = _prepared(engine, folder, LOAD.options).generate()["outputs"]
     assert [len(output) for output in found] == [LOAD.target - 1] * LOAD.batch * LOAD.documents
 

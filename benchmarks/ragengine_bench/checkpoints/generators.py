@@ -91,7 +91,7 @@ def _t5_like(
         d_kv=spec.d_kv,
         d_ff=spec.encoder_ffn,
         num_layers=spec.encoder_layers,
-        # transformers 5.23 makes a cache of as many layers as the encoder has, and fails with another number
+        # transformers 5.23 makes a cache for as many layers as the encoder has, and fails with others
         num_decoder_layers=spec.encoder_layers,
         num_heads=spec.encoder_heads,
         relative_attention_num_buckets=spec.buckets,

@@ -1,0 +1,1 @@
+"""The engine as a service: HTTP server, scheduler, metrics and a typed client."""

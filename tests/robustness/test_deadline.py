@@ -43,7 +43,7 @@ def calls(engine: RagEngine, question: str) -> dict[str, Call]:
 
 def _arrays(engine: RagEngine, question: str, n_docs: int) -> Any:
     """What `Generator` takes for a question and its documents."""
-    contexts = engine._prompts([question], n_docs, None, None, Stop()).contexts
+    contexts = engine._prompts(Asked.one(question), n_docs, None, None, Stop()).contexts
     return contexts.input_ids, contexts.attention_mask, contexts.log_prior
 
 

@@ -55,7 +55,9 @@ def test_to_dict_is_the_contracts_json(pair: Pair) -> None:
     answer = pair.engine.generate("Where is Quito?", **OPTIONS)
     content = json.loads(json.dumps(answer.to_dict()))
     contract = ["question", "answer", "score", "documents", "tokens", "flags", "timings_ms"]
-    assert list(content) == [*contract, "log_prob", "pruned_documents"]
+    assert list(content) == [*contract, "log_prob", "pruned_documents", "hypotheses"]
+    assert [h["answer"] for h in content["hypotheses"]] == list(answer.texts)
+    assert content["hypotheses"][0]["score"] == content["score"]
     assert list(content["documents"][0]) == ["id", "title", "text", "doc_score", "prior", "posterior"]
     assert list(content["tokens"][0]) == ["id", "text", "posterior", "log_prob", "entropy"]
     assert [token["id"] for token in content["tokens"]] == answer.hypotheses[0].token_ids.tolist()

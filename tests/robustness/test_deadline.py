@@ -15,6 +15,7 @@ from ragengine import RagEngine, Stop
 from ragengine.errors import CancelledError, DeadlineError, InputError
 from ragengine.generation.decoders.base import EncodedDocuments
 from ragengine.generation.model import GeneratorModel
+from ragengine.pipeline.prepared import Asked
 from ragengine_bench.parity.pairs import Pair
 from tests.support.ids import stable_repr
 

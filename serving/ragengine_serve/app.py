@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from ragengine.errors import RagEngineError
 from ragengine.version import __version__
@@ -19,7 +20,9 @@ from ragengine_serve.http.observing import Observing
 from ragengine_serve.http.replies import api_error, error_reply
 from ragengine_serve.state import ServerState
 
-_DESCRIPTION = "Questions answered from documents by RAG (Lewis et al. 2020), with the document behind each token."
+_DESCRIPTION = (
+    "Questions answered from documents by RAG (Lewis et al. 2020), with the document behind each token."
+)
 
 
 def create_app(state: ServerState) -> FastAPI:
@@ -55,7 +58,10 @@ def create_app(state: ServerState) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-Id", "traceparent"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )
-    app.add_middleware(Observing, state=state)
+    paths = frozenset(
+        route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path
+    )
+    app.add_middleware(Observing, state=state, paths=paths)
     return app
 
 

@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def setting_options(command: F) -> F:
-    """A flag for every setting; its default is said in the help, since the file and the environment may have it."""
+    """A flag for every setting; only its help says the default, which environment and file come before."""
     for spec in reversed(SETTINGS):
         flag = f"--{spec.name.replace('_', '-')}"
         hint = get_type_hints(Settings)[spec.name]
@@ -51,14 +51,16 @@ def setting_options(command: F) -> F:
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.argument("index", type=click.Path(path_type=Path), required=False)
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with these settings and [[models]].")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file with these settings and [[models]]."
+)
 @click.option("--model-name", help="Name of the model [default: its folder's].")
 @setting_options
 def serve(bundle: Path | None, index: Path | None, model_name: str | None, **flags: Any) -> None:
     """Answer questions over HTTP with the model in BUNDLE from the passages in INDEX.
 
-    Without BUNDLE and INDEX: the models of --config, or the embedded worldfacts model.  Every option is also a
-    variable RAGENGINE_NAME in the environment and a line of the file; the command line wins, then the
+    Without BUNDLE and INDEX: the models of --config, or the embedded worldfacts model.  Every option is also
+    a variable RAGENGINE_NAME in the environment and a line of the file; the command line wins, then the
     environment.  SIGTERM and Ctrl-C let running requests finish, and the exit code is then 0.
     """
     if (bundle is None) != (index is None):

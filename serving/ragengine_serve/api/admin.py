@@ -8,10 +8,11 @@ from ragengine_serve.http.replies import JsonReply
 from ragengine_serve.state import ServerState, state_of
 
 router = APIRouter(prefix="/admin", tags=["admin"], responses=ERRORS)
+State = Depends(state_of)
 
 
 @router.post("/index")
-async def swap_index(body: SwapRequest, state: ServerState = Depends(state_of)) -> Response:
+async def swap_index(body: SwapRequest, state: ServerState = State) -> Response:
     """Answer from another index from now on, in every worker, without a lost request.
 
     Questions that run finish on the old one.  Needs an admin key.

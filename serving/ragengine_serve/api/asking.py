@@ -36,8 +36,8 @@ def questions_of(question: str | Sequence[str], state: ServerState, field: str =
         raise ApiError(
             400,
             "over_limit",
-            f"{field} has {len(questions)} entries, and this server takes at most {state.settings.max_questions} "
-            "in a request; split it.",
+            f"{field} has {len(questions)} entries, and this server takes at most "
+            f"{state.settings.max_questions} in a request; split it.",
             field,
         )
     try:
@@ -61,7 +61,9 @@ def documents_of(body: Reading, count: int, state: ServerState) -> list[list[Doc
     single = isinstance(body.question, str)
     if nested == single or (not single and len(given) != count):
         shape = "one list of documents" if single else f"{count} lists of documents, one for each question"
-        raise ApiError(400, "invalid_input", f"documents does not fit the question; give {shape}.", "documents")
+        raise ApiError(
+            400, "invalid_input", f"documents does not fit the question; give {shape}.", "documents"
+        )
     lists: list[list[GivenDocument]] = [given] if single else given
     for one in lists:
         if not 0 < len(one) <= state.settings.max_n_docs:
@@ -73,7 +75,10 @@ def documents_of(body: Reading, count: int, state: ServerState) -> list[list[Doc
             )
         if len({document.score is None for document in one}) > 1:
             raise ApiError(
-                400, "invalid_input", "Some documents have a score and some have none; give all or none.", "documents"
+                400,
+                "invalid_input",
+                "Some documents have a score and some have none; give all or none.",
+                "documents",
             )
     return [[document.document() for document in one] for one in lists]
 

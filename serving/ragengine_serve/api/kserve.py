@@ -1,7 +1,7 @@
 """The Open Inference Protocol (KServe V2) over HTTP, with its extension for binary tensors.
 
-Input ``question``, BYTES [Q] or [Q, 1]; outputs ``answer`` and ``json`` (the object of ``/v1/answer``), BYTES,
-and ``log_prob``, FP32, in the shape of the input.  Generation options are parameters of the request.
+Input ``question``, BYTES [Q] or [Q, 1]; outputs in the shape of the input: ``answer`` and ``json`` (the
+object of ``/v1/answer``), BYTES, and ``log_prob``, FP32.  Generation options are parameters of the request.
 """
 
 import json
@@ -144,7 +144,11 @@ def _questions(header: dict[str, Any], tensors: bytes) -> tuple[list[str], list[
     size = _object(tensor.get("parameters", {}), "inputs").get("binary_data_size")
     if size is None:
         texts = tensor.get("data")
-        if isinstance(texts, list) and texts and all(isinstance(row, list) and len(row) == 1 for row in texts):
+        if (
+            isinstance(texts, list)
+            and texts
+            and all(isinstance(row, list) and len(row) == 1 for row in texts)
+        ):
             texts = [row[0] for row in texts]
     else:
         if type(size) is not int or size != len(tensors):

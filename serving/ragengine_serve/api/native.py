@@ -19,7 +19,6 @@ from ragengine_serve.api.schemas import (
     ClassifyRequest,
     EmbedReply,
     EmbedRequest,
-    Reading,
     RetrieveReply,
     RetrieveRequest,
     ScoreReply,
@@ -151,7 +150,9 @@ async def embed(request: Request, body: EmbedRequest, state: ServerState = State
         raise ApiError(400, "invalid_input", "Give either question or passages.", "question")
     model = state.models.get(body.model)
     if body.question is not None:
-        vectors = await question_vectors(request, state, body.model, questions_of(body.question, state), body.deadline_ms)
+        vectors = await question_vectors(
+            request, state, body.model, questions_of(body.question, state), body.deadline_ms
+        )
     else:
         passages = body.passages or []
         questions_of([passage.text for passage in passages], state, "passages")
@@ -163,13 +164,18 @@ async def embed(request: Request, body: EmbedRequest, state: ServerState = State
 
 
 async def question_vectors(
-    request: Request, state: ServerState, model_name: str | None, questions: list[str], deadline_ms: int | None
+    request: Request,
+    state: ServerState,
+    model_name: str | None,
+    questions: list[str],
+    deadline_ms: int | None,
 ) -> list[list[float]]:
     """q(x) of questions."""
     model = state.models.get(model_name)
     work = EmbedQuestionWork()
     tasks = [
-        Task(model, work, text, 0, ("embed", model.name, model.bundle_fingerprint, text)) for text in questions
+        Task(model, work, text, 0, ("embed", model.name, model.bundle_fingerprint, text))
+        for text in questions
     ]
     return [vector.tolist() for vector, _ in await computed(request, state, tasks, deadline_ms)]
 

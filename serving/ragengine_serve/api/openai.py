@@ -55,7 +55,7 @@ async def model(name: str, state: ServerState = State) -> Response:
 
 @router.post("/completions")
 async def completions(request: Request, body: CompletionRequest, state: ServerState = State) -> Response:
-    """Answer each prompt.  ``sources`` holds the documents of the answer, or a list of them for several prompts."""
+    """Answer each prompt.  ``sources`` holds the documents of the answer; for several prompts a list each."""
     return await _complete(request, state, body, "text_completion", body.prompt, body.max_tokens)
 
 
@@ -67,7 +67,12 @@ async def chat(request: Request, body: ChatRequest, state: ServerState = State) 
     """
     asked = [message for message in body.messages if message.role == "user"]
     if not asked:
-        raise ApiError(400, "invalid_input", "No message has the role user; the last of them is the question.", "messages")
+        raise ApiError(
+            400,
+            "invalid_input",
+            "No message has the role user; the last of them is the question.",
+            "messages",
+        )
     longest = body.max_completion_tokens or body.max_tokens
     return await _complete(request, state, body, "chat.completion", asked[-1].text, longest)
 
@@ -155,7 +160,9 @@ class _Reply:
     def whole(self, questions: list[str], found: list[dict[str, Any]]) -> dict[str, Any]:
         """The response to a request that does not stream."""
         texts = [
-            (alternative["answer"].lstrip(), answer) for answer in found for alternative in answer["hypotheses"]
+            (alternative["answer"].lstrip(), answer)
+            for answer in found
+            for alternative in answer["hypotheses"]
         ]
         choices = [
             {
@@ -167,13 +174,14 @@ class _Reply:
             for number, (text, answer) in enumerate(texts)
         ]
         sources = [answer["documents"] for answer in found]
-        return {
+        content: dict[str, Any] = {
             **self._head,
             "object": self._kind,
             "choices": choices,
             "usage": self._usage(questions, found),
             "sources": sources[0] if len(sources) == 1 else sources,
         }
+        return content
 
     async def events(
         self, request: Request, parts: Parts, question: str, usage: bool
@@ -229,7 +237,7 @@ def _options(body: Sampling, extra: Extra, model: ServedModel, max_tokens: int |
         chosen["num_return_sequences"] = body.n
         if not body.temperature:
             chosen["num_beams"] = max(body.n, model.engine.default_options.num_beams)
-    given = extra.model_dump(exclude={"documents", "doc_pruning"}, exclude_none=True)
+    given: dict[str, Any] = extra.model_dump(exclude={"documents", "doc_pruning"}, exclude_none=True)
     return chosen | given
 
 
@@ -257,4 +265,5 @@ def _prompt_tokens(model: ServedModel, questions: list[str]) -> int:
 
 
 def _base64(vector: list[float]) -> str:
+    """A vector as float32, little-endian."""
     return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()

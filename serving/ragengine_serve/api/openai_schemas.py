@@ -97,4 +97,4 @@ UNSUPPORTED: dict[str, Any] = {
     "suffix": None, "echo": False, "logprobs": None, "top_logprobs": None, "frequency_penalty": 0,
     "presence_penalty": 0, "response_format": {"type": "text"}, "dimensions": None,
 }  # fmt: skip
-"""Fields that would change an answer and that the engine has nothing for, with the value that asks for nothing."""
+"""Fields that ask for what the engine does not do, with the value that asks for nothing."""

@@ -53,8 +53,8 @@ def _summaries() -> dict[str, str]:
 _HINTS = get_type_hints(GenerationOptions)
 _HELP = _summaries()
 
-Options = create_model(
-    "Options",
+_Options: type[Strict] = create_model(
+    "_Options",
     __base__=Strict,
     **{
         spec.name: (
@@ -64,12 +64,13 @@ Options = create_model(
         for spec in dataclasses.fields(GenerationOptions)
     },  # type: ignore[call-overload]
 )
-"""Generation options by name, as ``/info`` lists them; the model's own where one is not given."""
 
 
-def chosen_options(
-    given: Mapping[str, Any], model: ServedModel, settings: Settings
-) -> GenerationOptions:
+class Options(_Options):  # type: ignore[valid-type,misc]
+    """Generation options by name, as ``/info`` lists them; the model's own where one is not given."""
+
+
+def chosen_options(given: Mapping[str, Any], model: ServedModel, settings: Settings) -> GenerationOptions:
     """The options of a request.
 
     Raises:
@@ -89,7 +90,10 @@ def chosen_options(
     ):
         if value > limit:
             raise ApiError(
-                400, "over_limit", f"{name} is {value}, and this server allows at most {limit}; ask for less.", name
+                400,
+                "over_limit",
+                f"{name} is {value}, and this server allows at most {limit}; ask for less.",
+                name,
             )
     return options
 

@@ -6,7 +6,8 @@ from html import escape
 from typing import Any
 
 _STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+:root{color-scheme:light dark}
 h2{border-top:1px solid #8888;padding-top:1rem;font-size:1.1rem}
 code,pre{font-family:ui-monospace,monospace;font-size:.9em}
 pre{overflow:auto;padding:.7rem;border:1px solid #8888;border-radius:.3rem}
@@ -17,6 +18,7 @@ table{border-collapse:collapse}td,th{text-align:left;padding:.15rem .8rem .15rem
 def reference_page(document: Mapping[str, Any]) -> str:
     """Every call of an OpenAPI document with its fields, an example for curl, and its statuses."""
     info = document["info"]
+    title, about = escape(info["title"]), escape(info.get("description", ""))
     schemas = document.get("components", {}).get("schemas", {})
     calls = "".join(
         _call(path, method, call, schemas)
@@ -24,9 +26,9 @@ def reference_page(document: Mapping[str, Any]) -> str:
         for method, call in methods.items()
     )
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(info["title"])}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
-        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info.get('description', ''))}</p>"
+        f"<h1>{title} {escape(info['version'])}</h1><p>{about}</p>"
         f'<p><a href="openapi.json">openapi.json</a></p>{calls}</body></html>'
     )
 
@@ -45,7 +47,8 @@ def _call(path: str, method: str, call: Mapping[str, Any], schemas: Mapping[str,
         for status, reply in sorted(call["responses"].items())
     )
     return (
-        f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(call.get('description', ''))}</p>{curl}"
+        f"<h2><code>{method.upper()} {escape(path)}</code></h2>"
+        f"<p>{escape(call.get('description', ''))}</p>{curl}"
         f"<table>{rows}</table><table>{statuses}</table>"
     )
 
@@ -78,9 +81,11 @@ def _resolved(schema: Mapping[str, Any] | None, schemas: Mapping[str, Any]) -> M
 def _kind(field: Mapping[str, Any]) -> str:
     """The JSON types of a field."""
     if "anyOf" in field:
-        return " or ".join(dict.fromkeys(_kind(part) for part in field["anyOf"] if part.get("type") != "null"))
+        return " or ".join(
+            dict.fromkeys(_kind(part) for part in field["anyOf"] if part.get("type") != "null")
+        )
     if "enum" in field:
         return " or ".join(json.dumps(value) for value in field["enum"])
     if field.get("type") == "array":
         return f"list of {_kind(field.get('items', {}))}"
-    return field.get("type") or field.get("$ref", "any").rpartition("/")[2]
+    return str(field.get("type") or field.get("$ref", "any").rpartition("/")[2])

@@ -2,12 +2,20 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ragengine import Document
 from ragengine_serve.api.options import Options, Strict
 
 QUESTION = "What is the capital of Iceland?"
+EXAMPLES: list[JsonValue] = [
+    {"question": QUESTION},
+    {"question": QUESTION, "num_beams": 1, "stream": True},
+    {
+        "question": "Who wrote the report?",
+        "documents": [{"title": "Report", "text": "The report was written by Ada.", "score": 1.0}],
+    },
+]
 _TEXT = Annotated[str, Field(max_length=1_000_000)]
 
 
@@ -17,7 +25,9 @@ class GivenDocument(Strict):
     text: _TEXT
     title: _TEXT = ""
     id: _TEXT = ""
-    score: float | None = Field(None, description="q(x)·d(z); computed by the passage encoder if none has one.")
+    score: float | None = Field(
+        None, description="q(x)·d(z); computed by the passage encoder if none has one."
+    )
 
     def document(self) -> Document:
         """As the engine takes it."""
@@ -53,25 +63,16 @@ class Reading(OneOrMany, Options):
 class AnswerRequest(Reading):
     """A question, and any generation option by its name."""
 
-    model_config = {
-        "json_schema_extra": {
-            "examples": [
-                {"question": QUESTION},
-                {"question": QUESTION, "num_beams": 1, "stream": True},
-                {
-                    "question": "Who wrote the report?",
-                    "documents": [{"title": "Report", "text": "The report was written by Ada.", "score": 1.0}],
-                },
-            ]
-        }
-    }
+    model_config = ConfigDict(json_schema_extra={"examples": EXAMPLES})
     stream: bool = Field(False, description="Send server-sent events: documents, token, final or error.")
 
 
 class RetrieveRequest(OneOrMany):
     """A question whose documents are wanted."""
 
-    n_docs: Annotated[int, Field(ge=1)] | None = Field(None, description="Documents; the model's number if not given.")
+    n_docs: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Documents; the model's number if not given."
+    )
 
 
 class ScoreRequest(Reading):

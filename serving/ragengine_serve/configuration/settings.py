@@ -1,3 +1,4 @@
+# ruff: noqa: RUF009  `setting` makes a field
 """The settings of a server.  Each is a flag, an environment variable and a line of the configuration file."""
 
 import dataclasses
@@ -92,7 +93,9 @@ class Settings:
         if self.port > 65535:
             faults.append(f"port is {self.port}, it must be at most 65535")
         names = [model.name for model in self.models]
-        faults += [f"two models are named {name}" for name in sorted({n for n in names if names.count(n) > 1})]
+        faults += [
+            f"two models are named {name}" for name in sorted({n for n in names if names.count(n) > 1})
+        ]
         if self.admin_key_file is not None and self.index_root is None:
             faults.append("admin_key_file is given without index_root, below which indexes may be swapped in")
         faults += [

@@ -62,7 +62,7 @@ def models_of_environment(environment: Mapping[str, str]) -> tuple[ModelFolders,
 
 
 def folders_of(bundle: Path, index: Path, name: str | None = None) -> ModelFolders:
-    """A model of two folders: named as the folder that the bundle lies in where its own is just ``bundle``."""
+    """A model of two folders, named as the bundle's; as the folder above where that is just ``bundle``."""
     path = bundle.resolve()
     return ModelFolders(name or (path.parent.name if path.name == "bundle" else path.name), bundle, index)
 
@@ -138,7 +138,9 @@ def _typed(name: str, value: Any, where: str) -> Any:
             )
         return value
     if kind is tuple or type(value) is not kind:
-        word = {tuple: "a list of strings", int: "a whole number", bool: "true or false"}.get(kind, "a string")
+        word = {tuple: "a list of strings", int: "a whole number", bool: "true or false"}.get(
+            kind, "a string"
+        )
         raise SettingsError(f"{where} is {short_repr(value)}; it must be {word}.")
     return value
 
@@ -160,14 +162,12 @@ def to_json(settings: Settings) -> dict[str, Any]:
 def from_json(values: Mapping[str, Any]) -> Settings:
     """The settings of :func:`to_json`."""
     models = tuple(ModelFolders(m["name"], Path(m["bundle"]), Path(m["index"])) for m in values["models"])
-    return Settings(
-        **{
-            name: value if value is None else _typed(name, value, name)
-            for name, value in values.items()
-            if name != "models"
-        },
-        models=models,
-    )
+    given: dict[str, Any] = {
+        name: value if value is None else _typed(name, value, name)
+        for name, value in values.items()
+        if name != "models"
+    }
+    return Settings(**given, models=models)
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ _OPEN = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json
 
 
 class Admission:
-    """ASGI middleware: keys (401, 404 where /admin is off), and 503 while models load or the server drains."""
+    """ASGI middleware: 401 without a key, 404 where /admin is off, 503 while loading or draining."""
 
     def __init__(self, app: ASGIApp, *, state: ServerState) -> None:
         self._app, self._state = app, state
@@ -33,13 +33,19 @@ class Admission:
         admin = path == "/admin" or path.startswith("/admin/")
         keys = self._state.admin_keys if admin else self._state.api_keys
         if admin and keys is None:
-            return ApiError(404, "not_found", "There is no /admin here; start the server with --admin-key-file.")
+            return ApiError(
+                404, "not_found", "There is no /admin here; start the server with --admin-key-file."
+            )
         if keys is not None and not keys.allow(Headers(scope=scope)):
             return ApiError(
                 401, "unauthorized", "The key is missing or wrong; send Authorization: Bearer KEY.", None
             )
         if self._state.draining:
-            return ApiError(503, "draining", "The server is shutting down; ask another, or later.", retry_after=1)
+            return ApiError(
+                503, "draining", "The server is shutting down; ask another, or later.", retry_after=1
+            )
         if not self._state.models.loaded:
-            return ApiError(503, "loading", "The server is loading its models; ask again later.", retry_after=1)
+            return ApiError(
+                503, "loading", "The server is loading its models; ask again later.", retry_after=1
+            )
         return None

@@ -29,8 +29,9 @@ def note(scope: Scope, **facts: Any) -> None:
 class Observing:
     """ASGI middleware: request ids, one line of log and one measurement a request; nothing escapes it."""
 
-    def __init__(self, app: ASGIApp, *, state: ServerState) -> None:
-        self._app, self._state = app, state
+    def __init__(self, app: ASGIApp, *, state: ServerState, paths: frozenset[str]) -> None:
+        """``paths`` are the endpoints' that have no variable part: a request that is refused has no route."""
+        self._app, self._state, self._paths = app, state, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,7 +70,8 @@ class Observing:
             self._ended(scope, request_id, headers, status, time.perf_counter() - started)
 
     def _ended(self, scope: Scope, request_id: str, headers: Headers, status: int, seconds: float) -> None:
-        endpoint = getattr(scope.get("route"), "path", None) or "other"
+        known = scope["path"] if scope["path"] in self._paths else "other"
+        endpoint = getattr(scope.get("route"), "path", None) or known
         facts = scope[_FACTS]
         if isinstance(facts.get("failure"), ApiError):  # of a stream, whose status was sent before
             status = facts["failure"].status

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 connection, which waits for a request no longer than it may take, and answers in JSON."""
+"""uvicorn's HTTP/1.1 connection, with a limit of time for a request, and errors in JSON."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ _HEADERS = [(b"content-type", b"application/json"), (b"connection", b"close")]
 
 
 def connection_protocol(request_timeout: float) -> type[H11Protocol]:
-    """The class of connections whose request line and headers have to come within ``request_timeout`` seconds.
+    """The class of connections whose headers have to come within ``request_timeout`` seconds.
 
     Bodies have their own limit in :mod:`ragengine_serve.http.bodies`.
     """
@@ -40,7 +40,9 @@ def connection_protocol(request_timeout: float) -> type[H11Protocol]:
                 self._await_headers()  # of the next request on this connection
 
         def send_400_response(self, msg: str) -> None:
-            self._refuse(ApiError(400, "invalid_http", "This is not an HTTP request that the server can read."))
+            self._refuse(
+                ApiError(400, "invalid_http", "This is not an HTTP request that the server can read.")
+            )
 
         def _await_headers(self) -> None:
             self._late = self.loop.call_later(request_timeout, self._headers_late)

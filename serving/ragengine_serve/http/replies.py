@@ -83,7 +83,7 @@ def error_body(error: ApiError, path: str = "/") -> dict[str, Any]:
 
 
 def script_policy(page: str) -> str:
-    """The Content-Security-Policy of a page: its own inline scripts and styles, calls to this server, no more."""
+    """The Content-Security-Policy of a page: its own inline scripts and styles, and calls to this server."""
     scripts, styles = (
         " ".join(
             f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}'"

@@ -29,10 +29,11 @@ async def results(tickets: Sequence[Ticket], deadline: float, receive: Receive) 
     """
     async with _gone(receive) as gone, _left(tickets):
         futures = [asyncio.wrap_future(ticket.future) for ticket in tickets]
-        together = asyncio.gather(*futures)
+        together: asyncio.Future[list[Any]] = asyncio.gather(*futures)
         try:
+            both: set[asyncio.Future[Any]] = {together, gone}
             await asyncio.wait(
-                {together, gone},
+                both,
                 timeout=max(0.0, deadline - asyncio.get_running_loop().time()),
                 return_when=asyncio.FIRST_COMPLETED,
             )

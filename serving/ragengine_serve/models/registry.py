@@ -46,7 +46,9 @@ class ModelRegistry:
             return next(iter(self._models.values()))
         if name not in self._models:
             names = ", ".join(self._models)
-            raise ApiError(404, "unknown_model", f"There is no model {short_repr(name)}; there is {names}.", "model")
+            raise ApiError(
+                404, "unknown_model", f"There is no model {short_repr(name)}; there is {names}.", "model"
+            )
         return self._models[name]
 
     def swap_index(self, name: str | None, path: str) -> ServedModel:

@@ -55,8 +55,8 @@ class ServedModel:
             ):
                 if value > getattr(settings, limit):
                     raise SettingsError(
-                        f"{limit} is {getattr(settings, limit)}, and the model {folders.name} takes {value} by "
-                        "default; raise the limit."
+                        f"{limit} is {getattr(settings, limit)}, and the model {folders.name} takes {value} "
+                        "by default; raise the limit."
                     )
             engine.generate(_WARM_UP)
         except BaseException:

@@ -11,7 +11,7 @@ log = logging.getLogger("ragengine_serve")
 
 
 class JsonLines(logging.Formatter):
-    """A record as a JSON object: time, level, message, the record's fields, and a traceback if there is one."""
+    """A record as a JSON object: time, level, message, the record's fields, a traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; ASCII, so that no terminal obeys what it quotes."""

@@ -6,6 +6,7 @@ With several workers prometheus_client's multiprocess mode adds them up: each pr
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -34,54 +35,56 @@ class Metrics:
 
     def __init__(self) -> None:
         self._own = CollectorRegistry()
-        counter = {"registry": self._own}
-        self._requests = Counter(
-            "rag_request_count", "Requests by endpoint and outcome.", ["endpoint", "outcome"], **counter
+        counter = partial(Counter, registry=self._own)
+        histogram = partial(Histogram, registry=self._own)
+        gauge = partial(Gauge, registry=self._own)
+        self._requests = counter(
+            "rag_request_count", "Requests by endpoint and outcome.", ["endpoint", "outcome"]
         )
-        self._duration = Histogram(
+        self._duration = histogram(
             "rag_request_duration_seconds",
             "Seconds from a request to the end of its response.",
             ["endpoint"],
             buckets=_SECONDS,
-            **counter,
         )
         self._stages = {
-            stage: Histogram(
+            stage: histogram(
                 f"rag_request_{name}_duration_seconds",
                 f"Seconds of a question's stage {stage}.",
                 buckets=_SECONDS,
-                **counter,
             )
             for stage, name in _STAGES.items()
         }
-        self._batches = Histogram(
-            "rag_batch_size", "Questions computed together.", ["stage"], buckets=_SIZES, **counter
+        self._batches = histogram("rag_batch_size", "Questions computed together.", ["stage"], buckets=_SIZES)
+        self._shared = counter(
+            "rag_request_shared_count", "Questions that waited for an equal one, or were cached.", ["how"]
         )
-        self._shared = Counter(
-            "rag_request_shared_count", "Questions that waited for an equal one, or were cached.", ["how"], **counter
+        self._tokens = counter("rag_generated_tokens", "Tokens of all answers.", ["model"])
+        self._documents = counter("rag_read_documents", "Documents read for all answers.", ["model"])
+        self._queue = gauge("rag_queue_size", "Questions that wait.", multiprocess_mode="livesum")
+        self._running = gauge(
+            "rag_questions_running", "Questions being computed.", multiprocess_mode="livesum"
         )
-        self._tokens = Counter("rag_generated_tokens", "Tokens of all answers.", ["model"], **counter)
-        self._documents = Counter("rag_read_documents", "Documents read for all answers.", ["model"], **counter)
-        live = {"registry": self._own, "multiprocess_mode": "livesum"}
-        self._queue = Gauge("rag_queue_size", "Questions that wait.", **live)  # type: ignore[arg-type]
-        self._running = Gauge("rag_questions_running", "Questions being computed.", **live)  # type: ignore[arg-type]
-        self._in_flight = Gauge("rag_requests_in_flight", "Requests without an end yet.", **live)  # type: ignore[arg-type]
-        self._memory = Gauge(
-            "rag_resident_bytes", "Resident memory of a worker.", registry=self._own, multiprocess_mode="liveall"
+        self._in_flight = gauge(
+            "rag_requests_in_flight", "Requests without an end yet.", multiprocess_mode="livesum"
         )
-        self._restarts = Counter("rag_worker_restarts", "Workers that died and were replaced.", **counter)
-        newest = {"registry": self._own, "multiprocess_mode": "livemostrecent"}
-        self._models = Gauge(
+        self._memory = gauge(
+            "rag_resident_bytes",
+            "Resident memory of a worker.",
+            multiprocess_mode="liveall",
+        )
+        self._restarts = counter("rag_worker_restarts", "Workers that died and were replaced.")
+        self._models = gauge(
             "rag_model_info",
             "1 for each model that is served.",
             ["model", "precision", "bundle", "version"],
-            **newest,  # type: ignore[arg-type]
+            multiprocess_mode="livemostrecent",
         )
-        self._indexes = Gauge(
+        self._indexes = gauge(
             "rag_index_info",
             "Passages of the index that a model answers from; 0 for one that it does no more.",
             ["model", "index"],
-            **newest,  # type: ignore[arg-type]
+            multiprocess_mode="livemostrecent",
         )
         self._current: dict[str, str] = {}
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from fastapi.telemetry import TelemetryConfig
+
 from ragengine.errors import DependencyError
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -36,17 +38,17 @@ class Tracing:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError as reason:
             raise DependencyError(
-                'OpenTelemetry is not installed; run pip install "ragengine[otel]", or leave --otel-endpoint out.'
+                'OpenTelemetry is not installed; run pip install "ragengine[otel]", or give no endpoint.'
             ) from reason
         self.provider = TracerProvider(resource=Resource.create({"service.name": "ragengine"}))
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
         self.provider.add_span_processor(BatchSpanProcessor(exporter))
 
     @property
-    def fastapi(self) -> dict[str, Any]:
+    def fastapi(self) -> TelemetryConfig:
         """FastAPI's own settings: a span a request with a collector; nothing is sent without."""
-        telemetry: dict[str, Any] = {"auto_configure": False, "metrics": False, "logs": False}
-        return telemetry | {"tracing": self.provider is not None, "tracer_provider": self.provider}
+        told: TelemetryConfig = {"auto_configure": False, "metrics": False, "logs": False, "tracing": False}
+        return told | {"tracing": True, "tracer_provider": self.provider} if self.provider else told
 
     def stages(self, timings_ms: Mapping[str, float]) -> None:
         """Spans of the stages that have just ended, below the request's own, one after the other."""

@@ -1,6 +1,7 @@
 """The line between the supervisor and a worker: JSON objects, one a line, over a socket pair."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from typing import Any
@@ -21,11 +22,9 @@ class Channel:
 
     async def send(self, type: str, **content: Any) -> None:
         """Send a message; without anybody at the other end it is lost."""
-        try:
+        with contextlib.suppress(ConnectionError):
             self._writer.write(json.dumps({"type": type, **content}).encode() + b"\n")
             await self._writer.drain()
-        except ConnectionError:
-            pass
 
     async def receive(self) -> dict[str, Any] | None:
         """The next message; None when the other end is gone."""
@@ -38,6 +37,8 @@ class Channel:
         message: dict[str, Any] = json.loads(line)
         return message
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hang up."""
         self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()

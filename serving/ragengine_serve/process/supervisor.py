@@ -75,17 +75,23 @@ class Supervisor:
             born = time.monotonic()
             member = await self._start(number)
             await self._listen(number, member)
+            await member.channel.close()
             code = await member.process.wait()
             del self._members[number]
             mark_process_dead(member.process.pid)  # type: ignore[no-untyped-call]
             if self._stop.is_set():
                 return
             if number not in self._started:
-                told = member.message or f"A worker ended with code {code} before it was ready; its log says why."
+                told = (
+                    member.message
+                    or f"A worker ended with code {code} before it was ready; its log says why."
+                )
                 self._error = self._error or StartError(told)
                 self._stop.set()
                 return
-            log.error("worker died", extra={"fields": {"worker": number, "pid": member.process.pid, "code": code}})
+            log.error(
+                "worker died", extra={"fields": {"worker": number, "pid": member.process.pid, "code": code}}
+            )
             self._metrics.restarted()
             pause = min(_LATEST, max(0.5, 2 * pause)) if time.monotonic() - born < _SOON else 0.0
             with contextlib.suppress(TimeoutError):

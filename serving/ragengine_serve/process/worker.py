@@ -97,7 +97,7 @@ async def work(listening: socket.socket, line: socket.socket) -> None:
         listening_task.cancel()
     except RagEngineError as error:
         await channel.send("failed", message=str(error))
-        channel.close()
+        await channel.close()
         sys.exit(FAILED)
 
 

@@ -78,7 +78,7 @@ class Scheduler:
                 raise ApiError(
                     429,
                     "queue_full",
-                    f"{self._queued} questions wait and at most {self._settings.max_queue} may; ask again later.",
+                    f"{self._queued} questions wait, at most {self._settings.max_queue} may; ask later.",
                     retry_after=self._retry_after(),
                 )
             tickets = [ticket if isinstance(ticket, Ticket) else self._queue(ticket) for ticket in found]
@@ -186,7 +186,9 @@ class Scheduler:
         """The oldest job that is ready, with those that may be generated together with it."""
         first = self._ready.popleft()
         jobs, group = [first], first.task.work.group
-        most = self._settings.generation_batch(first.task.model.engine.device) if first.task.model.batches else 1
+        most = (
+            self._settings.generation_batch(first.task.model.engine.device) if first.task.model.batches else 1
+        )
         if group is not None:
             for job in list(self._ready):
                 if len(jobs) == most:

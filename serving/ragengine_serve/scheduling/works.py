@@ -32,7 +32,7 @@ class AnswerWork:
 
     @property
     def group(self) -> Hashable | None:
-        """Answers with equal options, from documents of the index, without draws that a batch would change."""
+        """Answers with equal options from documents of the index; a batch would change what is drawn."""
         if self.documents is not None or self.options.do_sample:
             return None
         return "answer", self.options, self.doc_pruning

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from ragengine_serve.configuration.settings import Settings
 from ragengine_serve.configuration.keys import Keys
+from ragengine_serve.configuration.settings import Settings
 from ragengine_serve.models.registry import ModelRegistry
 from ragengine_serve.observability.metrics import Metrics
 from ragengine_serve.observability.tracing import Tracing

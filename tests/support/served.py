@@ -5,9 +5,10 @@ import contextlib
 import json
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,13 @@ def _content(body: bytes) -> Any:
 @contextlib.contextmanager
 def running(**settings: Any) -> Iterator[Served]:
     """A server with the embedded model on a free port; it has drained at the end."""
-    chosen: dict[str, Any] = {"models": (EMBEDDED,), "port": 0, "threads": 1, "device": "cpu", "verify": "size"}
+    chosen: dict[str, Any] = {
+        "models": (EMBEDDED,),
+        "port": 0,
+        "threads": 1,
+        "device": "cpu",
+        "verify": "size",
+    }
     chosen |= {"max_concurrent_requests": 2, "drain_timeout": 5, **settings}
     told = Settings(**chosen)
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
@@ -109,6 +116,14 @@ def running(**settings: Any) -> Iterator[Served]:
             thread.join(60)
             assert not thread.is_alive()
             assert not failures
+
+
+def until(condition: Callable[[], Any], seconds: float = 30) -> None:
+    """Wait until ``condition`` holds."""
+    latest = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < latest
+        time.sleep(0.005)
 
 
 def free_port() -> int:

@@ -94,10 +94,20 @@ def test_a_wrong_request_is_refused(server: Served, change: dict[str, Any]) -> N
 
 @pytest.mark.parametrize(
     ("tail", "length"),
-    [(b"\x01", None), (struct.pack("<I", 9) + b"x", None), (struct.pack("<I", 1) + b"\xff", None), (b"", 10**6)],
+    [
+        (b"\x01", None),
+        (struct.pack("<I", 9) + b"x", None),
+        (struct.pack("<I", 1) + b"\xff", None),
+        (b"", 10**6),
+    ],
 )
 def test_wrong_binary_data_is_refused(server: Served, tail: bytes, length: int | None) -> None:
-    tensor = {"name": "question", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
+    tensor = {
+        "name": "question",
+        "shape": [1],
+        "datatype": "BYTES",
+        "parameters": {"binary_data_size": len(tail)},
+    }
     head = json.dumps({"inputs": [tensor]}).encode()
     told = str(len(head) if length is None else length)
     reply = server.post(

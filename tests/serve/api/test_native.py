@@ -33,7 +33,13 @@ def test_an_answer_is_the_object_of_ask_json(server: Served) -> None:
 
 
 def test_options_have_the_names_of_the_engine(server: Served) -> None:
-    options = {"n_docs": 2, "num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 5, "min_new_tokens": 2}
+    options = {
+        "n_docs": 2,
+        "num_beams": 3,
+        "num_return_sequences": 2,
+        "max_new_tokens": 5,
+        "min_new_tokens": 2,
+    }
     reply = server.post("/v1/answer", {"question": QUESTION, **options, "doc_pruning": 0.0001})
     answer = server.state.models.get(None).engine.generate(QUESTION, **options, doc_pruning=0.0001)
     assert same(reply.content, answer.to_dict())
@@ -65,7 +71,9 @@ def test_a_stream_tells_documents_tokens_and_the_answer(server: Served) -> None:
         assert response.headers["Content-Type"].startswith("text/event-stream")
         text = response.read().decode()
     blocks = [block.split("\n") for block in text.strip().split("\n\n")]
-    events = [(head.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for head, data in blocks]
+    events = [
+        (head.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for head, data in blocks
+    ]
     names = [name for name, _ in events]
     assert names == ["documents", *["token"] * (len(events) - 2), "final"]
     answer = server.state.models.get(None).engine.generate(QUESTION, num_beams=1)
@@ -97,7 +105,12 @@ def test_documents_are_retrieved(server: Served) -> None:
 
 def test_answers_are_scored(server: Served) -> None:
     engine = server.state.models.get(None).engine
-    body = {"question": QUESTION, "answer": " Reykjavik", "marginalize": "sequence", "exclude_bos_score": True}
+    body = {
+        "question": QUESTION,
+        "answer": " Reykjavik",
+        "marginalize": "sequence",
+        "exclude_bos_score": True,
+    }
     reply = server.post("/v1/score", body)
     expected = engine.score(QUESTION, " Reykjavik", marginalize="sequence", exclude_bos_score=True)
     assert reply.content["log_prob"] == pytest.approx(expected, abs=1e-5)

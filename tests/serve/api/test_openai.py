@@ -64,7 +64,9 @@ def test_a_chat_streams_the_same_text(client: "openai.OpenAI", server: Served, b
 
 
 def test_completions_answer_each_prompt(client: "openai.OpenAI", server: Served) -> None:
-    completion = client.completions.create(model="worldfacts", prompt=[QUESTION, "What is the capital of Peru?"])
+    completion = client.completions.create(
+        model="worldfacts", prompt=[QUESTION, "What is the capital of Peru?"]
+    )
     engine = server.state.models.get(None).engine
     expected = [engine.generate(QUESTION).text, engine.generate("What is the capital of Peru?").text]
     assert [choice.text for choice in completion.choices] == [text.lstrip() for text in expected]

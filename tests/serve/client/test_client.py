@@ -51,7 +51,11 @@ def test_errors_are_typed(server: Served) -> None:
     with Client(server.url) as client:
         with pytest.raises(ServerError, match="num_beams is 0") as error:
             client.answer(QUESTION, num_beams=0)
-        assert (error.value.status, error.value.type, error.value.field) == (400, "invalid_options", "num_beams")
+        assert (error.value.status, error.value.type, error.value.field) == (
+            400,
+            "invalid_options",
+            "num_beams",
+        )
         with pytest.raises(ServerError, match="cannot stream") as error:
             next(iter(client.stream(QUESTION, num_beams=2)))
         assert error.value.status == 400

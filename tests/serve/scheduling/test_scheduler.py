@@ -17,6 +17,7 @@ from ragengine_serve.errors import ApiError
 from ragengine_serve.models.served_model import ServedModel
 from ragengine_serve.scheduling.job import Cancellation, Task, Ticket
 from ragengine_serve.scheduling.scheduler import Scheduler
+from tests.support.served import until
 
 WAIT = 30
 
@@ -94,13 +95,6 @@ def bench(model: ServedModel) -> Iterator[Bench]:
     found = started(model)
     yield found
     found.scheduler.stop(WAIT)
-
-
-def until(condition: Any) -> None:
-    latest = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < latest
-        time.sleep(0.002)
 
 
 def test_questions_that_wait_are_encoded_and_searched_together(bench: Bench) -> None:

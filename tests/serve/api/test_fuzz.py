@@ -1,4 +1,4 @@
-"""The API fuzzed from its own OpenAPI document: no failure of the server, no status and no shape it does not tell."""
+"""The API fuzzed from its own OpenAPI document: no failure, and no status and shape that it does not tell."""
 
 from collections.abc import Iterator
 from typing import Any

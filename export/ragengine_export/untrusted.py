@@ -13,11 +13,12 @@ from ragengine.storage.foreign_files import plain_size, read_plain, shown_path, 
 _PARTS = ("question_encoder", "generator")
 # transformers allocates something for each, or makes a module of each; beyond any model of these families
 _MOST = {
-    **dict.fromkeys(("num_hidden_layers", "encoder_layers", "decoder_layers"), 1024),
-    **dict.fromkeys(("num_layers", "num_decoder_layers", "num_heads"), 1024),  # T5's names
+    **dict.fromkeys(("num_hidden_layers", "encoder_layers", "decoder_layers", "n_layers"), 1024),
+    **dict.fromkeys(("num_layers", "num_decoder_layers", "num_heads", "n_heads"), 1024),  # T5's, DistilBERT's
     **dict.fromkeys(("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 1024),
     **dict.fromkeys(("d_kv", "d_ff", "relative_attention_num_buckets"), 1 << 20),
     **dict.fromkeys(("relative_attention_max_distance", "decoder_vocab_size"), 1 << 20),
+    **dict.fromkeys(("dim", "hidden_dim", "embedding_size"), 1 << 20),
     **dict.fromkeys(("hidden_size", "d_model", "projection_dim", "max_position_embeddings"), 1 << 20),
     **dict.fromkeys(("intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "type_vocab_size"), 1 << 20),
     "vocab_size": 1 << 24,
@@ -98,7 +99,7 @@ def check_weights(source: str, config: Any) -> None:
     if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises for some names
         return
     for index in folder.glob("*.index.json"):
-        _check_index(index)
+        index_files(index)
     stored = sum(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern))
     parts = [getattr(config, name, None) for name in _PARTS]
     needed = sum(_fewest_weights(part) for part in parts if part) if any(parts) else _fewest_weights(config)
@@ -109,18 +110,23 @@ def check_weights(source: str, config: Any) -> None:
         )
 
 
-def _check_index(index: Path) -> None:
-    """Raise :class:`ExportError` where the index of weights names a file that is not beside it."""
+def index_files(index: Path) -> list[str]:
+    """The names of the files that an index of weights names; each is beside it.
+
+    Raises:
+        ExportError: it cannot be read, or names a file elsewhere.
+    """
     try:
         content = json.loads(read_plain(index, _MOST_BYTES, links=True))
-        names = set(content["weight_map"].values())
+        names = sorted(set(content["weight_map"].values()), key=repr)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as reason:
         raise ExportError(f"{index} cannot be read as an index of weights; save the model again.") from reason
-    for name in sorted(names, key=repr):
+    for name in names:
         if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name:
             raise ExportError(
                 f"{index} names the file {short_repr(name)}; a checkpoint's files are in its own folder."
             )
+    return names
 
 
 def _is_unicode(text: str) -> bool:
@@ -154,6 +160,7 @@ def _matrices(config: Any) -> Iterator[int]:
         width = size("hidden_size")
         a_layer = 4 * width * width + 2 * width * size("intermediate_size")
         yield size("num_hidden_layers") * a_layer
-    # sinusoidal positions are not stored
-    learned = 0 if config.model_type in ("pegasus", "marian") else size("max_position_embeddings")
-    yield (size("vocab_size") + learned + size("type_vocab_size")) * width
+    rows = size("vocab_size") + size("type_vocab_size")
+    if config.model_type not in ("pegasus", "marian", "modernbert"):  # which store no table of positions
+        rows += size("max_position_embeddings")
+    yield rows * (size("embedding_size") or width)

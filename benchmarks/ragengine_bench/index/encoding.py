@@ -15,7 +15,8 @@ from ragengine.arrays import FloatArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError
 from ragengine.retrieval.encoder import BATCH_TOKENS, TextEncoder
-from ragengine_export.checkpoint import load_model, load_tokenizer
+from ragengine_export.loading import load_model
+from ragengine_export.tokenization import load_tokenizer
 
 Texts: TypeAlias = list[tuple[str, str]]
 _SCRIPT_BATCH = 16  # transformers' use_own_knowledge_dataset.py

@@ -11,7 +11,8 @@ from transformers.models.rag.retrieval_rag import CustomHFIndex
 
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import VECTORS_FILE
-from ragengine_export.checkpoint import load_model, load_tokenizer
+from ragengine_export.loading import load_model
+from ragengine_export.tokenization import load_tokenizer
 
 _CLASSES = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
 

@@ -42,6 +42,12 @@ def bundle_errors(folder: Path, manifest: BundleManifest) -> list[str]:
     for field, encoder in encoders.items():
         if encoder is not None:
             faults += _encoder_errors(folder, field, encoder, graphs)
+    question, passage = manifest.question_encoder, manifest.passage_encoder
+    if passage is not None and passage.similarity != question.similarity:
+        faults.append(
+            f"passage_encoder.similarity is {passage.similarity}, question_encoder.similarity "
+            f"{question.similarity}"
+        )
     faults += _generator_errors(folder, manifest.generator, graphs)
     faults += _default_option_errors(manifest)
     return list(dict.fromkeys(faults))  # two encoders may share files, and their errors
@@ -87,12 +93,14 @@ def _encoder_errors(folder: Path, field: str, spec: EncoderSpec, graphs: Graphs)
     yield from _signature_errors(name, graph, text_encoder_signature(spec.dimension))
     tables = [f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position")]
     words, positions = (_table(graph, table) for table in tables)
-    if words is None or positions is None:
+    offset = spec.position_offset
+    if words is None or (positions is None and offset is not None):
         yield f"{name}: it lacks the table {tables[0] if words is None else tables[1]}"
         return
     longest, pad = spec.tokenizer.max_length, spec.tokenizer.pad_token_id
-    if longest > positions[0]:
-        yield f"{field}.tokenizer.max_length is {longest}, {name} has {positions[0]} positions"
+    if positions is not None and longest > positions[0] - (offset or 0):
+        there = f"{positions[0]} positions" + (f", of which {offset} are not used" if offset else "")
+        yield f"{field}.tokenizer.max_length is {longest}, {name} has {there}"
     yield from _token_errors(words[0], {f"{field}.tokenizer.pad_token_id": pad})
     yield from _tokenizer_errors(folder, spec.path, words[0])
 

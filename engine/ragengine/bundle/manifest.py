@@ -8,7 +8,8 @@ from ragengine.storage import folders
 from ragengine.storage.schema import FileName, Hash, Line, Range, Size, TokenId
 
 FORMAT = "ragengine-bundle"
-FORMAT_VERSION = 5  # 3 added step.onnx, which CUDA needs; 4 EncoderSpec.graph; 5 GeneratorSpec.family
+FORMAT_VERSION = 5
+"""3 added step.onnx, which CUDA needs; 4 EncoderSpec.graph; 5 what defaults in the specifications say."""
 OLDEST_VERSION = 2  # 1 had no cross.onnx, and its decoder reordered the cache
 
 ENCODER_GRAPH: Final = "encoder.onnx"
@@ -26,24 +27,32 @@ class TokenizerSpec:
     pad_token_id                   fills shorter inputs of a batch
     max_length                     the longest input in tokens, special tokens included
     clean_up_tokenization_spaces   whether ``decode`` removes the space before punctuation
+    truncation_side                the end at which a longer input is cut
+    split_special_tokens           whether a special token that a text spells out is read as text
     """
 
     pad_token_id: TokenId
     max_length: Size
     clean_up_tokenization_spaces: bool
+    truncation_side: Literal["right", "left"] = "right"
+    split_special_tokens: bool = False
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """A BERT encoder of questions or passages.
+    """An encoder of questions or passages.
 
-    path          its folder in the bundle
-    name          where it came from, for people
-    fingerprint   identifies the weights, in whatever precision they are stored; an index remembers that of
-                  the encoder of its passages
-    dimension     E, the length of its vectors
-    tokenizer     what tokenises its inputs
-    graph         the file in ``path``
+    path             its folder in the bundle
+    name             where it came from, for people
+    fingerprint      identifies weights, in whatever precision they are stored, and all else that decides the
+                     vectors; an index remembers that of the encoder of its passages
+    dimension        E, the length of its vectors
+    tokenizer        what tokenises its inputs
+    graph            the file in ``path``
+    similarity       how vectors are compared; for cosine they are stored and searched with the norm 1
+    prompt           what comes before each text
+    passages         how title and text are read: as a pair, or joined by a space
+    position_offset  rows of the table of positions before the first one; None where there is no table
 
     The two encoders share one graph if all their weights are the same.  If some are, they share the folder,
     and ``passages.onnx`` reads those from the question encoder's weights.
@@ -55,6 +64,10 @@ class EncoderSpec:
     dimension: Size
     tokenizer: TokenizerSpec
     graph: Literal["encoder.onnx", "passages.onnx"] = ENCODER_GRAPH
+    similarity: Literal["inner_product", "cosine"] = "inner_product"
+    prompt: str = ""
+    passages: Literal["pair", "joined"] = "pair"
+    position_offset: Annotated[int, Range(0, 1 << 16)] | None = 0
 
 
 @dataclass(frozen=True)

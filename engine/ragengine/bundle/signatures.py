@@ -55,6 +55,13 @@ MIXTURE_OUTPUTS: Final[Values] = {
 }
 """What both decoders return each step, before the present of their layers."""
 
+HIDDEN_HALF: Final = -32752.0
+"""What is added in float16 to the scores of hidden tokens: half the least number, since a score is added.
+
+The least number itself would become -inf; a row that hides all, such as that of a beam that is padding, is
+then NaN, and NaN times a weight of zero is NaN.
+"""
+
 PART_WIDTH: Final = 1024
 """Tokens of a part of the vocabulary, of which the static decoder first takes the best candidates."""
 

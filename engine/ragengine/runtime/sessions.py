@@ -115,7 +115,7 @@ def _providers(device: ResolvedDevice, *, cuda_graphs: bool) -> list[Any]:
     if device == "cpu":
         return cpu
     settings = {
-        # layer norms add in float32, also where onnxruntime fuses them with what comes before
+        # layer norms add in float32, also where they are fused; since onnxruntime 1.28 they always do
         "enable_skip_layer_norm_strict_mode": "1",
         "use_tf32": "0",  # on by default: float32 products would keep 10 bits of mantissa
         "enable_cuda_graph": str(int(cuda_graphs)),

@@ -32,6 +32,8 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
     "gelu_fast": ("Gelu", {"approximate": "tanh"}),
     "gelu_pytorch_tanh": ("Gelu", {"approximate": "tanh"}),
     "relu": ("Relu", {}),
+    "tanh": ("Tanh", {}),
+    "sigmoid": ("Sigmoid", {}),
 }
 ACTIVATIONS = (*_ACTIVATIONS, "silu", "swish")
 
@@ -96,10 +98,12 @@ class LayerNorm(nn.Module):
     residual, of the shape of x, and normalises.
     """
 
-    def __init__(self, dimension: int, epsilon: float, *, half: bool = True, fused: bool = False) -> None:
+    def __init__(
+        self, dimension: int, epsilon: float, *, half: bool = True, bias: bool = True, fused: bool = False
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter([dimension])
-        self.bias = nn.Parameter([dimension])
+        self.bias: Any = nn.Parameter([dimension]) if bias else None
         self.half = half
         self.fused = fused
         self.dtype = FLOAT
@@ -109,14 +113,15 @@ class LayerNorm(nn.Module):
         self, op: Op, x: ir.Value, residual: ir.Value | None = None, added: ir.Value | None = None
     ) -> ir.Value:
         """``added`` is a bias of x, for a fused norm alone."""
-        weight, bias = cast(op, self.weight, self.dtype), cast(op, self.bias, self.dtype)
+        weight = cast(op, self.weight, self.dtype)
+        bias = () if self.bias is None else (cast(op, self.bias, self.dtype),)
         if self.fused and residual is not None:
             y = op.SkipLayerNormalization(
-                x, residual, weight, bias, added, epsilon=self._epsilon, _domain=CONTRIB
+                x, residual, weight, *bias, added, epsilon=self._epsilon, _domain=CONTRIB
             )
             return known(y, self.dtype)
         summed = x if residual is None else op.Add(x, residual)
-        return op.LayerNormalization(summed, weight, bias, epsilon=self._epsilon)
+        return op.LayerNormalization(summed, weight, *bias, epsilon=self._epsilon)
 
 
 class RmsNorm(nn.Module):

@@ -10,7 +10,6 @@ from onnxscript import GraphBuilder, nn
 
 from ragengine.bundle.onnx_reader import Value
 from ragengine.bundle.signatures import MIXTURE_OUTPUTS, LayerKind, Signature, text_encoder_signature
-from ragengine_export.graphs.bert import BertEncoder
 from ragengine_export.graphs.decoder_step import (
     DecoderInputs,
     StaticInputs,
@@ -24,7 +23,7 @@ OPSET = 20
 IR_VERSION = 10  # what onnx opset 20 came with; every onnxruntime since 1.18 reads it
 
 
-def text_encoder_model(encoder: BertEncoder, dimension: int) -> ir.Model:
+def text_encoder_model(encoder: nn.Module, dimension: int) -> ir.Model:
     """A question or passage encoder."""
     graph = GraphOfSignature("text_encoder", text_encoder_signature(dimension))
     return graph.model([encoder(graph.op, graph.inputs["input_ids"], graph.inputs["attention_mask"])])

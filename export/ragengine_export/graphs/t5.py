@@ -27,6 +27,7 @@ from ragengine_export.graphs.layers import (
     number,
 )
 from ragengine_export.graphs.naming import Block, Named
+from ragengine_export.graphs.relative_positions import relative_bias
 from ragengine_export.graphs.token_tree import TreeStep, distances
 from ragengine_export.graphs.weight_formats import cast
 
@@ -128,15 +129,7 @@ class _Encoder(_Stack):
 
     def _bias(self, op: Op, input_ids: ir.Value) -> ir.Value:
         """By the position of key less that of query: [1, H, S, S]."""
-        zero, one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
-        length = op.Squeeze(op.Shape(input_ids, start=1, end=2), zero)
-        places = op.Range(op.Constant(value_int=0), length, op.Constant(value_int=1))
-        table = self._shape.encoder_buckets
-        farthest = len(table) // 2
-        relative = op.Sub(op.Unsqueeze(places, zero), op.Unsqueeze(places, one))  # [S, S]
-        near = op.Clip(relative, op.Constant(value_int=-farthest), op.Constant(value_int=farthest))
-        rows = op.Gather(_integers(op, table), op.Add(near, op.Constant(value_int=farthest)))
-        return op.Unsqueeze(op.Transpose(self.relative(op, rows), perm=[2, 0, 1]), zero)
+        return relative_bias(op, input_ids, self._shape.encoder_buckets, lambda rows: self.relative(op, rows))
 
 
 class _Decoder(_Stack):

@@ -17,16 +17,15 @@ from ragengine_bench.peers.ragengine import STAGES, RagengineGenerator
 from ragengine_bench.peers.transformers import TransformersGenerator, TransformersRag
 from ragengine_export import export_checkpoint
 
-SHAPE = SHAPES["tiny"]
 LOAD = Workload(batch=2, documents=3, source=9, beams=3, target=7)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_random_checkpoint(SHAPE, folder)
+@pytest.fixture(scope="module", params=["tiny", "tiny-t5", "tiny-mbart"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, shape = tmp_path_factory.mktemp("tiny"), SHAPES[request.param]
+    write_random_checkpoint(shape, folder)
     export_checkpoint(folder / RAG, folder / "bundle", check=False)
-    LOAD.write(folder / "inputs.npz", SHAPE.vocabulary)
+    LOAD.write(folder / "inputs.npz", shape.vocabulary)
     return folder
 
 

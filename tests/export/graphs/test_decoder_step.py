@@ -14,6 +14,7 @@ from onnx import TensorProto
 from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.device import graph_device
 from ragengine.bundle.manifest import STEP_GRAPH
+from ragengine.bundle.signatures import HIDDEN_HALF
 from ragengine.errors import DeviceError
 from ragengine.generation.decoders.base import StepInputs
 from ragengine.generation.decoders.buckets import Bucket
@@ -96,7 +97,8 @@ def faults(model: onnx.ModelProto, on_host: set[str]) -> list[str]:
             continue
         if all(value in constants for value in node.input):  # computed once, when the graph is loaded
             constants.update(node.output)
-            types |= dict.fromkeys(node.output, types[node.input[0]])
+            to = next((type_name(a.i) for a in node.attribute if a.name == "to"), types[node.input[0]])
+            types |= dict.fromkeys(node.output, to)
             continue
         kernel = KERNELS.get((node.domain.replace("ai.onnx", ""), node.op_type))
         if kernel is None:
@@ -236,3 +238,21 @@ def test_graphs_that_only_a_cpu_has_are_refused_on_cuda(
     assert graph_device(opened, "cpu") == graph_device(opened, "auto") == "cpu"
     with pytest.raises(DeviceError, match=rf"are {quantised}, which only a CPU computes; export it"):
         graph_device(opened, "cuda")
+
+
+def test_what_hides_a_token_leaves_room_for_its_score(bundle: Bundle) -> None:
+    """A score is added to it in float16, where the sum must not become -inf: of a row that hides all, the
+    softmax would be NaN."""
+    model = onnx.load(bundle.file("generator", STEP_GRAPH), load_external_data=False)
+    constants = {
+        node.output[0]: onnx.numpy_helper.to_array(node.attribute[0].t)
+        for node in model.graph.node
+        if node.op_type == "Constant" and node.attribute[0].name == "value"
+    }
+    hidden = [constants[node.input[2]] for node in model.graph.node if node.op_type == "Where"]
+    assert hidden
+    for number in hidden:
+        with np.errstate(over="raise"):
+            assert number + number.dtype.type(-32000) <= number
+        assert number < -30000  # no score of a model makes up for it
+    assert HIDDEN_HALF in hidden or bundle.manifest.precision == "fp32"

@@ -36,7 +36,7 @@ def session(form: str, folder: Path) -> ort.InferenceSession:
     static = None
     if form == "computed":
         names = ("log_weights", "own_past", "context_attention_mask", "num_candidates", "probe_ids")
-        shapes = computed_shapes(op, **{name: given[name] for name in names}, d_model=8)
+        shapes = computed_shapes(op, **{name: given[name] for name in names}, d_model=8, bias_heads=1)
     else:
         shapes = given_shapes(given)
         unused = given["slots"]

@@ -17,6 +17,7 @@ from ragengine.arrays import BoolArray, IntArray
 from ragengine.bundle.manifest import STEP_GRAPH, GeneratorSpec
 from ragengine.bundle.onnx_reader import FLOAT, FLOAT16
 from ragengine.bundle.signatures import (
+    HIDDEN_HALF,
     MIXTURE_OUTPUTS,
     array_of,
     generator_signatures,
@@ -160,7 +161,8 @@ class DecoderBuffers:
         q, d, s = encoded.context_attention_mask.shape
         bias = np.zeros((self.bucket.rows, 1, self.bucket.beams, s), self._dtype)
         hidden = encoded.context_attention_mask.reshape(q * d, 1, 1, s) == 0
-        bias[: q * d] = np.where(hidden, np.finfo(self._dtype).min, 0)
+        least = HIDDEN_HALF if self._dtype == np.float16 else np.finfo(np.float32).min
+        bias[: q * d] = np.where(hidden, least, 0)
         binding = cross.io_binding()
         binding.bind_ortvalue_input("states", encoded.memory["states"])
         shape = (q * d, self.spec.num_heads, s, self.spec.head_size)

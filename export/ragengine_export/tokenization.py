@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from ragengine.bundle.manifest import TokenizerSpec
 from ragengine.errors import ExportError
 from ragengine.messages import short_repr
+from ragengine_export.byte_tokenizer import fast_byte_tokenizer
 from ragengine_export.loading import loaded
 
 
@@ -54,6 +55,8 @@ def load_tokenizer(source: str, subfolder: str = "", config: Any = None) -> PreT
 def load_fast_tokenizer(source: str, subfolder: str = "", config: Any = None) -> PreTrainedTokenizerBase:
     """As :func:`load_tokenizer`, one that can be saved as `tokenizer.json`."""
     tokenizer = load_tokenizer(source, subfolder, config)
+    if isinstance(tokenizer, ByT5Tokenizer):
+        return fast_byte_tokenizer(tokenizer)
     if not tokenizer.is_fast:
         raise ExportError(f"The tokenizer of {source} has no tokenizer.json; save it with a fast tokenizer.")
     return tokenizer

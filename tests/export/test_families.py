@@ -53,7 +53,7 @@ def test_from_a_checkpoint_to_measured_answers(number: int, name: str, tmp_path:
 
 
 def _model_type(name: str) -> str:
-    return {"flan-t5": "t5", "mbart-50": "mbart"}.get(name, name)
+    return {"flan-t5": "t5", "byt5": "t5", "mbart-50": "mbart"}.get(name, name)
 
 
 def test_a_generator_of_another_type_is_refused_with_the_list(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from transformers import (
 
 from ragengine_bench.checkpoints.spec import CheckpointSpec
 from ragengine_bench.checkpoints.tokenizers import (
+    byt5_tokenizer,
     marian_tokenizer,
     mbart50_tokenizer,
     mbart_tokenizer,
@@ -113,6 +114,7 @@ GENERATORS: dict[str, RandomGenerator] = {
     "t5": RandomGenerator(partial(_t5_like, T5Config, ""), t5_tokenizer),
     "flan-t5": RandomGenerator(partial(_t5_like, T5Config, "gated-gelu"), t5_tokenizer),
     "mt5": RandomGenerator(partial(_t5_like, MT5Config, "gated-gelu"), t5_tokenizer),
+    "byt5": RandomGenerator(partial(_t5_like, T5Config, "gated-gelu"), byt5_tokenizer),
     "mbart": RandomGenerator(partial(_bart_like, MBartConfig, start="eos"), mbart_tokenizer, "ro_RO"),
     "mbart-50": RandomGenerator(partial(_bart_like, MBartConfig, start="eos"), mbart50_tokenizer, "sl_SI"),
     "pegasus": RandomGenerator(partial(_bart_like, PegasusConfig, start="pad"), pegasus_tokenizer),

@@ -18,6 +18,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import (
     BartTokenizerFast,
+    ByT5Tokenizer,
     DPRQuestionEncoderTokenizerFast,
     MBart50Tokenizer,
     MBartTokenizer,
@@ -75,6 +76,11 @@ def t5_tokenizer(rng: np.random.Generator, vocab_size: int, folder: Path) -> Pre
     sentinels = [f"<extra_id_{number}>" for number in (1, 0)]
     vocabulary = _unigram_vocabulary(rng, ["<pad>", "</s>", "<unk>"], vocab_size - 2)
     return T5Tokenizer(vocab=[*vocabulary, *((token, 0.0) for token in sentinels)], extra_ids=2)
+
+
+def byt5_tokenizer(rng: np.random.Generator, vocab_size: int, folder: Path) -> PreTrainedTokenizerBase:
+    """ByT5's own tokenizer: bytes, whatever ``vocab_size`` is."""
+    return ByT5Tokenizer(extra_ids=4)
 
 
 def mbart_tokenizer(rng: np.random.Generator, vocab_size: int, folder: Path) -> PreTrainedTokenizerBase:

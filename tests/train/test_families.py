@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from ragengine import RagEngine
-from ragengine.errors import ExportError
+from ragengine.errors import ExportError, RagEngineError
 from ragengine_bench.checkpoints.generators import GENERATORS
 from ragengine_bench.checkpoints.spec import random_spec
 from ragengine_export.families import generator_type
@@ -108,12 +108,8 @@ def test_encoder_of_every_family_is_trained(
     name: str, sentence: bool, world: Path, one_thread: None, tmp_path: Path
 ) -> None:
     """What is trained is what the bundle computes: pooling, dense layers, prompts and cosine included."""
-    kind, sizes, pooling = ENCODERS[name]
-    folder = start(world, tmp_path)
-    tokenizer = load_tokenizer(str(world / "start" / "question_encoder"))
-    torch.manual_seed(0)
-    AutoModel.from_config(kind(**sizes, vocab_size=len(tokenizer))).save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
+    pooling, folder = ENCODERS[name][2], start(world, tmp_path)
+    write_encoder(name, folder, world)
     if sentence:
         write_sentence_folder(folder)
     (tmp_path / "start" / "generator").symlink_to(world / "start" / "generator")
@@ -129,12 +125,50 @@ def test_encoder_of_every_family_is_trained(
     work = tmp_path / "run" / "work" / ("checkpoint" if sentence else "index")
     question = "Who is the mayor of Lagiton?"
     with RagEngine.load(work / "bundle", index=tmp_path / "run/index", threads=1) as engine:
+        tokenizer = load_tokenizer(str(last))
         ids = torch.tensor([question_tokens(trained, tokenizer, 32, [question])[0].tolist()])
         with torch.no_grad():
             expected = trained.eval()(ids, torch.ones_like(ids)).pooler_output.numpy()
         found = engine.retriever.encode(engine.retriever.tokenize([question]))
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert len(engine.generate(question).documents) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling", "message"),
+    [
+        (
+            "distilbert",
+            None,
+            r"is a bare distilbert model, and nothing .* set model\.pooling to one of cls, ",
+        ),
+        ("dpr", "mean", r"pooling is mean, but the encoders' own folders say how they pool"),
+    ],
+)
+def test_pooling_is_said_where_it_is_needed(
+    name: str, pooling: str | None, message: str, world: Path, tmp_path: Path
+) -> None:
+    folder = start(world, tmp_path)
+    if name == "dpr":
+        folder.rmdir()
+        folder.symlink_to(world / "start" / "question_encoder")
+    else:
+        write_encoder(name, folder, world)
+    (tmp_path / "start" / "generator").symlink_to(world / "start" / "generator")
+    config = training_world.write_config(tmp_path, encoders=STAGE.format(1))
+    if pooling is not None:
+        config.write_text(config.read_text().replace("[model]", f'[model]\npooling = "{pooling}"'))
+    with pytest.raises(RagEngineError, match=message):
+        train(config)
+
+
+def write_encoder(name: str, folder: Path, world: Path) -> None:
+    """A bare random encoder that reads the words of the world."""
+    tokenizer = load_tokenizer(str(world / "start" / "question_encoder"))
+    torch.manual_seed(0)
+    kind, sizes, _ = ENCODERS[name]
+    AutoModel.from_config(kind(**sizes, vocab_size=len(tokenizer))).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
 
 
 def write_sentence_folder(folder: Path) -> None:

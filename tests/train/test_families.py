@@ -38,6 +38,10 @@ from tests.support import training_world
 
 FAST = ("flan-t5",)
 STAGE = "logging_steps = 1\nmax_steps = {}\nlearning_rate = 3e-3\nper_device_train_batch_size = 8\n"
+ENCODER_STAGE = (
+    "logging_steps = 1\nmax_steps = 60\nlearning_rate = 2e-3\nwarmup_steps = 10\n"
+    "per_device_train_batch_size = 24\nmax_grad_norm = 1.0\n"
+)
 SIZES = {"d_model": 24, "encoder_layers": 1, "decoder_layers": 1, "encoder_heads": 2, "decoder_heads": 2}
 SIZES |= {"positions": 200, "generator_tokens": 400, "activation": "relu"}
 
@@ -86,7 +90,7 @@ SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 SMALL |= {"max_position_embeddings": 40, "pad_token_id": 0}
 DISTILBERT = {"dim": 24, "n_layers": 1, "n_heads": 2, "hidden_dim": 30, "max_position_embeddings": 40}
 ENCODERS: dict[str, tuple[type[PretrainedConfig], dict[str, Any], str]] = {
-    "bert": (BertConfig, SMALL, "pooler"),
+    "bert": (BertConfig, SMALL | {"initializer_range": 0.3}, "pooler"),
     "roberta": (RobertaConfig, SMALL, "mean"),
     "xlm-roberta": (XLMRobertaConfig, SMALL, "cls"),
     "distilbert": (DistilBertConfig, DISTILBERT, "max"),
@@ -114,12 +118,12 @@ def test_encoder_of_every_family_is_trained(
         write_sentence_folder(folder)
     (tmp_path / "start" / "generator").symlink_to(world / "start" / "generator")
     joint = {"joint": STAGE.format(3)} if sentence else {}
-    config = training_world.write_config(tmp_path, encoders=STAGE.format(12), **joint)
+    config = training_world.write_config(tmp_path, encoders=ENCODER_STAGE, **joint)
     text = config.read_text().replace("dev_questions = 40", "dev_questions = 4")
     config.write_text(text if sentence else text.replace("[model]", f'[model]\npooling = "{pooling}"'))
     result = train(config, threads=1)
     losses = [loss for _, loss in result.stages["encoders"].losses]
-    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
     last = tmp_path / "run" / ("joint" if sentence else "encoders") / "question_encoder"
     trained = load_encoder(str(last), DPRQuestionEncoder)
     work = tmp_path / "run" / "work" / ("checkpoint" if sentence else "index")

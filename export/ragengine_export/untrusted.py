@@ -28,7 +28,7 @@ _TEXTS = ("title_sep", "doc_sep", "prefix")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.h5", "*.msgpack")
 _READ_WHOLE = (
     *("*config.json", "tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json"),
-    *("added_tokens.json", "*.index.json", "*.jinja"),
+    *("added_tokens.json", "*.index.json", "*.jinja", "*.model", "*.spm"),
 )
 _MOST_BYTES = 256 << 20
 """Of a file that is read whole: ten times those of the largest vocabularies."""

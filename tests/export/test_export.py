@@ -98,7 +98,7 @@ def test_dpr_variants_compute_what_torch_computes(
 
 @pytest.mark.parametrize("pooler", [True, False])
 def test_plain_bert_as_question_encoder(pooler: bool, bart: Path, tmp_path: Path) -> None:
-    """Its pooled output where it has a pooler, its first token's state where it was saved without."""
+    """Its pooled output, or its first token's state, which needs no pooler in the checkpoint."""
     folder = tmp_path / "bert"
     tokenizer = train_question_tokenizer(np.random.default_rng(0), 250, None, folder / "trained")
     config = BertConfig(
@@ -111,7 +111,13 @@ def test_plain_bert_as_question_encoder(pooler: bool, bart: Path, tmp_path: Path
     model = randomised(BertModel(config, add_pooling_layer=pooler), 0)
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
-    export_checkpoint(None, tmp_path / "bundle", question_encoder=folder, generator=bart)
+    export_checkpoint(
+        None,
+        tmp_path / "bundle",
+        question_encoder=folder,
+        generator=bart,
+        pooling="pooler" if pooler else "cls",
+    )
     ids = np.array([[2, 30, 31, 3]])
     session = ort.InferenceSession(tmp_path / "bundle" / "question_encoder" / "encoder.onnx")
     vectors = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
@@ -252,14 +258,14 @@ def test_the_check_notices_a_wrong_weight(
     """One bias of one layer, changed between torch and the file."""
     from ragengine_export import checkpoint as reading
 
-    original = reading._state
+    original = reading.torch_state
 
     def tampered(module: torch.nn.Module) -> dict[str, Any]:
         state = original(module)
         name = "model.decoder.layers.0.encoder_attn.q_proj.bias"
         return {**state, name: state[name] + 0.5} if name in state else state
 
-    monkeypatch.setattr(reading, "_state", tampered)
+    monkeypatch.setattr(reading, "torch_state", tampered)
     with pytest.raises(ExportError, match=r"generator/decoder\.onnx"):
         export_checkpoint(pair.checkpoint.source, tmp_path / "bundle")
 
@@ -366,7 +372,7 @@ def test_generation_defaults_come_from_the_checkpoint(pair: Pair, tmp_path: Path
         (["bundle", "--generator", "{bart}"], "both --question-encoder and --generator are needed"),
         (
             ["bundle", "--question-encoder", "{bart}", "--generator", "{bart}"],
-            "is a bart model; supported here: dpr and bert",
+            "is a bart model; supported are dpr, bert",
         ),
         (
             ["bundle", "--question-encoder", "{dpr}", "--generator", "{dpr}"],

@@ -302,3 +302,16 @@ def test_what_cannot_be_written_and_what_to_do() -> None:
     assert atomic.explained(OSError(errno.ELOOP, "Loop")) == "Loop; choose another path"
     assert atomic.explained(ValueError("odd")) == "odd; choose another path"
     assert atomic.explained(OSError(errno.EIO, "x", "n" * 500)).startswith(f"x ({'n' * 200}); check")
+
+
+@posix
+def test_locks_and_syncs_leave_nothing_open_and_files_are_not_executable(tmp_path: Path) -> None:
+    path = tmp_path / "locked"
+    handle = atomic.lock(path, os.O_RDWR | os.O_CREAT)
+    assert not stat.S_IMODE(path.stat().st_mode) & 0o111
+    before = names(Path("/dev/fd"))
+    with pytest.raises(BlockingIOError):
+        atomic.lock(path, os.O_RDWR)
+    atomic.sync(tmp_path)
+    assert names(Path("/dev/fd")) == before
+    os.close(handle)

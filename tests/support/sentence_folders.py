@@ -60,6 +60,17 @@ PASSAGES = [
 ]
 
 
+_CLASSES: dict[str, tuple[Any, Any]] = {
+    "bert": (BertModel, BertConfig),
+    "roberta": (RobertaModel, RobertaConfig),
+    "xlm-roberta": (XLMRobertaModel, XLMRobertaConfig),
+    "distilbert": (DistilBertModel, DistilBertConfig),
+    "electra": (ElectraModel, ElectraConfig),
+    "mpnet": (MPNetModel, MPNetConfig),
+    "modernbert": (ModernBertModel, ModernBertConfig),
+}
+
+
 @dataclass(frozen=True)
 class SentenceModel:
     """What a folder is made of: its family, the modules behind the transformer, and its settings."""
@@ -171,24 +182,25 @@ def write_sentence_folder(folder: Path, model: SentenceModel) -> Path:
     return folder
 
 
-def make_encoder(family: str, vocab_size: int, rng: np.random.Generator) -> PreTrainedModel:
+def make_encoder(family: str, vocab_size: int, rng: np.random.Generator, **sizes: Any) -> PreTrainedModel:
     """A random small encoder of a family; every weight is a number of its own."""
-    sizes: dict[str, Any] = {"vocab_size": vocab_size, "hidden_size": WIDTH, "num_hidden_layers": 2}
-    sizes |= {"num_attention_heads": 2, "intermediate_size": 17, "max_position_embeddings": 64}
-    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
-    distil = {"vocab_size": vocab_size, "dim": WIDTH, "n_layers": 2, "n_heads": 2, "hidden_dim": 17}
-    made: dict[str, Any] = {
-        "bert": lambda: BertModel(BertConfig(**sizes)),
-        "roberta": lambda: RobertaModel(RobertaConfig(**sizes, pad_token_id=1)),
-        "xlm-roberta": lambda: XLMRobertaModel(XLMRobertaConfig(**sizes, pad_token_id=1)),
-        "distilbert": lambda: DistilBertModel(DistilBertConfig(**distil, max_position_embeddings=64)),
-        "electra": lambda: ElectraModel(ElectraConfig(**sizes, embedding_size=8)),
-        "mpnet": lambda: MPNetModel(MPNetConfig(**sizes)),
-        "modernbert": lambda: ModernBertModel(
-            ModernBertConfig(**sizes | {"num_hidden_layers": 4}, **special, local_attention=6)
-        ),
-    }
-    model = made[family]()
+    given: dict[str, Any] = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
+    given |= {"intermediate_size": 17, "max_position_embeddings": 64, "hidden_act": "gelu", **sizes}
+    given["vocab_size"] = vocab_size
+    if family == "distilbert":
+        names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
+        names |= {"intermediate_size": "hidden_dim", "hidden_act": "activation"}
+        given = {names.get(name, name): value for name, value in given.items()}
+    elif family == "modernbert":
+        special = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+        given |= dict(zip(special, (0, 2, 3, 2, 3), strict=True)) | {"local_attention": 6}
+        given |= {"num_hidden_layers": 4, "hidden_activation": given.pop("hidden_act")}
+    elif family == "electra":
+        given["embedding_size"] = 8
+    elif family in ("roberta", "xlm-roberta"):
+        given["pad_token_id"] = 1
+    model_class, config_class = _CLASSES[family]
+    model = model_class(config_class(**given))
     with torch.no_grad():
         for _, parameter in sorted(model.named_parameters()):
             numbers = rng.standard_normal(parameter.shape).astype(np.float32) * 0.35

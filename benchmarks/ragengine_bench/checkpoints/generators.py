@@ -91,8 +91,8 @@ def _t5_like(
         d_kv=spec.d_kv,
         d_ff=spec.encoder_ffn,
         num_layers=spec.encoder_layers,
-        # transformers 5.23 makes a cache for as many decoder layers as the encoder has
-        num_decoder_layers=min(spec.decoder_layers, spec.encoder_layers),
+        # transformers 5.23 makes a cache for as many layers as the encoder has, and fails with others
+        num_decoder_layers=spec.encoder_layers,
         num_heads=spec.encoder_heads,
         relative_attention_num_buckets=spec.buckets,
         relative_attention_max_distance=spec.max_distance,

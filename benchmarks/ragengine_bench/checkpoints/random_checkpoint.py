@@ -33,9 +33,8 @@ def write_random_checkpoint(shape: Shape, folder: Path) -> None:
     )
     config = RagConfig.from_question_encoder_generator_configs(dpr, generator, retrieval_vector_size=32)
     model = RagTokenForGeneration(config).eval()
-    start = 2 if generator.decoder_start_token_id is None else generator.decoder_start_token_id
     model.generation_config.update(
-        decoder_start_token_id=start,
+        decoder_start_token_id=generator.decoder_start_token_id,
         eos_token_id=generator.eos_token_id,
         pad_token_id=generator.pad_token_id,
     )
@@ -47,7 +46,6 @@ def write_random_checkpoint(shape: Shape, folder: Path) -> None:
     )
     for part in ("question_encoder_tokenizer", "generator_tokenizer"):
         tokenizer.save_pretrained(folder / RAG / part)
-    model.rag.generator.generation_config.decoder_start_token_id = start
     model.rag.generator.save_pretrained(folder / GENERATOR)  # no tokenizer: it is given token ids
 
 
@@ -61,6 +59,7 @@ def _config(shape: Shape) -> PretrainedConfig:
             num_layers=shape.layers,
             num_heads=shape.heads,
             decoder_start_token_id=0,
+            bos_token_id=None,  # `RagSequenceForGeneration` reads it
         )
     kind = {"bart": BartConfig, "mbart": MBartConfig}[shape.model_type]
     return kind(
@@ -73,4 +72,5 @@ def _config(shape: Shape) -> PretrainedConfig:
         encoder_ffn_dim=shape.ffn,
         decoder_ffn_dim=shape.ffn,
         max_position_embeddings=shape.positions,
+        decoder_start_token_id=2,
     )

@@ -35,7 +35,8 @@ from ragengine.runtime.sessions import (
 
 DecoderKind = Literal["dynamic", "static"]
 
-_ROUNDING = 1e-3  # of a log-probability, which is at most 0
+ROUNDING = 1e-3
+"""How far above 0 a log-probability may be, by rounding."""
 
 
 class GeneratorModel:
@@ -121,7 +122,7 @@ class GeneratorModel:
         highest, likeliest = outputs.scores.max(), outputs.probe_log_probs.max()  # NaN where there is one
         if np.isnan(highest) or np.isnan(likeliest):
             raise GraphOutputError("The generator returned NaN; its weights or its inputs are damaged.")
-        if likeliest > _ROUNDING or highest == np.inf:
+        if likeliest > ROUNDING or highest == np.inf:
             raise GraphOutputError("The generator returned a probability above 1; its graphs are damaged.")
         beams = inputs.token_ids.shape[1]
         if not _within(outputs.beams, beams) or not _within(outputs.tokens, self.spec.vocab_size):

@@ -9,7 +9,7 @@ import pytest
 
 from ragengine.errors import ExportError
 from ragengine_bench import peers
-from ragengine_bench.checkpoints.random_checkpoint import BART, RAG, write_random_checkpoint
+from ragengine_bench.checkpoints.random_checkpoint import GENERATOR, RAG, write_random_checkpoint
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.harness.runs import Workload
 from ragengine_bench.parity.pairs import Pair
@@ -17,16 +17,15 @@ from ragengine_bench.peers.ragengine import STAGES, RagengineGenerator
 from ragengine_bench.peers.transformers import TransformersGenerator, TransformersRag
 from ragengine_export import export_checkpoint
 
-SHAPE = SHAPES["tiny"]
 LOAD = Workload(batch=2, documents=3, source=9, beams=3, target=7)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_random_checkpoint(SHAPE, folder)
+@pytest.fixture(scope="module", params=["tiny", "tiny-t5", "tiny-mbart"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, shape = tmp_path_factory.mktemp("tiny"), SHAPES[request.param]
+    write_random_checkpoint(shape, folder)
     export_checkpoint(folder / RAG, folder / "bundle", check=False)
-    LOAD.write(folder / "inputs.npz", SHAPE.vocabulary)
+    LOAD.write(folder / "inputs.npz", shape.vocabulary)
     return folder
 
 
@@ -83,7 +82,7 @@ def test_ctranslate2_searches_every_document(folder: Path) -> None:
     pytest.importorskip("ctranslate2")
     from ragengine_bench.peers.ctranslate2 import Ctranslate2Generator
 
-    engine = Ctranslate2Generator(str(folder / BART), 1, "float32")
+    engine = Ctranslate2Generator(str(folder / GENERATOR), 1, "float32")
     found = _prepared(engine, folder, LOAD.options).generate()["outputs"]
     assert [len(output) for output in found] == [LOAD.target - 1] * LOAD.batch * LOAD.documents
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
     from ragengine.indexing.verify import verify_index
     from ragengine.options import GenerationOptions
+    from ragengine.pipeline.prepared import PreparedQuestion
     from ragengine.pipeline.streaming import AnswerStream, AnswerToken
     from ragengine.replay import Record
     from ragengine.results import Answer, Document, Hypothesis
@@ -42,6 +43,7 @@ __all__ = [
     "Generator",
     "Hypothesis",
     "IndexManifest",
+    "PreparedQuestion",
     "RagEngine",
     "RagEngineError",
     "Record",
@@ -69,6 +71,7 @@ _MODULES = {
     "Generator": "generation.generator",
     "Hypothesis": "results",
     "IndexManifest": "retrieval.manifest",
+    "PreparedQuestion": "pipeline.prepared",
     "RagEngine": "engine",
     "RagEngineError": "errors",
     "Record": "replay",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
-from ragengine.arrays import IntArray
+from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.generation.generator import Generator
 from ragengine.generation.search.rules import AllowedTokens
@@ -21,22 +21,22 @@ from ragengine.pipeline.documents import (
     select_documents,
 )
 from ragengine.pipeline.labels import GivenAnswer, build_labels, shares
+from ragengine.pipeline.prepared import Asked, PreparedQuestion, Question, checked_counts
 from ragengine.pipeline.prompts import Prompts, build_prompts
-from ragengine.pipeline.stage_clock import StageClock
 from ragengine.pipeline.streaming import AnswerStream
-from ragengine.results import Answer, Document
+from ragengine.results import Answer, Document, Hypothesis
 from ragengine.retrieval.custom import DocumentSearcher
 from ragengine.retrieval.encoder import EncodedQuestions
 from ragengine.retrieval.retriever import Retriever
 from ragengine.runtime.cancellation import Stop
 from ragengine.runtime.devices import Device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
+from ragengine.runtime.stage_clock import StageClock
 from ragengine.tokenization import Tokenizer
 from ragengine.validation import (
     checked_answers,
     checked_flag,
     checked_labels,
-    checked_question,
     checked_questions,
 )
 
@@ -117,9 +117,66 @@ class RagEngine(Resource):
         return self.generator.default_options
 
     @while_open
+    def prepare(
+        self,
+        questions: Sequence[str],
+        n_docs: int | Sequence[int] | None = None,
+        *,
+        deadline: float | Stop | None = None,
+        cancel: threading.Event | None = None,
+    ) -> list[PreparedQuestion]:
+        """Encode questions and search for their documents together, before each is answered by its own call.
+
+        :meth:`retrieve`, :meth:`generate`, :meth:`stream`, :meth:`score` and :meth:`classify` take a prepared
+        question in the place of its text, and go on from there: with options, a deadline and a cancellation
+        of its own.  A server shares the first two stages among its waiting requests in this way.
+
+        Args:
+            questions: the questions.
+            n_docs: documents to search for, for all or for each question; the model's default where not
+                given.  0 searches for none, for documents of the caller's own.
+            deadline: seconds from now, or a :class:`Stop` that several calls share.
+            cancel: an event that another thread sets to end the call.
+
+        Raises:
+            InputError: a question or a number that cannot be used.
+        """
+        stop = Stop.of(deadline, cancel)
+        texts = checked_questions(questions)
+        counts = checked_counts(self.default_options.n_docs if n_docs is None else n_docs, len(texts))
+        if not texts:
+            return []
+        encoded = self.retriever._encode_questions(texts, stop)
+        clock = StageClock(encoded.timings_ms)
+        found: list[list[Document]] = [[] for _ in texts]
+        stop.check("before the search")
+        with self.retriever.borrow_index() as index:
+            for count in sorted(set(counts) - {0}):
+                rows = [row for row, wanted in enumerate(counts) if wanted == count]
+                for row, documents in zip(
+                    rows, index.search_documents(encoded.vectors[rows], count), strict=True
+                ):
+                    found[row] = documents
+        clock.stage("search")
+        return [
+            PreparedQuestion(
+                text,
+                counts[row],
+                tuple(found[row]),
+                EncodedQuestions(
+                    encoded.vectors[row : row + 1],
+                    encoded.texts[row : row + 1],
+                    encoded.truncated[row : row + 1],
+                    clock.timings,
+                ),
+            )
+            for row, text in enumerate(texts)
+        ]
+
+    @while_open
     def retrieve(
         self,
-        question: str,
+        question: Question,
         n_docs: int | None = None,
         *,
         deadline: float | Stop | None = None,
@@ -135,17 +192,17 @@ class RagEngine(Resource):
         """
         stop = Stop.of(deadline, cancel)
         n_docs = self.default_options.n_docs if n_docs is None else n_docs
-        questions = self.retriever._encode_questions([checked_question(question)], stop)
-        return self._search(questions, n_docs, None, None, stop).documents[0]
+        asked = Asked.one(question)
+        return self._search(asked, self._encoded(asked, stop), n_docs, None, None, stop).documents[0]
 
     @overload
-    def generate(self, question: str, **settings: Any) -> Answer: ...
+    def generate(self, question: Question, **settings: Any) -> Answer: ...
     @overload
-    def generate(self, question: Sequence[str], **settings: Any) -> list[Answer]: ...
+    def generate(self, question: Sequence[Question], **settings: Any) -> list[Answer]: ...
     @while_open
     def generate(
         self,
-        question: str | Sequence[str],
+        question: Question | Sequence[Question],
         *,
         options: GenerationOptions | None = None,
         documents: OwnDocuments = None,
@@ -158,7 +215,7 @@ class RagEngine(Resource):
         """Answer a question, or several in one batch (the answers are those of one at a time).
 
         Args:
-            question: the question x, or a list of them.
+            question: the question x, a :class:`PreparedQuestion`, or a list of either.
             options: how to search for the answer; the model's defaults where not given.
             documents: documents to read instead of searching: a list for one question, a list of lists for
                 several.  They keep their scores, or are scored by the bundle's passage encoder.
@@ -184,43 +241,41 @@ class RagEngine(Resource):
         (:func:`~ragengine.pipeline.documents.select_documents`).
         """
         stop = Stop.of(deadline, cancel)
-        texts, single = checked_questions(question), isinstance(question, str)
+        asked = Asked.some(question)
         options = self._options(options, overrides)
-        own = given_documents(documents, len(texts), single=single)
+        own = given_documents(documents, len(asked.texts), single=asked.single)
         doc_pruning = checked_pruning(doc_pruning)
         allowed = checked_allowed(prefix_allowed_tokens_fn, self.bundle.manifest.generator.vocab_size)
-        if not texts:
+        if not asked.texts:
             return []
-        clock = StageClock()
-        questions = self.retriever._encode_questions(texts, stop)  # q(x)
-        clock.stage("encode_question")
-        selected = self._search(questions, options.n_docs, own, doc_pruning, stop)  # top-k of p(z | x)
+        questions = self._encoded(asked, stop)  # q(x)
+        clock = StageClock(questions.timings_ms)
+        selected = self._search(asked, questions, options.n_docs, own, doc_pruning, stop)  # top-k of p(z | x)
         clock.stage("search")
-        prompts = self._read_documents(questions, selected, stop)  # x and z joined
+        prompts = self._tokenize_documents(questions, selected, stop)  # x and z joined
         clock.stage("tokenize_documents")
-        hypotheses = self.generator._generate(prompts.contexts, options, allowed, stop)  # p(y | x)
-        clock.stage("generate")
+        generated = self.generator._generate(prompts.contexts, options, allowed, stop)  # p(y | x)
         answers = [
             build_answer(
-                asked,
+                text,
                 number,
                 prompts,
-                hypotheses[number],
+                generated.hypotheses[number],
                 options,
                 tokenizer=self._tokenizer,
                 rag=self.bundle.manifest.rag,
-                timings_ms=dict(clock.timings),
+                timings_ms=clock.timings | generated.timings_ms,
                 doc_pruning=doc_pruning,
                 own_documents=documents is not None,
             )
-            for number, asked in enumerate(texts)
+            for number, text in enumerate(asked.texts)
         ]
-        return answers[0] if single else answers
+        return answers[0] if asked.single else answers
 
     @while_open
     def stream(
         self,
-        question: str,
+        question: Question,
         *,
         options: GenerationOptions | None = None,
         documents: Sequence[Document] | None = None,
@@ -242,26 +297,51 @@ class RagEngine(Resource):
                 and RAG-Sequence unless ``search="joint"``.
         """
         stop = Stop.of(deadline, cancel)
-        text, options = checked_question(question), self._options(options, overrides)
+        asked, options = Asked.one(question), self._options(options, overrides)
         check_streamable(options)
         own = given_documents(documents, 1, single=True)
-        prompts = self._prompts([text], options.n_docs, own, checked_pruning(doc_pruning), stop)
+        doc_pruning = checked_pruning(doc_pruning)
+        questions = self._encoded(asked, stop)
+        clock = StageClock(questions.timings_ms)
+        selected = self._search(asked, questions, options.n_docs, own, doc_pruning, stop)
+        clock.stage("search")
+        prompts = self._tokenize_documents(questions, selected, stop)
+        clock.stage("tokenize_documents")
         tokens = self.generator._stream(prompts.contexts, options, stop)
-        selected = prompts.selected
+        clock.stage("read_documents")
+        tokenizer, rag = self._tokenizer, self.bundle.manifest.rag
+
+        def finish(hypothesis: Hypothesis) -> Answer:
+            """The answer; its stage ``decode`` counts what the caller did between two tokens, too."""
+            if "decode" not in clock.timings:
+                clock.stage("decode")
+            return build_answer(
+                asked.texts[0],
+                0,
+                prompts,
+                [hypothesis],
+                options,
+                tokenizer=tokenizer,
+                rag=rag,
+                timings_ms=dict(clock.timings),
+                doc_pruning=doc_pruning,
+                own_documents=documents is not None,
+            )
+
         return AnswerStream(
-            question, selected.documents[0], selected.pruned[0], tokens, self._tokenizer, options
+            asked.texts[0], selected.documents[0], selected.pruned[0], tokens, tokenizer, options, finish
         )
 
     @overload
-    def score(self, question: str, answer: GivenAnswer, **settings: Any) -> float: ...
+    def score(self, question: Question, answer: GivenAnswer, **settings: Any) -> float: ...
     @overload
     def score(
-        self, question: Sequence[str], answer: Sequence[GivenAnswer], **settings: Any
+        self, question: Sequence[Question], answer: Sequence[GivenAnswer], **settings: Any
     ) -> list[float]: ...
     @while_open
     def score(
         self,
-        question: str | Sequence[str],
+        question: Question | Sequence[Question],
         answer: GivenAnswer | Sequence[GivenAnswer],
         *,
         options: GenerationOptions | None = None,
@@ -295,25 +375,25 @@ class RagEngine(Resource):
         RAG-Sequence without BOS has one target token, and get_nll adds p(z | x) at the second.
         """
         stop = Stop.of(deadline, cancel)
-        texts, single = checked_questions(question), isinstance(question, str)
-        answers = checked_answers(answer, len(texts), single=single)
+        asked = Asked.some(question)
+        answers = checked_answers(answer, len(asked.texts), single=asked.single)
         options = self._options(options, overrides)
-        own = given_documents(documents, len(texts), single=single)
+        own = given_documents(documents, len(asked.texts), single=asked.single)
         doc_pruning = checked_pruning(doc_pruning)
         checked_flag("exclude_bos_score", exclude_bos_score)
-        if not texts:
+        if not asked.texts:
             return []
         labels = self._labels(answers, options, with_bos, stop)
-        prompts = self._prompts(texts, options.n_docs, own, doc_pruning, stop)
+        prompts = self._prompts(asked, options.n_docs, own, doc_pruning, stop)
         scores: list[float] = self.generator._score(
             prompts.contexts, labels, options.marginalize, exclude_bos_score, stop
         ).tolist()
-        return scores[0] if single else scores
+        return scores[0] if asked.single else scores
 
     @while_open
     def classify(
         self,
-        question: str,
+        question: Question,
         labels: Sequence[str],
         *,
         options: GenerationOptions | None = None,
@@ -342,11 +422,36 @@ class RagEngine(Resource):
         stop = Stop.of(deadline, cancel)
         chosen = checked_labels(labels)
         options = self._options(options, overrides)
-        text, targets = checked_question(question), self._labels(chosen, options, with_bos, stop)
+        asked, targets = Asked.one(question), self._labels(chosen, options, with_bos, stop)
         own = given_documents(documents, 1, single=True)
-        prompts = self._prompts([text], options.n_docs, own, checked_pruning(doc_pruning), stop)
+        prompts = self._prompts(asked, options.n_docs, own, checked_pruning(doc_pruning), stop)
         log_probs = self.generator._score(prompts.contexts, targets, options.marginalize, None, stop)
         return dict(zip(chosen, shares(log_probs), strict=True))
+
+    @while_open
+    def encode_passages(
+        self,
+        documents: Sequence[Document],
+        *,
+        deadline: float | Stop | None = None,
+        cancel: threading.Event | None = None,
+    ) -> FloatArray:
+        """d(z), the vectors of passages, as the bundle's passage encoder makes them for an index.
+
+        Args:
+            documents: the passages; scores are not looked at.
+            deadline: seconds from now, or a :class:`Stop` that several calls share.
+            cancel: an event that another thread sets to end the call.
+
+        Returns:
+            float32 [N, E].
+
+        Raises:
+            InputError: a document that cannot be used, or a bundle without a passage encoder.
+        """
+        stop = Stop.of(deadline, cancel)
+        given = given_documents(documents, 1, single=True)
+        return self._scorer.encode([] if given is None else given[0], stop)
 
     def swap_index(self, path: str | Path, *, verify: Literal["sha256", "size"] = "sha256") -> None:
         """Answer from the index at ``path`` from now on, without a pause: the paper's hot-swapping.
@@ -381,19 +486,24 @@ class RagEngine(Resource):
 
     def _prompts(
         self,
-        texts: list[str],
+        asked: Asked,
         n_docs: int,
         own: Documents | None,
         doc_pruning: float | None,
         stop: Stop,
     ) -> Prompts:
         """The left half of Figure 1: from questions to what the generator reads."""
-        questions = self.retriever._encode_questions(texts, stop)
-        selected = self._search(questions, n_docs, own, doc_pruning, stop)
-        return self._read_documents(questions, selected, stop)
+        questions = self._encoded(asked, stop)
+        selected = self._search(asked, questions, n_docs, own, doc_pruning, stop)
+        return self._tokenize_documents(questions, selected, stop)
+
+    def _encoded(self, asked: Asked, stop: Stop) -> EncodedQuestions:
+        """The questions as the index and the generator take them."""
+        return asked.encoded() or self.retriever._encode_questions(asked.texts, stop)
 
     def _search(
         self,
+        asked: Asked,
         questions: EncodedQuestions,
         n_docs: int,
         own: Documents | None,
@@ -402,16 +512,18 @@ class RagEngine(Resource):
     ) -> SelectedDocuments:
         """The documents of every question with p(z | x): the index's ``n_docs`` best, or the caller's own."""
         stop.check("before the search")
-        if own is None:
+        if own is not None:
+            found = self._scorer.scored(own, questions.vectors, stop)
+        elif (prepared := asked.found(n_docs)) is not None:
+            found = prepared
+        else:
             with self.retriever.borrow_index() as index:
                 found = index.search_documents(questions.vectors, n_docs)
-        else:
-            found = self._scorer.scored(own, questions.vectors, stop)
         selected = select_documents(found, doc_pruning)
         stop.check("after the search")
         return selected
 
-    def _read_documents(
+    def _tokenize_documents(
         self, questions: EncodedQuestions, selected: SelectedDocuments, stop: Stop
     ) -> Prompts:
         """Every question joined with each of its documents, as tokens."""

@@ -31,6 +31,17 @@ class Document:
     prior: float | None = None
     posterior: float | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The document as JSON values, in the layout of ``ragengine ask --json``."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "text": self.text,
+            "doc_score": _finite(self.score),
+            "prior": self.prior,
+            "posterior": self.posterior,
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
@@ -190,7 +201,7 @@ class Answer:
             "question": self.question,
             "answer": self.text,
             "score": _finite(self.score),
-            "documents": [_document(document) for document in self.documents],
+            "documents": [document.to_dict() for document in self.documents],
             "tokens": [
                 {"id": id, "text": text, "posterior": row, "log_prob": _finite(log_prob), "entropy": entropy}
                 for id, text, row, log_prob, entropy in tokens
@@ -198,7 +209,11 @@ class Answer:
             "flags": list(self.flags),
             "timings_ms": dict(self.timings_ms),
             "log_prob": _finite(self.log_prob),
-            "pruned_documents": [_document(document) for document in self.pruned],
+            "pruned_documents": [document.to_dict() for document in self.pruned],
+            "hypotheses": [
+                {"answer": text, "score": _finite(found.score), "log_prob": _finite(found.log_prob)}
+                for text, found in zip(self.texts, self.hypotheses, strict=True)
+            ],
         }
 
 
@@ -214,17 +229,6 @@ def document_shares(posteriors: FloatArray, marginalize: Literal["token", "seque
     """:attr:`Answer.document_shares` of token posteriors float32 [T, D], T >= 1: float32 [D]."""
     shares: FloatArray = posteriors[-1] if marginalize == "sequence" else posteriors.mean(axis=0)
     return shares
-
-
-def _document(document: Document) -> dict[str, Any]:
-    return {
-        "id": document.id,
-        "title": document.title,
-        "text": document.text,
-        "doc_score": _finite(document.score),
-        "prior": document.prior,
-        "posterior": document.posterior,
-    }
 
 
 def _finite(number: float | None) -> float | None:

@@ -1,6 +1,7 @@
 """Reading checkpoints: transformers loads them, so every layout it knows is known here."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import (
@@ -85,7 +86,10 @@ def load_checkpoint(
         part: load_fast_tokenizer(source, f"{part}_tokenizer", getattr(config, part))
         for part in ("question_encoder", "generator")
     }
-    question = encoder_of(source, rag.question_encoder, tokenizers["question_encoder"], pooling)
+    if Path(source, "question_encoder", "modules.json").is_file():  # as `ragengine train` writes it
+        question = load_encoder(str(Path(source, "question_encoder")), "question")
+    else:
+        question = encoder_of(source, rag.question_encoder, tokenizers["question_encoder"], pooling)
     passage = None
     if context_encoder is not None:
         passage = load_encoder(context_encoder, "passage", pooling)

@@ -231,7 +231,8 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
         (make.decoder(shape), dynamic_decoder_model, "decoder.onnx"),
     ]
     if precision in manifest.STEP_PRECISIONS:
-        graphs.append((make.decoder(shape), static_decoder_model, manifest.STEP_GRAPH))
+        fused = dataclasses.replace(shape, fused=True)
+        graphs.append((make.decoder(fused), static_decoder_model, manifest.STEP_GRAPH))
     with WeightWriter(target) as writer:
         for module, _, _ in graphs:
             bind(module, generator.state, writer, "generator", precision)

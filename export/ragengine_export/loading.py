@@ -10,7 +10,7 @@ from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from ragengine.errors import ExportError
 from ragengine_export.conversion.convert import converted_state
-from ragengine_export.untrusted import check_config, check_weights
+from ragengine_export.untrusted import check_config, check_files, check_weights
 
 Loaded = TypeVar("Loaded")
 
@@ -21,6 +21,7 @@ def loaded(source: str, load: Callable[[str], Loaded]) -> Loaded:
     There is no list of them: safetensors, tokenizers and huggingface_hub have types of their own, and some
     are a bare ``Exception``.
     """
+    check_files(source)
     try:
         return load(source)
     except Exception as reason:
@@ -90,7 +91,7 @@ def load_with_left_over(cls: Any, source: str, optional: str | None = None) -> t
     model, info = loaded(source, load)
     if state is not None and model.can_generate():
         model.generation_config = loaded(source, _generation_config)
-    missing = sorted(info["missing_keys"])
+    missing = sorted(set(info["missing_keys"]) - (_computed(cls, config) if info["missing_keys"] else set()))
     if optional and missing and all(key.startswith(optional) for key in missing):
         setattr(model, optional.rstrip("."), None)
         missing = []
@@ -100,6 +101,13 @@ def load_with_left_over(cls: Any, source: str, optional: str | None = None) -> t
             f"{source} has no weights for {shown}; it is not a whole {cls.__name__} checkpoint."
         )
     return model.eval(), list(info["unexpected_keys"])
+
+
+def _computed(cls: Any, config: Any) -> set[str]:
+    """What a class makes by itself, and older releases did not save: Pegasus' and Marian's sinusoids."""
+    with torch.device("meta"):
+        model = cls(config)
+    return {name for name, weight in model.named_parameters() if not weight.requires_grad}
 
 
 def _generation_config(source: str) -> GenerationConfig:

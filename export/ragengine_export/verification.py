@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ragengine.bundle.manifest import STEP_GRAPH, GeneratorSpec
-from ragengine.bundle.signatures import layer_names, shape_inputs, sized
+from ragengine.bundle.signatures import HIDDEN_HALF, host_values, layer_names
 from ragengine.errors import ExportError
 from ragengine.runtime.sessions import InferenceSession, create_session
 from ragengine_export.checkpoint import GeneratorCheckpoint
@@ -156,16 +156,17 @@ def _static_feeds(feeds: dict[str, Array], spec: GeneratorSpec, capacity: int) -
     own_past[:, :, : feeds["own_past"].shape[2]] = feeds["own_past"]
     visible = feeds["context_attention_mask"].reshape(q * d, 1, 1, s).repeat(b, axis=2) != 0
     numbers = feeds["cross_key_0"].dtype
+    hidden = HIDDEN_HALF if numbers == np.float16 else np.finfo(numbers).min
     sizes = {"Q": q, "D": d, "Q*D": q * d, "B": b, "P": capacity}
     sizes |= {"C": int(feeds["num_candidates"][0]), "probes": feeds["probe_ids"].shape[2]}
     kept = {name: value for name, value in feeds.items() if name != "context_attention_mask"}
     return {
         **kept,
         "own_past": own_past,
-        "context_bias": np.where(visible, 0, np.finfo(numbers).min).astype(numbers),
+        "context_bias": np.where(visible, 0, hidden).astype(numbers),
         "best_scores": feeds["beam_scores"].max(axis=1, keepdims=True),
         "slots": feeds["position"] * b + np.arange(b),
-        **{name: np.array(sized(axes, sizes)) for name, axes in shape_inputs(spec).items()},
+        **{name: np.array(value) for name, value in host_values(spec, sizes).items()},
     }
 
 

@@ -376,7 +376,7 @@ def test_generation_defaults_come_from_the_checkpoint(pair: Pair, tmp_path: Path
         ),
         (
             ["bundle", "--question-encoder", "{dpr}", "--generator", "{dpr}"],
-            "is a dpr model; supported are bart, ",
+            "is a dpr model; supported are bart, t5",
         ),
     ],
 )

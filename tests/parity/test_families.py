@@ -29,8 +29,8 @@ FAST, SLOW = range(2), range(2, 102)
 FAST_CASES = [pytest.param(name, seed, id=f"{name}-{seed}") for name in FAMILIES for seed in FAST]
 SLOW_CASES = [
     pytest.param(name, seed, id=f"{name}-{seed}", marks=pytest.mark.slow)
-    for name in FAMILIES
     for seed in SLOW
+    for name in FAMILIES
 ]
 
 

@@ -33,6 +33,28 @@ def test_a_stream_gives_the_answer_of_generate(pair: Pair, marginalize: str) -> 
         np.testing.assert_allclose([t.log_prob for t in tokens], answer.token_log_probs, atol=1e-4)
         np.testing.assert_allclose([t.posterior for t in tokens], answer.token_posteriors, atol=1e-4)
         assert list(stream) == []
+        finished = stream.answer()
+        assert finished.score == pytest.approx(answer.score, abs=1e-4)
+        assert finished.log_prob == pytest.approx(answer.log_prob, abs=1e-4)
+        assert (finished.texts, finished.tokens) == (answer.texts, answer.tokens)
+        assert (finished.flags, finished.options) == (answer.flags, answer.options)
+        assert list(finished.timings_ms) == list(answer.timings_ms)
+        np.testing.assert_allclose(
+            [d.posterior for d in finished.documents], [d.posterior for d in answer.documents], atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.5])
+def test_a_finished_stream_has_the_score_of_generate(pair: Pair, penalty: float) -> None:
+    settings = {"num_beams": 1, "max_length": 9, "length_penalty": penalty, "forced_eos_token_id": 2}
+    for question in pair.questions(11, 3):
+        stream = pair.engine.stream(question, **settings)
+        with pytest.raises(InputError, match="not finished after 0 tokens"):
+            stream.answer()
+        assert len(list(stream)) > 0
+        assert stream.answer().score == pytest.approx(
+            pair.engine.generate(question, **settings).score, abs=1e-4
+        )
 
 
 def test_closing_a_stream_early_leaves_the_engine_usable(pair: Pair) -> None:

@@ -85,19 +85,18 @@ def _t5_like(
     vocab_size: int,
     tokenizer: PreTrainedTokenizerBase,
 ) -> PretrainedConfig:
-    # The activations of BART's specs: T5 names its feed-forward layer by them.
-    activation = feed_forward or spec.activation
     config: PretrainedConfig = kind(
         vocab_size=vocab_size,
         d_model=spec.d_model,
         d_kv=spec.d_kv,
         d_ff=spec.encoder_ffn,
         num_layers=spec.encoder_layers,
-        num_decoder_layers=spec.decoder_layers,
+        # transformers 5.23 makes a cache for as many layers as the encoder has, and fails with others
+        num_decoder_layers=spec.encoder_layers,
         num_heads=spec.encoder_heads,
         relative_attention_num_buckets=spec.buckets,
         relative_attention_max_distance=spec.max_distance,
-        feed_forward_proj=activation,
+        feed_forward_proj=feed_forward or spec.activation,
         tie_word_embeddings=spec.tied,
         **_special_tokens(tokenizer),
         decoder_start_token_id=tokenizer.pad_token_id,

@@ -111,8 +111,8 @@ class RecordsSearches(RecordsMargins):
         It passes no mask. transformers 4 then inferred it from the pads; transformers 5 lets an
         encoder-decoder attend to the padding, so that the answer depends on how far it is padded.
 
-        Where the pad's number is 0 (T5, Pegasus) transformers takes it for none and fills short sequences with
-        end tokens, which the ranking would count as tokens of the answer: they become pads.
+        Where the pad's number is 0 (T5, Pegasus) transformers takes it for none and fills short sequences
+        with end tokens, which the ranking would count as tokens of the answer: they become pads.
         """
         if attention_mask is None:
             attention_mask = inputs.ne(self.config.pad_token_id).long()

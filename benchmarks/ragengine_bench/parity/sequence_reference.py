@@ -23,7 +23,13 @@ import torch
 from transformers import RagSequenceForGeneration
 
 from ragengine_bench.parity.margins import DocumentSearch, RecordsSearches, record_searches
-from ragengine_bench.parity.reference import Reference, ReferenceAnswer, ReferenceHypothesis, cut_padding
+from ragengine_bench.parity.reference import (
+    Reference,
+    ReferenceAnswer,
+    ReferenceHypothesis,
+    context_arguments,
+    cut_padding,
+)
 
 # What a search reads from a generation config, if the call does not say it.
 DEFAULTS = ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id", "decoder_start_token_id")
@@ -89,9 +95,7 @@ class SequenceReference:
             n_questions,
             n_docs,
             options,
-            context_input_ids=torch.from_numpy(context_input_ids).flatten(0, 1),
-            context_attention_mask=torch.from_numpy(context_attention_mask).flatten(0, 1),
-            doc_scores=torch.from_numpy(doc_scores),
+            **context_arguments(context_input_ids, context_attention_mask, doc_scores),
             **extra,
         )
 
@@ -107,9 +111,7 @@ class SequenceReference:
         """The training loss of every question, without label smoothing: float32 [Q]."""
         self.model.rescored = []
         return self.model(
-            context_input_ids=torch.from_numpy(context_input_ids).flatten(0, 1),
-            context_attention_mask=torch.from_numpy(context_attention_mask).flatten(0, 1),
-            doc_scores=torch.from_numpy(doc_scores),
+            **context_arguments(context_input_ids, context_attention_mask, doc_scores),
             labels=torch.from_numpy(labels),
             exclude_bos_score=exclude_bos_score,
             n_docs=context_input_ids.shape[1],

@@ -132,7 +132,7 @@ def _signature_errors(name: str, graph: Graph, expected: Signature) -> Iterator[
         ("input", graph.inputs, expected.inputs),
         ("output", graph.outputs, expected.outputs),
     ):
-        for value in sorted(wanted.keys() - found.keys()):
+        for value in sorted(wanted.keys() - found.keys() - expected.optional):
             yield f"{name}: it has no {kind} {value}"
         for value in sorted(found.keys() - wanted.keys()):
             yield f"{name}: it has the unknown {kind} {value!a:.80}"

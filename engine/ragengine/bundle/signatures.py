@@ -55,13 +55,27 @@ MIXTURE_OUTPUTS: Final[Values] = {
 }
 """What both decoders return each step, before the present of their layers."""
 
+HIDDEN_HALF: Final = -32752.0
+"""What is added in float16 to the scores of hidden tokens: half the least number, since a score is added.
+
+The least number itself would become -inf; a row that hides all, such as that of a beam that is padding, is
+then NaN, and NaN times a weight of zero is NaN.
+"""
+
+PART_WIDTH: Final = 1024
+"""Tokens of a part of the vocabulary, of which the static decoder first takes the best candidates."""
+
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of a graph; where an axis is a symbol, a graph may use another symbol."""
+    """The inputs and outputs of a graph; where an axis is a symbol, a graph may use another symbol.
+
+    ``optional`` are inputs that graphs of older bundles lack.
+    """
 
     inputs: Values
     outputs: Values
+    optional: frozenset[str] = frozenset()
 
 
 def text_encoder_signature(dimension: int) -> Signature:
@@ -103,6 +117,12 @@ def shape_inputs(spec: GeneratorSpec) -> dict[str, Axes]:
     }
 
 
+def host_values(spec: GeneratorSpec, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """What the static decoder reads on the host: shapes, and how many candidates are wanted, C."""
+    values = {name: sized(axes, sizes) for name, axes in shape_inputs(spec).items()}
+    return values | {"num_candidates": (sizes["C"],), "part_candidates": (min(sizes["C"], PART_WIDTH),)}
+
+
 def sized(axes: Axes, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The axes as numbers, given the size of every symbol among them."""
     return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in axes)
@@ -126,18 +146,23 @@ def _dynamic_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
 
 
 def _static_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
-    """The decoder with room for P tokens: ``slots`` says where those of a step are written."""
+    """The decoder with room for P tokens: ``slots`` says where those of a step are written.
+
+    ``part_candidates`` is the number of candidates of each part of the vocabulary.
+    """
     inputs = {
         **STEP_INPUTS,
         "own_past": Value(BOOL, ("Q", "B", "P")),
         "slots": Value(INT64, ("B",)),
         "best_scores": Value(FLOAT, ("Q", 1)),
+        "part_candidates": Value(INT64, (1,)),
         "context_bias": Value(data_type, ("Q*D", 1, "B", "S")),
         **{name: Value(INT64, (len(axes),)) for name, axes in shape_inputs(spec).items()},
         **_layers("cross", "S", spec, data_type),
         **_layers("past", "P", spec, data_type),
     }
-    return Signature(inputs, MIXTURE_OUTPUTS | _layers("present", "P", spec, data_type))
+    outputs = MIXTURE_OUTPUTS | _layers("present", "P", spec, data_type)
+    return Signature(inputs, outputs, optional=frozenset({"part_candidates"}))
 
 
 def _layers(kind: LayerKind, length: str, spec: GeneratorSpec, data_type: int) -> Values:

@@ -33,6 +33,7 @@ _COMMANDS = {
 _EXTRAS = {
     "bench": ("bench", "Measure latency on this machine, beside transformers."),
     "export": ("export", "Export a Hugging Face RAG checkpoint to a bundle."),
+    "serve": ("serve", "Answer questions over HTTP, with metrics, streaming and a page."),
     "train": ("train", "Train encoders, generator and both jointly on your own questions."),
 }
 

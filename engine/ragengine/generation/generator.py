@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,16 @@ from ragengine.results import Hypothesis
 from ragengine.runtime.cancellation import Stop
 from ragengine.runtime.devices import Device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
+from ragengine.runtime.stage_clock import StageClock
 from ragengine.validation import checked_flag
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """The hypotheses of each question, best first, and the milliseconds that reading and decoding took."""
+
+    hypotheses: list[list[Hypothesis]]
+    timings_ms: dict[str, float]
 
 
 class Generator(Resource):
@@ -140,7 +150,7 @@ class Generator(Resource):
         spec = self._model.spec
         contexts = checked_contexts(spec, context_input_ids, context_attention_mask, doc_scores)
         allowed = checked_allowed(prefix_allowed_tokens_fn, spec.vocab_size)
-        return self._generate(contexts, options, allowed, stop)
+        return self._generate(contexts, options, allowed, stop).hypotheses
 
     @while_open
     def stream(
@@ -255,19 +265,22 @@ class Generator(Resource):
     @while_open
     def _generate(
         self, contexts: Contexts, options: GenerationOptions, allowed: AllowedTokens | None, stop: Stop
-    ) -> list[list[Hypothesis]]:
+    ) -> Generated:
         """:meth:`generate`, as many questions at once as there is memory for."""
+        clock = StageClock()
         hypotheses: list[list[Hypothesis]] = []
         while (done := len(hypotheses)) < len(contexts):
             at_once = self._questions_at_once(contexts, options)
             part, numbered = contexts[done : done + at_once], numbered_from(done, allowed)
             rules = Rules(options, part.visible_ids, numbered)
             encoded = self._model.encode_documents(part.input_ids, part.attention_mask, stop)
+            clock.stage("read_documents")
             hypotheses += search(self._model, encoded, part.log_prior, rules, stop)
+            clock.stage("decode")
             for question, found in enumerate(hypotheses[done:], done):
                 if not found:
                     raise no_output(question)
-        return hypotheses
+        return Generated(hypotheses, clock.timings)
 
     @while_open
     def _stream(self, contexts: Contexts, options: GenerationOptions, stop: Stop) -> Iterator[StreamedToken]:

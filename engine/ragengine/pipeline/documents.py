@@ -120,12 +120,16 @@ class PassageScorer:
         found = []
         for given, vector in zip(documents, vectors, strict=True):
             if given[0].score is None:
-                pairs = [(document.title, document.text) for document in given]
-                scores = (self._passage_encoder().encode_by_length(pairs, stop=stop) @ vector).tolist()
+                scores = (self.encode(given, stop) @ vector).tolist()
             else:
                 scores = [float(document.score) for document in given if document.score is not None]
             found.append([replace(document, score=s) for document, s in zip(given, scores, strict=True)])
         return found
+
+    def encode(self, documents: list[Document], stop: Stop) -> FloatArray:
+        """d(z) of documents, float32 [N, E]."""
+        pairs = [(document.title, document.text) for document in documents]
+        return self._passage_encoder().encode_by_length(pairs, stop=stop)
 
     def _passage_encoder(self) -> TextEncoder:
         spec = self._bundle.manifest.passage_encoder

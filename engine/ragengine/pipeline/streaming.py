@@ -1,15 +1,18 @@
 """Answers token by token, with text that is never half a character."""
 
 import re
+from collections.abc import Callable, Iterator
 from collections.abc import Generator as PythonGenerator
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
+import numpy as np
+
 from ragengine.arrays import FloatArray
+from ragengine.errors import InputError
 from ragengine.generation.search.outputs import StreamedToken
 from ragengine.options import GenerationOptions
-from ragengine.results import Document
+from ragengine.results import Answer, Document, Hypothesis
 from ragengine.runtime.lifecycle import awaited_at_exit
 from ragengine.tokenization import Tokenizer
 
@@ -39,8 +42,9 @@ class AnswerStream(Iterator[AnswerToken]):
     """Iterates over the tokens of one answer; they are computed as they are asked for.
 
     ``documents`` are known before the first token, with score and prior; ``pruned`` are those that
-    ``doc_pruning`` left out.  Stop whenever you like: :meth:`close`, leaving a ``with`` block, or dropping
-    the stream frees its memory, and the engine is not affected.
+    ``doc_pruning`` left out; :meth:`answer` is there after the last token.  Stop whenever you like:
+    :meth:`close`, leaving a ``with`` block, or dropping the stream frees its memory, and the engine is not
+    affected.
     """
 
     def __init__(
@@ -51,14 +55,17 @@ class AnswerStream(Iterator[AnswerToken]):
         tokens: Iterator[StreamedToken],
         tokenizer: Tokenizer,
         options: GenerationOptions,
+        finish: Callable[[Hypothesis], Answer],
     ) -> None:
         self.question = question
         self.documents = tuple(documents)
         self.pruned = tuple(pruned)
         self.options = options
         self._pieces = TextPieces(tokenizer)
+        self._finish = finish
+        self._found: list[StreamedToken] = []
         # Not a method's: a stream in a cycle with its own generator would wait for the garbage collector.
-        self._tokens = _paired(tokens, self._pieces, options)
+        self._tokens = _paired(tokens, self._found, self._pieces, options)
 
     @property
     def token_ids(self) -> list[int]:
@@ -69,6 +76,28 @@ class AnswerStream(Iterator[AnswerToken]):
     def text(self) -> str:
         """The text so far, as it would be if the answer ended here."""
         return self._pieces.text
+
+    def answer(self) -> Answer:
+        """What :meth:`RagEngine.generate` returns for the same call, once the last token is there.
+
+        Raises:
+            InputError: the stream has not come to its end.
+        """
+        found = self._found
+        if not found or not _is_last(found, self.options):
+            raise InputError(
+                f"The answer is not finished after {len(found)} tokens; iterate over the stream to its end."
+            )
+        log_probs = np.array([token.log_prob for token in found], np.float32)
+        return self._finish(
+            Hypothesis(
+                token_ids=np.array([token.token_id for token in found], np.int64),
+                score=found[-1].score,
+                log_prob=float(log_probs.sum(dtype=np.float64)),
+                token_log_probs=log_probs,
+                token_posteriors=np.stack([token.posterior for token in found]),
+            )
+        )
 
     def close(self) -> None:
         """Compute no more tokens; the iteration ends."""
@@ -88,19 +117,26 @@ class AnswerStream(Iterator[AnswerToken]):
 
 
 def _paired(
-    tokens: Iterator[StreamedToken], pieces: "TextPieces", options: GenerationOptions
+    tokens: Iterator[StreamedToken],
+    found: list[StreamedToken],
+    pieces: "TextPieces",
+    options: GenerationOptions,
 ) -> PythonGenerator[AnswerToken, None, None]:
-    """The tokens with their texts."""
+    """The tokens with their texts; ``found`` collects them."""
     try:
         for token in tokens:
-            full = len(pieces.token_ids) + 1 == options.longest - 1
-            last = full or token.token_id in options.eos_token_ids
-            text = pieces.push(token.token_id, last=last)
+            found.append(token)
+            text = pieces.push(token.token_id, last=_is_last(found, options))
             yield AnswerToken(token.token_id, text, token.log_prob, token.posterior)
     finally:
         close = getattr(tokens, "close", None)
         if close is not None:
             close()
+
+
+def _is_last(found: list[StreamedToken], options: GenerationOptions) -> bool:
+    """Whether the last of the tokens found ends the answer."""
+    return len(found) == options.longest - 1 or found[-1].token_id in options.eos_token_ids
 
 
 class TextPieces:

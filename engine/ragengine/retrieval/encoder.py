@@ -1,7 +1,7 @@
 """The encoders: d(z) of a passage and q(x) of a question (paper, section 2.2)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,14 +26,16 @@ _SHORTEST = 1e-12
 class EncodedQuestions:
     """Q questions as the index and the generator take them.
 
-    vectors    q(x), float32 [Q, E]
-    texts      as the generator reads them
-    truncated  for each question, whether the encoder cut something off
+    vectors     q(x), float32 [Q, E]
+    texts       as the generator reads them
+    truncated   for each question, whether the encoder cut something off
+    timings_ms  milliseconds that tokenizing and encoding them took
     """
 
     vectors: FloatArray
     texts: list[str]
     truncated: list[bool]
+    timings_ms: dict[str, float] = field(default_factory=dict)
 
 
 class TextEncoder:

@@ -20,6 +20,7 @@ from ragengine.retrieval.index_slot import IndexSlot
 from ragengine.runtime.cancellation import NEVER, Stop
 from ragengine.runtime.devices import Device, resolve_device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
+from ragengine.runtime.stage_clock import StageClock
 from ragengine.tokenization import Encoded
 from ragengine.validation import checked_questions
 
@@ -219,12 +220,13 @@ class Retriever(Resource):
     @while_open
     def _encode_questions(self, questions: list[str], stop: Stop) -> EncodedQuestions:
         """Questions, which have been checked, as the index and the generator take them."""
+        clock = StageClock()
         tokens = self._tokenize(questions, stop)
-        return EncodedQuestions(
-            vectors=self.encode(tokens, stop),
-            texts=[self._encoder.question_text(encoded) for encoded in tokens],
-            truncated=[encoded.truncated for encoded in tokens],
-        )
+        texts = [self._encoder.question_text(encoded) for encoded in tokens]
+        clock.stage("tokenize_question")
+        vectors = self.encode(tokens, stop)
+        clock.stage("encode_question")
+        return EncodedQuestions(vectors, texts, [encoded.truncated for encoded in tokens], clock.timings)
 
     def _release(self) -> None:
         self._slot.close()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ragengine.errors import ExportError
 from ragengine.messages import one_line, short_repr
-from ragengine.storage.foreign_files import open_plain
+from ragengine.storage.foreign_files import open_plain, why
 from ragengine_export.conversion.matching import Arrays, Shape
 
 _ARRAY: Final = 1  # the extension type
@@ -40,9 +40,9 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         with open_plain(path) as file:
             return dict(_flat("", msgpack.unpackb(file.read(), ext_hook=_array)))
     except Exception as reason:  # msgpack has types of its own beside ValueError and KeyError
+        told = one_line(why(reason)) or type(reason).__name__
         raise ExportError(
-            f"{path} cannot be read as weights of Flax: {one_line(reason) or type(reason).__name__}; save or "
-            "download it again."
+            f"{path} cannot be read as weights of Flax: {told}; save or download it again."
         ) from reason
 
 

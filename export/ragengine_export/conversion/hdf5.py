@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ragengine.errors import ExportError
 from ragengine.messages import one_line, short_repr
-from ragengine.storage.foreign_files import open_plain
+from ragengine.storage.foreign_files import open_plain, why
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -54,7 +54,7 @@ def _opened(path: Path) -> Iterator[dict[str, Any]]:
             yield arrays
     except Exception as reason:  # OSError, RuntimeError, KeyError, ValueError: h5py has no list of them
         raise ExportError(
-            f"{path} cannot be read as HDF5: {one_line(reason)}; save or download it again."
+            f"{path} cannot be read as HDF5: {one_line(why(reason))}; save or download it again."
         ) from reason
 
 

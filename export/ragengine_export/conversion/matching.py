@@ -57,6 +57,8 @@ class _Target:
     shape: Shape
     tensor: int
     """The same of all weights that are tied."""
+    computed: bool
+    """Whether the class can make it by itself: Pegasus' and Marian's sinusoids."""
     stored: list[StoredWeight] = field(default_factory=list)
 
 
@@ -101,7 +103,12 @@ def matched_state(
 def _targets(model: PreTrainedModel) -> list[_Target]:
     """The weights and buffers of floats that a model has."""
     return [
-        _Target(name, tuple(tensor.shape), id(tensor))
+        _Target(
+            name,
+            tuple(tensor.shape),
+            id(tensor),
+            computed=isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad,
+        )
         for name, tensor in model.state_dict(keep_vars=True).items()
         if tensor.is_floating_point()
     ]
@@ -158,7 +165,7 @@ def _share(targets: Sequence[_Target], optional: str | None) -> Iterator[str]:
         owner = next((owner for owner in owners if owner and owner.shape == target.shape), None)
         if owner:
             target.stored = owner.stored
-        elif not (optional and target.name.startswith(optional)):
+        elif not target.computed and not (optional and target.name.startswith(optional)):
             yield f"{target.name} is missing"
 
 

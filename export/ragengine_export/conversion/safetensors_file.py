@@ -7,6 +7,7 @@ from safetensors import safe_open
 
 from ragengine.errors import ExportError
 from ragengine.messages import one_line
+from ragengine.storage.foreign_files import why
 from ragengine_export.conversion.matching import Arrays, Shape
 
 
@@ -42,4 +43,4 @@ def read_arrays(path: Path, names: Collection[str]) -> Arrays:
 
 
 def _unreadable(path: Path, reason: Exception) -> ExportError:
-    return ExportError(f"{path} cannot be read: {one_line(reason)}; save or download it again.")
+    return ExportError(f"{path} cannot be read: {one_line(why(reason))}; save or download it again.")

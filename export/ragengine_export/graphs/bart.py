@@ -22,6 +22,7 @@ from ragengine_export.graphs.layers import (
     activate,
     attention,
     number,
+    projected_together,
     saturated,
 )
 from ragengine_export.graphs.naming import Named
@@ -156,8 +157,10 @@ class _Layer(nn.Module):
         """What a sublayer reads of the residual stream ``x``."""
         return cast(op, norm(op, x), self._shape.dtype) if self._shape.pre_norm else x
 
-    def leave(self, op: Op, norm: LayerNorm, x: ir.Value, y: ir.Value) -> ir.Value:
-        """The residual stream after a sublayer whose output is ``y``."""
+    def leave(self, op: Op, norm: LayerNorm, x: ir.Value, y: ir.Value | Pair) -> ir.Value:
+        """The residual stream after a sublayer whose output is ``y``, or a product and its bias."""
+        if isinstance(y, tuple):
+            return norm(op, y[0], x, y[1])
         return op.Add(x, cast(op, y, FLOAT)) if self._shape.pre_norm else norm(op, y, x)
 
     def feed_forward(self, op: Op, x: ir.Value) -> ir.Value:
@@ -211,24 +214,34 @@ class _DecoderSelfAttention(nn.Module):
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (_square(shape) for _ in range(4))
+        self._fused, self._apart = shape.fused, _fused_norm(shape)
 
-    def forward(self, op: Op, x: ir.Value, tree: TreeStep, past: Pair) -> tuple[ir.Value, ir.Value, ir.Value]:
-        q, k, v = self.q_proj(op, x), self.k_proj(op, x), self.v_proj(op, x)
+    def forward(
+        self, op: Op, x: ir.Value, tree: TreeStep, past: Pair
+    ) -> tuple[ir.Value | Pair, ir.Value, ir.Value]:
+        layers = self.q_proj, self.k_proj, self.v_proj
+        q, k, v = projected_together(op, x, layers) if self._fused else (layer(op, x) for layer in layers)
         y, *present = tree.self_attention(op, q, k, v, past)
-        return self.out_proj(op, y), *present
+        return self.out_proj(op, y, apart=self._apart), *present
 
 
 class _CrossAttention(nn.Module):
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.q_proj, self.out_proj = _square(shape), _square(shape)
+        self._apart = _fused_norm(shape)
 
-    def forward(self, op: Op, x: ir.Value, tree: TreeStep, cross: Pair) -> ir.Value:
-        return self.out_proj(op, tree.cross_attention(op, self.q_proj(op, x), cross))
+    def forward(self, op: Op, x: ir.Value, tree: TreeStep, cross: Pair) -> ir.Value | Pair:
+        return self.out_proj(op, tree.cross_attention(op, self.q_proj(op, x), cross), apart=self._apart)
 
 
 def _norm(shape: BartShape) -> LayerNorm:
-    return LayerNorm(shape.d_model, EPSILON, half=not shape.pre_norm)
+    return LayerNorm(shape.d_model, EPSILON, half=not shape.pre_norm, fused=_fused_norm(shape))
+
+
+def _fused_norm(shape: BartShape) -> bool:
+    """Whether a norm adds the residual, and the bias of the product before it, itself."""
+    return shape.fused and not shape.pre_norm
 
 
 def _square(shape: BartShape) -> Linear:

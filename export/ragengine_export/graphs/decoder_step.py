@@ -88,11 +88,15 @@ class StaticInputs:
     places        int64 [Q·D, H, B, K]  where along P this step's keys and values are written
     context_bias  [Q·D, 1, B, S]        0 for a token of a document, very negative for padding
     best_scores   float32 [Q, 1]        the best of ``beam_scores``
+    slots         int64 [B]             where along P each beam's token is written, one after the other
+    part_candidates  int64 [1]          c, the candidates of each part of the vocabulary: C, or all of a part
     """
 
     places: ir.Value
     context_bias: ir.Value
     best_scores: ir.Value
+    slots: ir.Value
+    part_candidates: ir.Value
 
 
 @dataclass(frozen=True)

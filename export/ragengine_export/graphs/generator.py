@@ -28,7 +28,8 @@ class GeneratorShape:
     """Sizes of a generator; ``dtype`` is what it computes in.
 
     ``max_positions`` is None where positions are relative, ``position_offset`` counts the rows of the table
-    of positions before the first one.  ``head_size`` is K of both stacks.
+    of positions before the first one.  ``head_size`` is K of both stacks.  ``fused`` asks for operators
+    that do more at once, which CUDA computes faster and a CPU more slowly.
     """
 
     vocab_size: int
@@ -45,6 +46,7 @@ class GeneratorShape:
     position_offset: int = 0
     has_logits_bias: bool = False
     dtype: ir.DataType = field(default=FLOAT)
+    fused: bool = False
 
 
 class CrossProjections(Namespace):
@@ -106,6 +108,6 @@ class GeneratorDecoder(Named):
             step.num_candidates,
             step.probe_ids,
             step.shapes,
-            best=step.static and step.static.best_scores,
+            static=step.static,
         )
         return candidates, presents

@@ -8,6 +8,7 @@ The graph is written in plain operators where onnxruntime's fused ones are slowe
 (docs/notes/operators.md).
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -63,9 +64,18 @@ class Linear(nn.Module):
         self.stored: StoredWeight = FloatWeight(self.weight)
         self.dtype = FLOAT
 
-    def forward(self, op: Op, x: ir.Value) -> ir.Value:
-        y = self.stored.matmul(op, x, None if self.bias is None else cast(op, self.bias, self.dtype))
-        return known(y, self.dtype)
+    def forward(self, op: Op, x: ir.Value | None, *, apart: bool = False) -> Any:
+        """y.
+
+        With ``apart`` what an operator needs that does more: the product and the bias; without ``x`` the
+        weight, which is stored in floats, and the bias.
+        """
+        bias = None if self.bias is None else cast(op, self.bias, self.dtype)
+        if x is None:
+            assert isinstance(self.stored, FloatWeight)
+            return self.stored.typed(op), bias
+        y = known(self.stored.matmul(op, x, None if apart else bias), self.dtype)
+        return (y, bias) if apart else y
 
 
 class Embedding(nn.Module):
@@ -84,20 +94,32 @@ class Embedding(nn.Module):
 class LayerNorm(nn.Module):
     """``LayerNorm(x + residual)``, with mean and variance in float32 whatever ``dtype`` is.
 
-    ``half=False`` says that x is float32 in fp16 too.
+    ``half=False`` says that x is float32 in fp16 too; ``fused`` that one operator of onnxruntime's adds the
+    residual, of the shape of x, and normalises.
     """
 
-    def __init__(self, dimension: int, epsilon: float, *, half: bool = True, bias: bool = True) -> None:
+    def __init__(
+        self, dimension: int, epsilon: float, *, half: bool = True, bias: bool = True, fused: bool = False
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter([dimension])
         self.bias: Any = nn.Parameter([dimension]) if bias else None
         self.half = half
+        self.fused = fused
         self.dtype = FLOAT
         self._epsilon = epsilon
 
-    def forward(self, op: Op, x: ir.Value, residual: ir.Value | None = None) -> ir.Value:
+    def forward(
+        self, op: Op, x: ir.Value, residual: ir.Value | None = None, added: ir.Value | None = None
+    ) -> ir.Value:
+        """``added`` is a bias of x, for a fused norm alone."""
         weight = cast(op, self.weight, self.dtype)
         bias = () if self.bias is None else (cast(op, self.bias, self.dtype),)
+        if self.fused and residual is not None:
+            y = op.SkipLayerNormalization(
+                x, residual, weight, *bias, added, epsilon=self._epsilon, _domain=CONTRIB
+            )
+            return known(y, self.dtype)
         summed = x if residual is None else op.Add(x, residual)
         return op.LayerNormalization(summed, weight, *bias, epsilon=self._epsilon)
 
@@ -116,6 +138,18 @@ class RmsNorm(nn.Module):
         return known(
             op.SimplifiedLayerNormalization(x, weight, axis=-1, epsilon=self._epsilon, stash_type=1), FLOAT
         )
+
+
+def projected_together(op: Op, x: ir.Value, layers: Sequence[Linear]) -> list[ir.Value]:
+    """The outputs of layers of one width, with biases, by one product.
+
+    onnxruntime joins their weights when it loads the graph: the file has each once, by its name.
+    """
+    weights, biases = zip(*(layer(op, None, apart=True) for layer in layers), strict=True)
+    product = op.FusedMatMul(x, op.Concat(*weights, axis=0), transB=1, _domain=CONTRIB)
+    y = op.Add(product, op.Concat(*biases, axis=0))
+    parts = op.Split(y, axis=-1, num_outputs=len(layers), _outputs=len(layers))
+    return [known(part, layers[0].dtype) for part in parts]
 
 
 def activate(op: Op, name: str, x: ir.Value) -> ir.Value:

@@ -72,6 +72,8 @@ def static_decoder_model(decoder: GeneratorDecoder, signature: Signature) -> ir.
         places=op.Expand(slots, given["shape_update"]),
         context_bias=given["context_bias"],
         best_scores=given["best_scores"],
+        slots=given["slots"],
+        part_candidates=given["part_candidates"],
     )
     return _decoder_model(graph, decoder, given_shapes(given), context_attention_mask=None, static=static)
 

@@ -8,10 +8,10 @@ the past holds every token that any beam of any step has read, and a bias tells 
 
 import onnx_ir as ir
 
+from ragengine.bundle.signatures import HIDDEN_HALF
 from ragengine_export.graphs.decoder_step import DecoderInputs
 from ragengine_export.graphs.layers import (
     FLOAT,
-    LARGEST_HALF,
     MASKED,
     Op,
     attention,
@@ -80,7 +80,7 @@ class TreeStep:
 
     def _bias_of(self, op: Op, own_past: ir.Value, relative: ir.Value | None, dtype: ir.DataType) -> ir.Value:
         """What is added to the scores of self-attention, [Q·D, 1 or H, B, P]; ``own_past`` is [Q, B, P]."""
-        hidden = number(op, MASKED if dtype == FLOAT else -LARGEST_HALF, dtype)
+        hidden = number(op, MASKED if dtype == FLOAT else HIDDEN_HALF, dtype)
         if relative is None:
             bias = op.Unsqueeze(op.Where(own_past, number(op, 0.0, dtype), hidden), self._one)
         else:

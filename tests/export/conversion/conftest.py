@@ -28,8 +28,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             question.save_pretrained(str(checkpoint / "question_encoder_tokenizer"))
             generator.save_pretrained(str(checkpoint / "generator_tokenizer"))
         elif not checkpoint.name.startswith("trained_"):
-            encoder = "encoder" in checkpoint.name or "bert" in checkpoint.name
-            (question if encoder else generator).save_pretrained(str(checkpoint))
+            config = json.loads((checkpoint / "config.json").read_text("utf-8"))
+            is_generator = config.get("is_encoder_decoder", "decoder_layers" in config)
+            (generator if is_generator else question).save_pretrained(str(checkpoint))
     return folder
 
 

@@ -43,11 +43,15 @@ class ForwardOutput:
 
 @dataclass(frozen=True, eq=False)
 class StreamedToken:
-    """One token of a running search: its id, log p(y_t | x, y_<t), and its posterior, float32 [D]."""
+    """One token of a running search: its id, log p(y_t | x, y_<t), and its posterior, float32 [D].
+
+    ``score`` is that of the output if it ends here, as :attr:`Hypothesis.score`.
+    """
 
     token_id: int
     log_prob: float
     posterior: FloatArray
+    score: float
 
 
 def hypothesis(output: Output, log_prior: FloatArray, marginalize: Marginalize) -> Hypothesis:

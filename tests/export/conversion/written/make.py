@@ -41,6 +41,8 @@ BERT = {
     "num_attention_heads": 2,
 }
 BERT |= {"intermediate_size": 14, "max_position_embeddings": 32}
+DISTILBERT = {"vocab_size": QUESTION_VOCABULARY, "dim": 12, "hidden_dim": 14, "n_layers": 1, "n_heads": 2}
+DISTILBERT |= {"max_position_embeddings": 32}
 BART: dict[str, Any] = {"vocab_size": GENERATOR_VOCABULARY, "d_model": 12, "max_position_embeddings": 48}
 BART |= {"encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 3}
 BART |= {"encoder_ffn_dim": 14, "decoder_ffn_dim": 16}
@@ -57,6 +59,7 @@ T5 |= {
     "decoder_start_token_id": 0,
     "relative_attention_num_buckets": 8,
 }
+SPECIALS = {"pad_token_id": PAD, "eos_token_id": 2, "decoder_start_token_id": PAD}
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
 INPUT_IDS = [[0, 9, 17, 30, 41, 55, 2], [0, 9, 18, 200, 77, 2, 1]]
@@ -73,13 +76,14 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def weighted(model: Any) -> Any:
-    """Give a PyTorch model its weights; tied ones have one name, the first of them."""
+    """Give a PyTorch model its weights; tied ones have one name, the first of them; sinusoids stay."""
     import torch
 
     seen: set[int] = set()
     with torch.no_grad():
         for name, tensor in model.state_dict(keep_vars=True).items():
-            if tensor.is_floating_point() and id(tensor) not in seen:
+            computed = isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad
+            if tensor.is_floating_point() and not computed and id(tensor) not in seen:
                 seen.add(id(tensor))
                 tensor.copy_(torch.from_numpy(weight(name, tuple(tensor.shape))))
     return model.eval()
@@ -113,7 +117,9 @@ def write_tensorflow(folder: Path) -> None:
     contexts |= {"doc_scores": tf.constant(DOC_SCORES), "n_docs": DOCUMENTS}
 
     def vectors(model: Any) -> Any:
-        return model(**inputs).pooler_output
+        output = model(**inputs)
+        pooled = getattr(output, "pooler_output", None)
+        return output.last_hidden_state[:, 0] if pooled is None else pooled
 
     def log_probs(model: Any) -> Any:
         logits = model(**inputs, decoder_input_ids=labels).logits
@@ -123,12 +129,12 @@ def write_tensorflow(folder: Path) -> None:
         """All that a class computes: vectors, log p(label | document), scores, tokens."""
         inner = getattr(model, "rag", model)
         found = {}
-        if not hasattr(model, "generator") and not hasattr(model, "get_encoder"):
-            found["vectors"] = vectors(model)
-        elif not hasattr(model, "generator"):
+        if isinstance(model.config, t.RagConfig):
+            found |= {"vectors": vectors(inner.question_encoder), "log_probs": log_probs(inner.generator)}
+        elif model.config.is_encoder_decoder:
             found["log_probs"] = log_probs(model)
         else:
-            found |= {"vectors": vectors(inner.question_encoder), "log_probs": log_probs(inner.generator)}
+            found["vectors"] = vectors(model)
         if inner is not model:
             loss = model(None, labels=labels[:1], **contexts).loss
             found |= {"score": -tf.reshape(loss, [-1])}
@@ -142,8 +148,8 @@ def write_tensorflow(folder: Path) -> None:
         biases = [value for key, value in state.items() if key.endswith("final_logits_bias")]
         if biases:
             state["final_logits_bias"] = biases[0]  # where TensorFlow's RAG has it
-        given = inputs | {"decoder_input_ids": labels} if "Conditional" in kind else inputs
-        if "Rag" in kind:
+        given = inputs | {"decoder_input_ids": labels} if config.is_encoder_decoder else inputs
+        if isinstance(config, t.RagConfig):
             given = {"input_ids": ids[:1], "decoder_input_ids": labels[:1], **contexts}
         load_pytorch_state_dict_in_tf2_model(model, state, given)
         for variant, settings in VARIANTS.items():
@@ -153,20 +159,22 @@ def write_tensorflow(folder: Path) -> None:
 
 
 def write_flax(folder: Path) -> None:
-    """Save what Flax's classes have and compute; there is no RAG and no DPR among them."""
+    """Save what Flax's classes have and compute; there is no RAG, no DPR and no MPNet among them."""
     import jax
     import transformers as t
 
     ids = np.array(INPUT_IDS)
-    inputs = {"input_ids": ids, "attention_mask": (ids != PAD).astype(np.int32)}
     for name, (kind, config) in checkpoints().items():
-        if "Rag" in kind or "DPR" in kind:
+        inputs = {"input_ids": ids, "attention_mask": (ids != PAD).astype(np.int32)}
+        if not hasattr(t, f"Flax{kind}"):
             continue
         weighted(getattr(t, kind)(config)).save_pretrained(folder / "pytorch")
         model = getattr(t, f"Flax{kind}").from_pretrained(folder / "pytorch", from_pt=True)
         shutil.rmtree(folder / "pytorch")
         found = {}
-        if "Conditional" in kind:
+        if kind == "ElectraModel":  # which Flax gives the second type of token by default
+            inputs["token_type_ids"] = np.zeros_like(ids)
+        if config.is_encoder_decoder:
             labels = np.array([LABELS] * DOCUMENTS)
             logits = model(**inputs, decoder_input_ids=labels).logits
             chosen = np.take_along_axis(
@@ -174,7 +182,11 @@ def write_flax(folder: Path) -> None:
             )
             found["log_probs"] = chosen[..., 0].tolist()
         else:
-            found["vectors"] = np.asarray(model(**inputs).pooler_output).tolist()
+            output = model(**inputs)
+            pooled = getattr(output, "pooler_output", None)
+            found["vectors"] = np.asarray(
+                output.last_hidden_state[:, 0] if pooled is None else pooled
+            ).tolist()
         for variant, settings in VARIANTS.items():
             if not variant or name in SEVERAL:
                 model.save_pretrained(folder / f"flax_{name}{variant}", **settings)
@@ -186,17 +198,29 @@ def checkpoints() -> dict[str, tuple[str, Any]]:
     import transformers as t
 
     bart, t5, gated = t.BartConfig(**BART), t.T5Config(**T5), t.T5Config(**T5, **GATED)
-    dpr, bert = t.DPRConfig(**BERT), t.BertConfig(**BERT)
+    dpr = t.DPRConfig(**BERT)
     rag = t.RagConfig.from_question_encoder_generator_configs(
         dpr, bart, n_docs=DOCUMENTS, max_combined_length=24
     )
     return {
         "question_encoder": ("DPRQuestionEncoder", dpr),
         "context_encoder": ("DPRContextEncoder", dpr),
-        "bert": ("BertModel", bert),
+        "bert": ("BertModel", t.BertConfig(**BERT)),
+        "roberta": ("RobertaModel", t.RobertaConfig(**BERT)),
+        "mpnet": ("MPNetModel", t.MPNetConfig(**BERT)),
+        "electra": ("ElectraModel", t.ElectraConfig(**BERT, embedding_size=8)),
+        "distilbert": ("DistilBertModel", t.DistilBertConfig(**DISTILBERT)),
         "bart": ("BartForConditionalGeneration", bart),
         "t5": ("T5ForConditionalGeneration", t5),
+        "mbart": ("MBartForConditionalGeneration", t.MBartConfig(**BART)),
+        "pegasus": ("PegasusForConditionalGeneration", t.PegasusConfig(**BART, **SPECIALS)),
+        "marian": ("MarianMTModel", t.MarianConfig(**BART, **SPECIALS)),
+        "blenderbot_small": (
+            "BlenderbotSmallForConditionalGeneration",
+            t.BlenderbotSmallConfig(**BART, **SPECIALS),
+        ),
         "t5_gated": ("T5ForConditionalGeneration", gated),
+        "mt5": ("MT5ForConditionalGeneration", t.MT5Config(**T5)),
         "rag_token": ("RagTokenForGeneration", rag),
         "rag_sequence": ("RagSequenceForGeneration", rag),
         "rag_model": ("RagModel", rag),

@@ -1,0 +1,32 @@
+"""The engine as a service: `ragengine serve`, and a typed client of it."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ragengine_serve.client.async_client import AsyncClient
+    from ragengine_serve.client.client import Client
+    from ragengine_serve.client.replies import Alternative, ServedAnswer, ServedToken
+    from ragengine_serve.errors import ServerError
+
+__all__ = ["Alternative", "AsyncClient", "Client", "ServedAnswer", "ServedToken", "ServerError"]
+
+# Imported on first use: the client does without the server's packages, and the server without the client's.
+_MODULES = {
+    "Alternative": "client.replies",
+    "AsyncClient": "client.async_client",
+    "Client": "client.client",
+    "ServedAnswer": "client.replies",
+    "ServedToken": "client.replies",
+    "ServerError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -1,0 +1,1 @@
+"""What the server can be asked: its own calls, and those of OpenAI's and KServe's clients."""

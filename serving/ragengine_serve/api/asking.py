@@ -1,0 +1,154 @@
+"""From a checked request to results: the tasks, the wait, and what metrics and log are told."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+
+from ragengine import Answer, Document, GenerationOptions
+from ragengine.errors import RagEngineError
+from ragengine.validation import checked_text
+from ragengine_serve.api.schemas import GivenDocument, Reading
+from ragengine_serve.errors import ApiError
+from ragengine_serve.http.observing import note
+from ragengine_serve.http.replies import api_error
+from ragengine_serve.http.waiting import results
+from ragengine_serve.models.served_model import ServedModel
+from ragengine_serve.scheduling.job import Task, Ticket
+from ragengine_serve.scheduling.works import AnswerWork
+from ragengine_serve.state import ServerState
+
+
+def deadline_of(state: ServerState, deadline_ms: int | None) -> float:
+    """The event loop's time after which a request wants no answer any more."""
+    return asyncio.get_running_loop().time() + (deadline_ms or state.settings.default_deadline_ms) / 1000
+
+
+def questions_of(question: str | Sequence[str], state: ServerState, field: str = "question") -> list[str]:
+    """The questions of a request as a list.
+
+    Raises:
+        ApiError: 400, too many, or one that is no text.
+    """
+    questions = [question] if isinstance(question, str) else list(question)
+    if len(questions) > state.settings.max_questions:
+        raise ApiError(
+            400,
+            "over_limit",
+            f"{field} has {len(questions)} entries, and this server takes at most "
+            f"{state.settings.max_questions} in a request; split it.",
+            field,
+        )
+    try:
+        for number, text in enumerate(questions):
+            checked_text(f"Question {number}", text)
+    except RagEngineError as error:
+        raise api_error(error, (field,)) from error
+    return questions
+
+
+def documents_of(body: Reading, count: int, state: ServerState) -> list[list[Document] | None]:
+    """The documents that a request brings for each of its ``count`` questions; None where it brings none.
+
+    Raises:
+        ApiError: 400, they do not fit the questions, or are too many.
+    """
+    given: Any = body.documents
+    if given is None:
+        return [None] * count
+    nested = bool(given) and isinstance(given[0], list)
+    single = isinstance(body.question, str)
+    if nested == single or (not single and len(given) != count):
+        shape = "one list of documents" if single else f"{count} lists of documents, one for each question"
+        raise ApiError(
+            400, "invalid_input", f"documents does not fit the question; give {shape}.", "documents"
+        )
+    lists: list[list[GivenDocument]] = [given] if single else given
+    for one in lists:
+        if not 0 < len(one) <= state.settings.max_n_docs:
+            raise ApiError(
+                400,
+                "over_limit",
+                f"There are {len(one)} documents for a question; give 1 to {state.settings.max_n_docs}.",
+                "documents",
+            )
+        if len({document.score is None for document in one}) > 1:
+            raise ApiError(
+                400,
+                "invalid_input",
+                "Some documents have a score and some have none; give all or none.",
+                "documents",
+            )
+    return [[document.document() for document in one] for one in lists]
+
+
+def answer_task(
+    model: ServedModel,
+    question: str,
+    options: GenerationOptions,
+    documents: list[Document] | None,
+    doc_pruning: float | None,
+) -> Task:
+    """The task of an answer; equal questions with equal settings share one, but for draws without a seed."""
+    work = AnswerWork(model.engine, options, documents, doc_pruning)
+    drawn = options.do_sample and options.seed is None
+    own = None if documents is None else tuple(documents)
+    key = None if drawn else ("answer", model.name, model.version, question, options, own, doc_pruning)
+    return Task(model, work, question, options.n_docs if documents is None else 0, key)
+
+
+async def computed(
+    request: Request, state: ServerState, tasks: Sequence[Task], deadline_ms: int | None
+) -> list[tuple[Any, float]]:
+    """The results of tasks, each with the milliseconds that it was queued.
+
+    Raises:
+        ApiError: the queue is full, the deadline has passed, or the engine refused.
+    """
+    deadline = deadline_of(state, deadline_ms)
+    tickets = state.scheduler.submit(tasks)
+    noted(request, tasks)
+    try:
+        found = await results(tickets, deadline, request.receive)
+    except RagEngineError as error:
+        raise api_error(error, ("documents", "answer", "labels", "question")) from error
+    return list(zip(found, waits(state, tickets), strict=True))
+
+
+async def answers(
+    request: Request, state: ServerState, tasks: Sequence[Task], deadline_ms: int | None
+) -> list[dict[str, Any]]:
+    """The answers of tasks as ``/v1/answer`` gives them."""
+    found = await computed(request, state, tasks, deadline_ms)
+    return [answer_json(request, state, tasks[0].model, answer, queued) for answer, queued in found]
+
+
+def answer_json(
+    request: Request, state: ServerState, model: ServedModel, answer: Answer, queued_ms: float
+) -> dict[str, Any]:
+    """An answer as JSON; metrics, traces and log learn of it."""
+    content = answer.to_dict()
+    content["timings_ms"] = {"queue": queued_ms, **answer.timings_ms}
+    state.metrics.stages(answer.timings_ms)
+    state.tracing.stages(content["timings_ms"])
+    state.metrics.answered(model.name, len(answer.tokens), len(answer.documents))
+    note(
+        request.scope,
+        timings_ms={stage: round(ms, 2) for stage, ms in content["timings_ms"].items()},
+        tokens=len(answer.tokens),
+    )
+    return content
+
+
+def noted(request: Request, tasks: Sequence[Task]) -> None:
+    """Leave the questions for the log."""
+    texts = [task.question for task in tasks if task.question is not None]
+    note(request.scope, model=tasks[0].model.name, questions=texts)
+
+
+def waits(state: ServerState, tickets: Sequence[Ticket]) -> list[float]:
+    """How long tickets' jobs were queued, which the metrics learn, too."""
+    for ticket in tickets:
+        state.metrics.stages({"queue": ticket.waited_ms})
+    return [ticket.waited_ms for ticket in tickets]

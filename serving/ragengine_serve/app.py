@@ -1,0 +1,100 @@
+"""The ASGI application."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ragengine.errors import RagEngineError
+from ragengine.version import __version__
+from ragengine_serve.api import admin, kserve, native, openai, operations
+from ragengine_serve.errors import ApiError
+from ragengine_serve.http.admission import Admission
+from ragengine_serve.http.bodies import BodyLimits
+from ragengine_serve.http.observing import Observing
+from ragengine_serve.http.replies import api_error, error_reply
+from ragengine_serve.state import ServerState
+
+_DESCRIPTION = (
+    "Questions answered from documents by RAG (Lewis et al. 2020), with the document behind each token."
+)
+
+
+def create_app(state: ServerState) -> FastAPI:
+    """The application of a server process.
+
+    From outside to inside a request meets: log and metrics, CORS, keys and readiness, the limits of its body,
+    its endpoint.
+    """
+    app = FastAPI(
+        title="ragengine",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=state.tracing.fastapi,
+        redirect_slashes=False,
+    )
+    app.state.server = state
+    for part in (native, openai, kserve, admin, operations):
+        app.include_router(part.router)
+    app.add_exception_handler(ApiError, _refused)
+    app.add_exception_handler(RagEngineError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    settings = state.settings
+    app.add_middleware(BodyLimits, max_bytes=settings.max_request_bytes, timeout=settings.request_timeout)
+    app.add_middleware(Admission, state=state)
+    if settings.cors_allow_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_allow_origin),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-Id", "traceparent"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    paths = frozenset(
+        route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path
+    )
+    app.add_middleware(Observing, state=state, paths=paths)
+    return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, RagEngineError):
+        error = api_error(error)
+    assert isinstance(error, ApiError)
+    return error_reply(error, request.url.path)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """A body that is JSON and not what the endpoint takes; nothing of it is repeated."""
+    assert isinstance(error, RequestValidationError)
+    first = _most_telling(error.errors())
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    field = place[0] if place else None
+    message = f"{'.'.join(place) or 'The body'}: {first['msg']}."
+    return error_reply(ApiError(422, "invalid_request", message, field), request.url.path)
+
+
+def _most_telling(errors: Any) -> Any:
+    """The error of a field; of an unknown field first, which may be a typing mistake."""
+    unknown = [error for error in errors if error["type"] == "extra_forbidden"]
+    return (unknown or list(errors))[0]
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    word, message = {
+        404: ("not_found", "There is nothing at this path; /docs lists what there is."),
+        405: ("wrong_method", "This path does not take this method; /docs lists what there is."),
+    }.get(error.status_code, ("invalid_request", "The request cannot be used."))
+    reply = error_reply(ApiError(error.status_code, word, message), request.url.path)
+    for name, value in (error.headers or {}).items():
+        reply.headers[name] = value
+    return reply

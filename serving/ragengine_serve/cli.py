@@ -1,0 +1,110 @@
+"""`ragengine serve`: the engine as a service."""
+
+import asyncio
+import importlib.util
+import os
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import click
+
+from ragengine.cli.demo import embedded_model
+from ragengine.cli.output import echo
+from ragengine_serve.configuration.settings import SETTINGS, Settings
+from ragengine_serve.configuration.sources import folders_of, models_of_environment, read_settings
+
+# Imported when the server starts; but said here where one is missing.
+for _needed in ("fastapi", "uvicorn", "prometheus_client"):
+    if importlib.util.find_spec(_needed) is None:
+        raise ModuleNotFoundError(f"No module named {_needed!r}", name=_needed)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def setting_options(command: F) -> F:
+    """A flag for every setting; only its help says the default, which environment and file come before."""
+    for spec in reversed(SETTINGS):
+        flag = f"--{spec.name.replace('_', '-')}"
+        hint = get_type_hints(Settings)[spec.name]
+        if get_origin(hint) in (Union, types.UnionType):
+            (hint,) = (part for part in get_args(hint) if part is not type(None))
+        help = spec.metadata["help"]
+        if "[default" not in help and spec.default not in (None, (), False):
+            help = f"{help.rstrip('.')} [default: {spec.default}]."
+        settings: dict[str, Any] = {"default": None, "help": help}
+        if hint is bool:
+            settings |= {"is_flag": True}
+        elif get_origin(hint) is Literal:
+            settings["type"] = click.Choice(get_args(hint))
+        elif get_origin(hint) is tuple:
+            settings |= {"multiple": True, "metavar": "ORIGIN"}
+        elif hint is Path:
+            settings["type"] = click.Path(path_type=Path)
+        else:
+            settings["type"] = hint
+        command = click.option(flag, spec.name, **settings)(command)
+    return command
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("index", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file with these settings and [[models]]."
+)
+@click.option("--model-name", help="Name of the model [default: its folder's].")
+@setting_options
+def serve(bundle: Path | None, index: Path | None, model_name: str | None, **flags: Any) -> None:
+    """Answer questions over HTTP with the model in BUNDLE from the passages in INDEX.
+
+    Without BUNDLE and INDEX: the models of --config, or the embedded worldfacts model.  Every option is also
+    a variable RAGENGINE_NAME in the environment and a line of the file; the command line wins, then the
+    environment.  SIGTERM and Ctrl-C let running requests finish, and the exit code is then 0.
+    """
+    if (bundle is None) != (index is None):
+        raise click.UsageError("Missing argument: give BUNDLE and INDEX, or neither.")
+    if bundle is not None and index is not None:
+        models: Any = (folders_of(bundle, index, model_name),)
+    else:
+        models = models_of_environment(os.environ)
+    settings = read_settings(flags, os.environ, models)
+    if not settings.models:
+        folder = embedded_model(Path.cwd(), Path(__file__).resolve())
+        embedded = folders_of(folder / "bundle", folder / "index", model_name)
+        settings = read_settings(flags, os.environ, (embedded,))
+    run(settings)
+
+
+def run(settings: Settings) -> None:
+    """Serve with these settings until a signal.
+
+    Raises:
+        StartError, RagEngineError: the server cannot start.
+    """
+    from ragengine_serve.observability.logs import configure_logging
+    from ragengine_serve.process.listening import address, is_open, listening_socket
+
+    configure_logging(settings.log_level)
+    with listening_socket(settings) as listening:
+        names = ", ".join(model.name for model in settings.models)
+        echo(f"ragengine serve: {names} at {address(listening)}")
+        if is_open(settings):
+            echo(
+                "ragengine serve: other machines can reach this server and need no key; give --api-key-file.",
+                err=True,
+            )
+        asyncio.run(_serve(settings, listening))
+
+
+async def _serve(settings: Settings, listening: Any) -> None:
+    if settings.workers > 1:
+        from ragengine_serve.process.supervisor import Supervisor
+
+        await Supervisor(settings, listening).run()
+        return
+    from ragengine_serve.process.server import serve as serve_here
+    from ragengine_serve.state import ServerState
+
+    await serve_here(ServerState.of(settings), listening)

@@ -1,0 +1,1 @@
+"""HTTP without meaning: connections, bodies, keys, errors, events."""

@@ -1,0 +1,118 @@
+"""A loaded model, and what a client may know of it."""
+
+import dataclasses
+import hashlib
+import json
+import threading
+from typing import Any, Literal
+
+from ragengine import RagEngine
+from ragengine.bundle.manifest import BundleManifest
+from ragengine.retrieval.manifest import IndexManifest
+from ragengine_serve.configuration.settings import ModelFolders, Settings
+from ragengine_serve.errors import SettingsError
+
+_SEPARATE = frozenset({"int8"})  # precisions whose activations share a scale in a batch: answers would change
+_WARM_UP = "What is this?"
+
+
+class ServedModel:
+    """A loaded model under its name.  Safe to use from several threads.
+
+    ``version`` names the bundle and the index that answer now; it changes with every swap.
+    """
+
+    def __init__(self, folders: ModelFolders, engine: RagEngine) -> None:
+        self.name = folders.name
+        self.engine = engine
+        self.bundle_fingerprint = fingerprint(engine.bundle.manifest)
+        self._swaps = 0
+        self._swapping = threading.Lock()
+        self._read_index()
+
+    @classmethod
+    def load(cls, folders: ModelFolders, settings: Settings) -> "ServedModel":
+        """Load a model and answer once, so that the first request is no slower than others.
+
+        Raises:
+            RagEngineError: bundle or index cannot be used.
+            SettingsError: the model's own defaults are beyond the limits of requests.
+        """
+        engine = RagEngine.load(
+            folders.bundle,
+            folders.index,
+            device=settings.device,
+            threads=settings.graph_threads,
+            verify=settings.verify,
+            search_device=settings.search_device,
+        )
+        try:
+            options = engine.default_options
+            for limit, value in (
+                ("max_n_docs", options.n_docs),
+                ("max_num_beams", options.paths),
+                ("max_new_tokens", options.longest - 1),
+            ):
+                if value > getattr(settings, limit):
+                    raise SettingsError(
+                        f"{limit} is {getattr(settings, limit)}, and the model {folders.name} takes {value} "
+                        "by default; raise the limit."
+                    )
+            engine.generate(_WARM_UP)
+        except BaseException:
+            engine.close()
+            raise
+        return cls(folders, engine)
+
+    @property
+    def version(self) -> tuple[str, str, int]:
+        """Fingerprints of bundle and index, and how many swaps there were."""
+        return self.bundle_fingerprint, self.index_fingerprint, self._swaps
+
+    @property
+    def batches(self) -> bool:
+        """Whether an answer is the same in a batch as alone."""
+        return self.engine.bundle.manifest.precision not in _SEPARATE
+
+    def swap_index(self, path: str, verify: Literal["sha256", "size"]) -> None:
+        """Answer from the index at ``path``; a running question keeps the old one.
+
+        Raises:
+            IndexFolderError: the new index cannot be used; nothing has changed.
+        """
+        with self._swapping:
+            self.engine.swap_index(path, verify=verify)
+            self._swaps += 1
+            self._read_index()
+
+    def info(self) -> dict[str, Any]:
+        """What ``/info`` says of the model."""
+        bundle = self.engine.bundle.manifest
+        return {
+            "name": self.name,
+            "bundle": {
+                "fingerprint": self.bundle_fingerprint,
+                "precision": bundle.precision,
+                "architecture": bundle.rag.architecture,
+                "passage_encoder": bundle.passage_encoder is not None,
+            },
+            "index": {
+                "fingerprint": self.index_fingerprint,
+                "passages": self._index.count,
+                "dimension": self._index.dimension,
+                "factory": self._index.factory,
+                "swaps": self._swaps,
+            },
+            "device": self.engine.device,
+            "default_options": self.engine.default_options.to_dict(),
+        }
+
+    def _read_index(self) -> None:
+        self._index: IndexManifest = self.engine.retriever.index.manifest
+        self.index_fingerprint = fingerprint(self._index)
+
+
+def fingerprint(manifest: BundleManifest | IndexManifest) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a manifest, which names the hash of every file."""
+    content = json.dumps(dataclasses.asdict(manifest), sort_keys=True, default=str)
+    return hashlib.sha256(content.encode("utf-8")).hexdigest()[:16]

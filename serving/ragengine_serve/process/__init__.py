@@ -1,0 +1,1 @@
+"""Processes: one server, or a supervisor with several workers."""

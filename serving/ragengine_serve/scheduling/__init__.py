@@ -1,0 +1,1 @@
+"""What stands between requests and the engine: a bounded queue, batches, sharing and cancellation."""

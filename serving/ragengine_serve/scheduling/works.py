@@ -1,0 +1,167 @@
+"""The works of the engine's calls: what becomes of a question that has been encoded and searched."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from ragengine import Answer, AnswerToken, Document, GenerationOptions, PreparedQuestion, RagEngine
+from ragengine.arrays import FloatArray
+from ragengine_serve.scheduling.job import Cancellation
+
+Event: TypeAlias = tuple[Literal["documents"], tuple[Document, ...]] | tuple[Literal["token"], AnswerToken]
+"""What a stream tells before its end: first the documents, then each token."""
+
+
+class _Alone:
+    """Work that is never computed with others'."""
+
+    group: Hashable | None = None
+
+    def together(self, prepared: list[PreparedQuestion], cancel: Cancellation) -> list[Any]:
+        raise NotImplementedError  # without a group nobody asks
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerWork:
+    """`RagEngine.generate`."""
+
+    engine: RagEngine
+    options: GenerationOptions
+    documents: list[Document] | None
+    doc_pruning: float | None
+
+    @property
+    def group(self) -> Hashable | None:
+        """Answers with equal options from documents of the index; a batch would change what is drawn."""
+        if self.documents is not None or self.options.do_sample:
+            return None
+        return "answer", self.options, self.doc_pruning
+
+    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> Answer:
+        assert prepared is not None
+        answer: Answer = self.engine.generate(
+            prepared,
+            options=self.options,
+            documents=self.documents,
+            doc_pruning=self.doc_pruning,
+            cancel=cancel,
+        )
+        return answer
+
+    def together(self, prepared: list[PreparedQuestion], cancel: Cancellation) -> list[Answer]:
+        answers: list[Answer] = self.engine.generate(
+            prepared, options=self.options, doc_pruning=self.doc_pruning, cancel=cancel
+        )
+        return answers
+
+
+@dataclass(frozen=True, eq=False)
+class StreamWork(_Alone):
+    """`RagEngine.stream`: ``tell`` is called in the executor's thread with each event before the end."""
+
+    engine: RagEngine
+    options: GenerationOptions
+    documents: list[Document] | None
+    doc_pruning: float | None
+    tell: Callable[[Event], None]
+
+    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> Answer:
+        assert prepared is not None
+        with self.engine.stream(
+            prepared,
+            options=self.options,
+            documents=self.documents,
+            doc_pruning=self.doc_pruning,
+            cancel=cancel,  # type: ignore[arg-type]
+        ) as stream:
+            self.tell(("documents", stream.documents))
+            for token in stream:
+                self.tell(("token", token))
+            return stream.answer()
+
+
+@dataclass(frozen=True, eq=False)
+class RetrieveWork(_Alone):
+    """`RagEngine.retrieve`: the documents and how long the stages took."""
+
+    engine: RagEngine
+    n_docs: int
+
+    def alone(
+        self, prepared: PreparedQuestion | None, cancel: Cancellation
+    ) -> tuple[list[Document], dict[str, float]]:
+        assert prepared is not None
+        found = self.engine.retrieve(prepared, self.n_docs, cancel=cancel)  # type: ignore[arg-type]
+        return found, prepared.encoded.timings_ms
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreWork(_Alone):
+    """`RagEngine.score` of one answer."""
+
+    engine: RagEngine
+    answer: str | list[int]
+    options: GenerationOptions
+    documents: list[Document] | None
+    doc_pruning: float | None
+    with_bos: bool | None
+    exclude_bos_score: bool | None
+
+    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> float:
+        assert prepared is not None
+        score: float = self.engine.score(
+            prepared,
+            self.answer,
+            options=self.options,
+            documents=self.documents,
+            doc_pruning=self.doc_pruning,
+            with_bos=self.with_bos,
+            exclude_bos_score=self.exclude_bos_score,
+            cancel=cancel,
+        )
+        return score
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifyWork(_Alone):
+    """`RagEngine.classify`."""
+
+    engine: RagEngine
+    labels: list[str]
+    options: GenerationOptions
+    documents: list[Document] | None
+    doc_pruning: float | None
+    with_bos: bool | None
+
+    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> dict[str, float]:
+        assert prepared is not None
+        return self.engine.classify(
+            prepared,
+            self.labels,
+            options=self.options,
+            documents=self.documents,
+            doc_pruning=self.doc_pruning,
+            with_bos=self.with_bos,
+            cancel=cancel,  # type: ignore[arg-type]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class EmbedQuestionWork(_Alone):
+    """q(x), which the preparation has computed: float32 [E]."""
+
+    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> FloatArray:
+        assert prepared is not None
+        vector: FloatArray = prepared.encoded.vectors[0]
+        return vector
+
+
+@dataclass(frozen=True, eq=False)
+class EmbedPassagesWork(_Alone):
+    """`RagEngine.encode_passages`: d(z), float32 [N, E]."""
+
+    engine: RagEngine
+    documents: list[Document]
+
+    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> FloatArray:
+        return self.engine.encode_passages(self.documents, cancel=cancel)  # type: ignore[arg-type]

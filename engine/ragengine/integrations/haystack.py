@@ -37,6 +37,7 @@ class _EngineComponent:
     """The part that both components have: two folders, and the engine once it is loaded.
 
     Components of the same folders and settings share one engine, for as long as one of them holds it.
+    Its ``__init__`` is called by name: Haystack's decorator makes a new class, which ``super`` does not know.
     """
 
     _loaded: ClassVar[weakref.WeakValueDictionary[tuple[Any, ...], RagEngine]] = weakref.WeakValueDictionary()
@@ -91,7 +92,7 @@ class RagEngineRetriever(_EngineComponent):
             n_docs: how many passages to find; None: the model's default.
             load_kwargs: arguments of :meth:`RagEngine.load`, such as ``threads``, as JSON values.
         """
-        super().__init__(bundle, index, load_kwargs)
+        _EngineComponent.__init__(self, bundle, index, load_kwargs)
         self.n_docs = n_docs
 
     @component.output_types(documents=list[HaystackDocument])
@@ -144,7 +145,7 @@ class RagEngineAnswerer(_EngineComponent):
                 where the pipeline is to be saved.
             load_kwargs: arguments of :meth:`RagEngine.load`, such as ``threads``, as JSON values.
         """
-        super().__init__(bundle, index, load_kwargs)
+        _EngineComponent.__init__(self, bundle, index, load_kwargs)
         self.generation_kwargs = checked_settings(generation_kwargs)
 
     @component.output_types(answers=list[GeneratedAnswer])

@@ -82,7 +82,7 @@ def test_a_query_alone_is_answered(engine: RagEngine, answerer: RagEngineAnswere
 def test_documents_between_search_and_answer_may_be_chosen(
     engine: RagEngine, answerer: RagEngineAnswerer
 ) -> None:
-    """A ranker's scores order documents and do not weigh them; the priors are those of the documents that stay."""
+    """A ranker's scores order documents; the priors are those of the documents that stay."""
     found = RagEngineRetriever(BUNDLE, INDEX, load_kwargs=LOAD).run(QUESTION)["documents"]
     ranked = [
         HaystackDocument(one.id, one.content, meta=one.meta, score=n) for n, one in enumerate(found[:3])
@@ -225,7 +225,8 @@ def test_wrong_settings_are_told(answerer: RagEngineAnswerer) -> None:
         answerer.run(QUESTION, generation_kwargs={"num_beams": 0})
     with pytest.raises(InputError, match="load_kwargs cannot be saved as JSON"):
         RagEngineRetriever(BUNDLE, INDEX, load_kwargs={"device": object()})
-    with pytest.raises(InputError, match="other than bundle and index"):
-        RagEngineRetriever(BUNDLE, INDEX, load_kwargs={"index": INDEX})
+    for wrong in ({"index": INDEX}, {"thread": 1}, [("threads", 1)]):
+        with pytest.raises(InputError, match=r"arguments of RagEngine\.load: device, .*, threads, verify"):
+            RagEngineRetriever(BUNDLE, INDEX, load_kwargs=wrong)
     with pytest.raises(BundleError):
         RagEngineRetriever("nowhere", INDEX).warm_up()

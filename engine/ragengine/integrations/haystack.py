@@ -1,6 +1,7 @@
 """Haystack: a retriever and an answerer, components that a saved pipeline can hold."""
 
 import dataclasses
+import inspect
 import json
 import os
 import threading
@@ -201,15 +202,16 @@ class RagEngineAnswerer(_EngineComponent):
 def _checked_load_kwargs(given: Any) -> dict[str, Any]:
     """Arguments of :meth:`RagEngine.load` beside the two folders, as JSON values."""
     settings = {} if given is None else given
+    known = inspect.signature(RagEngine.load).parameters.keys() - {"bundle", "index"}
+    if not isinstance(settings, Mapping) or settings.keys() - known:
+        raise InputError(
+            f"load_kwargs is {short_repr(given)}; it must be a dict of arguments of RagEngine.load: "
+            f"{', '.join(sorted(known))}."
+        )
     try:
-        json.dumps(settings)
+        json.dumps(dict(settings))
     except (TypeError, ValueError) as reason:
         raise InputError(f"load_kwargs cannot be saved as JSON: {reason}; give plain values.") from reason
-    if not isinstance(settings, Mapping) or {"bundle", "index"} & settings.keys():
-        raise InputError(
-            f"load_kwargs is {short_repr(given)}; it must be a dict of arguments of RagEngine.load other "
-            "than bundle and index."
-        )
     return dict(settings)
 
 

@@ -27,7 +27,12 @@ EXTRAS = {
     "ragengine_bench": {"cpu", "export", "plot", "peers", "serve", "client"},
 }
 # Frameworks that are installed in environments of their own, by the distribution that brings a module.
-ELSEWHERE = {"langchain_core": "langchain-core", "llama_index": "llama-index-core", "haystack": "haystack-ai"}
+ELSEWHERE = {
+    "langchain_core": "langchain-core",
+    "llama_index": "llama-index-core",
+    "haystack": "haystack-ai",
+    "opentelemetry": "opentelemetry-sdk",  # a namespace of many
+}
 # Of the extra export: `datasets` folders are read where it is installed, and scripts make graphs with it.
 ONLY_INSIDE = {"ragengine": {"pyarrow", "onnx_ir", "onnx"}}
 PROMISES = [ROOT / "SECURITY.md", *(ROOT / "docs").rglob("versioning.md")]
@@ -182,7 +187,7 @@ def show(command, arguments):
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
-            if arguments or name not in ("bench", "export", "train"):  # those are other packages
+            if arguments or name not in ("bench", "export", "serve", "train"):  # those are other packages
                 show(command.get_command(context, name), [*arguments, name])
 
 show(cli, [])

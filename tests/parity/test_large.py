@@ -24,7 +24,8 @@ _COMMON: dict[str, Any] = {
 SHAPES: dict[str, dict[str, Any]] = {
     "bart": {
         "d_model": 1024, "encoder_layers": 12, "decoder_layers": 12, "encoder_heads": 16, "decoder_heads": 16,
-        "encoder_ffn": 4096, "decoder_ffn": 4096, "positions": 1024, "vocab_size": 50265, "activation": "gelu",
+        "encoder_ffn": 4096, "decoder_ffn": 4096, "positions": 1024, "vocab_size": 50265,
+        "activation": "gelu",
     },
     "t5": {
         "d_model": 768, "encoder_layers": 12, "encoder_heads": 12, "d_kv": 64, "encoder_ffn": 3072,

@@ -120,7 +120,7 @@ def load_encoder(source: str, side: Side, pooling: GivenPooling | None = None) -
     if folder is None:
         return encoder_of(source, model, tokenizer, pooling)
     if folder.lower_case:
-        _lower_case(tokenizer)
+        lower_case(tokenizer)
     shape = encoder_shape(source, model.config, HeadShape(folder.pooling, folder.steps))
     state = encoder_family(source, kind).renamed(torch_state(model)) | dict(folder.state)
     longest = folder.max_length or int(min(tokenizer.model_max_length, shape.max_tokens))
@@ -199,7 +199,7 @@ def _given_head(name: str, model: PreTrainedModel, pooling: GivenPooling | None)
     return HeadShape(("cls",), (DenseShape("pooler.dense", width, width, True, "tanh"),))
 
 
-def _lower_case(tokenizer: PreTrainedTokenizerBase) -> None:
+def lower_case(tokenizer: PreTrainedTokenizerBase) -> None:
     """Lower-case texts first, where the tokenizer's rules do not, as `sentence_transformers.Transformer`."""
     backend = tokenizer.backend_tokenizer
     rules = backend.normalizer

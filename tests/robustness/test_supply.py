@@ -20,11 +20,14 @@ PACKAGES = packages()
 # What each package may import: the extras that bring it.  `peers` and `optimum` are other engines, measured
 # where somebody has installed them (benchmarks/README.md).
 EXTRAS = {
-    "ragengine": {"cpu", "plot", "eval"},
+    "ragengine": {"cpu", "plot", "eval", "langchain", "llama-index", "haystack"},
     "ragengine_export": {"cpu", "export"},
     "ragengine_train": {"cpu", "export", "plot", "train"},
-    "ragengine_bench": {"cpu", "export", "plot", "peers"},
+    "ragengine_serve": {"cpu", "serve", "client", "otel"},
+    "ragengine_bench": {"cpu", "export", "plot", "peers", "serve", "client"},
 }
+# Frameworks that are installed in environments of their own, by the distribution that brings a module.
+ELSEWHERE = {"langchain_core": "langchain-core", "llama_index": "llama-index-core", "haystack": "haystack-ai"}
 # Of the extra export: `datasets` folders are read where it is installed, and scripts make graphs with it.
 ONLY_INSIDE = {"ragengine": {"pyarrow", "onnx_ir", "onnx"}}
 PROMISES = [ROOT / "SECURITY.md", *(ROOT / "docs").rglob("versioning.md")]
@@ -135,7 +138,9 @@ def test_every_import_is_a_declared_dependency(package: str) -> None:
         )
     )
     modules -= ONLY_INSIDE.get(package, set()) | PEERS.get(package, set())
-    needed = {canonicalize_name(name) for module in modules for name in distributions.get(module, [module])}
+    needed = {ELSEWHERE[module] for module in modules & ELSEWHERE.keys()}
+    for module in modules - ELSEWHERE.keys():
+        needed |= {canonicalize_name(name) for name in distributions.get(module, [module])}
     undeclared = needed - declared(EXTRAS[package])
     assert undeclared == set()
 
@@ -158,8 +163,16 @@ import click
 import ragengine
 from ragengine.cli.main import cli
 
+from ragengine.errors import DependencyError
+
+missed = set()
 for module in pkgutil.walk_packages(ragengine.__path__, "ragengine."):
-    importlib.import_module(module.name)
+    try:
+        importlib.import_module(module.name)
+    except DependencyError:
+        missed.add(module.name)
+adapters = ("langchain", "llama_index", "haystack")
+assert missed == {f"ragengine.integrations.{name}" for name in adapters}, missed
 
 def show(command, arguments):
     try:

@@ -56,7 +56,15 @@ def longest_text(source: str) -> int:
 def load_encoder_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of an encoder; in a sentence-transformers folder it lies beside the transformer."""
     folder = read_sentence_folder(source)
-    return load_tokenizer(source if folder is None else folder.transformer)
+    tokenizer = load_tokenizer(source if folder is None else folder.transformer)
+    if folder is not None and folder.lower_case:
+        encoders.lower_case(tokenizer)
+    return tokenizer
+
+
+def pools_as_given(source: str) -> bool:
+    """Whether an encoder is a bare network, which ``model.pooling`` is about."""
+    return read_sentence_folder(source) is None and load_config(source).model_type != "dpr"
 
 
 def generator_config(source: str) -> Any:
@@ -90,11 +98,15 @@ def load_encoder(source: str, cls: type[PreTrainedModel], pooling: Any = None) -
     """
     folder = read_sentence_folder(source)
     config = load_config(source if folder is None else folder.transformer)
-    if folder is not None or not (
-        config.model_type == "dpr" or (config.model_type == "bert" and pooling is None)
-    ):
+    is_bare = folder is None and config.model_type != "dpr"
+    if is_bare and pooling is None and config.model_type != "bert":
+        raise ExportError(
+            f"{source} is a bare {config.model_type} model, and nothing in its folder says how it pools; set "
+            f"model.pooling to one of {', '.join(encoders.GIVEN_POOLINGS)}."
+        )
+    if folder is not None or (is_bare and pooling is not None):
         side: encoders.Side = "question" if cls is DPRQuestionEncoder else "passage"
-        return PooledEncoder(encoders.load_encoder(source, side, pooling))
+        return PooledEncoder(encoders.load_encoder(source, side, pooling if is_bare else None))
     if config.model_type == "bert":
         bert = load_model(BertModel, source, optional="pooler.")
         model = cls(DPRConfig(**_shared_fields(config)))

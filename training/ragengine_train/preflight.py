@@ -16,6 +16,7 @@ from ragengine_train.checkpoint import (
     load_generator,
     load_rag,
     longest_text,
+    pools_as_given,
     vector_size,
 )
 from ragengine_train.config import STAGES, ModelConfig, TrainConfig
@@ -77,6 +78,9 @@ def _model_errors(model: ModelConfig, parts: Parts) -> list[str]:
         sizes[name] = vector_size(load_encoder(source, classes[name], model.pooling))
     load_tokenizer(parts.generator)
     errors = []
+    starts = [source for name, source in sources.items() if source == getattr(model, name)]
+    if model.pooling is not None and starts and not any(map(pools_as_given, starts)):
+        errors.append(f"pooling is {model.pooling}, but the encoders' own folders say how they pool")
     if sizes["question_encoder"] != sizes["context_encoder"]:
         errors.append(
             f"question_encoder makes vectors of {sizes['question_encoder']} numbers, "

@@ -150,7 +150,7 @@ def test_questions_and_passages_are_embedded(server: Served) -> None:
         ("/v1/answer", {"question": QUESTION, "num_beams": 33}, 400, "num_beams"),
         ("/v1/answer", {"question": QUESTION, "n_docs": 101}, 400, "n_docs"),
         ("/v1/answer", {"question": QUESTION, "max_length": 514}, 400, None),
-        ("/v1/answer", {"question": QUESTION, **DRAWS, "num_return_sequences": 33}, 400, "num_return_sequences"),
+        ("/v1/answer", {"question": "x", **DRAWS, "num_return_sequences": 33}, 400, "num_return_sequences"),
         ("/v1/answer", {"question": QUESTION, "model": "nothing"}, 404, "model"),
         ("/v1/answer", {"question": QUESTION, "deadline_ms": 0}, 422, "deadline_ms"),
         ("/v1/answer", {"question": QUESTION, "doc_pruning": 2}, 422, "doc_pruning"),

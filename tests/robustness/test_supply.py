@@ -181,7 +181,7 @@ def show(command, arguments):
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
-            if arguments or name not in ("bench", "export", "train"):  # those are other packages
+            if arguments or name not in ("bench", "export", "train", "serve"):  # those are other packages
                 show(command.get_command(context, name), [*arguments, name])
 
 show(cli, [])

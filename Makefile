@@ -8,6 +8,7 @@ STRICT := $(BIN)/python -X dev -W error
 FAST := not slow and not gpu
 WORKERS := --tx '2*popen//python=$(STRICT)' --dist loadgroup
 HOURS ?= 0.2
+SHARE ?= 1
 EXTRAS ?= cpu export
 # The trained checkpoint, where it was trained here: with it transformers answers the questions too.
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
@@ -40,8 +41,8 @@ fuzz: $(VENV)/.test  ## Readers of foreign files under atheris, and command line
 	$(PIP) atheris
 	$(BIN)/python -m tests.fuzz $(HOURS)
 
-mutants: $(VENV)/.test  ## Small changes to the source that no test notices, of MODULES or of all that are listed; hours
-	nice $(BIN)/python -m tests.mutants $(MODULES)
+mutants: $(VENV)/.test  ## Small changes to the source that no test notices, of MODULES or all that are listed; hours
+	nice $(BIN)/python -m tests.mutants --share $(SHARE) $(MODULES)
 
 test-oldest:  ## The oldest dependencies that pyproject.toml allows answer questions
 	$(PYTHON) -m venv --clear build/oldest

@@ -23,7 +23,8 @@ EXTRAS = {
     "ragengine": {"cpu", "plot", "eval", "langchain", "llama-index", "haystack"},
     "ragengine_export": {"cpu", "export"},
     "ragengine_train": {"cpu", "export", "plot", "train"},
-    "ragengine_bench": {"cpu", "export", "plot", "peers"},
+    "ragengine_serve": {"cpu", "serve", "client", "otel"},
+    "ragengine_bench": {"cpu", "export", "plot", "peers", "serve", "client"},
 }
 # Frameworks that are installed in environments of their own, by the distribution that brings a module.
 ELSEWHERE = {"langchain_core": "langchain-core", "llama_index": "llama-index-core", "haystack": "haystack-ai"}

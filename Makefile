@@ -72,6 +72,7 @@ test-integrations:  ## The adapters for LangChain, LlamaIndex and Haystack, each
 		$(PYTHON) -m venv build/frameworks/$$framework && \
 		build/frameworks/$$framework/bin/python -m pip install --quiet --disable-pip-version-check \
 			--constraint constraints.txt --editable ".[cpu,$$framework]" pytest && \
+		build/frameworks/$$framework/bin/python -c "import ragengine.integrations.$$(echo $$framework | tr - _)" && \
 		build/frameworks/$$framework/bin/python -X dev -W error -m pytest --confcutdir tests/integrations \
 			-rs tests/integrations || exit 1; done
 

@@ -1,6 +1,7 @@
 /** The answer, word by word: a group of buttons with one stop of the Tab key, and arrow keys between them. */
 
 import { byId, element } from "./dom.js";
+import { quoted } from "./format.js";
 import { bare } from "./sentences.js";
 import { wordsOf } from "./words.js";
 
@@ -71,6 +72,6 @@ export class AnswerView {
 
 /** What the passages say of a word, as a sentence. */
 export function wordNote(word, best, share, probability) {
-  const sure = probability === null ? "" : `, which the model gave ${probability}`;
-  return `“${bare(word.text)}”${sure}: ${share} from passage ${best + 1}.`;
+  const sure = probability === null ? "" : ` The model gave it ${probability}.`;
+  return `${quoted(bare(word.text))}: ${share} from passage ${best + 1}.${sure}`;
 }

@@ -5,16 +5,17 @@ import * as server from "./server.js";
 const ALTERNATIVES = 5;
 
 /**
- * Ask.  An answer of one beam streams where the server allows it.
+ * Ask.
  * @param {{question: string, model: string, n_docs: number, num_beams: number, marginalize: string,
  *   left_out: string[]}} asked `left_out`: ids of passages that are not to be read
+ * @param {boolean} streaming whether the answer may come token by token
  * @param {AbortSignal} signal
  * @param {{documents: function, token: function}} told is called with the parts of a stream
  * @returns {Promise<{asked, body, answer, leftOut}>} `body`: of POST /v1/answer; `leftOut`: passages
  */
-export async function ask(asked, signal, told) {
+export async function ask(asked, streaming, signal, told) {
   const { body, leftOut } = await requestOf(asked, signal);
-  const answer = await (asked.num_beams === 1 ? streamed(body, signal, told) : server.answer(body, signal));
+  const answer = await (streaming ? streamed(body, signal, told) : server.answer(body, signal));
   return { asked, body, answer, leftOut };
 }
 
@@ -31,14 +32,10 @@ async function requestOf({ left_out, ...options }, signal) {
 }
 
 async function streamed(body, signal, told) {
-  try {
-    for await (const [name, content] of server.stream(body, signal)) {
-      if (name === "final") return content;
-      told[name](content);
-    }
-  } catch (error) {
-    // Which searches cannot stream is for the server to say.
-    if (error.status !== 400 || error.type !== "invalid_options") throw error;
+  let whole = null;
+  for await (const [name, content] of server.stream(body, signal)) {
+    if (name === "final") whole = content;
+    else told[name](content);
   }
-  return server.answer(body, signal);
+  return whole;
 }

@@ -19,8 +19,9 @@ export class FigureView {
         posterior[row] >= SMALLEST ? `${Math.round(posterior[row] * 100)}` : element("span", { class: "unseen" }, "under 5"))),
     }));
     this.#columns = heads.map((head, column) => [head, ...rows.map(({ cells }) => cells[column])]);
+    byId("figure-note").replaceChildren(`Posterior ${kind} in percent; below 5 not printed.`);
     this.#root.replaceChildren(element("table", {},
-      element("caption", {}, `Posterior ${kind} of each passage at each token, in percent; below 5 not printed.`),
+      element("caption", { class: "unseen" }, "The posterior of each passage at each token, in percent."),
       element("thead", {}, element("tr", {}, element("td", {}), ...heads)),
       element("tbody", {}, ...rows.map(({ head, cells }) => element("tr", {}, head, ...cells)))));
   }

@@ -77,7 +77,7 @@ async function run(asked) {
   fail(null);
   say("Asking.");
   try {
-    const entry = await ask(asked, mine.signal, new Growing(isCurrent));
+    const entry = await ask(asked, form.streams(asked), mine.signal, new Growing(isCurrent));
     if (!isCurrent()) return;
     const before = shown?.asked.question === asked.question ? shown : null;
     history.add(entry);

@@ -10,7 +10,7 @@ export function showConfidence(answer) {
   byId("confidence").replaceChildren(
     element("p", { class: warnings.length ? "verdict doubt" : "verdict" },
       element("strong", {}, warnings.length ? "Check this answer" : "No sign of trouble"),
-      element("span", {}, `${percent(probability)} p(y | x)`)),
+      element("span", {}, `probability p(y | x) ${percent(probability)}`)),
     ...(warnings.length ? [element("ul", {}, ...warnings.map((text) => element("li", {}, text)))] : []));
 }
 
@@ -26,15 +26,19 @@ export function showComparison(entry, before) {
 }
 
 function comparisonRow(name, { asked, answer }) {
-  return element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, answer.answer.trim() || "(no text)"),
-    element("td", { class: "number" }, percent(confidenceOf(answer).probability)), element("td", {}, settingsText(asked)));
+  return element("tr", {},
+    element("th", { scope: "row" }, name),
+    element("td", {},
+      element("span", { class: "found" }, answer.answer.trim() || "(no text)"),
+      element("span", { class: "how" }, settingsText(asked))),
+    element("td", { class: "number" }, percent(confidenceOf(answer).probability)));
 }
 
 /** `5 passages, 4 beams`. */
 export function settingsText({ n_docs, num_beams, marginalize, left_out }) {
   const parts = [`${n_docs} passages`, num_beams === 1 ? "greedy" : `${num_beams} beams`];
   if (left_out.length) parts.push(`${left_out.length} left out`);
-  if (marginalize === "sequence") parts.push("per answer");
+  if (marginalize === "sequence") parts.push("RAG-Sequence");
   return parts.join(", ");
 }
 

@@ -4,12 +4,14 @@ import { byId, element } from "./dom.js";
 
 const form = byId("ask");
 const fields = form.elements;
+let streaming = new Map(); // by the name of a model the mixtures that stream with one beam
 
 /** Set choices, defaults and limits by `/info`. */
 export function offer({ models, limits }) {
   const options = models[0].default_options;
   fields.n_docs.max = limits.max_n_docs;
   fields.num_beams.max = limits.max_num_beams;
+  streaming = new Map(models.map(({ name, streaming }) => [name, streaming]));
   fields.model.replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
   byId("model-label").hidden = models.length < 2;
   fill({ ...options, question: fields.question.value, model: models[0].name });
@@ -36,6 +38,9 @@ export function chosen() {
   };
 }
 
+/** Whether the answer to a request comes token by token. */
+export const streams = ({ model, num_beams, marginalize }) => num_beams === 1 && streaming.get(model).includes(marginalize);
+
 /** Show which field an error is about; null for none. */
 export function blame(name) {
   for (const field of form.querySelectorAll("[name]")) {
@@ -56,9 +61,14 @@ export function onSubmit(isBusy, asked, stop) {
     if (isBusy()) stop();
     else asked();
   });
-  fields.num_beams.addEventListener("input", tellMode);
+  fields.question.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    form.requestSubmit();
+  });
+  form.addEventListener("input", tellMode);
 }
 
 function tellMode() {
-  byId("mode").replaceChildren(fields.num_beams.value === "1" ? "One beam: the answer streams." : "");
+  byId("mode").replaceChildren(streams(chosen()) ? "The answer streams." : "");
 }

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 from ragengine import RagEngine
 from ragengine.bundle.manifest import BundleManifest
 from ragengine.errors import OptionsError
-from ragengine.generation.validation import Marginalize, check_streamable
+from ragengine.generation.marginalization import Marginalize
+from ragengine.generation.validation import check_streamable
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine_serve.configuration.settings import ModelFolders, Settings
 from ragengine_serve.errors import SettingsError
@@ -116,7 +117,11 @@ class ServedModel:
         found = []
         for marginalize in get_args(Marginalize):
             with contextlib.suppress(OptionsError):
-                check_streamable(self.engine.default_options.replace(num_beams=1, marginalize=marginalize))
+                check_streamable(
+                    self.engine.default_options.replace(
+                        num_beams=1, num_return_sequences=1, marginalize=marginalize
+                    )
+                )
                 found.append(marginalize)
         return found
 

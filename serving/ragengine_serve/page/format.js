@@ -5,7 +5,7 @@ export function percent(p) {
   if (p === null || p === undefined) return "–";
   if (p > 0 && p < 0.001) return "<0.1 %";
   if (p < 1 && p >= 0.9995) return ">99.9 %";
-  return `${(p * 100).toFixed(p >= 0.1 ? 0 : 1)} %`;
+  return `${(p * 100).toFixed(p === 0 || p === 1 || (p >= 0.1 && p < 0.995) ? 0 : 1)} %`;
 }
 
 /** Milliseconds; seconds from one on. */

@@ -30,7 +30,7 @@ export function fill({ question, model, n_docs, num_beams, marginalize }) {
 /** The request that the form shows. */
 export function chosen() {
   return {
-    question: fields.question.value.trim(),
+    question: fields.question.value,
     model: fields.model.value,
     n_docs: fields.n_docs.valueAsNumber,
     num_beams: fields.num_beams.valueAsNumber,
@@ -39,7 +39,7 @@ export function chosen() {
 }
 
 /** Whether the answer to a request comes token by token. */
-export const streams = ({ model, num_beams, marginalize }) => num_beams === 1 && streaming.get(model).includes(marginalize);
+export const streams = ({ model, num_beams, marginalize }) => num_beams === 1 && !!streaming.get(model)?.includes(marginalize);
 
 /** Show which field an error is about; null for none. */
 export function blame(name) {
@@ -58,8 +58,9 @@ export function busy(running) {
 export function onSubmit(isBusy, asked, stop) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
+    fields.question.value = fields.question.value.trim();
     if (isBusy()) stop();
-    else asked();
+    else if (form.reportValidity()) asked();
   });
   fields.question.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;

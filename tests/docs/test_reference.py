@@ -18,7 +18,7 @@ import pytest
 from ragengine.cli.main import cli
 from tests.docs.pages import ROOT
 
-PACKAGES = ("ragengine", "ragengine_export", "ragengine_train")
+PACKAGES = ("ragengine", "ragengine_export", "ragengine_train", "ragengine_serve")
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ import click
 
 import ragengine
 import ragengine_export
+import ragengine_serve
 import ragengine_train
 from ragengine import RagEngine, errors, evaluation, replay
 from ragengine.bundle import manifest as bundle_format
@@ -53,7 +54,7 @@ def render() -> str:
 
 
 def _python() -> Iterator[str]:
-    for module in (ragengine, ragengine_export, ragengine_train):
+    for module in (ragengine, ragengine_export, ragengine_train, ragengine_serve):
         for name in sorted(module.__all__):
             yield from described(f"{module.__name__}.{name}", getattr(module, name))
     choices = {
@@ -93,7 +94,7 @@ def described(name: str, value: Any) -> Iterator[str]:
 
 def _signature(function: Any) -> str:
     node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    assert isinstance(node, ast.FunctionDef)
+    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     returns = "" if node.returns is None else f" -> {ast.unparse(node.returns)}"
     return f"({ast.unparse(node.args)}){returns}"
 

@@ -23,7 +23,8 @@ EXTRAS = {
     "ragengine": {"cpu", "plot", "eval"},
     "ragengine_export": {"cpu", "export"},
     "ragengine_train": {"cpu", "export", "plot", "train"},
-    "ragengine_bench": {"cpu", "export", "plot", "peers"},
+    "ragengine_serve": {"cpu", "serve", "client", "otel"},
+    "ragengine_bench": {"cpu", "export", "plot", "peers", "serve", "client"},
 }
 # Of the extra export: `datasets` folders are read where it is installed, and scripts make graphs with it.
 ONLY_INSIDE = {"ragengine": {"pyarrow", "onnx_ir", "onnx"}}

@@ -18,12 +18,17 @@ from ragengine.version import __version__
 from ragengine_serve.api.asking import answer_task, answers, questions_of
 from ragengine_serve.api.operations import readiness
 from ragengine_serve.api.options import chosen_options
+from ragengine_serve.api.schemas import ERRORS as FAULTS
+from ragengine_serve.api.schemas import InferenceFault
 from ragengine_serve.errors import ApiError
 from ragengine_serve.http.replies import JsonReply
 from ragengine_serve.models.served_model import ServedModel
 from ragengine_serve.state import ServerState, state_of
 
-router = APIRouter(prefix="/v2", tags=["KServe V2"])
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": InferenceFault, "description": told["description"]} for status, told in FAULTS.items()
+}
+router = APIRouter(prefix="/v2", tags=["KServe V2"], responses=ERRORS)
 State = Depends(state_of)
 _LENGTH = "Inference-Header-Content-Length"
 _OUTPUTS = {"answer": "BYTES", "log_prob": "FP32", "json": "BYTES"}

@@ -206,6 +206,14 @@ class ErrorReply(BaseModel):
     error: Fault
 
 
+class InferenceFault(BaseModel):
+    """What went wrong, as KServe's clients read it."""
+
+    error: str
+    type: str
+    field: str | None
+
+
 class Health(BaseModel):
     """Whether the server lives, or is ready."""
 

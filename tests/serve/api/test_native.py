@@ -10,6 +10,7 @@ import pytest
 from ragengine import Document
 from tests.support.served import QUESTION, Served
 
+DRAWS = {"num_beams": 1, "do_sample": True}
 OWN = [
     {"title": "Report", "text": "The report was written by Ada.", "score": 2.0},
     {"title": "Other", "text": "Nothing.", "score": 1.0},
@@ -149,7 +150,7 @@ def test_questions_and_passages_are_embedded(server: Served) -> None:
         ("/v1/answer", {"question": QUESTION, "num_beams": 33}, 400, "num_beams"),
         ("/v1/answer", {"question": QUESTION, "n_docs": 101}, 400, "n_docs"),
         ("/v1/answer", {"question": QUESTION, "max_length": 514}, 400, None),
-        ("/v1/answer", {"question": QUESTION, "num_beams": 1, "do_sample": True, "num_return_sequences": 33}, 400, None),
+        ("/v1/answer", {"question": "x", **DRAWS, "num_return_sequences": 33}, 400, "num_return_sequences"),
         ("/v1/answer", {"question": QUESTION, "model": "nothing"}, 404, "model"),
         ("/v1/answer", {"question": QUESTION, "deadline_ms": 0}, 422, "deadline_ms"),
         ("/v1/answer", {"question": QUESTION, "doc_pruning": 2}, 422, "doc_pruning"),

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-openai = pytest.importorskip("openai", reason="the extra serve-test is not installed")
-
 from tests.support.served import QUESTION, Served
+
+openai = pytest.importorskip("openai", reason="the extra serve-test is not installed")
 
 
 @pytest.fixture(scope="module")

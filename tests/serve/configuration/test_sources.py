@@ -67,7 +67,8 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
 
 
 def test_models_come_from_the_file_relative_to_it(tmp_path: Path) -> None:
-    lines = '[[models]]\nbundle = "a/bundle"\nindex = "a/index"\n[[models]]\nname = "b"\nbundle = "x"\nindex = "y"\n'
+    first, second = 'bundle = "a/bundle"\nindex = "a/index"\n', 'name = "b"\nbundle = "x"\nindex = "y"\n'
+    lines = f"[[models]]\n{first}[[models]]\n{second}"
     (tmp_path / "serve.toml").write_text(lines)
     models = read_settings({"config": tmp_path / "serve.toml"}, {}).models
     assert [model.name for model in models] == ["a", "b"]

@@ -40,7 +40,8 @@ def body_of(reply: bytes) -> dict[str, Any]:
     "body",
     [
         b"", b"{", b"nothing", b"\xff\xfe", b'{"question": NaN}', b'{"question": "a", "question": "b"}',
-        b'{"question": "\\ud800"}', b"[" * 1500, b'{"question": 1' + b"0" * 500 + b"}", b'{"question": 1e999}',
+        b'{"question": "\\ud800"}', b"[" * 1500, b'{"question": 1' + b"0" * 500 + b"}",
+        b'{"question": 1e999}',
     ],
 )  # fmt: skip
 def test_a_malformed_body_is_refused(guarded: Served, body: bytes) -> None:
@@ -67,9 +68,9 @@ def test_only_json_is_read(guarded: Served) -> None:
 def test_a_body_that_is_too_long_is_refused_by_its_length_and_while_it_comes(guarded: Served) -> None:
     reply = guarded.post("/v1/answer", {"question": "x" * 3000}, Authorization=f"Bearer {KEY}")
     assert (reply.status, reply.content["error"]["type"]) == (413, "body_too_long")
-    head = f"POST /v1/answer HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer {KEY}"
-    chunk = b"400\r\n" + b"x" * 0x400 + b"\r\n"
-    said = exchange(guarded.port, head.encode() + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 3)
+    head = f"POST /v1/answer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n".encode()
+    head += b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    said = exchange(guarded.port, head + (b"400\r\n" + b"x" * 0x400 + b"\r\n") * 3)
     assert said.startswith(b"HTTP/1.1 413")
     assert body_of(said)["type"] == "body_too_long"
 

@@ -1,4 +1,4 @@
-"""Clients that go away, and deadlines: the work stops within one decoding step, counted in the real decoder."""
+"""Clients that go away, and deadlines: the work stops within one decoding step, counted in the decoder."""
 
 import json
 import socket
@@ -43,8 +43,8 @@ def send(server: Served, body: dict[str, Any]) -> socket.socket:
     """A connection on which a request was sent."""
     data = json.dumps(body).encode()
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
-    head = f"POST /v1/answer HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
-    connection.sendall(head.encode() + b"\r\n\r\n" + data)
+    head = f"POST /v1/answer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n".encode()
+    connection.sendall(head + b"Content-Type: application/json\r\n\r\n" + data)
     return connection
 
 

@@ -1,0 +1,1 @@
+"""Servers under load: ragengine's, and a plain one of transformers."""

@@ -155,12 +155,12 @@ class Answer:
     @property
     def notes(self) -> tuple[str, ...]:
         """A sentence for each of :attr:`flags`."""
-        found = len(self.documents) + self.pruned_documents
+        found, asked = len(self.documents) + self.pruned_documents, self.options.n_docs
         sentences = {
             "question_truncated": "The question is longer than the generator reads and was cut.",
-            "fewer_documents": f"Only {found} documents were there, fewer than n_docs, {self.options.n_docs}.",
+            "fewer_documents": f"Only {found} documents were there, fewer than n_docs, {asked}.",
             "documents_pruned": f"{self.pruned_documents} not read, with a prior of {self.pruned_mass:.3g}.",
-            "max_length_reached": "The length limit cut the answer off; a larger max_length gives more of it.",
+            "max_length_reached": "The length limit cut the answer off; a larger max_length gives more.",
             "trained_for_token": "The model was trained for RAG-Token.",
             "trained_for_sequence": "The model was trained for RAG-Sequence.",
         }

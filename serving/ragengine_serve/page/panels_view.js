@@ -9,7 +9,7 @@ export function showConfidence(answer) {
   const { probability, warnings } = confidenceOf(answer);
   byId("confidence").replaceChildren(
     element("p", { class: warnings.length ? "verdict doubt" : "verdict" },
-      element("strong", {}, warnings.length ? "Check this answer" : "No sign of trouble"),
+      element("strong", {}, warnings.length ? "Check this answer" : "No warning"),
       element("span", {}, `probability p(y | x) ${percent(probability)}`)),
     ...(warnings.length ? [element("ul", {}, ...warnings.map((text) => element("li", {}, text)))] : []));
 }

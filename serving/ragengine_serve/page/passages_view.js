@@ -45,7 +45,7 @@ export class PassagesView {
       card.number.replaceChildren(percent(p));
       card.label.replaceChildren(word ? "this word" : "posterior");
       const marked = word && p >= MARKED_FROM ? sentenceWith(card.texts, word.texts, word.number) : -1;
-      card.text.replaceChildren(...card.texts.map((text, other) => (other === marked ? element("mark", {}, text) : text)));
+      card.text.replaceChildren(...card.texts.flatMap((text, other) => (other === marked ? marking(text) : [text])));
     });
   }
 
@@ -71,5 +71,8 @@ export class PassagesView {
     return { root, label, bar, number, text, texts };
   }
 }
+
+/** A sentence marked, without the space after it. */
+const marking = (text) => [element("mark", {}, text.trimEnd()), text.slice(text.trimEnd().length)];
 
 const named = ({ title, id }) => title || id || "a passage without a title";

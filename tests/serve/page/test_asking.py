@@ -91,7 +91,7 @@ def test_a_word_shades_the_passages_and_marks_a_sentence(tab: "Tab", engine: Rag
     word = answer.token_posteriors[[*parts, parts[-1] + 1]].mean(axis=0)  # with its comma
     assert shares(tab) == pytest.approx(word.tolist(), abs=1e-3)
     assert page.locator("mark").all_inner_texts() == [
-        "Its neighbours on land are Albania, Montenegro, North Macedonia and Serbia. "
+        "Its neighbours on land are Albania, Montenegro, North Macedonia and Serbia."
     ]
     assert "from passage 1" in page.inner_text("#word-note")
     assert page.locator("#figure thead th.pointed").all_inner_texts() == ["Mont", "en", "egro", ","]
@@ -229,7 +229,8 @@ def test_a_question_can_be_stopped(tab: "Tab", served: Served) -> None:
 def test_a_stream_that_breaks_off_is_an_error(tab: "Tab") -> None:
     page = tab.page
     first = tab.ask(QUESTION)
-    broken = 'event: documents\ndata: {"documents": []}\n\nevent: token\ndata: {"id": 1, "text": "Ro", "log_prob": -1, "posterior": []}\n\n'
+    token = '{"id": 1, "text": "Ro", "log_prob": -1, "posterior": []}'
+    broken = f'event: documents\ndata: {{"documents": []}}\n\nevent: token\ndata: {token}\n\n'
     page.route(
         "**/v1/answer", lambda route: route.fulfill(status=200, content_type="text/event-stream", body=broken)
     )

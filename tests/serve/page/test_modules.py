@@ -83,7 +83,9 @@ def test_an_answer_is_doubted_for_a_reason(tab: "Tab") -> None:
     assert warnings(" Lower Hutt", sure, "It is in Lower Hutt.", ("Cut.",)) == ["Cut."]
     assert warnings(" Lower Hutt", sure, "It is in lower Huttia.") == ["No passage has “Hutt”."]
     unsure = [sure[0], token(" Hutt", log_prob=-1.2)]
-    assert warnings(" Lower Hutt", unsure, "Lower Hutt") == ["The model was not sure of “Hutt”: it gave it 30 %."]
+    assert warnings(" Lower Hutt", unsure, "Lower Hutt") == [
+        "The model was not sure of “Hutt”: it gave it 30 %."
+    ]
     three = [token(text, log_prob=-0.3) for text in (" Lower", " Hutt", " City")]
     assert warnings(" Lower Hutt City", three, "Lower Hutt City") == [
         "The model gave this answer 41 %, and all others together more."
@@ -92,7 +94,15 @@ def test_an_answer_is_doubted_for_a_reason(tab: "Tab") -> None:
 
 
 def test_numbers_are_never_rounded_to_certainty(tab: "Tab") -> None:
-    cases = {0: "0 %", 1e-9: "<0.1 %", 0.012: "1.2 %", 0.5: "50 %", 0.994: "99 %", 0.997: "99.7 %", 1: "100 %"}
+    cases = {
+        0: "0 %",
+        1e-9: "<0.1 %",
+        0.012: "1.2 %",
+        0.5: "50 %",
+        0.994: "99 %",
+        0.997: "99.7 %",
+        1: "100 %",
+    }
     for number, expected in cases.items():
         assert call(tab, "format.js", "percent", number) == expected
     assert call(tab, "format.js", "percent", 0.99996) == ">99.9 %"

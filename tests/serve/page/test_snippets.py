@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.support.browser import Tab
 
 pytestmark = pytest.mark.xdist_group("page")
-AWKWARD = "What's \"the\" capital\tof Iceland, $HOME `id` \\n é 😀 {x} %s?"
+AWKWARD = 'What\'s "the" capital\tof Iceland, $HOME `id` \\n é 😀 {x} %s?'
 
 
 def test_what_is_copied_answers_the_same(tab: "Tab") -> None:

@@ -80,7 +80,7 @@ class Tab:
     def history(self) -> list[dict[str, Any]]:
         """The entries that the page keeps, newest first."""
         found: list[dict[str, Any]] = json.loads(
-            self.evaluate("sessionStorage.getItem('ragengine-history')") or "[]"
+            self.evaluate("sessionStorage.getItem('ragengine-history-1')") or "[]"
         )
         return found
 

@@ -1,6 +1,6 @@
 /** What was asked in this tab, newest first; gone when the tab is. */
 
-const STORE = "ragengine-history";
+const STORE = "ragengine-history-1"; // the number changes with the layout of an entry
 const MOST = 20;
 
 export class History {

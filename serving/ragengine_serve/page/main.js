@@ -47,6 +47,7 @@ async function greet() {
     fail(null);
     if (history.entries.length) recall(history.entries[0]);
   } catch (error) {
+    if (error.status === 503) setTimeout(greet, (error.retryAfter ?? 1) * 1000); // it is still loading
     fail(error);
   }
 }

@@ -32,7 +32,7 @@ def browser() -> "Iterator[Browser]":
 
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server whose index may be swapped for ``hostile``, with scripts for passages, and back for ``large``."""
+    """A server whose index may be swapped for ``hostile``, with scripts for passages, and for ``large``."""
     root = tmp_path_factory.mktemp("indexes")
     passages = root / "passages.jsonl"
     passages.write_text(

@@ -215,6 +215,23 @@ def test_what_cannot_be_asked_is_not_sent(tab: "Tab") -> None:
     assert len(tab.requested) == before
 
 
+def test_the_page_waits_until_models_are_loaded(browser: "Browser", served: Served) -> None:
+    from tests.support.browser import Tab
+
+    with browser.new_context() as context:
+        tab = Tab.of(context.new_page(), served.url)
+        loading = '{"error": {"type": "loading", "message": "The server is loading.", "field": null}}'
+        tab.page.route(
+            "**/info",
+            lambda route: route.fulfill(status=503, headers={"Retry-After": "1"}, body=loading),
+            times=1,
+        )
+        tab.page.goto(served.url)
+        tab.page.locator("#error", has_text="The server is loading. Try again in 1 s.").wait_for()
+        tab.page.locator("[name=n_docs]:valid").wait_for()
+        assert tab.page.locator("#error").is_hidden()
+
+
 def test_a_question_can_be_stopped(tab: "Tab", served: Served) -> None:
     page = tab.page
     page.route("**/v1/answer", lambda route: None)  # the network swallows it

@@ -153,6 +153,7 @@ class AnswerReply(BaseModel):
     documents: list[FoundDocument]
     tokens: list[AnswerToken]
     flags: list[str]
+    notes: list[str]
     timings_ms: dict[str, float]
     log_prob: float | None
     pruned_documents: list[FoundDocument]

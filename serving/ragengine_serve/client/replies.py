@@ -39,6 +39,7 @@ class ServedAnswer:
 
     text        as decoded: a leading space is part of it
     documents   those that were read, in the order of the posteriors
+    notes       a sentence for each flag
     pruned      those that ``doc_pruning`` left out
     timings_ms  milliseconds a stage took, first the time in the queue
     """
@@ -50,6 +51,7 @@ class ServedAnswer:
     documents: tuple[Document, ...]
     tokens: tuple[ServedToken, ...]
     flags: tuple[str, ...]
+    notes: tuple[str, ...]
     hypotheses: tuple[Alternative, ...]
     pruned: tuple[Document, ...]
     timings_ms: Mapping[str, float]
@@ -65,6 +67,7 @@ class ServedAnswer:
             documents=tuple(map(document_of, content["documents"])),
             tokens=tuple(map(token_of, content["tokens"])),
             flags=tuple(content["flags"]),
+            notes=tuple(content["notes"]),
             hypotheses=tuple(
                 Alternative(found["answer"], found["score"], found["log_prob"])
                 for found in content["hypotheses"]

@@ -146,7 +146,7 @@ def test_every_import_is_a_declared_dependency(package: str) -> None:
     needed = {
         module: {ELSEWHERE[module]}
         if module in ELSEWHERE
-        else {canonicalize_name(name) for name in distributions.get(module, [module])}
+        else {*map(canonicalize_name, distributions.get(module, [module]))}
         for module in modules
     }
     known = declared(EXTRAS[package])

@@ -9,11 +9,12 @@ STRICT := $(BIN)/python -X dev -W error
 FAST := not slow and not gpu
 WORKERS := --tx '2*popen//python=$(STRICT)' --dist loadgroup
 HOURS ?= 0.2
+SHARE ?= 1
 EXTRAS ?= cpu export
 # The trained checkpoint, where it was trained here: with it transformers answers the questions too.
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 
-.PHONY: install demo lint test test-slow coverage fuzz mutants test-oldest test-transformers audit sbom lock build docs bench clean
+.PHONY: install demo lint test test-slow coverage fuzz mutants test-oldest test-transformers test-integrations audit sbom lock build docs bench clean
 
 install: $(VENV)/.test $(VENV)/.browser  ## Everything: runtime, export, training, benchmark and test tools
 
@@ -41,8 +42,8 @@ fuzz: $(VENV)/.test  ## Readers of foreign files under atheris, and command line
 	$(PIP) atheris
 	$(BIN)/python -m tests.fuzz $(HOURS)
 
-mutants: $(VENV)/.test  ## Small changes to the source that no test notices, of MODULES or of all that are listed; hours
-	nice $(BIN)/python -m tests.mutants $(MODULES)
+mutants: $(VENV)/.test  ## Small changes to the source that no test notices, of MODULES or all that are listed; hours
+	nice $(BIN)/python -m tests.mutants --share $(SHARE) $(MODULES)
 
 test-oldest:  ## The oldest dependencies that pyproject.toml allows answer questions
 	$(PYTHON) -m venv --clear build/oldest
@@ -63,6 +64,17 @@ test-transformers: $(VENV)/.test  ## Parity with another release: make test-tran
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 		> $$(echo build/transformers/lib/python*/site-packages)/main.pth
 	build/transformers/bin/python -m pytest --numprocesses 2 --dist loadgroup tests/parity
+
+# The frameworks of ragengine.integrations, each installed with ragengine alone: what one needs, no other has to have.
+FRAMEWORKS := langchain llama-index haystack
+
+test-integrations:  ## The adapters for LangChain, LlamaIndex and Haystack, each in an environment of its own
+	for framework in $(FRAMEWORKS); do \
+		$(PYTHON) -m venv build/frameworks/$$framework && \
+		build/frameworks/$$framework/bin/python -m pip install --quiet --disable-pip-version-check \
+			--constraint constraints.txt --editable ".[cpu,$$framework]" pytest && \
+		build/frameworks/$$framework/bin/python -X dev -W error -m pytest --confcutdir tests/integrations \
+			-rs tests/integrations || exit 1; done
 
 audit: $(VENV)/.test  ## Known vulnerabilities of all installed packages; fails where one cannot be looked up
 	$(PYTHON) -m venv build/audit

@@ -20,8 +20,8 @@ LIMIT=${LIMIT:-540}            # seconds in all
 THREADS=${THREADS:-$(nproc)}   # of what runs on the CPU
 
 # step:seconds, most important first (`python -m ragengine_bench.gpu --help` lists them; tests is tests/gpu)
-ALL="models:150 parity-small:60 latency:150 answer:60 decode:60 tests:75 parity-large:75 search:90 memory:40
-     load:40 batches:100 compile:150 search-large:300"
+ALL="models:150 parity-small:60 latency:150 answer:60 decode:60 tests:75 parity-large:75 families:240 search:90
+     memory:40 load:40 batches:100 greedy:60 compile:150 search-large:300"
 
 for name in ${STEPS:-}; do
     [[ $name == doctor || " "$(echo $ALL) == *" $name:"* ]] && continue

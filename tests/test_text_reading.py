@@ -4,6 +4,7 @@ import contextlib
 import random
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import tokenizers
@@ -21,6 +22,8 @@ from tests.support.paths import GOLDEN, ROOT
 WORDPIECE = ["golden", "worldfacts", "cased", "accents kept", "ideographs kept", "no rules", "rstrip"]
 BPE = ["golden", "worldfacts", "prefix space", "rstrip"]
 FOLDERS = {"golden": GOLDEN / "bundle_v4", "worldfacts": ROOT / "examples/worldfacts/bundle"}
+
+Side = Literal["right", "left"]
 
 FRAGMENTS = [
     "a", "the", "who wrote", " ", "  ", "   ", "\n", "\t", "\r\n", "\u00a0", "\u2003", "\u3000",
@@ -43,6 +46,7 @@ def texts(*repeats: int) -> st.SearchStrategy[str]:
 TEXTS = texts(1, 1, 1, 1, 2, 3, 7, 40, 130, 700)
 # What truncation cuts off a pair, the library returns in all combinations: short ones, or it never ends.
 PARTS = texts(1, 1, 1, 2, 3, 20, 130)
+SIDES: st.SearchStrategy[Side] = st.sampled_from(["right", "left"])
 EXAMPLES = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -73,11 +77,12 @@ def changed(kind: str, variant: str, folder: Path) -> Path:
 class Both:
     """Our tokenizer, and the library's own with its truncation."""
 
-    def __init__(self, file: Path, longest: int) -> None:
-        self.ours = Tokenizer(file, TokenizerSpec(0, longest, False))
+    def __init__(self, file: Path, longest: int, side: Side = "right", *, split: bool = False) -> None:
+        self.ours = Tokenizer(file, TokenizerSpec(0, longest, False, side, split))
         self.whole = tokenizers.Tokenizer.from_file(str(file))
         self.whole.no_padding()
-        self.whole.enable_truncation(longest)
+        self.whole.enable_truncation(longest, direction=side)
+        self.whole.encode_special_tokens = split
 
     def check(self, texts: list[str] | list[tuple[str, str]]) -> None:
         expected = self.whole.encode_batch(texts)
@@ -101,7 +106,7 @@ def file(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 @EXAMPLES
 @given(data=st.data())
 def test_tokens_are_those_of_the_whole_text(file: Path, data: st.DataObject) -> None:
-    both = Both(file, data.draw(st.integers(5, 24)))
+    both = Both(file, data.draw(st.integers(5, 24)), data.draw(SIDES), split=data.draw(st.booleans()))
     both.check(data.draw(st.lists(TEXTS, min_size=1, max_size=4)))
 
 
@@ -109,7 +114,7 @@ def test_tokens_are_those_of_the_whole_text(file: Path, data: st.DataObject) -> 
 @given(data=st.data())
 def test_pairs_are_cut_as_the_library_cuts_them(file: Path, data: st.DataObject) -> None:
     """Also where both are too long: then their whole lengths decide."""
-    both = Both(file, data.draw(st.integers(24, 60)))
+    both = Both(file, data.draw(st.integers(24, 60)), data.draw(SIDES), split=data.draw(st.booleans()))
     both.check(data.draw(st.lists(st.tuples(PARTS, PARTS), min_size=1, max_size=3)))
 
 
@@ -122,12 +127,15 @@ def test_bare_tokens_are_those_of_the_whole_text(file: Path, data: st.DataObject
     assert both.ours.encode_bare([text], longest) == [expected[:longest]]
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("variant", ["golden", "worldfacts"])
-def test_a_word_without_end_has_the_tokens_of_the_whole(tmp_path: Path, variant: str, seed: int) -> None:
+def test_a_word_without_end_has_the_tokens_of_the_whole(
+    tmp_path: Path, variant: str, seed: int, side: Side
+) -> None:
     """Byte-level BPE merges within a word of any length; what is kept is far from where it was cut."""
     random.seed(seed)
-    both = Both(changed("BPE", variant, tmp_path), 24)
+    both = Both(changed("BPE", variant, tmp_path), 24, side)
     for letters in ("a", "ab", "the", "-", " ", "\u00e9\u4e2d", "abcdefghijklmnopqrstuvwxyz"):
         both.check(["".join(random.choices(letters, k=40_000))])
 
@@ -139,13 +147,13 @@ def test_only_as_much_is_read_as_is_kept(tmp_path: Path) -> None:
     assert 300 < len(piece) <= 8 * 300
 
 
-@pytest.mark.parametrize("kind", ["WordPiece", "BPE"])
+@pytest.mark.parametrize(("kind", "side"), [("WordPiece", "right"), ("BPE", "right"), ("BPE", "left")])
 @pytest.mark.parametrize(
     "unit",
     ["word ", " ", "\x00", "\u0301", "a", "\u4e2d", "\u3042", "[SEP]", "\n", "a\u200b", "\ud7a3", "=-"],
 )
-def test_ten_megabytes_end_at_a_deadline(tmp_path: Path, kind: str, unit: str) -> None:
-    tokenizer = Tokenizer(changed(kind, "worldfacts", tmp_path), TokenizerSpec(0, 301, False))
+def test_ten_megabytes_end_at_a_deadline(tmp_path: Path, kind: str, unit: str, side: Side) -> None:
+    tokenizer = Tokenizer(changed(kind, "worldfacts", tmp_path), TokenizerSpec(0, 301, False, side))
     text = unit * (10_000_000 // len(unit))
     began = time.monotonic()
     for texts in ([text, text], [(text, text)]):

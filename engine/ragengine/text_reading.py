@@ -41,7 +41,10 @@ class Cuts:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Cuts | None":
         """The cuts of a WordPiece tokenizer like BERT's or a byte-level BPE like BART's; None for others."""
-        added = tokenizer.get_added_tokens_decoder().values()
+        split = tokenizer.encode_special_tokens
+        added = [
+            token for token in tokenizer.get_added_tokens_decoder().values() if not (token.special and split)
+        ]
         contents = frozenset(token.content for token in added)
         if any(token.single_word or (token.normalized and tokenizer.normalizer) for token in added):
             return None  # what these match depends on characters around them
@@ -84,15 +87,17 @@ class Cuts:
 class TextReading:
     """One text on its way to token ids.
 
-    ids     its first tokens, at most as many as are wanted
+    ids     its first tokens, or its last ones, at most as many as are wanted
     count   how many tokens were read
     ended   whether that is all
     """
 
-    __slots__ = ("_held", "_longest", "_place", "_size", "_text", "_wanted", "count", "ended", "ids")
+    __slots__ = ("_held", "_last", "_longest", "_place", "_size", "_text", "_wanted", "count", "ended", "ids")
 
-    def __init__(self, text: str, wanted: int) -> None:
+    def __init__(self, text: str, wanted: int, *, last: bool = False) -> None:
+        """Begin to read ``text``; ``last`` keeps its last tokens instead of its first."""
         self.ids: list[int] = []
+        self._last = last
         self.count = 0
         self.ended = False
         self._wanted = wanted
@@ -110,17 +115,41 @@ class TextReading:
                 self._place = found.end()
                 self._size = min(2 * self._size, self._longest)
                 return held + self._text[begin : self._place]
-            if self._size >= self._longest:
+            if self._size < self._longest:
+                self._size = min(2 * self._size, self._longest)
+            elif self._last and cuts.longest_word is None:
+                return self._end_of_word(cuts, begin)
+            else:
                 self._place = begin + self._size
                 return self._within_word(cuts, held + self._text[begin : self._place])
-            self._size = min(2 * self._size, self._longest)
         self.ended = True
         return held + self._text[begin:]
 
+    def kept(self, count: int) -> list[int]:
+        """At most ``count`` of its tokens: the first, or the last."""
+        return self.ids[max(0, len(self.ids) - count) :] if self._last else self.ids[:count]
+
     def add(self, ids: list[int]) -> None:
         """Take the tokens of the piece."""
-        self.ids += ids[: self._wanted - len(self.ids)]
         self.count += len(ids)
+        if self._last:
+            self.ids = [*self.ids, *ids][-self._wanted :]
+        else:
+            self.ids += ids[: self._wanted - len(self.ids)]
+
+    def _end_of_word(self, cuts: Cuts, begin: int) -> str:
+        """The end of a BPE word that goes on beyond the longest piece, where the last tokens are wanted.
+
+        It has twice as many tokens as are wanted, and those at its beginning, which the cut may change, are
+        not among them.
+        """
+        self._place = len(self._text)
+        for start in range(begin + self._size, len(self._text), self._longest):
+            if found := cuts.last.match(self._text, start, start + self._longest):
+                self._place = found.end()
+                break
+        self.ended = self._place == len(self._text)
+        return self._text[max(begin, self._place - self._longest) : self._place]
 
     def _within_word(self, cuts: Cuts, piece: str) -> str:
         """What of a piece that has no place to end can be tokenized now.

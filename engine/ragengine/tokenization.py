@@ -31,7 +31,7 @@ class Tokenizer:
     """
 
     def __init__(self, path: Path, spec: TokenizerSpec, *, max_length: int | None = None) -> None:
-        """Load ``tokenizer.json``; inputs are truncated on the right to ``max_length`` tokens."""
+        """Load ``tokenizer.json``; inputs are cut to ``max_length`` tokens."""
         self.path = path
         self.spec = spec
         self.max_length = max_length or spec.max_length
@@ -39,9 +39,10 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
-            self._cuts = Cuts.of(self._tokenizer)
             self._templates = {pair: self._template(pair=pair) for pair in (False, True)}
             special = self._tokenizer.num_special_tokens_to_add(True)
+            self._tokenizer.encode_special_tokens = spec.split_special_tokens  # the template is made of one
+            self._cuts = Cuts.of(self._tokenizer)
         if self.max_length <= special:
             raise BundleError(
                 f"max_length of {path} is {self.max_length}, its special tokens alone are {special}; "
@@ -59,7 +60,10 @@ class Tokenizer:
         A text is read only as far as its tokens are kept.  ``stop`` is asked between pieces of texts.
         """
         rows = [
-            [TextReading(part, self.max_length) for part in ((text,) if isinstance(text, str) else text)]
+            [
+                TextReading(part, self.max_length, last=self._keeps_end)
+                for part in ((text,) if isinstance(text, str) else text)
+            ]
             for text in texts
         ]
         reading = rows
@@ -99,6 +103,10 @@ class Tokenizer:
             mask[row, : len(sequence)] = 1
         return ids, mask
 
+    @property
+    def _keeps_end(self) -> bool:
+        return self.spec.truncation_side == "left"
+
     def _template(self, *, pair: bool) -> list[tuple[int | None, int]]:
         """How an input is put together: the number of a text, or None and a special token."""
         added = self._tokenizer.get_added_tokens_decoder().values()
@@ -117,13 +125,13 @@ class Tokenizer:
     def _goes_on(self, row: list[TextReading]) -> Iterator[TextReading]:
         """Those of an input's one or two texts of which more tokens have to be read.
 
-        One token too many is enough, except of two texts that are both too long: where the room is odd, the
-        one with more tokens keeps one more.
+        One token too many is enough where the beginning is kept, except of two texts that are both too long:
+        where the room is odd, the one with more tokens keeps one more.
         """
         room = self._room(row)
         for text, other in zip(row, reversed(row), strict=True):
             which_is_longer = len(row) == 2 and room % 2 == 1 and text.count <= other.count
-            if not text.ended and (text.count <= room or which_is_longer):
+            if not text.ended and (self._keeps_end or text.count <= room or which_is_longer):
                 yield text
 
     def _joined(self, row: list[TextReading]) -> "Encoded":
@@ -136,7 +144,7 @@ class Tokenizer:
             kept = [shorter, room - shorter] if counts[0] <= counts[1] else [room - shorter, shorter]
         ids: list[int] = []
         for number, token in self._templates[len(row) == 2]:
-            ids += [token] if number is None else row[number].ids[: kept[number]]
+            ids += [token] if number is None else row[number].kept(kept[number])
         return Encoded(ids, sum(counts) > room)
 
     def _read(self, texts: Iterable[TextReading], stop: Stop) -> None:
@@ -189,10 +197,14 @@ def _errors_named(what: str) -> Iterator[None]:
 
 
 class Encoded:
-    """Token ids of one text, and whether truncation cut something off."""
+    """Token ids of one text, and whether truncation cut something off.
 
-    __slots__ = ("ids", "truncated")
+    ``own_ids`` are those of the text alone, where ``ids`` begin with a prompt.
+    """
 
-    def __init__(self, ids: list[int], truncated: bool) -> None:
+    __slots__ = ("ids", "own_ids", "truncated")
+
+    def __init__(self, ids: list[int], truncated: bool, own_ids: list[int] | None = None) -> None:
         self.ids = ids
         self.truncated = truncated
+        self.own_ids = ids if own_ids is None else own_ids

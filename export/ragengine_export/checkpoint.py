@@ -1,20 +1,12 @@
 """Reading checkpoints: transformers loads them, so every layout it knows is known here."""
 
-import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    BartForConditionalGeneration,
-    BertModel,
     DPRContextEncoder,
-    DPRQuestionEncoder,
     GenerationConfig,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     RagConfig,
@@ -22,13 +14,12 @@ from transformers import (
     RagTokenForGeneration,
 )
 
-from ragengine.bundle.manifest import TokenizerSpec
 from ragengine.errors import ExportError
-from ragengine.messages import short_repr
-from ragengine_export.graphs.bart import BartShape
-from ragengine_export.graphs.bert import BertShape
-from ragengine_export.graphs.layers import ACTIVATIONS
-from ragengine_export.untrusted import check_config, check_weights
+from ragengine_export.encoders import EncoderCheckpoint, GivenPooling, encoder_of, for_side, load_encoder
+from ragengine_export.families import Graphs, generator_shape, generator_type
+from ragengine_export.graphs.generator import GeneratorShape
+from ragengine_export.loading import load_config, load_model, load_with_left_over, torch_state
+from ragengine_export.tokenization import check_padding, load_fast_tokenizer
 from ragengine_export.weights import State
 
 ARCHITECTURES = {
@@ -38,23 +29,13 @@ ARCHITECTURES = {
 
 
 @dataclass(frozen=True)
-class EncoderCheckpoint:
-    """A question or passage encoder: its torch model, sizes, weights by graph name, and tokenizer."""
+class GeneratorCheckpoint:
+    """A generator: its torch model, sizes, graphs, weights by graph name, and tokenizer."""
 
     name: str
     model: PreTrainedModel
-    shape: BertShape
-    state: State
-    tokenizer: PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class GeneratorCheckpoint:
-    """A BART generator: its torch model, sizes, weights by graph name, and tokenizer."""
-
-    name: str
-    model: BartForConditionalGeneration
-    shape: BartShape
+    shape: GeneratorShape
+    graphs: Graphs
     state: State
     tokenizer: PreTrainedTokenizerBase
 
@@ -72,9 +53,13 @@ class Checkpoint:
     question_encoder: EncoderCheckpoint
     context_encoder: EncoderCheckpoint | None
     generator: GeneratorCheckpoint
+    notes: tuple[str, ...] = ()
+    """What a user should know about where its parts come from."""
 
 
-def load_checkpoint(source: str, context_encoder: str | None = None) -> Checkpoint:
+def load_checkpoint(
+    source: str, context_encoder: str | None = None, pooling: GivenPooling | None = None
+) -> Checkpoint:
     """Load a RAG checkpoint: a folder, or the name of a model on the hub."""
     config = load_config(source)
     if not isinstance(config, RagConfig):
@@ -82,46 +67,103 @@ def load_checkpoint(source: str, context_encoder: str | None = None) -> Checkpoi
             f"{source} is a {config.model_type} checkpoint, not a RAG one; "
             "join separate checkpoints with --question-encoder and --generator."
         )
-    architecture = (config.architectures or ["RagTokenForGeneration"])[0]
+    architecture = (config.architectures or ["RagModel"])[0]
+    if architecture == "RagModel":  # the parts, which either class marginalises over
+        architecture = "RagTokenForGeneration"
     if architecture not in ARCHITECTURES:
         raise ExportError(f"{source} is a {architecture}; supported are {' and '.join(ARCHITECTURES)}.")
-    rag = load_model(ARCHITECTURES[architecture], source)
+    rag, left_over = load_with_left_over(ARCHITECTURES[architecture], source)
+    has_own = any(name.startswith("rag.ctx_encoder.") for name in left_over)
+    notes = []
+    if has_own and context_encoder is None:
+        rag, _ = load_with_left_over(_with_context_encoder(ARCHITECTURES[architecture]), source)
+        notes.append("the passage encoder is the checkpoint's own, rag.ctx_encoder of end-to-end training")
+    elif has_own:
+        notes.append("the checkpoint's own passage encoder, rag.ctx_encoder, is left out: another was given")
     # RagSequence's `generate` decodes with its generator, and so with the generator's own config.
     owner = rag if architecture == "RagTokenForGeneration" else rag.generator
+    tokenizers = {
+        part: load_fast_tokenizer(source, f"{part}_tokenizer", getattr(config, part))
+        for part in ("question_encoder", "generator")
+    }
+    if Path(source, "question_encoder", "modules.json").is_file():  # as `ragengine train` writes it
+        question = load_encoder(str(Path(source, "question_encoder")), "question")
+    else:
+        question = encoder_of(source, rag.question_encoder, tokenizers["question_encoder"], pooling)
+    passage = None
+    if context_encoder is not None:
+        passage = load_encoder(context_encoder, "passage", pooling)
+    elif has_own:
+        passage = encoder_of(source, rag.rag.ctx_encoder, tokenizers["question_encoder"])
     return Checkpoint(
         source=source,
         architecture=architecture,
         config=config,
         generation_config=owner.generation_config,
         unread_generation={} if owner is rag else _unread(source, owner.generation_config),
-        question_encoder=_encoder(
-            source, rag.question_encoder, _tokenizer(source, "question_encoder_tokenizer")
-        ),
-        context_encoder=_context_encoder(context_encoder),
-        generator=_generator(source, rag.generator, _tokenizer(source, "generator_tokenizer")),
+        question_encoder=question,
+        context_encoder=passage,
+        generator=_generator(source, rag.generator, tokenizers["generator"]),
+        notes=(*notes, *_checked_pair(question, passage, pooling)),
     )
 
 
-def join_checkpoints(question_encoder: str, generator: str, context_encoder: str | None = None) -> Checkpoint:
+def join_checkpoints(
+    question_encoder: str,
+    generator: str,
+    context_encoder: str | None = None,
+    pooling: GivenPooling | None = None,
+) -> Checkpoint:
     """Make one RAG-Token model of two checkpoints, with ``RagConfig``'s defaults.
 
-    transformers' `from_pretrained_question_encoder_generator` is the reference.
+    transformers' `from_pretrained_question_encoder_generator` is the reference.  A sentence-transformers
+    model encodes passages too, unless a ``context_encoder`` is given.
     """
-    kind = _supported(question_encoder, dpr=DPRQuestionEncoder, bert=BertModel)
-    encoder = load_model(kind, question_encoder)
-    reader = load_model(_supported(generator, bart=BartForConditionalGeneration), generator)
+    question = load_encoder(question_encoder, "question", pooling)
+    passage = None
+    if context_encoder is not None:
+        passage = load_encoder(context_encoder, "passage", pooling)
+    elif question.folder is not None:
+        passage = for_side(question, "passage")
+    notes = _checked_pair(question, passage, pooling)
+    reader = load_model(generator_type(generator, load_config(generator).model_type).model, generator)
     # The configs alone: transformers 5 re-initialises models that are handed to RagTokenForGeneration.
-    config = RagConfig.from_question_encoder_generator_configs(encoder.config, reader.config)
+    config = RagConfig.from_question_encoder_generator_configs(question.model.config, reader.config)
     return Checkpoint(
         source=f"{question_encoder} + {generator}",
         architecture="RagTokenForGeneration",
         config=config,
         generation_config=GenerationConfig.from_model_config(config),
         unread_generation={},
-        question_encoder=_encoder(question_encoder, encoder, _tokenizer(question_encoder)),
-        context_encoder=_context_encoder(context_encoder),
-        generator=_generator(generator, reader, _tokenizer(generator)),
+        question_encoder=question,
+        context_encoder=passage,
+        generator=_generator(generator, reader, load_fast_tokenizer(generator)),
+        notes=tuple(notes),
     )
+
+
+def _checked_pair(
+    question: EncoderCheckpoint, passage: EncoderCheckpoint | None, pooling: GivenPooling | None
+) -> list[str]:
+    """What a user should know about the two encoders; raises :class:`ExportError` where they do not fit."""
+    encoders = [question] if passage is None else [question, passage]
+    if pooling is not None and not any(encoder.pools_as_given for encoder in encoders):
+        raise ExportError(
+            f"pooling is {pooling}, but the encoders' own folders say how they pool; leave out --pooling."
+        )
+    if passage is not None and passage.similarity != question.similarity:
+        raise ExportError(
+            f"The vectors of {question.name} are compared by {question.similarity}, those of {passage.name} "
+            f"by {passage.similarity}; they do not belong together."
+        )
+    silent = {
+        encoder.name for encoder in encoders if encoder.folder and not encoder.folder.similarity_is_said
+    }
+    return [
+        f"{name} does not say how its vectors are compared: by cosine, as sentence-transformers takes it; "
+        'for inner products set "similarity_fn_name": "dot" in its config_sentence_transformers.json'
+        for name in sorted(silent)
+    ]
 
 
 def _unread(source: str, read: GenerationConfig) -> dict[str, Any]:
@@ -139,186 +181,26 @@ def _unread(source: str, read: GenerationConfig) -> dict[str, Any]:
     }
 
 
-def tokenizer_spec(tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizerSpec:
-    """What the runtime must know beside `tokenizer.json`.
+def _with_context_encoder(cls: Any) -> Any:
+    """``cls`` with the passage encoder that end-to-end training adds to it.
 
-    Whether ``decode`` cleans up spaces depends on the tokenizer's flag, its kind and the version of
-    transformers, so it is asked rather than derived.
+    `RagModel.set_context_encoder_for_training` saves its weights, and no config: it has the question
+    encoder's sizes and reads the same vocabulary.
     """
-    ids = tokenizer("a . b , c ! d ? it 's", add_special_tokens=False)["input_ids"]
-    untouched = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    cleans_up = tokenizer.decode(ids, skip_special_tokens=True) != untouched
-    return TokenizerSpec(
-        pad_token_id=int(tokenizer.pad_token_id or 0),
-        max_length=int(min(max_length, tokenizer.model_max_length)),
-        clean_up_tokenization_spaces=cleans_up,
-    )
 
+    class WithContextEncoder(cls):  # type: ignore[misc]  # a class of transformers, which is Any
+        def __init__(self, config: Any, **parts: Any) -> None:
+            super().__init__(config=config, **parts)
+            self.rag.ctx_encoder = DPRContextEncoder(config.question_encoder)
 
-def _context_encoder(source: str | None) -> EncoderCheckpoint | None:
-    if source is None:
-        return None
-    model = load_model(_supported(source, dpr=DPRContextEncoder, bert=BertModel), source)
-    return _encoder(source, model, _tokenizer(source))
-
-
-def _encoder(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> EncoderCheckpoint:
-    """Sizes and weights of a DPR or BERT encoder, by the names of :mod:`ragengine_export.graphs.bert`."""
-    inner = getattr(model, "question_encoder", None) or getattr(model, "ctx_encoder", model)
-    bert = getattr(inner, "bert_model", inner)
-    config = bert.config
-    if not isinstance(bert, torch.nn.Module) or config.model_type not in ("dpr", "bert"):
-        raise ExportError(
-            f"The encoder of {name} is a {config.model_type} model; supported are dpr and bert."
-        )
-    kind = getattr(config, "position_embedding_type", "absolute")
-    if kind != "absolute":
-        raise ExportError(
-            f"The encoder of {name} has {kind} position embeddings; only absolute ones are supported."
-        )
-    _check_activation(name, config.hidden_act)
-    projection = getattr(inner, "encode_proj", None)
-    state = _state(bert)
-    head = "cls"
-    if projection is not None:
-        head, state = "projection", state | {f"encode_proj.{k}": v for k, v in _state(projection).items()}
-    elif getattr(bert, "pooler", None) is not None:
-        head = "pooler"
-    shape = BertShape(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        num_layers=config.num_hidden_layers,
-        num_heads=config.num_attention_heads,
-        intermediate_size=config.intermediate_size,
-        max_positions=config.max_position_embeddings,
-        type_vocab_size=config.type_vocab_size,
-        activation=config.hidden_act,
-        epsilon=config.layer_norm_eps,
-        head=head,  # type: ignore[arg-type]  # one of the three, see above
-        dimension=projection.out_features if projection is not None else config.hidden_size,
-    )
-    return EncoderCheckpoint(name, model, shape, state, tokenizer)
+    return WithContextEncoder
 
 
 def _generator(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GeneratorCheckpoint:
-    """Sizes and weights of a BART, by the names of :mod:`ragengine_export.graphs.bart`."""
-    if not isinstance(model, BartForConditionalGeneration):
-        raise ExportError(
-            f"The generator of {name} is a {model.config.model_type} model; only bart is supported."
-        )
-    config = model.config
-    _check_activation(name, config.activation_function)
-    state = _state(model)
-    shape = BartShape(
-        vocab_size=model.lm_head.weight.shape[0],
-        d_model=config.d_model,
-        encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers,
-        encoder_heads=config.encoder_attention_heads,
-        decoder_heads=config.decoder_attention_heads,
-        encoder_ffn_dim=config.encoder_ffn_dim,
-        decoder_ffn_dim=config.decoder_ffn_dim,
-        max_positions=config.max_position_embeddings,
-        activation=config.activation_function,
-        scale_embedding=bool(config.scale_embedding),
-        has_logits_bias=bool(state["final_logits_bias"].any()),
-    )
-    return GeneratorCheckpoint(name, model, shape, state, tokenizer)
-
-
-def _supported(source: str, **classes: Any) -> Any:
-    """The class that loads ``source``, by its model type."""
-    kind = load_config(source).model_type
-    if kind not in classes:
-        raise ExportError(f"{source} is a {kind} model; supported here: {' and '.join(classes)}.")
-    return classes[kind]
-
-
-def _check_activation(name: str, activation: Any) -> None:
-    if activation not in ACTIVATIONS:
-        raise ExportError(
-            f"{name} uses the activation {activation!r}; supported are {', '.join(ACTIVATIONS)}."
-        )
-
-
-def _state(module: torch.nn.Module) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    return {
-        name: t.detach().float().numpy() for name, t in module.state_dict().items() if t.is_floating_point()
-    }
-
-
-def load_config(source: str) -> Any:
-    """Read the config of a checkpoint, which has been checked (:mod:`ragengine_export.untrusted`)."""
-    content, _ = loaded(source, PretrainedConfig.get_config_dict)
-    check_config(source, content)
-    return loaded(source, lambda name: AutoConfig.from_pretrained(name, trust_remote_code=False))
-
-
-def load_model(cls: Any, source: str) -> Any:
-    """Load weights in float32 and refuse a checkpoint that lacks some: transformers would invent them."""
-    content, _ = loaded(source, PretrainedConfig.get_config_dict)
-    check_config(source, content)
-    config = loaded(source, cls.config_class.from_pretrained)
-    check_weights(source, config)
-
-    def load(name: str) -> Any:
-        for part in ("question_encoder", "generator"):  # a RAG model makes its parts in what they name
-            if hasattr(config, part):
-                getattr(config, part).dtype = torch.float32
-        # weights_only: a .bin file is a pickle, and a pickle is a program
-        return cls.from_pretrained(
-            name,
-            config=config,
-            dtype=torch.float32,
-            weights_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-
-    model, info = loaded(source, load)
-    missing = sorted(info["missing_keys"])
-    if cls is BertModel and missing and all(key.startswith("pooler.") for key in missing):
-        model.pooler, missing = None, []  # a BERT saved without its pooler: the first token's state
-    if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise ExportError(
-            f"{source} has no weights for {shown}; it is not a whole {cls.__name__} checkpoint."
-        )
-    return model.eval()
-
-
-def load_tokenizer(source: str, subfolder: str = "") -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, of any class; without a longest input, transformers says it is 1e30."""
-
-    def load(name: str) -> PreTrainedTokenizerBase:
-        return AutoTokenizer.from_pretrained(name, subfolder=subfolder, trust_remote_code=False)
-
-    tokenizer = loaded(source, load)
-    longest = tokenizer.model_max_length
-    if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
-        raise ExportError(
-            f"The tokenizer of {source} has the model_max_length {short_repr(longest)}; it must be a number "
-            "of tokens, 1 or more."
-        )
-    return tokenizer
-
-
-def _tokenizer(source: str, subfolder: str = "") -> PreTrainedTokenizerBase:
-    tokenizer = load_tokenizer(source, subfolder)
-    if not tokenizer.is_fast:
-        raise ExportError(f"The tokenizer of {source} has no tokenizer.json; save it with a fast tokenizer.")
-    return tokenizer
-
-
-def loaded(source: str, load: Any) -> Any:
-    """Call a transformers loader; its exceptions become one sentence.
-
-    There is no list of them: safetensors, tokenizers and huggingface_hub have types of their own, and some
-    are a bare ``Exception``.
-    """
-    try:
-        return load(source)
-    except Exception as reason:
-        place = "folder" if os.path.exists(source) else "folder or hub name"  # noqa: PTH110  # Path.exists raises for some
-        first_line = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
-        raise ExportError(f"{source} is not a {place} transformers can load: {first_line}") from reason
+    """Sizes and weights of a generator, by the names of its graphs."""
+    state = torch_state(model)
+    shape = generator_shape(name, model.config, state)
+    graphs = generator_type(name, model.config.model_type).graphs
+    if shape.max_positions is not None:
+        check_padding(name, tokenizer)
+    return GeneratorCheckpoint(name, model, shape, graphs, state, tokenizer)

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from ragengine.cli.console import SafeConsole, line
 from ragengine.cli.output import echo
+from ragengine_export.encoders import GIVEN_POOLINGS, GivenPooling
 from ragengine_export.export import PRECISIONS, ExportReport, export_checkpoint
 
 
@@ -18,14 +19,19 @@ from ragengine_export.export import PRECISIONS, ExportReport, export_checkpoint
 @click.option(
     "--context-encoder", metavar="ID", help="Passage encoder to add, so that the bundle can build indexes."
 )
+@click.option("--question-encoder", metavar="ID", help="With --generator, instead of SOURCE: an encoder.")
 @click.option(
-    "--question-encoder", metavar="ID", help="With --generator, instead of SOURCE: a DPR or BERT encoder."
+    "--generator", metavar="ID", help="With --question-encoder, instead of SOURCE: a BART, T5, mBART, ..."
 )
-@click.option("--generator", metavar="ID", help="With --question-encoder, instead of SOURCE: a BART model.")
+@click.option(
+    "--pooling",
+    type=click.Choice(GIVEN_POOLINGS),
+    help="How an encoder makes a vector of a text, where its folder does not say so.",
+)
 @click.option("--check/--no-check", default=True, show_default=True, help="Compare every graph with torch.")
 def export(
     paths: tuple[str, ...], precision: str, context_encoder: str | None, question_encoder: str | None,
-    generator: str | None, check: bool,
+    generator: str | None, pooling: GivenPooling | None, check: bool,
 ) -> None:  # fmt: skip
     """Export a Hugging Face RAG checkpoint, a folder or hub id SOURCE, to the folder BUNDLE.
 
@@ -42,6 +48,7 @@ def export(
         context_encoder=context_encoder,
         question_encoder=question_encoder,
         generator=generator,
+        pooling=pooling,
         check=check,
     )
     print_report(SafeConsole(), report)
@@ -65,5 +72,7 @@ def print_report(console: SafeConsole, report: ExportReport) -> None:
                 console.print(f"its log-probability lower by {drop:.4f} in the mean")
     total = sum(file.stat().st_size for file in report.path.rglob("*") if file.is_file())
     echo(f"{report.path}: {total / 1e6:.1f} MB")
+    for note in report.notes:
+        echo(f"note: {note}")
     for warning in report.warnings:
         echo(f"warning: {warning}", err=True)

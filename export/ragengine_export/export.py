@@ -1,6 +1,7 @@
 """From a checkpoint to a bundle: graphs, weights, tokenizers, manifest, checks."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,12 @@ from ragengine.version import __version__
 from ragengine_export import verification as checks
 from ragengine_export.checkpoint import (
     Checkpoint,
-    EncoderCheckpoint,
     GeneratorCheckpoint,
     join_checkpoints,
     load_checkpoint,
-    tokenizer_spec,
 )
+from ragengine_export.encoders import GIVEN_POOLINGS, EncoderCheckpoint, GivenPooling
 from ragengine_export.generation_defaults import generation_defaults
-from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder
-from ragengine_export.graphs.bert import BertEncoder
 from ragengine_export.graphs.models import (
     cross_model,
     dynamic_decoder_model,
@@ -36,14 +34,13 @@ from ragengine_export.graphs.models import (
     static_decoder_model,
     text_encoder_model,
 )
+from ragengine_export.tokenization import tokenizer_json, tokenizer_spec
 from ragengine_export.weights import (
     PASSAGES_FILE,
     Precision,
-    State,
     WeightWriter,
     bind,
     computes_in,
-    fingerprint,
 )
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -51,11 +48,13 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote: the bundle's path, a check per graph, warnings a user should read."""
+    """What an export wrote: the bundle's path, a check per graph, warnings a user should read, and notes on
+    what it was made of."""
 
     path: Path
     checks: tuple[checks.GraphCheck, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def export_checkpoint(
@@ -66,17 +65,21 @@ def export_checkpoint(
     context_encoder: str | Path | None = None,
     question_encoder: str | Path | None = None,
     generator: str | Path | None = None,
+    pooling: GivenPooling | None = None,
     check: bool = True,
 ) -> ExportReport:
     """Export a Hugging Face RAG checkpoint to a bundle.
 
     ``source`` is a folder or hub id; or ``None`` with ``question_encoder`` and ``generator``, two
-    checkpoints that are joined.  ``context_encoder`` adds the passage encoder, which a RAG checkpoint
-    does not hold.  With ``check`` every graph is compared with torch first, and :class:`ExportError` is
-    raised when they differ by more than ``check.TOLERANCE``.  The bundle appears whole or not at all.
+    checkpoints that are joined.  ``context_encoder`` adds the passage encoder, which most RAG checkpoints
+    do not hold.  ``pooling`` says how a bare encoder makes a vector of a text's states.  With ``check``
+    every graph is compared with torch first, and :class:`ExportError` is raised when they differ by more
+    than ``check.TOLERANCE``.  The bundle appears whole or not at all.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision is {precision!r}; this version exports {', '.join(PRECISIONS)}.")
+    if pooling is not None and pooling not in GIVEN_POOLINGS:
+        raise ExportError(f"pooling is {pooling!r}; it must be one of {', '.join(GIVEN_POOLINGS)}.")
     context = None if context_encoder is None else str(context_encoder)
     if source is not None and (question_encoder is not None or generator is not None):
         raise ExportError("Give either a RAG checkpoint, or --question-encoder and --generator, not both.")
@@ -86,9 +89,9 @@ def export_checkpoint(
     # The folder first: that it cannot be written is said before gigabytes are loaded.
     with folders.replaced_folder(path, manifest.FORMAT, ExportError) as staging:
         if source is not None:
-            checkpoint = load_checkpoint(str(source), context)
+            checkpoint = load_checkpoint(str(source), context, pooling)
         else:
-            checkpoint = join_checkpoints(str(question_encoder), str(generator), context)
+            checkpoint = join_checkpoints(str(question_encoder), str(generator), context, pooling)
         report = _write(checkpoint, staging, precision, check)
     return dataclasses.replace(report, path=path)
 
@@ -135,7 +138,7 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
         },
     )
     _require_agreement(folder, checkpoint)
-    return ExportReport(folder, tuple(done), tuple(warnings))
+    return ExportReport(folder, tuple(done), tuple(warnings), checkpoint.notes)
 
 
 def _write_encoders(
@@ -168,8 +171,8 @@ def _have_weights_in_common(question: EncoderCheckpoint, passage: EncoderCheckpo
 
     Never where their tokenizers differ: a folder has one.
     """
-    ours, theirs = _weights_of(question), _weights_of(passage)
-    return _tokenizer_json(question.tokenizer) == _tokenizer_json(passage.tokenizer) and any(
+    ours, theirs = question.weights, passage.weights
+    return tokenizer_json(question.tokenizer) == tokenizer_json(passage.tokenizer) and any(
         np.array_equal(ours[name], theirs[name]) for name in ours.keys() & theirs.keys()
     )
 
@@ -197,24 +200,22 @@ def _write_encoder(
     precision: Precision,
     graph: Literal["encoder.onnx", "passages.onnx"] = manifest.ENCODER_GRAPH,
 ) -> manifest.EncoderSpec:
-    module = BertEncoder(dataclasses.replace(checkpoint.shape, dtype=computes_in(precision)))
+    module = checkpoint.graph(dataclasses.replace(checkpoint.shape, dtype=computes_in(precision)))
     bind(module, checkpoint.state, weights, f"encoder {checkpoint.name}", precision)
     ir.save(text_encoder_model(module, checkpoint.shape.dimension), target / graph)
     _write_tokenizer(checkpoint.tokenizer, target)
     return manifest.EncoderSpec(
         path=target.name,
         name=Path(checkpoint.name).name,
-        fingerprint=fingerprint(_weights_of(checkpoint)),
+        fingerprint=checkpoint.fingerprint,
         dimension=checkpoint.shape.dimension,
-        tokenizer=tokenizer_spec(checkpoint.tokenizer, checkpoint.shape.max_positions),
+        tokenizer=tokenizer_spec(checkpoint.tokenizer, checkpoint.max_length),
         graph=graph,
+        similarity=checkpoint.similarity,
+        prompt=checkpoint.prompt,
+        passages=checkpoint.passages,
+        position_offset=checkpoint.shape.position_offset,
     )
-
-
-def _weights_of(checkpoint: EncoderCheckpoint) -> State:
-    """The tensors that the encoder's graph reads; a checkpoint may hold others."""
-    names = dict(BertEncoder(checkpoint.shape).named_parameters())
-    return {name: checkpoint.state[name] for name in names if name in checkpoint.state}
 
 
 def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision) -> manifest.GeneratorSpec:
@@ -223,13 +224,15 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
     spec = _generator_spec(checkpoint)
     target = folder / spec.path
     target.mkdir()
+    make = generator.graphs
     graphs: list[tuple[Any, Callable[[Any, Signature], ir.Model], str]] = [
-        (BartCrossProjections(shape), cross_model, "cross.onnx"),
-        (BartEncoder(shape), encoder_model, "encoder.onnx"),
-        (BartDecoder(shape), dynamic_decoder_model, "decoder.onnx"),
+        (make.cross(shape), cross_model, "cross.onnx"),
+        (make.encoder(shape), encoder_model, "encoder.onnx"),
+        (make.decoder(shape), dynamic_decoder_model, "decoder.onnx"),
     ]
     if precision in manifest.STEP_PRECISIONS:
-        graphs.append((BartDecoder(shape), static_decoder_model, manifest.STEP_GRAPH))
+        fused = dataclasses.replace(shape, fused=True)
+        graphs.append((make.decoder(fused), static_decoder_model, manifest.STEP_GRAPH))
     with WeightWriter(target) as writer:
         for module, _, _ in graphs:
             bind(module, generator.state, writer, "generator", precision)
@@ -243,7 +246,8 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
 def _generator_spec(checkpoint: Checkpoint) -> manifest.GeneratorSpec:
     generator, config = checkpoint.generator, checkpoint.config
     shape = generator.shape
-    longest = min(config.max_combined_length, shape.max_positions)
+    # As `RagRetriever.postprocess_docs`, whatever the tokenizer's model_max_length is.
+    longest = min(config.max_combined_length, shape.max_positions or sys.maxsize)
     return manifest.GeneratorSpec(
         path="generator",
         num_decoder_layers=shape.decoder_layers,
@@ -253,22 +257,17 @@ def _generator_spec(checkpoint: Checkpoint) -> manifest.GeneratorSpec:
         max_positions=shape.max_positions,
         pad_token_id=config.generator.pad_token_id,
         # RagSequenceForGeneration.get_nll: config.bos_token_id or config.generator.bos_token_id
-        bos_token_id=config.bos_token_id or config.generator.bos_token_id,
+        bos_token_id=config.bos_token_id or getattr(config.generator, "bos_token_id", None),
         tokenizer=tokenizer_spec(generator.tokenizer, longest),
+        d_model=shape.d_model,
+        family=generator.graphs.name,
+        position_offset=shape.position_offset,
     )
 
 
 def _write_tokenizer(tokenizer: Any, folder: Path) -> None:
     # Not the tokenizer's own save, which raises a bare Exception where it cannot write.
-    (folder / "tokenizer.json").write_text(_tokenizer_json(tokenizer), "utf-8")
-
-
-def _tokenizer_json(tokenizer: Any) -> str:
-    """`tokenizer.json` without whatever padding and truncation the last call left in the tokenizer."""
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.no_truncation()
-    return str(backend.to_str(pretty=True))
+    (folder / "tokenizer.json").write_text(tokenizer_json(tokenizer), "utf-8")
 
 
 def _require_agreement(folder: Path, checkpoint: Checkpoint) -> None:

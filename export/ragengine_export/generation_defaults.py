@@ -24,11 +24,10 @@ def generation_defaults(checkpoint: Checkpoint) -> tuple[GenerationOptions, list
     values, warnings = _token(checkpoint) if _is_token(checkpoint) else _sequence(checkpoint)
     config, reader = checkpoint.generation_config, checkpoint.config.generator
     if values["decoder_start_token_id"] is None:  # as `GenerationMixin._prepare_special_tokens`
-        values["decoder_start_token_id"] = _first_set(
-            config.bos_token_id, reader.decoder_start_token_id, reader.bos_token_id
-        )
+        own = (getattr(reader, name, None) for name in ("decoder_start_token_id", "bos_token_id"))
+        values["decoder_start_token_id"] = _first_set(config.bos_token_id, *own)
     longest = values["max_length"] or GenerationOptions.max_length
-    values["max_length"] = min(longest, checkpoint.generator.shape.max_positions)  # possible
+    values["max_length"] = min(longest, checkpoint.generator.shape.max_positions or longest)  # possible
     if values["eos_token_id"] in (None, []):
         values["eos_token_id"] = None
         warnings.append("the checkpoint has no eos_token_id: only max_length ends an answer")

@@ -8,12 +8,17 @@ from typing import Any
 
 from ragengine.errors import ExportError
 from ragengine.messages import short_repr
+from ragengine.storage.foreign_files import plain_size, read_plain, shown_path, why
 
 _PARTS = ("question_encoder", "generator")
 # transformers allocates something for each, or makes a module of each; beyond any model of these families
 _MOST = {
-    **dict.fromkeys(("num_hidden_layers", "encoder_layers", "decoder_layers"), 1024),
+    **dict.fromkeys(("num_hidden_layers", "encoder_layers", "decoder_layers", "n_layers"), 1024),
+    **dict.fromkeys(("num_layers", "num_decoder_layers", "num_heads", "n_heads"), 1024),  # T5's, DistilBERT's
     **dict.fromkeys(("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 1024),
+    **dict.fromkeys(("d_kv", "d_ff", "relative_attention_num_buckets"), 1 << 20),
+    **dict.fromkeys(("relative_attention_max_distance", "decoder_vocab_size"), 1 << 20),
+    **dict.fromkeys(("dim", "hidden_dim", "embedding_size"), 1 << 20),
     **dict.fromkeys(("hidden_size", "d_model", "projection_dim", "max_position_embeddings"), 1 << 20),
     **dict.fromkeys(("intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "type_vocab_size"), 1 << 20),
     "vocab_size": 1 << 24,
@@ -21,6 +26,37 @@ _MOST = {
 }
 _TEXTS = ("title_sep", "doc_sep", "prefix")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.h5", "*.msgpack")
+_READ_WHOLE = (
+    *("*config.json", "tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json"),
+    *("added_tokens.json", "*.index.json", "*.jinja", "*.model", "*.spm"),
+)
+_MOST_BYTES = 256 << 20
+"""Of a file that is read whole: ten times those of the largest vocabularies."""
+
+
+def check_files(source: str) -> None:
+    """Check what a folder has beside its weights before transformers reads it; a hub's name is left to it.
+
+    Links are followed: the cache of the hub is made of them.
+
+    Raises:
+        ExportError: a file is a pipe or a device, or larger than any of its kind.
+    """
+    folder = Path(source)
+    if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises for some names
+        return
+    found = [
+        file for part in (folder, *folder.glob("*/")) for name in _READ_WHOLE for file in part.glob(name)
+    ]
+    for file in found:
+        try:
+            size = plain_size(file)
+        except (OSError, ValueError) as reason:
+            raise ExportError(f"{shown_path(file)} cannot be read: {why(reason)}.") from reason
+        if size > _MOST_BYTES:
+            raise ExportError(
+                f"{shown_path(file)} has {size} bytes; at most {_MOST_BYTES} are read. Save the model again."
+            )
 
 
 def check_config(source: str, config: dict[str, Any]) -> None:
@@ -63,7 +99,7 @@ def check_weights(source: str, config: Any) -> None:
     if not os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises for some names
         return
     for index in folder.glob("*.index.json"):
-        _check_index(index)
+        index_files(index)
     stored = sum(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern))
     parts = [getattr(config, name, None) for name in _PARTS]
     needed = sum(_fewest_weights(part) for part in parts if part) if any(parts) else _fewest_weights(config)
@@ -74,18 +110,23 @@ def check_weights(source: str, config: Any) -> None:
         )
 
 
-def _check_index(index: Path) -> None:
-    """Raise :class:`ExportError` where the index of weights names a file that is not beside it."""
+def index_files(index: Path) -> list[str]:
+    """The names of the files that an index of weights names; each is beside it.
+
+    Raises:
+        ExportError: it cannot be read, or names a file elsewhere.
+    """
     try:
-        content = json.loads(index.read_text("utf-8"))
-        names = set(content["weight_map"].values())
+        content = json.loads(read_plain(index, _MOST_BYTES, links=True))
+        names = sorted(set(content["weight_map"].values()), key=repr)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as reason:
         raise ExportError(f"{index} cannot be read as an index of weights; save the model again.") from reason
-    for name in sorted(names, key=repr):
+    for name in names:
         if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name:
             raise ExportError(
                 f"{index} names the file {short_repr(name)}; a checkpoint's files are in its own folder."
             )
+    return names
 
 
 def _is_unicode(text: str) -> bool:
@@ -106,8 +147,12 @@ def _matrices(config: Any) -> Iterator[int]:
         value = getattr(config, name, 0)
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
-    if config.model_type == "bart":
-        width = size("d_model")
+    width = size("d_model")
+    if config.model_type in ("t5", "mt5"):
+        inner = size("num_heads") * size("d_kv")
+        for side, attentions in (("num_layers", 1), ("num_decoder_layers", 2)):
+            yield size(side) * (4 * attentions * width * inner + 2 * width * size("d_ff"))
+    elif width and size("decoder_layers"):
         for side, attentions in (("encoder", 1), ("decoder", 2)):
             a_layer = 4 * attentions * width * width + 2 * width * size(f"{side}_ffn_dim")
             yield size(f"{side}_layers") * a_layer
@@ -115,4 +160,7 @@ def _matrices(config: Any) -> Iterator[int]:
         width = size("hidden_size")
         a_layer = 4 * width * width + 2 * width * size("intermediate_size")
         yield size("num_hidden_layers") * a_layer
-    yield (size("vocab_size") + size("max_position_embeddings") + size("type_vocab_size")) * width
+    rows = size("vocab_size") + size("type_vocab_size")
+    if config.model_type not in ("pegasus", "marian", "modernbert"):  # which store no table of positions
+        rows += size("max_position_embeddings")
+    yield rows * (size("embedding_size") or width)

@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from ragengine.bundle.manifest import STEP_GRAPH, GeneratorSpec
-from ragengine.bundle.signatures import layer_names, shape_inputs, sized
+from ragengine.bundle.signatures import HIDDEN_HALF, host_values, layer_names
 from ragengine.errors import ExportError
 from ragengine.runtime.sessions import InferenceSession, create_session
-from ragengine_export.checkpoint import EncoderCheckpoint, GeneratorCheckpoint
+from ragengine_export.checkpoint import GeneratorCheckpoint
+from ragengine_export.encoders import EncoderCheckpoint
+from ragengine_export.reference_vectors import torch_vectors
 
 # Largest |onnx - torch| allowed, relative to the largest |torch| where that is over 1.  float32 graphs
 # differ from torch by the order of sums alone; the others by rounding, so their limits find wrong graphs
@@ -54,13 +56,9 @@ class GraphCheck:
 def check_encoder(path: Path, checkpoint: EncoderCheckpoint) -> GraphCheck:
     """Vectors of random token ids with padding, against the torch encoder's."""
     rng = np.random.default_rng(0)
-    ids, mask = _random_texts(rng, 3, min(24, checkpoint.shape.max_positions), checkpoint.shape.vocab_size)
-    with torch.no_grad():
-        output = checkpoint.model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
-    if checkpoint.shape.head == "cls" and hasattr(output, "last_hidden_state"):
-        expected = output.last_hidden_state[:, 0]
-    else:
-        expected = output.pooler_output
+    shape, prompt = checkpoint.shape, checkpoint.shape.head.skipped
+    ids, mask = _random_texts(rng, 3, min(24 + prompt, shape.max_tokens), shape.vocab_size, prompt + 1)
+    expected = torch_vectors(checkpoint, torch.tensor(ids), torch.tensor(mask))
     session = create_session(path, device="cpu", threads=None)
     got = session.run(None, {"input_ids": ids, "attention_mask": mask})
     return _report(path, session, [(got[0], expected.numpy())])
@@ -70,15 +68,15 @@ def check_generator(bundle: Path, checkpoint: GeneratorCheckpoint, spec: Generat
     """Random documents, encoded and projected, then decoding steps with beams that change places."""
     folder = bundle / spec.path
     rng = np.random.default_rng(0)
-    shape, q, d, s = checkpoint.shape, 4, 3, min(24, checkpoint.shape.max_positions)
+    shape, q, d, s = checkpoint.shape, 4, 3, min(24, checkpoint.shape.max_positions or 24)
     ids, mask = _random_texts(rng, q * d, s, shape.vocab_size)
     model = checkpoint.model
     with torch.no_grad():
         states = model.get_encoder()(
             input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask)
         ).last_hidden_state
-        attentions = [layer.encoder_attn for layer in model.get_decoder().layers]
-        expected = [proj(states).numpy() for a in attentions for proj in (a.k_proj, a.v_proj)]
+        names = checkpoint.graphs.cross(shape).names
+        expected = [model.get_submodule(name)(states).numpy() for name in names]
     encoder = create_session(folder / "encoder.onnx", device="cpu", threads=None)
     read = encoder.run(None, {"input_ids": ids, "attention_mask": mask})[0]
     visible = mask[..., None].astype(bool)
@@ -123,7 +121,7 @@ def _check_decoder(
     feeds["num_candidates"] = np.array([min(8, b * shape.vocab_size)])
     tokens, own_past = np.empty((q, b, 0), np.int64), np.zeros((q, b, 0), np.bool_)
     pairs, found = [], []
-    for position in range(min(_STEPS, shape.max_positions)):
+    for position in range(min(_STEPS, shape.max_positions or _STEPS)):
         parents = rng.integers(0, b if position else 1, (q, b, 1))
         last = rng.integers(0, shape.vocab_size, (q, b))
         tokens = np.take_along_axis(tokens, parents, axis=1)
@@ -158,16 +156,17 @@ def _static_feeds(feeds: dict[str, Array], spec: GeneratorSpec, capacity: int) -
     own_past[:, :, : feeds["own_past"].shape[2]] = feeds["own_past"]
     visible = feeds["context_attention_mask"].reshape(q * d, 1, 1, s).repeat(b, axis=2) != 0
     numbers = feeds["cross_key_0"].dtype
+    hidden = HIDDEN_HALF if numbers == np.float16 else np.finfo(numbers).min
     sizes = {"Q": q, "D": d, "Q*D": q * d, "B": b, "P": capacity}
     sizes |= {"C": int(feeds["num_candidates"][0]), "probes": feeds["probe_ids"].shape[2]}
     kept = {name: value for name, value in feeds.items() if name != "context_attention_mask"}
     return {
         **kept,
         "own_past": own_past,
-        "context_bias": np.where(visible, 0, np.finfo(numbers).min).astype(numbers),
+        "context_bias": np.where(visible, 0, hidden).astype(numbers),
         "best_scores": feeds["beam_scores"].max(axis=1, keepdims=True),
         "slots": feeds["position"] * b + np.arange(b),
-        **{name: np.array(sized(axes, sizes)) for name, axes in shape_inputs(spec).items()},
+        **{name: np.array(value) for name, value in host_values(spec, sizes).items()},
     }
 
 
@@ -226,8 +225,10 @@ def _report(path: Path, session: InferenceSession, pairs: list[tuple[Array, Arra
     )
 
 
-def _random_texts(rng: np.random.Generator, count: int, length: int, vocab_size: int) -> tuple[Array, Array]:
+def _random_texts(
+    rng: np.random.Generator, count: int, length: int, vocab_size: int, shortest: int = 1
+) -> tuple[Array, Array]:
     ids = rng.integers(0, vocab_size, (count, length))
-    lengths = rng.integers(1, length + 1, count)
+    lengths = rng.integers(shortest, length + 1, count)
     lengths[0] = length
     return ids, (np.arange(length) < lengths[:, None]).astype(np.int64)

@@ -1,6 +1,7 @@
 """Weights on disk: external data beside the graphs of a folder, every distinct tensor in it once."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -97,6 +98,8 @@ def computes_in(precision: Precision) -> ir.DataType:
 
 def _compute_in_half(module: nn.Module) -> None:
     for part in module.modules():
+        if isinstance(part, Linear | LayerNorm) and not part.half:
+            continue
         if isinstance(part, Linear | LayerNorm):
             part.dtype = FLOAT16
         if isinstance(part, Linear | Embedding):
@@ -155,10 +158,15 @@ def _parameter(writer: WeightWriter, name: str, values: NDArray[Any]) -> nn.Para
     return nn.Parameter(values.shape, data=writer.add(name, values))
 
 
-def fingerprint(state: State) -> str:
-    """A sha256 of names, shapes and values: the identity of a network, whatever file holds it."""
+def fingerprint(state: State, said: Mapping[str, object]) -> str:
+    """A sha256 of names, shapes and values: the identity of a network, whatever file holds it.
+
+    ``said`` is what else its identity is made of; an empty one adds nothing.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(f"{name}{state[name].shape}".encode())
         digest.update(np.ascontiguousarray(state[name], dtype="<f4").tobytes())
+    if said:
+        digest.update(json.dumps(said, sort_keys=True).encode())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ from scipy import stats
 
 from ragengine.errors import InputError
 from ragengine.evaluation.statistics import (
+    MOST_RESAMPLES,
     DoubleArray,
     Resampling,
     auroc,
@@ -114,6 +115,12 @@ def test_calibration_by_hand() -> None:
 def test_auroc_is_the_mann_whitney_statistic(positive: list[float], negative: list[float]) -> None:
     pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
     assert auroc(positive, negative) == pytest.approx(np.mean(pairs))
+
+
+def test_as_many_resamples_as_memory_holds() -> None:
+    assert Resampling(MOST_RESAMPLES).resamples == MOST_RESAMPLES
+    with pytest.raises(InputError, match=r"^resamples is 1000001; at most 1000000 are drawn"):
+        Resampling(MOST_RESAMPLES + 1)
 
 
 @pytest.mark.parametrize("wrong", [{"resamples": -1}, {"resamples": 1.0}, {"seed": -1}, {"seed": True}])

@@ -11,10 +11,17 @@ import onnxruntime as ort
 import pytest
 import torch
 from click.testing import CliRunner
-from transformers import BartForConditionalGeneration, BertConfig, BertModel, RagTokenForGeneration
+from transformers import (
+    BartForConditionalGeneration,
+    BertConfig,
+    BertModel,
+    DPRContextEncoder,
+    RagTokenForGeneration,
+)
 
 from ragengine import Bundle, Generator
 from ragengine.errors import ExportError
+from ragengine.retrieval.encoder import TextEncoder
 from ragengine_bench.checkpoints.tokenizers import train_question_tokenizer
 from ragengine_bench.parity.pairs import Pair
 from ragengine_export import export_checkpoint, verification
@@ -91,7 +98,7 @@ def test_dpr_variants_compute_what_torch_computes(
 
 @pytest.mark.parametrize("pooler", [True, False])
 def test_plain_bert_as_question_encoder(pooler: bool, bart: Path, tmp_path: Path) -> None:
-    """Its pooled output where it has a pooler, its first token's state where it was saved without."""
+    """Its pooled output, or its first token's state, which needs no pooler in the checkpoint."""
     folder = tmp_path / "bert"
     tokenizer = train_question_tokenizer(np.random.default_rng(0), 250, None, folder / "trained")
     config = BertConfig(
@@ -104,7 +111,13 @@ def test_plain_bert_as_question_encoder(pooler: bool, bart: Path, tmp_path: Path
     model = randomised(BertModel(config, add_pooling_layer=pooler), 0)
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
-    export_checkpoint(None, tmp_path / "bundle", question_encoder=folder, generator=bart)
+    export_checkpoint(
+        None,
+        tmp_path / "bundle",
+        question_encoder=folder,
+        generator=bart,
+        pooling="pooler" if pooler else "cls",
+    )
     ids = np.array([[2, 30, 31, 3]])
     session = ort.InferenceSession(tmp_path / "bundle" / "question_encoder" / "encoder.onnx")
     vectors = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
@@ -245,14 +258,14 @@ def test_the_check_notices_a_wrong_weight(
     """One bias of one layer, changed between torch and the file."""
     from ragengine_export import checkpoint as reading
 
-    original = reading._state
+    original = reading.torch_state
 
     def tampered(module: torch.nn.Module) -> dict[str, Any]:
         state = original(module)
         name = "model.decoder.layers.0.encoder_attn.q_proj.bias"
         return {**state, name: state[name] + 0.5} if name in state else state
 
-    monkeypatch.setattr(reading, "_state", tampered)
+    monkeypatch.setattr(reading, "torch_state", tampered)
     with pytest.raises(ExportError, match=r"generator/decoder\.onnx"):
         export_checkpoint(pair.checkpoint.source, tmp_path / "bundle")
 
@@ -262,6 +275,61 @@ def test_the_same_checkpoint_gives_the_same_bytes(pair: Pair, tmp_path: Path) ->
     for file in pair.bundle.rglob("*"):
         if file.is_file():
             assert (tmp_path / "bundle" / file.relative_to(pair.bundle)).read_bytes() == file.read_bytes()
+
+
+def test_a_config_that_says_return_dict_false_is_read(pair: Pair, tmp_path: Path) -> None:
+    """As transformers 3 wrote it; every graph is compared with torch."""
+    source = shutil.copytree(pair.checkpoint.source, tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    for part in (config, config["question_encoder"], config["generator"]):
+        part["return_dict"] = False
+    (source / "config.json").write_text(json.dumps(config))
+    report = export_checkpoint(source, tmp_path / "bundle")
+    assert all(check.difference < verification.TOLERANCE["fp32"] for check in report.checks)
+
+
+@pytest.fixture(scope="module")
+def end_to_end(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DPRContextEncoder]:
+    """A checkpoint of end-to-end training, and the passage encoder in it."""
+    source = tmp_path_factory.mktemp("end_to_end") / "source"
+    shutil.copytree(pair.checkpoint.source, source)
+    model = RagTokenForGeneration.from_pretrained(source)
+    context_encoder = randomised(DPRContextEncoder(model.config.question_encoder), 5)
+    model.set_context_encoder_for_training(context_encoder)
+    model.save_pretrained(source)
+    return source, context_encoder
+
+
+def test_a_passage_encoder_of_end_to_end_training_is_the_bundles(
+    end_to_end: tuple[Path, DPRContextEncoder], tmp_path: Path
+) -> None:
+    source, model = end_to_end
+    report = export_checkpoint(source, tmp_path / "bundle")
+    assert any("the checkpoint's own, rag.ctx_encoder" in note for note in report.notes)
+    opened = Bundle.open(tmp_path / "bundle")
+    assert opened.manifest.passage_encoder is not None
+    ours = TextEncoder.load(opened, opened.manifest.passage_encoder, device="cpu", threads=1)
+    passages = [("Iceland", "an island in the north"), ("", "a b c")]
+    tokens = ours.tokenizer.encode(passages)
+    with torch.no_grad():
+        expected = [model(torch.tensor([one.ids])).pooler_output[0].numpy() for one in tokens]
+    np.testing.assert_allclose(ours.encode_passages(passages), expected, atol=1e-5)
+
+
+def test_a_given_passage_encoder_goes_before_the_checkpoints_own(
+    end_to_end: tuple[Path, DPRContextEncoder], pair: Pair, tmp_path: Path
+) -> None:
+    source, model = end_to_end
+    other = randomised(DPRContextEncoder(model.config), 6)
+    other.save_pretrained(str(tmp_path / "other"))
+    for file in (pair.checkpoint.source / "question_encoder_tokenizer").iterdir():
+        shutil.copy(file, tmp_path / "other")
+    fingerprints = set()
+    for given in (None, tmp_path / "other"):
+        report = export_checkpoint(source, tmp_path / "bundle", context_encoder=given, check=False)
+        assert any("is left out: another was given" in note for note in report.notes) == (given is not None)
+        fingerprints.add(Bundle.open(tmp_path / "bundle").index_encoder.fingerprint)
+    assert len(fingerprints) == 2
 
 
 def test_missing_weights_are_all_named(pair: Pair, tmp_path: Path) -> None:
@@ -304,11 +372,11 @@ def test_generation_defaults_come_from_the_checkpoint(pair: Pair, tmp_path: Path
         (["bundle", "--generator", "{bart}"], "both --question-encoder and --generator are needed"),
         (
             ["bundle", "--question-encoder", "{bart}", "--generator", "{bart}"],
-            "is a bart model; supported here: dpr and bert",
+            "is a bart model; supported are dpr, bert",
         ),
         (
             ["bundle", "--question-encoder", "{dpr}", "--generator", "{dpr}"],
-            "is a dpr model; supported here: bart",
+            "is a dpr model; supported are bart, t5",
         ),
     ],
 )

@@ -1,9 +1,11 @@
 """A checkpoint of a stranger runs no code, names no other files, allocates no more than its weights take."""
 
-import contextlib
 import io
 import json
+import os
+import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from ragengine.errors import ExportError
 from ragengine_bench.parity.pairs import Pair
 from ragengine_export import export_checkpoint
-from ragengine_export.checkpoint import load_config, load_tokenizer
+from ragengine_export.loading import load_config
 from tests.support.models import save_bart, save_dpr
 
 CODE = "from pathlib import Path\nPath({mark!r}).touch()\n"
@@ -65,8 +67,7 @@ def test_code_of_a_tokenizer_is_not_run(source: Path, monkeypatch: pytest.Monkey
         tokenizer_class="Own",
     )
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
-    with contextlib.suppress(ExportError):  # or the class that the file would have, without its code
-        load_tokenizer(str(source), "generator_tokenizer")
+    refused(source, r"generator_tokenizer brings code of its own \(auto_map in tokenizer_config\.json\)")
     assert not mark.exists()
 
 
@@ -144,3 +145,38 @@ def test_a_source_that_cannot_be_read_is_not_the_outputs_fault(
 
 def test_an_ordinary_checkpoint_passes(pair: Pair) -> None:
     assert load_config(str(pair.checkpoint.source)).model_type == "rag"
+
+
+READ = (
+    *("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"),
+    *("question_encoder_tokenizer/tokenizer.json", "generator_tokenizer/tokenizer_config.json"),
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and links of POSIX")
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge"])
+@pytest.mark.parametrize("name", READ)
+def test_what_is_no_plain_file_of_an_ordinary_size_is_refused_at_once(
+    source: Path, name: str, kind: str
+) -> None:
+    file = source / name
+    file.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        with file.open("wb") as opened:
+            opened.truncate(100 << 30)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.alarm(60)  # a reader that waits for the pipe ends the test
+    try:
+        refused(source, re.escape(str(source)))
+    finally:
+        signal.alarm(0)
+
+
+def test_links_of_the_hubs_cache_are_followed(source: Path) -> None:
+    config = source / "config.json"
+    config.symlink_to(config.rename(source.parent / "blob"))
+    assert load_config(str(source)).model_type == "rag"

@@ -10,5 +10,14 @@ file: make a test of it.  The command line is fuzzed with its own grammar.
 
 from typing import Final
 
-READERS: Final = ("manifests", "graphs", "passages", "arrays", "tokenizers", "datasets", "faiss_files")
+READERS: Final = (
+    "manifests",
+    "graphs",
+    "passages",
+    "arrays",
+    "tokenizers",
+    "datasets",
+    "faiss_files",
+    "weights",
+)
 """The modules that run under atheris."""

@@ -35,6 +35,8 @@ def test_a_document_left_out_has_no_weight() -> None:
     prior = log_prior(np.array([[1.0, -np.inf, 1.0]], np.float32))
     assert np.exp(prior).tolist() == [[0.5, 0.0, 0.5]]
     assert np.isneginf(logsumexp(np.full((1, 2), -np.inf, np.float32), axis=1)).all()
+    infinite = np.array([[np.inf, 1000.0]], np.float32)  # exp(1000) overflows, which is no warning
+    assert np.isposinf(logsumexp(infinite, axis=1)).all()
 
 
 def test_scores_that_are_far_apart_leave_one_document() -> None:

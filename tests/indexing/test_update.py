@@ -256,6 +256,19 @@ def test_duplicates_of_an_id_are_deleted_together(corpus: Corpus) -> None:
     check(path, (row for row in range(20) if row != 5))
 
 
+def test_ids_that_are_not_unicode_are_ids_that_no_passage_has(corpus: Corpus) -> None:
+    """A shell hands over bytes that are not UTF-8 as halves of surrogate pairs."""
+    path = corpus.build("index", range(5))
+    for wanted in (["\udcff"], ["p1", "\ud800x"]):
+        with pytest.raises(
+            InputError, match=r"has no passage with the id '.*'; nothing was deleted"
+        ) as caught:
+            delete_passages(path, wanted)
+        assert caught.value.args[0].isprintable()
+    with PassageIndex.open(path) as index:
+        assert index.missing_ids(["p1", "\udfff", "é"]) == ["\udfff", "é"]
+
+
 CHILD = """
 import os, signal, sys
 from ragengine.indexing.update import add_passages, delete_passages

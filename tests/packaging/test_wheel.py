@@ -70,7 +70,7 @@ def test_the_wheel_contains_every_package_with_its_data(wheel: Path) -> None:
     expected = {
         str(path.relative_to(folder.parent))
         for folder in packages().values()
-        for pattern in ("*.py", "py.typed", "*.onnx")
+        for pattern in ("*.py", "py.typed", "*.onnx", "page/*.*")
         for path in folder.rglob(pattern)
     }
     assert {f"{package}/py.typed" for package in packages()} <= expected

@@ -1,8 +1,9 @@
-"""BART-large's shape once, for what small models cannot show: 50265 tokens, 12 layers of rounding."""
+"""Real shapes once, for what small models cannot show: tens of thousands of tokens, 12 layers of rounding."""
 
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,25 +18,27 @@ from ragengine_export import export_checkpoint
 TOLERANCE = 1e-4
 
 
+_COMMON: dict[str, Any] = {
+    "scale_embedding": False, "tied": True, "max_combined_length": 160, "longest_passage": 30,
+}  # fmt: skip
+SHAPES: dict[str, dict[str, Any]] = {
+    "bart": {
+        "d_model": 1024, "encoder_layers": 12, "decoder_layers": 12, "encoder_heads": 16, "decoder_heads": 16,
+        "encoder_ffn": 4096, "decoder_ffn": 4096, "positions": 1024, "vocab_size": 50265,
+        "activation": "gelu",
+    },
+    "t5": {
+        "d_model": 768, "encoder_layers": 12, "encoder_heads": 12, "d_kv": 64, "encoder_ffn": 3072,
+        "buckets": 32, "max_distance": 128, "vocab_size": 32128, "activation": "relu",
+    },
+}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_bart_large_shape(tmp_path_factory: pytest.TempPathFactory) -> None:
-    spec = random_spec(
-        2000,
-        d_model=1024,
-        encoder_layers=12,
-        decoder_layers=12,
-        encoder_heads=16,
-        decoder_heads=16,
-        encoder_ffn=4096,
-        decoder_ffn=4096,
-        positions=1024,
-        vocab_size=50265,
-        activation="gelu",
-        scale_embedding=False,
-        tied=True,
-        max_combined_length=160,
-        longest_passage=30,
-    )
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_real_shape(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """BART-large and T5-base."""
+    spec = random_spec(2000, model_type=name, **_COMMON, **SHAPES[name])
     folder = tmp_path_factory.mktemp("large")
     checkpoint = write_checkpoint(spec, folder)
     export_checkpoint(checkpoint.source, folder / "bundle", precision="fp32", check=False)
@@ -44,7 +47,7 @@ def test_bart_large_shape(tmp_path_factory: pytest.TempPathFactory) -> None:
     torch.set_num_threads(2)
     try:
         reference = Reference(checkpoint)
-        assert reference.model.config.generator.vocab_size == 50265
+        assert reference.model.config.generator.vocab_size == SHAPES[name]["vocab_size"]
         contexts = reference.contexts(["Where is the capital of New York, and who founded it?"], 5)
         search = {"num_beams": 4, "num_return_sequences": 4, "max_length": 21, "min_length": 12}
         (expected,) = reference.decode(*contexts, full_dict(**search))
@@ -53,7 +56,9 @@ def test_bart_large_shape(tmp_path_factory: pytest.TempPathFactory) -> None:
     del reference
     gc.collect()
     generator = Generator.load(folder / "bundle", device="cpu", threads=2)
-    (ours,) = generator.generate(*contexts, full_options(**search))
+    defaults = generator.default_options
+    tokens = {token: getattr(defaults, token) for token in ("eos_token_id", "decoder_start_token_id")}
+    (ours,) = generator.generate(*contexts, full_options(**tokens, **search))
 
     scores = [h.score for h in expected.hypotheses]
     np.testing.assert_allclose([h.score for h in ours], scores, rtol=0, atol=TOLERANCE)

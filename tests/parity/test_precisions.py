@@ -6,22 +6,29 @@ from pathlib import Path
 
 import pytest
 
+from ragengine_bench.checkpoints.generators import GENERATORS
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec
 from ragengine_bench.parity.pairs import build_pair
 from ragengine_bench.parity.precisions import Precisions
 from ragengine_export.weights import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "int4", "fp16")
-FAST = [(precision, 4000 + number) for number, precision in enumerate(PRECISIONS)]
-SLOW = [(precision, seed) for precision in PRECISIONS for seed in range(4010, 4016)]
+FAST = [(precision, 4000 + number, "bart") for number, precision in enumerate(PRECISIONS)]
+FAST += [("int8", 4003, "t5"), ("fp16", 4004, "flan-t5"), ("int4", 4005, "mbart")]
+SLOW = [(precision, seed, "bart") for precision in PRECISIONS for seed in range(4010, 4016)]
+SLOW += [(precision, 4020, name) for precision in PRECISIONS for name in GENERATORS if name != "bart"]
 TRIALS = 6
 
 
 @pytest.mark.parametrize(
-    ("precision", "seed"), FAST + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
+    ("precision", "seed", "name"), FAST + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 )
-def test_random_options_in_another_precision(precision: Precision, seed: int, tmp_path: Path) -> None:
-    both = Precisions(build_pair(random_spec(seed), tmp_path), precision, tmp_path / precision)
+def test_random_options_in_another_precision(
+    precision: Precision, seed: int, name: str, tmp_path: Path
+) -> None:
+    both = Precisions(
+        build_pair(random_spec(seed, model_type=name), tmp_path), precision, tmp_path / precision
+    )
     for number in range(TRIALS):
         trial = both.trial(("token", "sequence")[number % 2], number)
         assert trial.faults == [], trial.options

@@ -8,9 +8,9 @@ A module of cases (``tests/robustness/mutated``) has two functions:
 One child runs many cases, because importing the libraries takes a second.  It logs the name of a case before
 it begins; when the child dies, its parent knows which case did it and continues after it with a new child.
 
-    python -m tests.robustness.children tests.robustness.mutated.faiss_streams [--exhaustive]
+    python -m tests.robustness.children tests.robustness.mutated.faiss_streams [--exhaustive] [--seed TEXT]
 
-runs a module by hand and prints the outcomes.
+runs a module by hand and prints the outcomes; with a seed, of other damages than the tests'.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from ragengine.errors import RagEngineError
 
+SEED: Final = "DAMAGE_SEED"
+"""The variable of the environment that makes the modules draw other cases."""
 CASE_SECONDS: Final = 30.0
 """A case that takes longer hangs; on an idle machine each takes less than a tenth of a second."""
 ADDRESS_SPACE: Final = 4 << 30
@@ -214,6 +216,8 @@ def main(arguments: list[str]) -> None:
     """The child's side of :func:`run_cases`, or a run by hand."""
     if arguments[0] not in ("prepare", "run"):
         started = time.perf_counter()
+        if "--seed" in arguments:
+            os.environ[SEED] = arguments[arguments.index("--seed") + 1]
         with tempfile.TemporaryDirectory() as folder:
             print(run_cases(arguments[0], Path(folder), exhaustive="--exhaustive" in arguments))
         print(f"{time.perf_counter() - started:.1f} s")

@@ -2,9 +2,10 @@
 
     LD_PRELOAD=file_calls.so python -m tests.robustness.faults COMMAND SCENE WORK HOW[,HOW...] STEPS
 
-HOW is some of :data:`FAULTS`, each done to STEPS calls (or to ``every``) in turn; or ``order``, to check the
-order of writes, syncs and renames; or ``unsynced``, to list the calls of a sync in the source that this check
-does not miss when they are taken out.  Prints JSON as :mod:`tests.robustness.endings` does.
+HOW is some of :data:`FAULTS`, each done to STEPS calls in turn: a number of them, ``every``, or
+``NUMBER:SEED`` for random ones.  HOW is also ``order``, to check the order of writes, syncs and renames; or
+``unsynced``, to list the calls of a sync in the source that this check does not miss when they are taken out.
+Prints JSON as :mod:`tests.robustness.endings` does.
 """
 
 import errno
@@ -14,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 from tests.robustness.durability import broken_promises
 from tests.robustness.endings import Ending, run_program
@@ -40,7 +42,10 @@ def faulty(ending: Ending, how: str, steps: str) -> list[str]:
     """Let calls fail, one in each run: the target is the old or the new one, and nothing else."""
     calls = _calls(ending)
     chosen = [number for number, call in enumerate(calls) if how != "short" or call.name == "write"]
-    if steps != "every":
+    if ":" in steps:
+        count, seed = steps.split(":")
+        chosen = Random(seed).sample(chosen, min(int(count), len(chosen)))
+    elif steps != "every":
         # Each fault begins at another call.
         stride = max(1, len(chosen) // int(steps))
         chosen = chosen[list(FAULTS).index(how) * stride // len(FAULTS) :: stride]

@@ -23,7 +23,7 @@ import ragengine
 import ragengine_export
 import ragengine_serve
 import ragengine_train
-from ragengine import RagEngine, errors, evaluation, replay
+from ragengine import RagEngine, errors, evaluation, integrations, replay
 from ragengine.bundle import manifest as bundle_format
 from ragengine.cli.main import cli
 from ragengine.retrieval import manifest as index_format
@@ -57,6 +57,7 @@ def _python() -> Iterator[str]:
     for module in (ragengine, ragengine_export, ragengine_train, ragengine_serve):
         for name in sorted(module.__all__):
             yield from described(f"{module.__name__}.{name}", getattr(module, name))
+    yield from _adapters()
     choices = {
         "Device": devices.Device,
         "Verify": folders.Verify,
@@ -64,6 +65,28 @@ def _python() -> Iterator[str]:
         "ResultName": provenance.ResultName,
     }
     yield from (f"{name}: one of {', '.join(map(repr, get_args(kind)))}" for name, kind in choices.items())
+
+
+def _adapters() -> Iterator[str]:
+    """The classes of `ragengine.integrations`, from their source: each needs a framework to be imported."""
+    for path in sorted(Path(integrations.__path__[0]).glob("*.py")):
+        nodes = ast.parse(path.read_text("utf-8")).body
+        classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+        for name, node in sorted(classes.items()):
+            if name.startswith("_"):
+                continue
+            bases = [ast.unparse(base) for base in node.bases]
+            foreign = ", ".join(base for base in bases if base not in classes)
+            yield f"ragengine.integrations.{path.stem}.{name}({foreign})"
+            found = [classes[base] for base in bases if base in classes]
+            members = {
+                part.name: part
+                for part in (part for cls in [*found, node] for part in cls.body)
+                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+            for member, part in sorted(members.items()):
+                if not member.startswith("_") or member == "__init__":
+                    yield f"    {member}({ast.unparse(part.args)})"
 
 
 def described(name: str, value: Any) -> Iterator[str]:

@@ -20,12 +20,14 @@ PACKAGES = packages()
 # What each package may import: the extras that bring it.  `peers` and `optimum` are other engines, measured
 # where somebody has installed them (benchmarks/README.md).
 EXTRAS = {
-    "ragengine": {"cpu", "plot", "eval"},
+    "ragengine": {"cpu", "plot", "eval", "langchain", "llama-index", "haystack"},
     "ragengine_export": {"cpu", "export"},
     "ragengine_train": {"cpu", "export", "plot", "train"},
     "ragengine_serve": {"cpu", "serve", "client", "otel"},
     "ragengine_bench": {"cpu", "export", "plot", "peers", "serve", "client"},
 }
+# Frameworks that are installed in environments of their own, by the distribution that brings a module.
+ELSEWHERE = {"langchain_core": "langchain-core", "llama_index": "llama-index-core", "haystack": "haystack-ai"}
 # Of the extra export: `datasets` folders are read where it is installed, and scripts make graphs with it.
 ONLY_INSIDE = {"ragengine": {"pyarrow", "onnx_ir", "onnx"}}
 PROMISES = [ROOT / "SECURITY.md", *(ROOT / "docs").rglob("versioning.md")]
@@ -137,7 +139,12 @@ def test_every_import_is_a_declared_dependency(package: str) -> None:
     )
     modules -= ONLY_INSIDE.get(package, set()) | PEERS.get(package, set())
     # several distributions put modules into one namespace, such as opentelemetry: one of them is declared
-    needed = {module: {*map(canonicalize_name, distributions.get(module, [module]))} for module in modules}
+    needed = {
+        module: {ELSEWHERE[module]}
+        if module in ELSEWHERE
+        else {*map(canonicalize_name, distributions.get(module, [module]))}
+        for module in modules
+    }
     known = declared(EXTRAS[package])
     assert {module for module, names in needed.items() if not names & known} == set()
 
@@ -160,8 +167,16 @@ import click
 import ragengine
 from ragengine.cli.main import cli
 
+from ragengine.errors import DependencyError
+
+missed = set()
 for module in pkgutil.walk_packages(ragengine.__path__, "ragengine."):
-    importlib.import_module(module.name)
+    try:
+        importlib.import_module(module.name)
+    except DependencyError:
+        missed.add(module.name)
+adapters = ("langchain", "llama_index", "haystack")
+assert missed == {f"ragengine.integrations.{name}" for name in adapters}, missed
 
 def show(command, arguments):
     try:

@@ -131,6 +131,49 @@ def test_failing_last_rename_puts_the_old_one_back(tmp_path: Path, monkeypatch: 
     assert siblings(target) == ["folder"]
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_disk_that_fails_for_good_at_the_exchange_is_not_said_to_have_changed_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    target = tmp_path / "folder"
+    write(target, "old")
+    put_in_place = folders.put_in_place
+
+    def fail(*_: object, **__: object) -> Any:
+        raise OSError(5, "Input/output error")
+
+    def exchanged(*paths: Path) -> None:
+        if replaced:
+            put_in_place(*paths)
+        monkeypatch.setattr(folders, "read_plain", fail)
+        fail()
+
+    monkeypatch.setattr(folders, "put_in_place", exchanged)
+    with pytest.raises(IndexFolderError, match="Input/output error") as caught:
+        write(target, "new")
+    assert "the disk does not tell whether the new one is in place" in str(caught.value)
+    assert "nothing was changed" not in str(caught.value)
+    monkeypatch.undo()
+    assert read(target).note == ("new" if replaced else "old")
+
+
+def test_disk_that_fails_for_good_before_the_exchange_has_changed_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "folder"
+    write(target, "old")
+
+    def fail(*_: object, **__: object) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(folders, "read_plain", fail)
+    with (
+        pytest.raises(IndexFolderError, match="nothing was changed"),
+        folders.replaced_folder(target, FORMAT, IndexFolderError),
+    ):
+        fail()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_what_others_may_not_read_stays_so_while_it_is_written_too(tmp_path: Path) -> None:
     target = tmp_path / "folder"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from ragengine.storage.npy import map_npy
+from ragengine.errors import InputError
+from ragengine.storage.npy import map_npy, open_vectors, read_rows
 
 NUMBERS = st.sampled_from(["f2", "f4", "f8", ">f4", "i8", "u1", "<i4"]).map(np.dtype)
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
@@ -89,3 +90,54 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.npy")
     with pytest.raises(ValueError, match="not a plain file"):
         map_npy(tmp_path / "pipe.npy")
+
+
+@given(
+    array=arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 5))),
+    fortran=st.booleans(),
+    start=st.integers(0, 9),
+    more=st.integers(0, 9),
+)
+def test_rows_are_read_as_slices_are(
+    path: Path, array: NDArray[Any], fortran: bool, start: int, more: int
+) -> None:
+    np.save(path, np.asfortranarray(array) if fortran else array)
+    start = min(start, len(array))
+    found = read_rows(map_npy(path), start, start + more)
+    np.testing.assert_array_equal(found, array[start : start + more])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_of_a_file_that_is_cut_are_an_error_and_no_signal(path: Path, order: Any) -> None:
+    array = np.arange(12, dtype=np.float32).reshape(4, 3, order="C")
+    np.save(path, np.asarray(array, order=order))
+    mapped = map_npy(path)
+    os.truncate(path, path.stat().st_size - 1)
+    if order == "C":
+        np.testing.assert_array_equal(read_rows(mapped, 0, 3), array[:3])
+    with pytest.raises(ValueError, match="it was cut while it was read"):
+        read_rows(mapped, 0, 4)
+
+
+def test_an_array_without_numbers_has_rows_too(path: Path) -> None:
+    np.save(path, np.zeros((0, 3), np.float32))
+    assert read_rows(map_npy(path), 0, 5).shape == (0, 3)
+
+
+@pytest.mark.parametrize(("digits", "read"), [(15, True), (16, False)])
+def test_the_longest_size_that_is_read(path: Path, digits: int, read: bool) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'1' * digits},)}}".encode()
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ValueError, match="by its header" if read else "its shape is"):
+        map_npy(path)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 3), np.float16), np.zeros(6, np.float32), np.zeros((1, 2, 3), "f4")]
+)
+def test_vectors_have_one_type_and_two_axes(path: Path, array: NDArray[Any]) -> None:
+    np.save(path, array)
+    with pytest.raises(InputError, match=r"holds float.*; float32 \[passages, dimension\] was expected"):
+        open_vectors(path, np.float32, InputError)
+    np.save(path, np.ones((2, 3), np.float32))
+    np.testing.assert_array_equal(open_vectors(path, np.float32, InputError), np.ones((2, 3)))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragengine.storage.strict_json import parse_json
+from ragengine.storage.strict_json import MAX_DEPTH, parse_json
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,14 @@ def test_any_bytes_are_json_or_a_typed_error(content: bytes) -> None:
     except (ValueError, RecursionError):
         return
     json.loads(content)
+
+
+def test_the_deepest_nesting_and_the_longest_number_that_are_read() -> None:
+    deepest = "[" * MAX_DEPTH + "1" + "]" * MAX_DEPTH
+    assert json.dumps(parse_json(deepest)) == deepest
+    with pytest.raises(ValueError, match=f"nested deeper than {MAX_DEPTH} levels"):
+        parse_json(f"[{deepest}]")
+    assert parse_json("1" * 40) == int("1" * 40)
 
 
 def test_a_large_object_with_a_name_twice_is_refused_at_once() -> None:

@@ -20,7 +20,7 @@ class Comparison:
     """Compares the answers to one request, probabilities first, and keeps the figures."""
 
     def __init__(self, kind: str, pair: Pair, request: Request) -> None:
-        self.tally = Tally(kind=kind, configurations=1)
+        self.tally = Tally(kind=kind, model_type=pair.spec.model_type, configurations=1)
         # RAG-Sequence ranks by the likelihood as it is.
         self._penalty = request.options.get("length_penalty", 1.0) if kind == "token" else 0.0
         self._where = f"{kind} {request} of {pair.spec}"

@@ -48,6 +48,10 @@ KERNELS: dict[tuple[str, str], Kernel] = {
     ("", "LogSoftmax"): _same(FLOATS, 1),
     ("", "LayerNormalization"): _same(FLOATS, 3),
     ("", "Max"): _same(NUMBERS, 1, variadic=True),
+    ("", "Min"): _same(NUMBERS, 1, variadic=True),
+    ("", "CumSum"): Kernel("T S", "T", {"T": FLOATS | {"int32", "int64"}, "S": INDICES}, host=(1,)),
+    # its number of inputs is fixed, but its second output (of which nothing is asked) is float32
+    ("", "SimplifiedLayerNormalization"): Kernel("T V", "V", {"T": FLOATS, "V": FLOATS}),
     ("", "Transpose"): _same(ALL, 1),
     ("", "Clip"): Kernel("T T T", "T", {"T": FLOATS | {"int64"}}, host=(1, 2)),
     ("", "Cast"): Kernel("T", "", {"T": ALL}),
@@ -58,8 +62,11 @@ KERNELS: dict[tuple[str, str], Kernel] = {
     ("", "Reshape"): Kernel("T S", "T", {"T": ALL, "S": INT64}, host=(1,)),
     ("", "Expand"): Kernel("T S", "T", {"T": ALL, "S": INT64}, host=(1,)),
     ("", "Unsqueeze"): Kernel("T S", "T", {"T": ALL, "S": INT64}, host=(1,)),
+    ("", "Split"): Kernel("T S", "T T T", {"T": ALL, "S": INT64}, host=(1,)),
+    ("", "Pad"): Kernel("T S T", "T", {"T": FLOATS | {"double", "bool"}, "S": INT64}, host=(1, 2)),
     ("", "TopK"): Kernel("T S", "T I", {"T": NUMBERS, "S": INT64, "I": INT64}, host=(1,)),
     ("com.microsoft", "FusedMatMul"): _same(FLOATS, 2),
+    ("com.microsoft", "SkipLayerNormalization"): Kernel("T T T T T", "T", {"T": FLOATS}),
     # query, key, value, bias, key_padding_mask, attention_bias, past_key, past_value
     ("com.microsoft", "MultiHeadAttention"): Kernel("T T T T M T T T", "T T T", {"T": FLOATS, "M": INT32}),
 }

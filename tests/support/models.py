@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoModelForSeq2SeqLM,
     BartConfig,
     BartForConditionalGeneration,
     DPRConfig,
@@ -14,6 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ragengine_bench.checkpoints.generators import GENERATORS
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec
 from ragengine_bench.checkpoints.tokenizers import train_generator_tokenizer, train_question_tokenizer
 from ragengine_bench.parity.pairs import Pair, build_pair
@@ -49,6 +51,20 @@ def save_bart(folder: Path, *, seed: int = 0, **config: object) -> Path:
     if "final_logits_bias" in config:
         torch.nn.init.normal_(model.final_logits_bias)
     model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def save_generator(folder: Path, name: str, *, seed: int = 0, **spec: object) -> Path:
+    """Save a random generator of `checkpoints.generators.GENERATORS` with its own tokenizer.
+
+    ``spec`` are fields of :class:`~ragengine_bench.checkpoints.spec.CheckpointSpec`.
+    """
+    made, sizes = GENERATORS[name], random_spec(seed, model_type=name, **spec)
+    tokenizer = made.tokenizer(np.random.default_rng(seed), sizes.generator_tokens, folder / "trained")
+    torch.manual_seed(seed)
+    model = AutoModelForSeq2SeqLM.from_config(made.config(sizes, len(tokenizer), tokenizer))
+    randomised(model, seed).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return folder
 

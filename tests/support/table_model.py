@@ -25,17 +25,20 @@ class TableDecoding:
 
     encoded: EncodedDocuments
     prefixes: list[list[Prefix]]
+    beams: int
+    steps: int
     length: int = 0
 
 
 @dataclass
 class TableModel:
-    """p(y_t | x, z, y_<t) of Q questions and D documents; ``steps`` records what was asked of it."""
+    """p(y_t | x, z, y_<t) of Q questions and D documents; ``steps`` and ``started`` record what was asked."""
 
     seed: int = 0
     q: int = 2
     d: int = 3
     steps: list[StepInputs] = field(default_factory=list)
+    started: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def spec(self) -> GeneratorSpec:
@@ -74,7 +77,9 @@ class TableModel:
         return found
 
     def start(self, encoded: EncodedDocuments, *, beams: int, steps: int) -> Any:
-        return TableDecoding(encoded, [[()] for _ in encoded.context_attention_mask])
+        """As a decoder with buffers, it holds no more beams and steps than this says."""
+        self.started.append((beams, steps))
+        return TableDecoding(encoded, [[()] for _ in encoded.context_attention_mask], beams, steps)
 
     def decode_step(self, decoding: Any, inputs: StepInputs, stop: Stop = NEVER) -> StepOutputs:
         stop.check(f"after {decoding.length} tokens")
@@ -86,6 +91,8 @@ class TableModel:
             )
         ]
         decoding.length += 1
+        assert decoding.length <= decoding.steps
+        assert all(len(own) <= decoding.beams for own in decoding.prefixes)
         rows = decoding.encoded.context_attention_mask[:, :, 0].tolist()
         log_probs = np.array(
             [

@@ -23,6 +23,7 @@ class Tally:
     """
 
     kind: str = "token"
+    model_type: str = "bart"
     configurations: int = 0
     ties: int = 0
     hypotheses: int = 0
@@ -37,7 +38,7 @@ class Tally:
 
     def add(self, figures: dict[str, Any]) -> None:
         for name, value in figures.items():
-            if name == "kind":
+            if name in ("kind", "model_type"):
                 continue
             mine = getattr(self, name)
             setattr(self, name, max(mine, value) if name.endswith("_difference") else mine + value)
@@ -48,6 +49,7 @@ class Tally:
 
     def __str__(self) -> str:
         return (
+            f"{'' if self.model_type == 'bart' else self.model_type + ', '}"
             f"RAG-{self.kind.capitalize()}: {self.configurations} configurations, {self.ties} ties, "
             f"max |score difference| {self.score_difference:.1e} "
             f"(log-probability {self.log_prob_difference:.1e}, doc_score {self.doc_score_difference:.1e}), "
@@ -56,21 +58,21 @@ class Tally:
         )
 
 
-_TALLIES = {kind: Tally(kind) for kind in ("token", "sequence")}
+_TALLIES: dict[tuple[str, str], Tally] = {}
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call":
         for name, figures in report.user_properties:
             if name == PROPERTY and isinstance(figures, dict):
-                _TALLIES[figures["kind"]].add(figures)
+                key = figures["model_type"], figures["kind"]
+                _TALLIES.setdefault(key, Tally(key[1], key[0])).add(figures)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    run = [tally for tally in _TALLIES.values() if tally.configurations]
-    if run:
+    if _TALLIES:
         terminalreporter.section("parity with transformers")
-    for tally in run:
+    for tally in _TALLIES.values():
         terminalreporter.write_line(str(tally))
         if tally.too_many_ties:
             terminalreporter.write_line(f"FAILED: more than {MOST_TIES:.0%} ties", red=True)

@@ -10,7 +10,7 @@ import torch
 from transformers import BartConfig, BartForConditionalGeneration
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
-from ragengine_export.checkpoint import load_tokenizer
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train import TrainResult, read_config
 from ragengine_train.checkpoint import load_generator
 from ragengine_train.config import GeneratorConfig

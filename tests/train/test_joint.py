@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ragengine_export.checkpoint import load_tokenizer
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train import TrainResult, read_config
 from ragengine_train.checkpoint import Parts, load_rag
 from ragengine_train.generator import answer_tokens

@@ -39,6 +39,10 @@ class ModelConfig:
     generator: str
     context_encoder: str | None = None
     share_encoders: bool = False
+    pooling: (
+        Literal["cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last_token", "pooler"] | None
+    ) = None
+    """How a bare encoder makes a vector of a text's states; a BERT without it becomes a DPR encoder."""
     type: Literal["token", "sequence"] = "token"
     n_docs: Size = 5
     max_combined_length: Size = 300

@@ -15,18 +15,20 @@ from transformers import DPRContextEncoder, DPRQuestionEncoder
 
 from ragengine.arrays import FloatArray
 from ragengine.errors import OptionsError
-from ragengine_export.checkpoint import load_tokenizer
 from ragengine_train.batching import Tokens, by_length, encoder_inputs, pad, tokenized
 from ragengine_train.checkpoint import (
     as_encoder,
     load_encoder,
+    load_encoder_tokenizer,
     save_with_tokenizer,
+    vector_size,
 )
 from ragengine_train.config import EncodersConfig, TrainConfig
 from ragengine_train.data import Example, TrainingPassages, training_examples
 from ragengine_train.example_order import draw
 from ragengine_train.folders import replaced
 from ragengine_train.hard_negatives import Mining, NegativeTables, one_question_each
+from ragengine_train.pooled_encoder import PooledEncoder
 from ragengine_train.progress import Progress
 from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import examples_a_step, freeze, train_stage, training_arguments
@@ -79,7 +81,7 @@ def encode(
     """Vectors of token ids, float32 [N, E], with the encoder as it is now (its mode is kept)."""
     was_training, device = encoder.training, next(encoder.parameters()).device
     encoder.eval()
-    vectors = np.zeros((len(rows), encoder.config.projection_dim or encoder.config.hidden_size), np.float32)
+    vectors = np.zeros((len(rows), vector_size(encoder)), np.float32)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         for chosen in by_length(rows, batch):
             inputs = encoder_inputs([rows[index] for index in chosen], pad_token_id)
@@ -219,16 +221,20 @@ def train_encoders(
             f"encoders.hard_negatives is {stage.hard_negatives} and there are none: give refresh_negatives, "
             "or hard_negative_ids in the questions."
         )
-    question_encoder = load_encoder(model.question_encoder, DPRQuestionEncoder)
+    question_encoder = load_encoder(model.question_encoder, DPRQuestionEncoder, model.pooling)
     context_encoder = (
-        None if model.share_encoders else load_encoder(str(model.context_encoder), DPRContextEncoder)
+        None
+        if model.share_encoders
+        else load_encoder(str(model.context_encoder), DPRContextEncoder, model.pooling)
     )
-    tokenizers = load_tokenizer(model.question_encoder), load_tokenizer(str(model.context_encoder))
+    tokenizers = tuple(map(load_encoder_tokenizer, (model.question_encoder, str(model.context_encoder))))
     pads = (pad(tokenizers[0]), pad(tokenizers[1]))
-    questions = tokenized(
-        tokenizers[0], model.max_question_length, [example.question for example in examples]
+    questions = question_tokens(
+        question_encoder, tokenizers[0], model.max_question_length, [example.question for example in examples]
     )
-    passages = _passage_tokens(corpus, tokenizers[1], model.max_passage_length)
+    passages = _passage_tokens(
+        corpus, context_encoder or question_encoder, tokenizers[1], model.max_passage_length
+    )
 
     encoders = BiEncoder(question_encoder, context_encoder)
     freeze(encoders, stage.freeze)
@@ -262,7 +268,16 @@ def train_encoders(
         write_stage_report(folder, trained, {})
 
 
-def _passage_tokens(corpus: TrainingPassages, tokenizer: Any, longest: int) -> Tokens:
-    """``[CLS] title [SEP] text [SEP]`` of every passage."""
+def question_tokens(encoder: Any, tokenizer: Any, longest: int, questions: Sequence[str]) -> Tokens:
+    """Questions as an encoder reads them: after its prompt, where it has one."""
+    prompt = encoder.prompt if isinstance(encoder, PooledEncoder) else ""
+    return tokenized(tokenizer, longest, [prompt + question for question in questions])
+
+
+def _passage_tokens(corpus: TrainingPassages, encoder: Any, tokenizer: Any, longest: int) -> Tokens:
+    """``[CLS] title [SEP] text [SEP]`` of every passage, or one text as sentence-transformers reads it."""
     titles, texts = zip(*((passage.title, passage.text) for passage in corpus.passages), strict=True)
-    return tokenized(tokenizer, longest, titles, texts)
+    if not isinstance(encoder, PooledEncoder) or encoder.passages == "pair":
+        return tokenized(tokenizer, longest, titles, texts)
+    joined = [f"{title} {text}" if title else text for title, text in zip(titles, texts, strict=True)]
+    return tokenized(tokenizer, longest, [encoder.prompt + text for text in joined])

@@ -12,10 +12,11 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from ragengine.bundle.manifest import RagSpec
 from ragengine.evaluation import exact_match
 from ragengine.pipeline.prompts import format_prompt
-from ragengine_export.checkpoint import load_tokenizer
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.batching import Tokens, by_length, padded, tokenized
 from ragengine_train.checkpoint import (
     Parts,
+    load_encoder_tokenizer,
     load_generator,
     save_with_tokenizer,
 )
@@ -47,10 +48,10 @@ class PromptItems(Dataset[tuple[Sequence[int], Sequence[int]]]):
 
 
 def collate_prompts(pad_token_id: int, decoder_start: int) -> Any:
-    """A function from items to a BART's inputs: ids and mask [Q, S], the decoder's ids and labels [Q, T].
+    """A function from items to a generator's inputs: ids, mask [Q, S], the decoder's ids, labels [Q, T].
 
-    Labels are padded with -100.  The decoder's ids are those that BART makes of labels; the Trainer takes
-    these out before the model sees them.
+    Labels are padded with -100.  The decoder's ids are those that BART and T5 make of labels; the Trainer
+    takes these out before the model sees them.
     """
 
     def collate(items: list[tuple[Sequence[int], Sequence[int]]]) -> dict[str, torch.Tensor]:
@@ -68,7 +69,7 @@ def collate_prompts(pad_token_id: int, decoder_start: int) -> Any:
 class WarmUpTrainer(StageTrainer):
     """The Trainer on -log p(y | x, z), the mean over all tokens of a step's answers.
 
-    A step may accumulate several batches; BART's own loss is the mean of one batch.
+    A step may accumulate several batches; the generator's own loss is the mean of one batch.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -167,7 +168,8 @@ def train_generator(
     stage, model = config.generator, config.model
     assert stage is not None
     examples = training_examples(config, stage, corpus, needs_passage=True)
-    question_tokenizer, tokenizer = load_tokenizer(parts.question_encoder), load_tokenizer(parts.generator)
+    question_tokenizer = load_encoder_tokenizer(parts.question_encoder)
+    tokenizer = load_tokenizer(parts.generator)
     generator = load_generator(parts.generator, model)
     prefix = getattr(generator.config, "prefix", None)  # what RagRetriever puts before a prompt
     prompts = gold_prompts(examples, corpus, question_tokenizer, tokenizer, model, prefix)

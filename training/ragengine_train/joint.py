@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from ragengine_export.checkpoint import load_tokenizer
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.batching import Tokens, encoder_inputs, pad, padded, tokenized
 from ragengine_train.checkpoint import (
     Parts,
+    load_encoder_tokenizer,
     load_rag,
     save_with_tokenizer,
 )
 from ragengine_train.config import TrainConfig
 from ragengine_train.data import TrainingPassages, training_examples
+from ragengine_train.encoders import question_tokens
 from ragengine_train.example_order import draw
 from ragengine_train.folders import replaced
 from ragengine_train.generator import answer_tokens
@@ -30,51 +32,68 @@ from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import StageTrainer, examples_a_step, freeze, train_stage, training_arguments
 
 
-class QuestionItems(Dataset[tuple[Sequence[int], Sequence[int]]]):
+class QuestionItems(Dataset[tuple[Sequence[int], ...]]):
     """Questions and answers, token ids, in the order of training; no passage is given."""
 
     def __init__(
-        self, questions: Tokens, answers: Sequence[Tokens], order: Sequence[int], choices: Sequence[int]
+        self,
+        questions: Tokens,
+        answers: Sequence[Tokens],
+        order: Sequence[int],
+        choices: Sequence[int],
+        own: Tokens | None = None,
     ) -> None:
-        """``answers``: the right ones of each question; ``choices``: which of them an example trains on."""
+        """``answers``: the right ones of each question; ``choices``: which of them an example trains on.
+
+        ``own``: the questions without the prompt that ``questions`` have, where they have one.
+        """
         self.questions, self.answers, self.order, self.choices = questions, answers, order, choices
+        self.own = own
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, number: int) -> tuple[Sequence[int], Sequence[int]]:
+    def __getitem__(self, number: int) -> tuple[Sequence[int], ...]:
         index = self.order[number]
         answers = self.answers[index]
-        return self.questions[index], answers[self.choices[number] % len(answers)]
+        item = self.questions[index], answers[self.choices[number] % len(answers)]
+        return item if self.own is None else (*item, self.own[index])
 
 
 def collate_questions(question_pad: int, answer_pad: int, decoder_start: int) -> Any:
     """A function from items to ``input_ids`` and ``attention_mask`` [Q, S], and ``labels`` [Q, T].
 
+    ``own_ids`` [Q, S] are the questions without a prompt, where they have one.
     Labels are padded with the generator's pad token, which ``get_nll`` leaves out.  They begin with the
     decoder's start token: RAG models feed them to the decoder as they are and predict from the second on.
     """
 
-    def collate(items: list[tuple[Sequence[int], Sequence[int]]]) -> dict[str, torch.Tensor]:
-        questions, answers = zip(*items, strict=True)
+    def collate(items: list[tuple[Sequence[int], ...]]) -> dict[str, torch.Tensor]:
+        questions, answers, *own = zip(*items, strict=True)
         labels = padded([[decoder_start, *answer] for answer in answers], answer_pad)
-        return {**encoder_inputs(questions, question_pad), "labels": labels}
+        batch = {**encoder_inputs(questions, question_pad), "labels": labels}
+        return batch | ({"own_ids": padded(own[0], question_pad)} if own else {})
 
     return collate
 
 
 def marginal_nll(
-    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    labels: torch.Tensor,
+    own_ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """-log p(y | x) of each question, float32 [Q], with documents found by ``model.retriever``.
+
+    ``own_ids`` are the questions as the generator reads them, where the encoder reads them after a prompt.
 
     The three steps are those of ``RagModel.forward``.  They are here because doc_scores must not be computed
     under autocast: in bfloat16 the scores of two documents, 40.0 and 40.1, are one number.
     """
     vectors = model.question_encoder(input_ids, attention_mask=attention_mask, return_dict=True)[0].float()
-    found = model.retriever(input_ids, vectors.detach().cpu().numpy(), return_tensors="pt").to(
-        input_ids.device
-    )
+    read = input_ids if own_ids is None else own_ids
+    found = model.retriever(read, vectors.detach().cpu().numpy(), return_tensors="pt").to(input_ids.device)
     with torch.autocast(input_ids.device.type, enabled=False):
         doc_scores = torch.einsum("qe,qde->qd", vectors, found["retrieved_doc_embeds"].float())
     output = model(
@@ -111,13 +130,15 @@ def train_joint(
     stage, model = config.joint, config.model
     assert stage is not None
     examples = training_examples(config, stage, corpus, needs_passage=False)
-    question_tokenizer, tokenizer = load_tokenizer(parts.question_encoder), load_tokenizer(parts.generator)
+    question_tokenizer = load_encoder_tokenizer(parts.question_encoder)
+    tokenizer = load_tokenizer(parts.generator)
     rag = load_rag(parts, model)
     searched = RagengineIndex(index, model.n_docs)
     rag.rag.retriever = LiveRetriever(rag.config, question_tokenizer, tokenizer, searched)
-    questions = tokenized(
-        question_tokenizer, model.max_question_length, [example.question for example in examples]
-    )
+    texts = [example.question for example in examples]
+    questions = question_tokens(rag.question_encoder, question_tokenizer, model.max_question_length, texts)
+    has_prompt = bool(getattr(rag.question_encoder, "prompt", ""))
+    own = tokenized(question_tokenizer, model.max_question_length, texts) if has_prompt else None
     answers = [
         answer_tokens(example.answers if stage.draw_answers else example.answers[:1], tokenizer, model)
         for example in examples
@@ -128,7 +149,7 @@ def train_joint(
     total = arguments.max_steps * examples_a_step(arguments)
     order = draw([example.group for example in examples], total, config.seed, stage.sample)
     rng = random.Random(f"answers {config.seed}")
-    items = QuestionItems(questions, answers, order, [rng.randrange(1 << 30) for _ in order])
+    items = QuestionItems(questions, answers, order, [rng.randrange(1 << 30) for _ in order], own)
     reader = rag.config.generator
     collate = collate_questions(pad(question_tokenizer), reader.pad_token_id, reader.decoder_start_token_id)
     trained = train_stage(

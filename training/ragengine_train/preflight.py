@@ -1,21 +1,23 @@
 """Checks before the first stage: what would otherwise fail hours later."""
 
 from pathlib import Path
-from typing import Any
 
 from transformers import DPRContextEncoder, DPRQuestionEncoder
 
 from ragengine.errors import OptionsError
 from ragengine.evaluation import read_questions
 from ragengine.storage.schema import join_errors
-from ragengine_export.checkpoint import load_tokenizer
+from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.checkpoint import (
     Parts,
-    encoder_config,
     generator_config,
     load_encoder,
+    load_encoder_tokenizer,
     load_generator,
     load_rag,
+    longest_text,
+    pools_as_given,
+    vector_size,
 )
 from ragengine_train.config import STAGES, ModelConfig, TrainConfig
 from ragengine_train.data import TrainingPassages, read_examples, training_examples
@@ -51,9 +53,11 @@ def _freeze(config: TrainConfig, parts: Parts) -> None:
     """Load the networks of every stage, and freeze in them what the stage says."""
     model = config.model
     if config.encoders is not None:
-        question_encoder = load_encoder(parts.question_encoder, DPRQuestionEncoder)
+        question_encoder = load_encoder(parts.question_encoder, DPRQuestionEncoder, model.pooling)
         context_encoder = (
-            None if model.share_encoders else load_encoder(parts.context_encoder, DPRContextEncoder)
+            None
+            if model.share_encoders
+            else load_encoder(parts.context_encoder, DPRContextEncoder, model.pooling)
         )
         freeze(BiEncoder(question_encoder, context_encoder), config.encoders.freeze)
     if config.generator is not None:
@@ -63,28 +67,33 @@ def _freeze(config: TrainConfig, parts: Parts) -> None:
 
 
 def _model_errors(model: ModelConfig, parts: Parts) -> list[str]:
-    question, passage = encoder_config(parts.question_encoder), encoder_config(parts.context_encoder)
     reader = generator_config(parts.generator)
-    for source in dict.fromkeys((parts.question_encoder, parts.context_encoder, parts.generator)):
-        load_tokenizer(source)
+    sources = {"question_encoder": parts.question_encoder, "context_encoder": parts.context_encoder}
+    classes = {"question_encoder": DPRQuestionEncoder, "context_encoder": DPRContextEncoder}
+    positions: dict[str, int | None] = {}
+    sizes = {}
+    for name, source in sources.items():
+        load_encoder_tokenizer(source)
+        positions[name] = longest_text(source)
+        sizes[name] = vector_size(load_encoder(source, classes[name], model.pooling))
+    load_tokenizer(parts.generator)
     errors = []
-    if _dimension(question) != _dimension(passage):
+    starts = [source for name, source in sources.items() if source == getattr(model, name)]
+    if model.pooling is not None and starts and not any(map(pools_as_given, starts)):
+        errors.append(f"pooling is {model.pooling}, but the encoders' own folders say how they pool")
+    if sizes["question_encoder"] != sizes["context_encoder"]:
         errors.append(
-            f"question_encoder makes vectors of {_dimension(question)} numbers, "
-            f"context_encoder of {_dimension(passage)}"
+            f"question_encoder makes vectors of {sizes['question_encoder']} numbers, "
+            f"context_encoder of {sizes['context_encoder']}"
         )
-    for name, config in (
-        ("max_question_length", question),
-        ("max_passage_length", passage),
-        ("max_combined_length", reader),
-        ("max_answer_length", reader),
+    positions["generator"] = getattr(reader, "max_position_embeddings", None)  # T5 has no positions
+    for name, network in (
+        ("max_question_length", "question_encoder"),
+        ("max_passage_length", "context_encoder"),
+        ("max_combined_length", "generator"),
+        ("max_answer_length", "generator"),
     ):
-        length, most = getattr(model, name), config.max_position_embeddings
-        if length > most:
+        length, most = getattr(model, name), positions[network]
+        if most is not None and length > most:
             errors.append(f"{name} is {length}, and its network has {most} positions")
     return errors
-
-
-def _dimension(encoder: Any) -> int:
-    """Numbers in a vector of an encoder with this config."""
-    return int(getattr(encoder, "projection_dim", 0) or encoder.hidden_size)

@@ -31,6 +31,7 @@ _ENCODERS = {
     "question_encoder",
     "context_encoder",
     "share_encoders",
+    "pooling",
     "max_question_length",
     "max_passage_length",
 }

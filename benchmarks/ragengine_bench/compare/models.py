@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ragengine.bundle.bundle import Bundle
 from ragengine_bench import peers
-from ragengine_bench.checkpoints.random_checkpoint import BART, RAG, write_random_checkpoint
+from ragengine_bench.checkpoints.random_checkpoint import GENERATOR, RAG, write_random_checkpoint
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.peers import Contender
 from ragengine_export import export_checkpoint
@@ -52,7 +52,7 @@ class RandomModel:
         config = json.loads((folder / RAG / "config.json").read_text("utf-8"))
         return peers.generation_peers(
             folder / RAG,
-            folder / BART,
+            folder / GENERATOR,
             self.threads,
             min(config["max_combined_length"], self.positions),
             marginalize,
@@ -116,7 +116,7 @@ class BundleModel:
 
     @property
     def positions(self) -> int:
-        return Bundle.open(self.paths[0], verify="size").manifest.generator.max_positions
+        return Bundle.open(self.paths[0], verify="size").manifest.generator.longest
 
 
 def _precision(name: str) -> Precision:

@@ -46,6 +46,9 @@ STEPS = {
     "parity-large": _Program(
         "BART-large shape against Hugging Face in fp32", "ragengine_bench.gpu.parity:large"
     ),
+    "families": _Program(
+        "T5 and mBART: parity, and RAG-Token beside transformers", "ragengine_bench.gpu.families:families"
+    ),
     "search": _Program(
         "IVF-PQ on the GPU and on the CPU, a million vectors", "ragengine_bench.gpu.search:search"
     ),
@@ -53,6 +56,10 @@ STEPS = {
     "load": _Program("answers under several threads", "ragengine_bench.gpu.load:load"),
     "batches": _Program(
         "RAG-Sequence, and batches of 8 and 32, beside transformers", "ragengine_bench.gpu.latency:batches"
+    ),
+    "greedy": _Program(
+        "32 questions of one document, greedy, 128 tokens, beside transformers",
+        "ragengine_bench.gpu.latency:greedy",
     ),
     "compile": _Program(
         "RAG-Token beside torch.compile, which compiles for minutes", "ragengine_bench.gpu.latency:compiled"

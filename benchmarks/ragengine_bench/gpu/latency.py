@@ -1,4 +1,4 @@
-"""Steps `latency`, `answer`, `batches` and `compile`: ragengine and transformers take turns on one device.
+"""Steps `latency`, `answer`, `batches`, `greedy`, `compile`: ragengine and transformers by turns on a device.
 
 Processes, samples and tables are those of `ragengine bench` (:class:`ragengine_bench.harness.runs.Runs`);
 here the engines are on the GPU, and rooflines follow from the rates that torch reaches there.
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ragengine_bench.gpu.models import PRECISIONS, HalfOrFull, Models
+from ragengine_bench.gpu.models import PRECISIONS, HalfOrFull, Measured, Models
 from ragengine_bench.gpu.plan import GpuPlan
 from ragengine_bench.gpu.rates import measured_rates
 from ragengine_bench.gpu.report import Recorder, Table, Target
@@ -30,6 +30,9 @@ _REPEATS = {"full": 10, "toy": 2}
 _QUESTIONS = {"full": 32, "toy": 4}
 _COLUMNS = {"": "engine", "memory": "host memory"}  # of the tables of `ragengine bench`
 _BATCHES = {"full": (1, 8, 32), "toy": (1, 2)}
+TENSORRT_LLM_MS = 280
+"""BART-large-CNN, greedy, batch 32, 128 tokens on an H100 in bfloat16, as TensorRT-LLM publishes it."""
+_GREEDY = {"full": Workload(32, 1, 512, 1, 129), "toy": Workload(2, 1, 24, 1, 9)}
 
 
 def latency(plan: GpuPlan, recorder: Recorder) -> None:
@@ -42,10 +45,10 @@ def latency(plan: GpuPlan, recorder: Recorder) -> None:
         ours(models, "ragengine fp16, no graphs", "fp16", cuda_graphs=False),
         ours(models, "ragengine fp32, CUDA graphs", "fp32"),
     ]
-    section = _take_turns(plan, recorder, "RAG-Token", models.workload, contenders)
+    section = take_turns(models, recorder, "RAG-Token", models.workload, contenders)
     recorder.compare(
-        Target.at_least(f"times {EAGER}", TIMES_EAGER, _ratio(section, EAGER, OURS)),
-        Target.below("a captured step, median", STEP_MS, _step_ms(section, OURS)),
+        Target.at_least(f"times {EAGER}", TIMES_EAGER, ratio(section, EAGER, OURS)),
+        Target.below("a captured step, median", STEP_MS, step_ms(section, OURS)),
         counts=plan.counts,
     )
 
@@ -55,7 +58,7 @@ def compiled(plan: GpuPlan, recorder: Recorder) -> None:
     models = Models(plan)
     contenders = [theirs(models, "torch.compile fp16", "torch.compile fp16", "token")]
     contenders += [ours(models, OURS, "fp16")]
-    _take_turns(plan, recorder, "RAG-Token", models.workload, contenders)
+    take_turns(models, recorder, "RAG-Token", models.workload, contenders)
 
 
 def batches(plan: GpuPlan, recorder: Recorder) -> None:
@@ -82,11 +85,22 @@ def batches(plan: GpuPlan, recorder: Recorder) -> None:
         runs.sweep(f"{models.title}: {load}", "batch", load, points, models.vocabulary)
 
 
+def greedy(plan: GpuPlan, recorder: Recorder) -> None:
+    """An ordinary sequence-to-sequence workload: one document a question, greedy, a batch."""
+    models, load = Models(plan), _GREEDY[plan.size]
+    contenders = [theirs(models, EAGER, "fp16", "token"), ours(models, OURS, "fp16")]
+    section = take_turns(models, recorder, "Greedy", load, contenders)
+    published = "the batch, against the time that TensorRT-LLM publishes"
+    median = _median_ms(section, OURS)
+    recorder.compare(Target.below(published, TENSORRT_LLM_MS, median), counts=plan.counts)
+
+
 def answer(plan: GpuPlan, recorder: Recorder) -> None:
     """Whole answers, from text to text, and where their time goes."""
     models, load = Models(plan), Models(plan).workload
     index, engines = str(models.index), []
-    for name, precision in ((OURS, "fp16"), ("ragengine fp32, CUDA graphs", "fp32")):
+    named: dict[str, HalfOrFull] = {OURS: "fp16", "ragengine fp32, CUDA graphs": "fp32"}
+    for name, precision in named.items():
         settings = _settings(models, precision) | {"index": index}
         engines.append(Contender(name, f"{_OURS}:RagengineRag", settings, f"device {plan.device}", ours=True))
     options = load.options | {"n_docs": load.documents}
@@ -100,17 +114,17 @@ def answer(plan: GpuPlan, recorder: Recorder) -> None:
         recorder.step.notes.append(f"The index is searched on the {engine.call('placement').result}.")
 
 
-def ours(models: Models, name: str, precision: HalfOrFull, cuda_graphs: bool = True) -> Contender:
+def ours(models: Measured, name: str, precision: HalfOrFull, cuda_graphs: bool = True) -> Contender:
     """ragengine's generator on the plan's device, with the static decoder on a CPU too."""
     settings = _settings(models, precision) | {"cuda_graphs": cuda_graphs}
     shown = f"onnxruntime on {models.plan.device}, static decoder"
     return Contender(name, f"{_OURS}:RagengineGenerator", settings, shown, ours=True)
 
 
-def theirs(models: Models, name: str, dtype: str, marginalize: str) -> Contender:
+def theirs(models: Measured, name: str, dtype: str, marginalize: str) -> Contender:
     """transformers on the plan's device, padded to the longest document only."""
     settings = {
-        "checkpoint": str(models.checkpoint.source),
+        "checkpoint": str(models.source),
         "threads": models.plan.threads,
         "dtype": dtype,
         "marginalize": marginalize,
@@ -120,19 +134,32 @@ def theirs(models: Models, name: str, dtype: str, marginalize: str) -> Contender
     return Contender(name, _THEIRS, settings, shown, {"pad_to": 0}, needs=("torch", "transformers"))
 
 
-def _settings(models: Models, precision: Any) -> dict[str, Any]:
-    bundle = str(models.bundle(precision))
-    return {"bundle": bundle, "threads": models.plan.threads, "device": models.plan.device, "static": True}
-
-
-def _take_turns(
-    plan: GpuPlan, recorder: Recorder, title: str, load: Workload, contenders: Sequence[Contender]
+def take_turns(
+    models: Measured, recorder: Recorder, title: str, load: Workload, contenders: Sequence[Contender]
 ) -> Section:
     """One workload, all contenders; its tables are the step's."""
-    runs, report = _runs(plan, recorder, PRECISIONS)
+    runs, report = _runs(models.plan, recorder, PRECISIONS)
     with _tables_after(recorder, report, _add_tables):
-        runs.generation(f"{title}: {load}", load, contenders, Models(plan).vocabulary)
+        runs.generation(f"{title}: {load}", load, contenders, models.vocabulary)
     return report.sections[0]
+
+
+def ratio(section: Section, slower: str, faster: str) -> float | None:
+    """By how much one contender is faster than another, by their medians; None where one failed."""
+    rows = [_find(section, slower), _find(section, faster)]
+    medians = [row.median for row in rows if row is not None and row.samples]
+    return medians[0] / medians[1] if len(medians) == 2 else None
+
+
+def step_ms(section: Section, name: str) -> float | None:
+    """The median of a contender's decoding steps in milliseconds."""
+    row = _find(section, name)
+    return 1e3 * percentile(row.step_seconds, 50) if row is not None and row.step_seconds else None
+
+
+def _settings(models: Measured, precision: HalfOrFull) -> dict[str, Any]:
+    bundle = str(models.bundle(precision))
+    return {"bundle": bundle, "threads": models.plan.threads, "device": models.plan.device, "static": True}
 
 
 def _runs(plan: GpuPlan, recorder: Recorder, precisions: Sequence[HalfOrFull]) -> tuple[Runs, Report]:
@@ -188,17 +215,6 @@ def _find(section: Section, name: str, point: Any = None) -> Row | None:
     return next((row for row in section.rows if row.name == name and row.point == point), None)
 
 
-def _ratio(section: Section, slower: str, faster: str) -> float | None:
-    rows = [_find(section, slower), _find(section, faster)]
-    medians = [row.median for row in rows if row is not None and row.samples]
-    return medians[0] / medians[1] if len(medians) == 2 else None
-
-
 def _median_ms(section: Section, name: str) -> float | None:
     row = _find(section, name)
     return 1e3 * row.median if row is not None and row.samples else None
-
-
-def _step_ms(section: Section, name: str) -> float | None:
-    row = _find(section, name)
-    return 1e3 * percentile(row.step_seconds, 50) if row is not None and row.step_seconds else None

@@ -121,7 +121,7 @@ def memory(plan: GpuPlan, recorder: Recorder) -> None:
 
 def bucket_bytes(spec: GeneratorSpec, work: Workload) -> int:
     """Keys and values of the bucket that ``work`` goes to, in fp16."""
-    source = padded_source(work.source, spec.max_positions)
+    source = padded_source(work.source, spec.longest)
     bucket = Bucket.holding(work.batch, work.documents, work.beams, source, work.target - 1)
     return bucket.buffer_bytes(spec, _HALF)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -51,6 +51,18 @@ _PASSAGES = {"full": 10_000, "toy": 200}
 _QUESTIONS = 64
 
 
+class Measured(Protocol):
+    """A model whose speed is measured: its RAG checkpoint, exported in each precision."""
+
+    @property
+    def plan(self) -> GpuPlan: ...
+    @property
+    def source(self) -> Path: ...
+    @property
+    def vocabulary(self) -> int: ...
+    def bundle(self, precision: HalfOrFull) -> Path: ...
+
+
 @dataclass(frozen=True)
 class Models:
     """What is written under ``plan.work``; every path is made when it is first used."""
@@ -76,6 +88,10 @@ class Models:
         spec = random_spec(SEED, **_COMMON, **(_TOY if self.plan.toy else _FULL))
         return self.written(spec, f"{self.plan.size}-checkpoint")
 
+    @property
+    def source(self) -> Path:
+        return self.checkpoint.source
+
     def written(self, spec: CheckpointSpec, name: str) -> Checkpoint:
         """The checkpoint of ``spec`` in the work folder; read again where it is whole."""
         folder = self.plan.work / name
@@ -88,7 +104,7 @@ class Models:
 
     def bundle(self, precision: HalfOrFull) -> Path:
         """The checkpoint, exported."""
-        return self.exported(self.checkpoint.source, f"{self.plan.size}-{precision}", precision)
+        return self.exported(self.source, f"{self.plan.size}-{precision}", precision)
 
     def exported(self, source: Path, name: str, precision: HalfOrFull) -> Path:
         """``source`` as a bundle in the work folder; a bundle that is there is whole."""

@@ -15,14 +15,14 @@ from ragengine import Generator
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.results import Hypothesis
 from ragengine_bench.checkpoints.corpus import random_questions
-from ragengine_bench.checkpoints.rag_checkpoint import random_spec
+from ragengine_bench.checkpoints.rag_checkpoint import CheckpointSpec, random_spec
 from ragengine_bench.gpu.models import PRECISIONS, Models
 from ragengine_bench.gpu.plan import GpuPlan
 from ragengine_bench.gpu.report import Recorder, Table, Target
 from ragengine_bench.parity.margins import TIE
 from ragengine_bench.parity.pairs import full_dict, full_options
 from ragengine_bench.parity.reference import Reference, ReferenceAnswer
-from ragengine_bench.parity.requests import random_request, sequence_request
+from ragengine_bench.parity.requests import random_request, sequence_request, with_special_tokens
 from ragengine_bench.parity.sequence_reference import SequenceReference
 from ragengine_bench.peers.ragengine import load_generator
 
@@ -94,19 +94,28 @@ class Differences:
 
 def small(plan: GpuPlan, recorder: Recorder) -> None:
     """Random checkpoints of odd shapes, random options, both models."""
-    models, found = Models(plan), _Found(recorder, "Random small checkpoints")
-    for seed in _CHECKPOINTS[plan.size]:
-        checkpoint = models.written(random_spec(seed), f"parity-{seed}")
+    specs = [random_spec(seed) for seed in _CHECKPOINTS[plan.size]]
+    compare_checkpoints(plan, recorder, "Random small checkpoints", specs)
+
+
+def compare_checkpoints(
+    plan: GpuPlan, recorder: Recorder, title: str, specs: Sequence[CheckpointSpec]
+) -> None:
+    """The checkpoint of each spec under random options, in both precisions, RAG-Token and RAG-Sequence."""
+    models, found = Models(plan), _Found(recorder, title)
+    for spec in specs:
+        name = f"parity-{spec.seed}" if spec.model_type == "bart" else f"parity-{spec.model_type}-{spec.seed}"
+        checkpoint = models.written(spec, name)
         reference = Reference(checkpoint)
         references: dict[str, Reference | SequenceReference] = {
             "token": reference,
             "sequence": SequenceReference(reference),
         }
         for kind, expected in references.items():
-            cases = list(_requests(kind, seed, _REQUESTS[plan.size], reference, expected))
+            cases = list(_requests(kind, spec.seed, _REQUESTS[plan.size], reference, expected))
             for precision in PRECISIONS:
-                plan.say(f"parity: checkpoint {seed}, RAG-{kind}, {precision}")
-                bundle = models.exported(checkpoint.source, f"parity-{seed}-{precision}", precision)
+                plan.say(f"parity: {name}, RAG-{kind}, {precision}")
+                bundle = models.exported(checkpoint.source, f"{name}-{precision}", precision)
                 generator = load_generator(bundle, plan.device, plan.threads, cuda_graphs=True, static=True)
                 _compare(found, f"RAG-{kind}, {precision}", generator, reference, cases)
                 generator.close()
@@ -166,7 +175,7 @@ def _requests(
     """Contexts, options and Hugging Face's answers to random requests."""
     make = random_request if kind == "token" else sequence_request
     for number in range(count):
-        request = make(seed, number)
+        request = with_special_tokens(make(seed, number), reference.model.config.generator)
         options = dict(request.options)
         n_docs = options.pop("n_docs", reference.model.config.n_docs)
         rng = np.random.default_rng([seed, number, 4])
@@ -184,7 +193,9 @@ def _compare(
     row = found.row(name)
     for contexts, options, answers in cases:
         ids, mask, scores = contexts
-        ours = generator.generate(ids, mask, scores, full_options(**options))
+        defaults = generator.default_options
+        tokens = {name: getattr(defaults, name) for name in ("eos_token_id", "decoder_start_token_id")}
+        ours = generator.generate(ids, mask, scores, full_options(**tokens | options))
         # RAG-Sequence ranks by the likelihood as it is.
         penalty = options.get("length_penalty", 1.0) if options.get("marginalize") != "sequence" else 0.0
         for question, (hypotheses, expected) in enumerate(zip(ours, answers, strict=True)):

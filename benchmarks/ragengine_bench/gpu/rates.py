@@ -3,6 +3,7 @@
 The bandwidth of copying and of only reading, and the rate of matrix products of each precision.
 """
 
+import json
 from collections.abc import Sequence
 
 import torch
@@ -46,11 +47,20 @@ class DeviceRates:
 
 
 def measured_rates(plan: GpuPlan, precisions: Sequence[str]) -> Rates:
-    """The rates of ``plan.device`` for products in ``precisions``; the bandwidth is the better of both."""
-    settings = {"device": plan.device, "size": plan.size, "threads": plan.threads}
-    with Engine(f"{__name__}:DeviceRates", settings, threads=plan.threads, limit=120) as engine:
-        bandwidth = engine.call("bandwidth").result
-        operations: dict[str, float] = {
-            name: engine.call("gemm", precision=name).result for name in precisions
-        }
-    return Rates(operations, max(bandwidth.values()))
+    """The rates of ``plan.device`` for products in ``precisions``; the bandwidth is the better of both.
+
+    Each is measured once and kept in the work folder, for the steps that follow.
+    """
+    path = plan.work / f"{plan.size}-rates.json"
+    rates: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    missing = [name for name in ("bandwidth", *precisions) if name not in rates]
+    if missing:
+        settings = {"device": plan.device, "size": plan.size, "threads": plan.threads}
+        with Engine(f"{__name__}:DeviceRates", settings, threads=plan.threads, limit=120) as engine:
+            for name in missing:
+                if name == "bandwidth":
+                    rates[name] = max(engine.call("bandwidth").result.values())
+                else:
+                    rates[name] = engine.call("gemm", precision=name).result
+        path.write_text(json.dumps(rates))
+    return Rates({name: rates[name] for name in precisions}, rates["bandwidth"])

@@ -19,8 +19,9 @@ from ragengine.indexing import training
 from ragengine.indexing.plan import training_count
 from ragengine.retrieval.faiss_api import faiss_threads, import_faiss
 from ragengine.retrieval.gpu.placement import MOST_SELECTED
+from ragengine.retrieval.gpu.rescoring import DeviceVectors
 from ragengine.retrieval.gpu.search_worker import CandidateSearch, SearchWorker
-from ragengine.retrieval.gpu.searcher import GpuSearcher, where
+from ragengine.retrieval.gpu.searcher import GpuSearcher, device_vectors, where
 from ragengine.retrieval.recall import RECALL_AT, RecallTest
 from ragengine.retrieval.vector_index import VectorIndex
 from ragengine.runtime.progress import silent
@@ -60,11 +61,11 @@ def search(plan: GpuPlan, recorder: Recorder) -> None:
     max_norm = _max_norm(vectors, plan.threads)
     nprobe = _enough_lists(plan, faiss_index, vectors, max_norm, test)
     faiss_index.nprobe = nprobe  # before it is copied: a copy keeps its own
-    device_search = _device_search(plan, recorder, faiss_index)
+    device_search, on_device = _device_search(plan, recorder, faiss_index, vectors)
     settings = {"nprobe": nprobe, "rerank_width": _WIDTH}
     sides = {name: VectorIndex(faiss_index, vectors, max_norm, settings) for name in ("CPU", "GPU")}
     worker = SearchWorker(device_search, most_selected=MOST_SELECTED)
-    sides["GPU"].search_with(worker)
+    sides["GPU"].search_with(worker, on_device)
     candidates: dict[str, CandidateSearch] = {
         "CPU": lambda queries, width, lists: faiss_index.search(queries, width),
         "GPU": lambda queries, width, lists: device_search(queries, width, nprobe),
@@ -159,16 +160,21 @@ def _built(plan: GpuPlan, vectors: HalfArray, factory: str) -> Any:
     return faiss.index_gpu_to_cpu(on_gpu)
 
 
-def _device_search(plan: GpuPlan, recorder: Recorder, faiss_index: Any) -> CandidateSearch:
-    """A GPU's search of a copy of ``faiss_index``; on a CPU that of the index, to try this program out."""
+def _device_search(
+    plan: GpuPlan, recorder: Recorder, faiss_index: Any, vectors: HalfArray
+) -> tuple[CandidateSearch, DeviceVectors | None]:
+    """A GPU's search of a copy of ``faiss_index`` and its copy of ``vectors``, which it scores.
+
+    On a CPU the search of the index, to try this program out.
+    """
     placement = where(faiss_index)
     recorder.step.notes.append(f"Placement: {placement}; {memory(placement.bytes)} on the device.")
     if placement.on_gpu and plan.device == "cuda":
-        return GpuSearcher(faiss_index, placement).search
+        return GpuSearcher(faiss_index, placement).search, device_vectors(vectors, placement)
     if plan.device == "cuda":
         raise DeviceError(f"device is cuda, but the index is searched on the {placement}.")
     recorder.step.notes.append("Both sides are the CPU here; the GPU's goes through its worker all the same.")
-    return lambda queries, width, lists: faiss_index.search(queries, width)
+    return lambda queries, width, lists: faiss_index.search(queries, width), None
 
 
 def _enough_lists(

@@ -174,7 +174,7 @@ def _of_index(
     texts = [question.question for question in read_questions(questions_file)[:queries]]
     opened = Bundle.open(bundle)
     encoder = TextEncoder.load(opened, opened.manifest.question_encoder, device="cpu", threads=threads)
-    questions = encoder.encode_tokens(encoder.tokenizer.encode(texts))
+    questions = encoder.encode_tokens(encoder.tokenize_questions(texts))
     return vectors, questions, f"{title}, {len(texts)} questions of {questions_file.name}"
 
 

@@ -5,16 +5,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, DPRContextEncoder
+from transformers import BatchEncoding, DPRContextEncoder
 
 from ragengine.arrays import FloatArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError
 from ragengine.retrieval.encoder import BATCH_TOKENS, TextEncoder
+from ragengine_export.loading import load_model
+from ragengine_export.tokenization import load_tokenizer
 
 Texts: TypeAlias = list[tuple[str, str]]
 _SCRIPT_BATCH = 16  # transformers' use_own_knowledge_dataset.py
@@ -80,11 +82,8 @@ def _ways(bundle: Path, checkpoint: Path, threads: int) -> dict[str, Callable[[T
 class _TorchEncoder:
     def __init__(self, checkpoint: Path, threads: int) -> None:
         torch.set_num_threads(threads)
-        folder = checkpoint / "context_encoder"
-        self._model = DPRContextEncoder.from_pretrained(folder, dtype=torch.float32).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint / "question_encoder_tokenizer", trust_remote_code=False
-        )
+        self._model = load_model(DPRContextEncoder, str(checkpoint / "context_encoder"))
+        self._tokenizer = load_tokenizer(str(checkpoint), "question_encoder_tokenizer")
         self._longest = self._model.config.max_position_embeddings
 
     def in_file_order(self, texts: Texts) -> FloatArray:
@@ -114,9 +113,6 @@ class _TorchEncoder:
         assert vectors is not None
         return vectors
 
-    def _tokens(self, texts: Texts, **options: object) -> dict:  # type: ignore[type-arg]
+    def _tokens(self, texts: Texts, **options: Any) -> BatchEncoding:
         titles, bodies = ([pair[i] for pair in texts] for i in (0, 1))
-        found: dict = self._tokenizer(  # type: ignore[type-arg]
-            titles, bodies, truncation=True, max_length=self._longest, **options
-        )
-        return found
+        return self._tokenizer(titles, bodies, truncation=True, max_length=self._longest, **options)

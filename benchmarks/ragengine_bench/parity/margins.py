@@ -95,13 +95,14 @@ class DocumentSearch:
         self.sequences, self.found, self.margin = sequences, found, margin
 
 
-class RecordingBart(RecordsMargins, BartForConditionalGeneration):
-    """The generator by itself, as RAG-Sequence searches with it, document by document.
+class RecordsSearches(RecordsMargins):
+    """A generator by itself, as RAG-Sequence searches with it, document by document.
 
     Each call of `generate` is one question, its rows are documents; `calls` keeps what came of it.
     """
 
     calls: list[DocumentSearch]
+    config: Any
 
     @torch.no_grad()
     def generate(self, inputs: torch.Tensor, attention_mask: Any = None, **kwargs: Any) -> torch.Tensor:
@@ -109,6 +110,9 @@ class RecordingBart(RecordsMargins, BartForConditionalGeneration):
 
         It passes no mask. transformers 4 then inferred it from the pads; transformers 5 lets an
         encoder-decoder attend to the padding, so that the answer depends on how far it is padded.
+
+        Where the pad's number is 0 (T5, Pegasus) transformers takes it for none and fills short sequences
+        with end tokens, which the ranking would count as tokens of the answer: they become pads.
         """
         if attention_mask is None:
             attention_mask = inputs.ne(self.config.pad_token_id).long()
@@ -131,5 +135,22 @@ class RecordingBart(RecordsMargins, BartForConditionalGeneration):
                 for row in range(len(inputs)):
                     if output.sequences[row, step + 1] != self.config.pad_token_id:
                         margins.note(row, float(best[row, 0] - best[row, 1]))
+        eos = kwargs.get("eos_token_id", self.generation_config.eos_token_id)
+        if eos is not None:
+            ends = torch.isin(output.sequences[:, 1:], torch.tensor(eos)).long()
+            filler = ends.cumsum(dim=1) > ends
+            output.sequences[:, 1:].masked_fill_(filler, self.config.pad_token_id)
         self.calls.append(DocumentSearch(output.sequences, scores > NEVER_FOUND, min(margins.smallest)))
         return output.sequences
+
+
+class RecordingBart(RecordsSearches, BartForConditionalGeneration):
+    """BART, whose searches are kept."""
+
+
+def record_searches(generator: Any) -> None:
+    """Let a generator of any class keep its searches."""
+    kind = type(generator)
+    if not issubclass(kind, RecordsSearches):
+        generator.__class__ = type(f"Recording{kind.__name__}", (RecordsSearches, kind), {})
+    generator.calls = []

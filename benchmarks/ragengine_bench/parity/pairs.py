@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ragengine import GenerationOptions, Generator, RagEngine
+from ragengine.generation.model import GeneratorModel
 from ragengine.indexing.build import build_index
 from ragengine_bench.checkpoints.corpus import random_questions
 from ragengine_bench.checkpoints.rag_checkpoint import Checkpoint, CheckpointSpec, write_checkpoint
@@ -48,18 +49,17 @@ class Pair:
         return Generator.load(self.bundle, device="cpu")
 
 
-def build_pair(spec: CheckpointSpec, folder: Path) -> Pair:
-    """Write, export, index and load the checkpoint of `spec` under `folder`."""
+def build_pair(spec: CheckpointSpec, folder: Path, *, static: bool = False) -> Pair:
+    """Write, export, index and load the checkpoint of `spec` under `folder`; `static`: a GPU's decoder."""
     checkpoint = write_checkpoint(spec, folder)
     bundle, index = folder / "bundle", folder / "index"
     export_checkpoint(checkpoint.source, bundle, precision="fp32", check=False)
     build_index(checkpoint.passages_file, index, bundle=bundle, embeddings=checkpoint.embeddings_file)
+    engine = RagEngine.load(bundle, index=index, device="cpu", threads=1 + spec.seed % 2)
+    if static:
+        engine.generator._model = GeneratorModel(engine.bundle, device="cpu", threads=1, decoder="static")
     return Pair(
-        spec=spec,
-        checkpoint=checkpoint,
-        reference=Reference(checkpoint),
-        bundle=bundle,
-        engine=RagEngine.load(bundle, index=index, device="cpu", threads=1 + spec.seed % 2),
+        spec=spec, checkpoint=checkpoint, reference=Reference(checkpoint), bundle=bundle, engine=engine
     )
 
 

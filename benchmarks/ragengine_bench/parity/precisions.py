@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 
 from ragengine import Answer, RagEngine
 from ragengine_bench.parity.pairs import Pair
-from ragengine_bench.parity.requests import any_request
+from ragengine_bench.parity.requests import any_request, with_special_tokens
 from ragengine_export import export_checkpoint
 from ragengine_export.weights import Precision
 
@@ -58,6 +58,7 @@ class Precisions:
         """The ``number``-th question and combination of options; ``kind``: "token" or "sequence"."""
         (question,) = self.pair.questions(number + 1000, 1)
         request = any_request(kind, self.pair.spec.seed, number + 1000, self.pair.seen)
+        request = with_special_tokens(request, self.pair.reference.model.config.generator)
         options = {"marginalize": kind, **request.options}
         expected = self.fp32.generate(question, **options)
         found = self.other.generate(question, **options)
@@ -77,23 +78,22 @@ class Precisions:
 
     def faults(self, answer: Answer, options: dict[str, Any]) -> list[str]:
         """What transformers' processors say of the answers, and how many there are and how long."""
-        defaults = self.other.default_options
+        defaults, generator = self.other.default_options, self.pair.reference.model.rag.generator
         config = GenerationConfig(
             **{
                 "eos_token_id": defaults.eos_token_ids,
                 "forced_bos_token_id": defaults.forced_bos_token_id,
                 "forced_eos_token_id": defaults.forced_eos_token_id,
                 "decoder_start_token_id": defaults.decoder_start_token_id,
-                "pad_token_id": 1,
+                "pad_token_id": generator.config.pad_token_id,
             }
             | {name: value for name, value in options.items() if name not in {*_NOT_PROCESSED, "marginalize"}}
         )
         chosen = defaults.replace(**options)
         config.max_length, config.min_length = chosen.longest, chosen.shortest
         config.max_new_tokens = config.min_new_tokens = config.encoder_no_repeat_ngram_size = None
-        bart = self.pair.reference.model.rag.generator
-        bart._prepare_special_tokens(config, True)
-        processors = bart._get_logits_processor(
+        generator._prepare_special_tokens(config, True)
+        processors = generator._get_logits_processor(
             config, input_ids_seq_length=1, encoder_input_ids=torch.ones(1, 1).long(), device="cpu"
         )
         faults = []
@@ -104,7 +104,7 @@ class Precisions:
         for tokens in _tokens(answer):
             sequence = [chosen.decoder_start_token_id, *tokens]
             for place in range(1, len(sequence)):
-                scores = torch.full((1, bart.config.vocab_size), -1.0)
+                scores = torch.full((1, generator.config.vocab_size), -1.0)
                 left = processors(torch.tensor([sequence[:place]]), scores)
                 if not torch.isfinite(left[0, sequence[place]]):
                     faults.append(f"{sequence[place]} after {sequence[:place]}")

@@ -21,7 +21,15 @@ from transformers.models.rag.retrieval_rag import CustomHFIndex
 from ragengine_bench.checkpoints.rag_checkpoint import Checkpoint
 from ragengine_bench.parity.margins import NEVER_FOUND, TIE, Margins, RecordingRagToken
 
-__all__ = ["TIE", "BeamOfOne", "Reference", "ReferenceAnswer", "ReferenceHypothesis", "cut_padding"]
+__all__ = [
+    "TIE",
+    "BeamOfOne",
+    "Reference",
+    "ReferenceAnswer",
+    "ReferenceHypothesis",
+    "context_arguments",
+    "cut_padding",
+]
 
 
 class RecordingRetriever(RagRetriever):
@@ -74,6 +82,17 @@ class ReferenceAnswer:
 def cut_padding(input_ids: np.ndarray, attention_mask: np.ndarray) -> list[list[int]]:
     """The D documents of one question, [D, S], without their padding."""
     return [row[mask != 0].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
+
+
+def context_arguments(
+    input_ids: np.ndarray, attention_mask: np.ndarray, doc_scores: np.ndarray
+) -> dict[str, torch.Tensor]:
+    """Contexts int64 [Q, D, S] twice and float32 [Q, D], as HF's RAG models take them: documents by row."""
+    return {
+        "context_input_ids": torch.from_numpy(input_ids).flatten(0, 1),
+        "context_attention_mask": torch.from_numpy(attention_mask).flatten(0, 1),
+        "doc_scores": torch.from_numpy(doc_scores),
+    }
 
 
 class Reference:
@@ -143,9 +162,7 @@ class Reference:
         found = self._generate(
             n_questions,
             {**options, "n_docs": n_docs},
-            context_input_ids=torch.from_numpy(context_input_ids).flatten(0, 1),
-            context_attention_mask=torch.from_numpy(context_attention_mask).flatten(0, 1),
-            doc_scores=torch.from_numpy(doc_scores),
+            **context_arguments(context_input_ids, context_attention_mask, doc_scores),
             **extra,
         )
         return [ReferenceAnswer(hypotheses=hypotheses, margin=margin) for hypotheses, margin in found]
@@ -164,9 +181,7 @@ class Reference:
         """
         start = self.model.generation_config.decoder_start_token_id
         logits = self.model(
-            context_input_ids=torch.from_numpy(context_input_ids).flatten(0, 1),
-            context_attention_mask=torch.from_numpy(context_attention_mask).flatten(0, 1),
-            doc_scores=torch.from_numpy(doc_scores),
+            **context_arguments(context_input_ids, context_attention_mask, doc_scores),
             decoder_input_ids=torch.tensor([[start, *token_ids[:-1]]]),
             n_docs=context_input_ids.shape[1],
             use_cache=False,
@@ -184,9 +199,7 @@ class Reference:
     ) -> np.ndarray:
         """The training loss of every question, without label smoothing: float32 [Q]."""
         return self.model(
-            context_input_ids=torch.from_numpy(context_input_ids).flatten(0, 1),
-            context_attention_mask=torch.from_numpy(context_attention_mask).flatten(0, 1),
-            doc_scores=torch.from_numpy(doc_scores),
+            **context_arguments(context_input_ids, context_attention_mask, doc_scores),
             labels=torch.from_numpy(labels),
             n_docs=context_input_ids.shape[1],
         ).loss.numpy()

@@ -7,6 +7,11 @@ from typing import Any
 
 import numpy as np
 
+_NAME_TOKENS = {
+    "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id",
+    "eos_token_id",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Request:
@@ -44,6 +49,23 @@ def random_request(seed: int, number: int) -> Request:
     if rng.random() < 0.35:
         options["forced_eos_token_id"] = pick(None, 2)
     return Request(n_questions=pick(1, 1, 2, 3, 4), options=options)
+
+
+def with_special_tokens(request: Request, config: Any) -> Request:
+    """``request`` to a generator of this config, which may number its special tokens otherwise than BART.
+
+    Where there is no BOS, some other token stands for it.
+    """
+    bos = getattr(config, "bos_token_id", None)
+    tokens = {0: 5 if bos is None else bos, 1: config.pad_token_id, 2: config.eos_token_id}
+
+    def renumbered(value: Any) -> Any:
+        if isinstance(value, list):
+            return [renumbered(part) for part in value]
+        return tokens.get(value, value) if type(value) is int else value
+
+    options = {n: renumbered(v) if n in _NAME_TOKENS else v for n, v in request.options.items()}
+    return Request(request.n_questions, options)
 
 
 def any_request(kind: str, seed: int, number: int, seen: list[list[int]]) -> Request:

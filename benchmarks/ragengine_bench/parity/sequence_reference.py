@@ -5,7 +5,7 @@ transformers 5.23 departs from both:
 
 * the search by document reads the *generator's* generation config, not the RAG model's: what the RAG model's
   says (forced tokens, the longest answer) is handed over as arguments;
-* that search passes no attention mask; see `RecordingBart.generate`;
+* that search passes no attention mask; see `RecordsSearches.generate`;
 * rescoring ignores `n_docs` and takes `config.n_docs`: that is set to D for the call;
 * `num_return_sequences` larger than the number of distinct candidates is an error: called again with 1;
 * places of a beam that never held a hypothesis become candidates of padding, whose loss is 0 or log D, less
@@ -22,8 +22,14 @@ import numpy as np
 import torch
 from transformers import RagSequenceForGeneration
 
-from ragengine_bench.parity.margins import DocumentSearch, RecordingBart
-from ragengine_bench.parity.reference import Reference, ReferenceAnswer, ReferenceHypothesis, cut_padding
+from ragengine_bench.parity.margins import DocumentSearch, RecordsSearches, record_searches
+from ragengine_bench.parity.reference import (
+    Reference,
+    ReferenceAnswer,
+    ReferenceHypothesis,
+    context_arguments,
+    cut_padding,
+)
 
 # What a search reads from a generation config, if the call does not say it.
 DEFAULTS = ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id", "decoder_start_token_id")
@@ -50,7 +56,9 @@ class SequenceReference:
         with torch.device("meta"):
             model = RecordingRagSequence(config=reference.model.config)
         model.rag = reference.model.rag
-        model.rag.generator.__class__ = RecordingBart  # the same generator, whose searches are watched
+        record_searches(model.rag.generator)
+        if not hasattr(model.config.generator, "bos_token_id"):
+            model.config.generator.bos_token_id = None  # `get_nll` reads it, T5's config has none
         self.model = model.eval()
 
     def answer(self, questions: list[str], options: dict[str, Any]) -> list[ReferenceAnswer]:
@@ -87,9 +95,7 @@ class SequenceReference:
             n_questions,
             n_docs,
             options,
-            context_input_ids=torch.from_numpy(context_input_ids).flatten(0, 1),
-            context_attention_mask=torch.from_numpy(context_attention_mask).flatten(0, 1),
-            doc_scores=torch.from_numpy(doc_scores),
+            **context_arguments(context_input_ids, context_attention_mask, doc_scores),
             **extra,
         )
 
@@ -105,9 +111,7 @@ class SequenceReference:
         """The training loss of every question, without label smoothing: float32 [Q]."""
         self.model.rescored = []
         return self.model(
-            context_input_ids=torch.from_numpy(context_input_ids).flatten(0, 1),
-            context_attention_mask=torch.from_numpy(context_attention_mask).flatten(0, 1),
-            doc_scores=torch.from_numpy(doc_scores),
+            **context_arguments(context_input_ids, context_attention_mask, doc_scores),
             labels=torch.from_numpy(labels),
             exclude_bos_score=exclude_bos_score,
             n_docs=context_input_ids.shape[1],
@@ -194,8 +198,8 @@ class SequenceReference:
             hypotheses=hypotheses, margin=margin, never_found=found.count(False), distorted=distorted
         )
 
-    def _watched(self) -> RecordingBart:
-        generator = self.model.rag.generator
+    def _watched(self) -> RecordsSearches:
+        generator: RecordsSearches = self.model.rag.generator
         generator.calls = []
         return generator
 

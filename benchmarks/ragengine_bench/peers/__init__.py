@@ -61,11 +61,16 @@ def rag(name: str, bundle: Path, index: Path, threads: int) -> Contender:
 
 
 def generation_peers(
-    checkpoint: Path, bart: Path, threads: int, longest: int, marginalize: str, optimum_python: str | None
+    checkpoint: Path,
+    generator: Path,
+    threads: int,
+    longest: int,
+    marginalize: str,
+    optimum_python: str | None,
 ) -> list[Contender]:
     """The other engines that read token ids and search with beams.
 
-    ``checkpoint`` is a RAG checkpoint, ``bart`` its generator alone, ``longest`` the RAG checkpoint's
+    ``checkpoint`` is a RAG checkpoint, ``generator`` its generator alone, ``longest`` the RAG checkpoint's
     ``max_combined_length``.  Engines that search document by document are compared with RAG-Token only.
     """
     peers = [
@@ -76,8 +81,8 @@ def generation_peers(
     if marginalize != "token":
         return peers
     peers.append(_transformers(checkpoint, threads, "torch.compile", 0, longest, marginalize))
-    peers += [_ctranslate2(bart, threads, compute_type) for compute_type in ("float32", "int8")]
-    peers.append(_optimum(bart, threads, optimum_python))
+    peers += [_ctranslate2(generator, threads, compute_type) for compute_type in ("float32", "int8")]
+    peers.append(_optimum(generator, threads, optimum_python))
     return peers
 
 
@@ -116,23 +121,23 @@ def _transformers(
     )
 
 
-def _ctranslate2(bart: Path, threads: int, compute_type: str) -> Contender:
+def _ctranslate2(generator: Path, threads: int, compute_type: str) -> Contender:
     return Contender(
         f"CTranslate2 {compute_type}",
         f"{_HERE}.ctranslate2:Ctranslate2Generator",
-        {"checkpoint": str(bart), "threads": threads, "compute_type": compute_type},
+        {"checkpoint": str(generator), "threads": threads, "compute_type": compute_type},
         f"compute_type {compute_type}, inter_threads 1, intra_threads {threads}, unpadded, one batch",
         needs=("ctranslate2", "torch", "transformers"),
         does_less=_NO_MIXTURE,
     )
 
 
-def _optimum(bart: Path, threads: int, python: str | None) -> Contender:
+def _optimum(generator: Path, threads: int, python: str | None) -> Contender:
     file = Path(__file__).with_name("optimum_onnx.py")
     return Contender(
         "optimum-onnx fp32",
         f"{file}:OptimumGenerator",
-        {"checkpoint": str(bart), "threads": threads},
+        {"checkpoint": str(generator), "threads": threads},
         f"ORTModelForSeq2SeqLM with a cache, intra_op_num_threads {threads}, its own environment",
         needs=("optimum.onnxruntime", "transformers"),
         does_less=_NO_MIXTURE,

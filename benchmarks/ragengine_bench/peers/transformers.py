@@ -11,6 +11,8 @@ from transformers.models.rag.retrieval_rag import CustomHFIndex
 
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import VECTORS_FILE
+from ragengine_export.loading import load_model
+from ragengine_export.tokenization import load_tokenizer
 
 _CLASSES = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
 
@@ -30,9 +32,9 @@ class TransformersGenerator:
         model = _CLASSES[marginalize].from_pretrained(checkpoint, dtype=weights)
         self._model = model.eval().to(device)
         if dtype.startswith("torch.compile"):
-            bart = self._model.rag.generator
+            generator = self._model.rag.generator
             # the past grows with every step: with fixed shapes each would be compiled anew
-            for part in (bart.model.encoder, bart.model.decoder):
+            for part in (generator.get_encoder(), generator.get_decoder()):
                 part.forward = torch.compile(part.forward, dynamic=True)
 
     def prepare(self, arrays: str, options: dict[str, Any], pad_to: int) -> None:
@@ -63,8 +65,11 @@ class TransformersRag:
     def __init__(self, checkpoint: str, index: str, threads: int, dtype: str) -> None:
         torch.set_num_threads(threads)
         self._dtype = dtype
-        self._model = RagTokenForGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        self._tokenizer = RagTokenizer.from_pretrained(checkpoint)
+        self._model = load_model(RagTokenForGeneration, checkpoint)
+        self._tokenizer = RagTokenizer(
+            load_tokenizer(checkpoint, "question_encoder_tokenizer"),
+            load_tokenizer(checkpoint, "generator_tokenizer"),
+        )
         from datasets import Dataset  # the generator alone does without
 
         with PassageIndex.open(index) as opened:

@@ -1,5 +1,6 @@
 """The sizes of a bundle's networks, read from its graphs: what rooflines are computed from."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from ragengine.bundle.bundle import Bundle
 # Bytes of a weight as it is stored: int8 without its scales (one a row), int4 with scale and zero point a
 # block of 32 (ragengine_export.weights.INT4_BLOCK_SIZE): (16 + 4 + 0.5) / 32.
 BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 20.5 / 32}
+
+_ENTERING = re.compile(r"\.(layers|block)\.0\..*(fc1|wi|wi_0|wi_1)\.weight$")
+"""The matrices of the first layer that make the feed-forward part's inner states."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,16 @@ class BertSizes:
 
 
 @dataclass(frozen=True)
-class BartSizes:
-    """A generator; ``cached_bytes`` is the size of a number among its keys and values."""
+class GeneratorSizes:
+    """A generator.
+
+    inner         width of queries, keys and values
+    encoder_ffn   width of the feed-forward layers; half as much again where a third matrix gates it
+    cached_bytes  size of a number among its keys and values
+    """
 
     d_model: int
+    inner: int
     encoder_layers: int
     encoder_ffn: int
     decoder_layers: int
@@ -40,7 +50,7 @@ class Sizes:
     """Both networks of a bundle, and the precision their weights are stored in."""
 
     question_encoder: BertSizes
-    generator: BartSizes
+    generator: GeneratorSizes
     precision: str
 
     @property
@@ -49,25 +59,26 @@ class Sizes:
 
 
 def sizes_of(bundle: Path) -> Sizes:
-    """Read the sizes from names and lengths of biases, which every precision stores alike."""
+    """Read the sizes from the names and shapes of what the graphs store."""
     manifest = Bundle.open(bundle, verify="size").manifest
     spec = manifest.generator
-    encoder = _vectors(bundle / spec.path / "encoder.onnx")
-    decoder = _vectors(bundle / spec.path / "decoder.onnx")
-    question = _vectors(bundle / manifest.question_encoder.path / "encoder.onnx")
+    encoder = _stored(bundle / spec.path / "encoder.onnx")
+    decoder = _stored(bundle / spec.path / "decoder.onnx")
+    question = _stored(bundle / manifest.question_encoder.path / "encoder.onnx")
     return Sizes(
         BertSizes(
-            hidden=question["embeddings.LayerNorm.bias"],
+            hidden=question["embeddings.LayerNorm.bias"][0],
             layers=_count(question, "intermediate.dense.bias"),
-            ffn=question["encoder.layer.0.intermediate.dense.bias"],
-            head=question.get("encode_proj.bias", question.get("pooler.dense.bias", 0)),
+            ffn=question["encoder.layer.0.intermediate.dense.bias"][0],
+            head=question.get("encode_proj.bias", question.get("pooler.dense.bias", (0,)))[0],
         ),
-        BartSizes(
-            d_model=spec.num_heads * spec.head_size,
-            encoder_layers=_count(encoder, "fc1.bias"),
-            encoder_ffn=encoder["model.encoder.layers.0.fc1.bias"],
+        GeneratorSizes(
+            d_model=spec.width,
+            inner=spec.num_heads * spec.head_size,
+            encoder_layers=_count(encoder, "fc1.weight") or _count(encoder, "DenseReluDense.wo.weight"),
+            encoder_ffn=_feed_forward(encoder),
             decoder_layers=spec.num_decoder_layers,
-            decoder_ffn=decoder["model.decoder.layers.0.fc1.bias"],
+            decoder_ffn=_feed_forward(decoder),
             vocabulary=spec.vocab_size,
             cached_bytes=2 if manifest.precision == "fp16" else 4,
         ),
@@ -75,10 +86,21 @@ def sizes_of(bundle: Path) -> Sizes:
     )
 
 
-def _vectors(graph: Path) -> dict[str, int]:
+def _stored(graph: Path) -> dict[str, tuple[int, ...]]:
     model = onnx.load(str(graph), load_external_data=False)
-    return {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 1}
+    return {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
 
 
-def _count(vectors: dict[str, int], ending: str) -> int:
-    return sum(name.endswith(ending) for name in vectors)
+def _feed_forward(stored: dict[str, tuple[int, ...]]) -> int:
+    """The width of the first layer's feed-forward part, half as much again where it is gated."""
+    widths = [_outputs(stored, name) for name in stored if _ENTERING.search(name)]
+    return widths[0] * (1 + len(widths)) // 2
+
+
+def _outputs(stored: dict[str, tuple[int, ...]], name: str) -> int:
+    """The rows of a matrix, which int8 stores transposed and all others have first."""
+    return stored.get(f"{name}_scales", stored[name])[0]
+
+
+def _count(stored: dict[str, tuple[int, ...]], ending: str) -> int:
+    return sum(name.endswith(ending) for name in stored)

@@ -26,7 +26,6 @@ from ragengine.options import GenerationOptions
 from ragengine.storage.foreign_files import read_plain
 
 MAX_TOKENIZER_BYTES: Final = 256 << 20
-_POSITION_OFFSET = 2  # BART's table of positions begins two rows later
 
 Graphs: TypeAlias = Mapping[str, Graph]
 """Readable graphs of a bundle by their names in it."""
@@ -43,6 +42,12 @@ def bundle_errors(folder: Path, manifest: BundleManifest) -> list[str]:
     for field, encoder in encoders.items():
         if encoder is not None:
             faults += _encoder_errors(folder, field, encoder, graphs)
+    question, passage = manifest.question_encoder, manifest.passage_encoder
+    if passage is not None and passage.similarity != question.similarity:
+        faults.append(
+            f"passage_encoder.similarity is {passage.similarity}, question_encoder.similarity "
+            f"{question.similarity}"
+        )
     faults += _generator_errors(folder, manifest.generator, graphs)
     faults += _default_option_errors(manifest)
     return list(dict.fromkeys(faults))  # two encoders may share files, and their errors
@@ -51,9 +56,9 @@ def bundle_errors(folder: Path, manifest: BundleManifest) -> list[str]:
 def option_errors(options: GenerationOptions, spec: GeneratorSpec) -> list[str]:
     """The options, valid by themselves, that this generator cannot follow; each with its limit."""
     faults = []
-    if options.longest > spec.max_positions:
+    if options.longest > spec.longest:
         name = "max_length" if options.max_new_tokens is None else "1 + max_new_tokens"
-        faults.append(f"{name} is {options.longest}, the model has {spec.max_positions} positions")
+        faults.append(f"{name} is {options.longest}, the model has {spec.longest} positions")
     for name, tokens in options.token_ids().items():
         wrong = [token for token in tokens if token >= spec.vocab_size]
         if wrong:
@@ -88,12 +93,14 @@ def _encoder_errors(folder: Path, field: str, spec: EncoderSpec, graphs: Graphs)
     yield from _signature_errors(name, graph, text_encoder_signature(spec.dimension))
     tables = [f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position")]
     words, positions = (_table(graph, table) for table in tables)
-    if words is None or positions is None:
+    offset = spec.position_offset
+    if words is None or (positions is None and offset is not None):
         yield f"{name}: it lacks the table {tables[0] if words is None else tables[1]}"
         return
     longest, pad = spec.tokenizer.max_length, spec.tokenizer.pad_token_id
-    if longest > positions[0]:
-        yield f"{field}.tokenizer.max_length is {longest}, {name} has {positions[0]} positions"
+    if positions is not None and longest > positions[0] - (offset or 0):
+        there = f"{positions[0]} positions" + (f", of which {offset} are not used" if offset else "")
+        yield f"{field}.tokenizer.max_length is {longest}, {name} has {there}"
     yield from _token_errors(words[0], {f"{field}.tokenizer.pad_token_id": pad})
     yield from _tokenizer_errors(folder, spec.path, words[0])
 
@@ -108,8 +115,8 @@ def _generator_errors(folder: Path, spec: GeneratorSpec, graphs: Graphs) -> Iter
             yield from _signature_errors(name, graphs[name], signature)
             yield from _generator_table_errors(name, graphs[name], spec)
     longest = spec.tokenizer.max_length
-    if longest > spec.max_positions:
-        yield f"generator.tokenizer.max_length is {longest}, generator.max_positions {spec.max_positions}"
+    if longest > spec.longest:
+        yield f"generator.tokenizer.max_length is {longest}, generator.max_positions {spec.longest}"
     special = {
         "generator.pad_token_id": spec.pad_token_id,
         "generator.bos_token_id": spec.bos_token_id,
@@ -125,7 +132,7 @@ def _signature_errors(name: str, graph: Graph, expected: Signature) -> Iterator[
         ("input", graph.inputs, expected.inputs),
         ("output", graph.outputs, expected.outputs),
     ):
-        for value in sorted(wanted.keys() - found.keys()):
+        for value in sorted(wanted.keys() - found.keys() - expected.optional):
             yield f"{name}: it has no {kind} {value}"
         for value in sorted(found.keys() - wanted.keys()):
             yield f"{name}: it has the unknown {kind} {value!a:.80}"
@@ -158,16 +165,17 @@ def _generator_table_errors(name: str, graph: Graph, spec: GeneratorSpec) -> Ite
     if part == "cross":
         return
     side = "encoder" if part == "encoder" else "decoder"
-    d_model = spec.num_heads * spec.head_size
-    tokens, places = f"model.{side}.embed_tokens.weight", f"model.{side}.embed_positions.weight"
-    wanted = {tokens: spec.vocab_size, places: spec.max_positions + _POSITION_OFFSET}
+    stack = side if spec.family == "t5" else f"model.{side}"
+    wanted = {f"{stack}.embed_tokens.weight": spec.vocab_size}
+    if spec.family != "t5":  # whose positions are relative
+        wanted[f"{stack}.embed_positions.weight"] = (spec.max_positions or 0) + spec.position_offset
     if side == "decoder":
         wanted["lm_head.weight"] = spec.vocab_size
     for table, rows in wanted.items():
         found = _table(graph, table)
-        if found != (rows, d_model):
+        if found != (rows, spec.width):
             shape = "missing" if found is None else list(found)
-            yield f"{name}: its table {table} is {shape}, by the manifest [{rows}, {d_model}]"
+            yield f"{name}: its table {table} is {shape}, by the manifest [{rows}, {spec.width}]"
 
 
 def _table(graph: Graph, name: str) -> tuple[int, int] | None:

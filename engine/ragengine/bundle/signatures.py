@@ -55,13 +55,27 @@ MIXTURE_OUTPUTS: Final[Values] = {
 }
 """What both decoders return each step, before the present of their layers."""
 
+HIDDEN_HALF: Final = -32752.0
+"""What is added in float16 to the scores of hidden tokens: half the least number, since a score is added.
+
+The least number itself would become -inf; a row that hides all, such as that of a beam that is padding, is
+then NaN, and NaN times a weight of zero is NaN.
+"""
+
+PART_WIDTH: Final = 1024
+"""Tokens of a part of the vocabulary, of which the static decoder first takes the best candidates."""
+
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of a graph; where an axis is a symbol, a graph may use another symbol."""
+    """The inputs and outputs of a graph; where an axis is a symbol, a graph may use another symbol.
+
+    ``optional`` are inputs that graphs of older bundles lack.
+    """
 
     inputs: Values
     outputs: Values
+    optional: frozenset[str] = frozenset()
 
 
 def text_encoder_signature(dimension: int) -> Signature:
@@ -71,9 +85,8 @@ def text_encoder_signature(dimension: int) -> Signature:
 
 def generator_signatures(spec: GeneratorSpec, data_type: int) -> dict[str, Signature]:
     """The generator's graphs by file name, which compute in ``data_type`` (of `TensorProto.DataType`)."""
-    d_model = spec.num_heads * spec.head_size
-    encoded = {"states": Value(data_type, ("N", "S", d_model))}
-    documents = {"states": Value(data_type, ("Q*D", "S", d_model))}
+    encoded = {"states": Value(data_type, ("N", "S", spec.width))}
+    documents = {"states": Value(data_type, ("Q*D", "S", spec.width))}
     return {
         "encoder.onnx": Signature(ENCODED_TEXTS, encoded),
         "cross.onnx": Signature(documents, _layers("cross", "S", spec, data_type)),
@@ -93,16 +106,21 @@ def shape_inputs(spec: GeneratorSpec) -> dict[str, Axes]:
 
     Each input is the int64 vector of these axes; ``Q*D`` is one number.
     """
-    d_model = spec.num_heads * spec.head_size
     return {
         "shape_each_document": ("Q", "D", 1, 1),
-        "shape_by_row": ("Q*D", "B", d_model),
-        "shape_by_question": ("Q", "D", "B", d_model),
-        "shape_past_bias": ("Q*D", 1, "B", "P"),
+        "shape_by_row": ("Q*D", "B", spec.width),
+        "shape_by_question": ("Q", "D", "B", spec.width),
+        "shape_past_bias": ("Q*D", spec.bias_heads, "B", "P"),
         "shape_candidates": ("Q", "D", "C"),
         "shape_probes": ("Q", "B", "D", "probes"),
         "shape_update": ("Q*D", spec.num_heads, "B", spec.head_size),
     }
+
+
+def host_values(spec: GeneratorSpec, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """What the static decoder reads on the host: shapes, and how many candidates are wanted, C."""
+    values = {name: sized(axes, sizes) for name, axes in shape_inputs(spec).items()}
+    return values | {"num_candidates": (sizes["C"],), "part_candidates": (min(sizes["C"], PART_WIDTH),)}
 
 
 def sized(axes: Axes, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -128,18 +146,23 @@ def _dynamic_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
 
 
 def _static_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
-    """The decoder with room for P tokens: ``slots`` says where those of a step are written."""
+    """The decoder with room for P tokens: ``slots`` says where those of a step are written.
+
+    ``part_candidates`` is the number of candidates of each part of the vocabulary.
+    """
     inputs = {
         **STEP_INPUTS,
         "own_past": Value(BOOL, ("Q", "B", "P")),
         "slots": Value(INT64, ("B",)),
         "best_scores": Value(FLOAT, ("Q", 1)),
+        "part_candidates": Value(INT64, (1,)),
         "context_bias": Value(data_type, ("Q*D", 1, "B", "S")),
         **{name: Value(INT64, (len(axes),)) for name, axes in shape_inputs(spec).items()},
         **_layers("cross", "S", spec, data_type),
         **_layers("past", "P", spec, data_type),
     }
-    return Signature(inputs, MIXTURE_OUTPUTS | _layers("present", "P", spec, data_type))
+    outputs = MIXTURE_OUTPUTS | _layers("present", "P", spec, data_type)
+    return Signature(inputs, outputs, optional=frozenset({"part_candidates"}))
 
 
 def _layers(kind: LayerKind, length: str, spec: GeneratorSpec, data_type: int) -> Values:

@@ -79,7 +79,7 @@ def _memory(opened: Any) -> Iterator[Finding]:
     manifest = opened.manifest
     weights = sum(entry.size for name, entry in manifest.files.items() if not name.endswith(".json"))
     options = GenerationOptions.from_dict(manifest.generation)
-    source = min(manifest.rag.max_combined_length, manifest.generator.max_positions)
+    source = min(manifest.rag.max_combined_length, manifest.generator.longest)
     working = working_bytes(manifest.generator, options.n_docs, source, options.num_beams, options.max_length)
     yield Finding(
         "memory",

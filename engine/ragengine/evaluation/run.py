@@ -60,7 +60,7 @@ def evaluate(
         likelihood: also measure log p(first answer | question) in nats, which reads the documents again.
         answer_prefix: put before the answer for ``likelihood``; by default a space if most of the model's
             own answers begin with one.
-        resamples: samples drawn for 95 % intervals and tests; 0 for none of these.
+        resamples: samples drawn for 95 % intervals and tests, at most a million; 0 for none of these.
         resampling_seed: the seed of these samples.
         batch_size: questions answered together.
         progress: called as ``progress(done, total)`` after each question.

@@ -12,13 +12,16 @@ from ragengine.messages import short_repr
 
 DoubleArray: TypeAlias = NDArray[np.float64]
 N_BINS = 10
+MOST_RESAMPLES = 1_000_000
+"""The figures of each sample are kept in memory, some hundred bytes."""
 
 
 @dataclass(frozen=True)
 class Resampling:
     """How intervals and tests are drawn.
 
-    resamples    how many samples are drawn; with 0 there are no intervals and no tests but McNemar's
+    resamples    how many samples are drawn, at most :data:`MOST_RESAMPLES`; with 0 there are no intervals
+                 and no tests but McNemar's
     confidence   the share of the samples that an interval holds
     seed         of the random generator
     """
@@ -32,6 +35,11 @@ class Resampling:
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise InputError(f"{name} is {short_repr(value)}; it must be a whole number of at least 0.")
+        if self.resamples > MOST_RESAMPLES:
+            raise InputError(
+                f"resamples is {short_repr(self.resamples)}; at most {MOST_RESAMPLES} are drawn, since all "
+                "are kept in memory."
+            )
 
     @property
     def percentiles(self) -> tuple[float, float]:

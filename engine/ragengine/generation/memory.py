@@ -53,7 +53,7 @@ def questions_at_once(
     spec: GeneratorSpec, limit: int, n_docs: int, source: int, beams: int, target: int
 ) -> int:
     """How many questions may be answered together, so that the process stays under ``limit`` bytes."""
-    encoder = _FLOAT * max(ROWS, source) * _ENCODER_ARRAYS * spec.num_heads * spec.head_size
+    encoder = _FLOAT * max(ROWS, source) * _ENCODER_ARRAYS * spec.width
     one = working_bytes(spec, n_docs, source, beams, target)
     if limit - resident_bytes() < encoder + one:
         release_free_memory()  # a call that ended may have left the heap large

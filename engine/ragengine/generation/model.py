@@ -35,7 +35,8 @@ from ragengine.runtime.sessions import (
 
 DecoderKind = Literal["dynamic", "static"]
 
-_ROUNDING = 1e-3  # of a log-probability, which is at most 0
+ROUNDING = 1e-3
+"""How far above 0 a log-probability may be, by rounding."""
 
 
 class GeneratorModel:
@@ -118,9 +119,10 @@ class GeneratorModel:
         """Refuse what no sound graph returns; every row of logits is behind at least one probe."""
         if outputs.shapes != inputs.output_shapes:
             raise GraphOutputError("The generator returned arrays of wrong shapes; its graphs are damaged.")
-        if np.isnan(outputs.scores).any() or np.isnan(outputs.probe_log_probs).any():
+        highest, likeliest = outputs.scores.max(), outputs.probe_log_probs.max()  # NaN where there is one
+        if np.isnan(highest) or np.isnan(likeliest):
             raise GraphOutputError("The generator returned NaN; its weights or its inputs are damaged.")
-        if (outputs.probe_log_probs > _ROUNDING).any() or (outputs.scores == np.inf).any():
+        if likeliest > ROUNDING or highest == np.inf:
             raise GraphOutputError("The generator returned a probability above 1; its graphs are damaged.")
         beams = inputs.token_ids.shape[1]
         if not _within(outputs.beams, beams) or not _within(outputs.tokens, self.spec.vocab_size):
@@ -136,7 +138,7 @@ class GeneratorModel:
             stop.check("before the documents were read")
             feeds = {"input_ids": to_device(ids, self.device), "attention_mask": to_device(mask, self.device)}
             return run_bound(self._encoder, feeds, {"states": self.device})["states"]
-        width = self.spec.num_heads * self.spec.head_size
+        width = self.spec.width
         states: FloatArray = np.zeros((n, s, width), self._decoder.dtype)
         for number, (rows, length) in enumerate(batches):
             stop.check(f"after {number} of {len(batches)} batches of documents were read")
@@ -152,4 +154,4 @@ class GeneratorModel:
 
 
 def _within(numbers: IntArray, limit: int) -> bool:
-    return numbers.size == 0 or (int(numbers.min()) >= 0 and int(numbers.max()) < limit)
+    return bool(numbers.view(np.uint64).max() < limit)  # a negative one is a very large one

@@ -27,10 +27,8 @@ def checked_contexts(spec: GeneratorSpec, ids: Any, mask: Any, doc_scores: Any) 
         raise _unfit("context_attention_mask", mask, f"int64 {list(ids.shape)}")
     if doc_scores.shape != ids.shape[:2] or doc_scores.dtype.kind != "f":
         raise _unfit("doc_scores", doc_scores, f"float32 {list(ids.shape[:2])}")
-    if ids.shape[2] > spec.max_positions:
-        raise InputError(
-            f"Documents have {ids.shape[2]} tokens; the generator reads at most {spec.max_positions}."
-        )
+    if ids.shape[2] > spec.longest:
+        raise InputError(f"Documents have {ids.shape[2]} tokens; the generator reads at most {spec.longest}.")
     if not (mask != 0).any(axis=2).all():
         raise InputError("A document has no token that the mask shows; mask at least one as 1.")
     check_tokens("context_input_ids", ids, spec)
@@ -47,9 +45,9 @@ def checked_labels(spec: GeneratorSpec, labels: Any, questions: int) -> IntArray
         raise _unfit("labels", labels, f"int64 [{questions}, T], T >= 1,")
     if questions == 1 and (labels[:, 0] != labels[0, 0]).any():
         raise InputError("Several labels of one question start with different tokens; score them apart.")
-    if labels.shape[1] > spec.max_positions:
+    if labels.shape[1] > spec.longest:
         raise InputError(
-            f"labels have {labels.shape[1]} tokens; the generator writes at most {spec.max_positions}."
+            f"labels have {labels.shape[1]} tokens; the generator writes at most {spec.longest}."
         )
     check_tokens("labels", labels, spec)
     checked: IntArray = labels.astype(np.int64)

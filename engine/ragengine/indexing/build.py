@@ -90,7 +90,7 @@ def build_index(
     questions = read_queries(queries, dimension)
     if factory is not None:
         training.empty_faiss_index(factory, dimension)  # refuses what cannot be made before hours are spent
-    source = given_vectors(corpus, embeddings) or encoded_vectors(
+    source = given_vectors(corpus, embeddings, bundle.index_encoder) or encoded_vectors(
         bundle, device=device, threads=threads, batch_tokens=batch_tokens
     )
 

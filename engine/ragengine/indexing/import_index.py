@@ -29,7 +29,7 @@ from ragengine.indexing.inputs import (
     shown_name,
 )
 from ragengine.indexing.plan import IndexPlan, plan_index
-from ragengine.indexing.vector_sources import given_vectors
+from ragengine.indexing.vector_sources import comparable_vectors, given_vectors
 from ragengine.indexing.writer import IndexWriter, draft_manifest
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.passage_store import PassageStore, write_passages
@@ -104,7 +104,10 @@ def import_index(
     dimension = bundle.index_encoder.dimension
     questions = read_queries(queries, dimension)
     foreign = ForeignIndex(faiss_path, dimension)
-    vectors_from = given_vectors(corpus, embeddings) or foreign.vector_source()
+    encoder = bundle.index_encoder
+    vectors_from = given_vectors(corpus, embeddings, encoder) or comparable_vectors(
+        foreign.vector_source(), encoder
+    )
     vectors_from.check_count(foreign.count)
     kept = foreign.factory() if factory is None else None
     plan = _plan(foreign, kept, factory)

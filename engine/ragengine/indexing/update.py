@@ -93,7 +93,7 @@ def add_passages(
     check_threads(threads)
     bundle, corpus = opened_bundle(bundle), Corpus.open(passages)
     with _OldIndex(Path(index), bundle) as old:
-        source = given_vectors(corpus, embeddings) or encoded_vectors(
+        source = given_vectors(corpus, embeddings, bundle.index_encoder) or encoded_vectors(
             bundle, device=device, threads=threads, batch_tokens=batch_tokens
         )
         created_from = history.with_added(old.manifest.created_from, shown_name(corpus.path))

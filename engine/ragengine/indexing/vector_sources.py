@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import PassagesError
 from ragengine.indexing.inputs import shown_name
 from ragengine.indexing.plan import ROWS_AT_ONCE
-from ragengine.retrieval.encoder import TextEncoder
+from ragengine.retrieval.encoder import TextEncoder, comparable
 from ragengine.retrieval.passage_store import BLOCK_CHARACTERS, PassageStore
 from ragengine.retrieval.vector_index import FP16_MAX
 from ragengine.runtime.devices import Device
@@ -72,16 +72,32 @@ class VectorSource:
             raise self.wrong_count("more" if self.count > count else f"only {self.count}", count)
 
 
-def given_vectors(corpus: Corpus, embeddings: str | Path | None) -> VectorSource | None:
-    """Vectors that come with the passages: the file ``embeddings``, or a dataset's column; else None."""
+def given_vectors(corpus: Corpus, embeddings: str | Path | None, spec: EncoderSpec) -> VectorSource | None:
+    """Vectors that come with the passages: the file ``embeddings``, or a dataset's column; else None.
+
+    They are those of the encoder ``spec``, and become comparable as its own do.
+    """
     if embeddings is not None:
-        return _file_vectors(checked_path(embeddings, PassagesError))
+        return comparable_vectors(_file_vectors(checked_path(embeddings, PassagesError)), spec)
     if corpus.has_embeddings():
-        return VectorSource(
+        column = VectorSource(
             f"column 'embeddings' of {shown_name(corpus.path)}",
             lambda pending: _skipping(corpus.read_embeddings(), pending.done),
         )
+        return comparable_vectors(column, spec)
     return None
+
+
+def comparable_vectors(source: VectorSource, spec: EncoderSpec) -> VectorSource:
+    """``source`` as the vectors of the encoder ``spec`` are stored: with the norm 1 for cosine."""
+    if spec.similarity != "cosine":
+        return source
+    return replace(
+        source,
+        blocks=lambda pending: (
+            comparable(np.asarray(block, np.float32), spec) for block in source.blocks(pending)
+        ),
+    )
 
 
 def _file_vectors(path: Path) -> VectorSource:

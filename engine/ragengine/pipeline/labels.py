@@ -36,13 +36,13 @@ def build_labels(
         raise InputError("An answer must be a str or a list of token ids.")
     begin = [_bos(options, spec)] if _has_bos(options, with_bos) else []
     given = [answer for answer in answers if isinstance(answer, str)]
-    texts = tokenizer.encode_bare(given, spec.max_positions, stop)
+    texts = tokenizer.encode_bare(given, spec.longest, stop)
     of_texts = iter([*begin, *tokens, *options.eos_token_ids[:1]] for tokens in texts)
     rows = [next(of_texts) if isinstance(answer, str) else _token_ids(answer, spec) for answer in answers]
     longest = max(map(len, rows))
-    if longest >= spec.max_positions:
+    if longest >= spec.longest:
         raise InputError(
-            f"An answer has {longest} tokens or more; the generator scores at most {spec.max_positions - 1}."
+            f"An answer has {longest} tokens or more; the generator scores at most {spec.longest - 1}."
         )
     for answer, row in zip(answers, rows, strict=True):
         if spec.pad_token_id in row:

@@ -34,9 +34,9 @@ def build_prompts(
     """Join questions with their documents, as `RagRetriever.postprocess_docs` of transformers does.
 
     Padding goes to the longest prompt, where transformers pads to ``max_combined_length``: the numbers
-    are the same.  A question with fewer documents gets empty ones, of prior 0.  Truncation is on the
-    right, where the question is, so whatever is cut off is cut off the question.  ``stop`` is asked before
-    each question and between pieces of long documents.
+    are the same.  A question with fewer documents gets empty ones, of prior 0.  The question is at the
+    end: where the tokenizer cuts on the right, as most do, whatever is cut off is cut off the question.
+    ``stop`` is asked before each question and between pieces of long documents.
     """
     width = selected.log_prior.shape[1]
     prompts = []

@@ -1,4 +1,4 @@
-"""The DPR encoders: d(z) of a passage and q(x) of a question (paper, section 2.2)."""
+"""The encoders: d(z) of a passage and q(x) of a question (paper, section 2.2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +18,9 @@ from ragengine.tokenization import Encoded, Tokenizer
 BATCH_TOKENS = 1024
 """Tokens an encoder reads at once, with their padding: they fit a CPU's caches; a GPU is faster with more."""
 
+_SHORTEST = 1e-12
+"""What the norm of a vector is at least, in torch.nn.functional.normalize."""
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedQuestions:
@@ -36,7 +39,7 @@ class EncodedQuestions:
 
 
 class TextEncoder:
-    """A BERT encoder of texts to vectors, from a bundle.  Safe to use from several threads."""
+    """An encoder of texts to vectors, from a bundle.  Safe to use from several threads."""
 
     def __init__(self, tokenizer: Tokenizer, session: InferenceSession, spec: EncoderSpec) -> None:
         self.tokenizer = tokenizer
@@ -59,9 +62,30 @@ class TextEncoder:
         """E, the number of components of a vector."""
         return self.spec.dimension
 
+    def tokenize_questions(self, questions: Sequence[str], stop: Stop = NEVER) -> list[Encoded]:
+        """Tokens of questions as the encoder reads them, and as they are without its prompt."""
+        own = self.tokenizer.encode(questions, stop)
+        if not self.spec.prompt:
+            return own
+        prompted = self.tokenizer.encode([self.spec.prompt + question for question in questions], stop)
+        return [
+            Encoded(read.ids, read.truncated, alone.ids) for read, alone in zip(prompted, own, strict=True)
+        ]
+
+    def tokenize_passages(self, passages: Sequence[tuple[str, str]], stop: Stop = NEVER) -> list[Encoded]:
+        """Tokens of (title, text) pairs: ``[CLS] title [SEP] text [SEP]``, or one text after the prompt."""
+        if self.spec.passages == "pair":
+            return self.tokenizer.encode(passages, stop)
+        texts = [f"{title} {text}" if title else text for title, text in passages]
+        return self.tokenizer.encode([self.spec.prompt + text for text in texts], stop)
+
+    def question_text(self, tokens: Encoded) -> str:
+        """A question as the generator reads it: decoded from the encoder's own tokens."""
+        return self.tokenizer.decode(tokens.own_ids)
+
     def encode_passages(self, passages: Sequence[tuple[str, str]]) -> FloatArray:
-        """d(z) of (title, text) pairs, read as ``[CLS] title [SEP] text [SEP]``: float32 [N, E]."""
-        return self.encode_tokens(self.tokenizer.encode(passages))
+        """d(z) of (title, text) pairs, float32 [N, E]."""
+        return self.encode_tokens(self.tokenize_passages(passages))
 
     def encode_by_length(
         self, passages: Sequence[tuple[str, str]], batch_tokens: int = BATCH_TOKENS, stop: Stop = NEVER
@@ -72,7 +96,7 @@ class TextEncoder:
         Texts of similar length are read together, so that little is padded, and short ones in large batches.
         ``stop`` is asked before each batch, and while texts are tokenized.
         """
-        texts = self.tokenizer.encode(passages, stop)
+        texts = self.tokenize_passages(passages, stop)
         by_length = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
         vectors = np.empty((len(texts), self.dimension), np.float32)
         batch: list[int] = []
@@ -87,7 +111,10 @@ class TextEncoder:
         return vectors
 
     def encode_tokens(self, texts: Sequence[Encoded]) -> FloatArray:
-        """Vectors of texts that are tokens already, in one batch: float32 [N, E]."""
+        """Vectors of texts that are tokens already, in one batch: float32 [N, E].
+
+        Where the similarity is cosine they have the norm 1, so that an inner product is the cosine.
+        """
         input_ids, attention_mask = self.tokenizer.pad([text.ids for text in texts])
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         vectors: FloatArray = run_arrays(self._session, feeds, "vectors")
@@ -98,4 +125,13 @@ class TextEncoder:
             )
         if not np.isfinite(vectors).all():
             raise GraphOutputError(f"The encoder {self.spec.name} returned NaN or infinite numbers.")
+        return comparable(vectors, self.spec)
+
+
+def comparable(vectors: FloatArray, spec: EncoderSpec) -> FloatArray:
+    """Vectors of an encoder [N, E] as they are stored and searched: with the norm 1 for cosine."""
+    if spec.similarity != "cosine":
         return vectors
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    unit: FloatArray = (vectors / np.maximum(norms, _SHORTEST)).astype(np.float32)
+    return unit

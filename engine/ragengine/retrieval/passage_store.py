@@ -80,6 +80,10 @@ def _up_to_characters(cursor: sqlite3.Cursor) -> Records:
     return records
 
 
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class PassageStore:
     """Read-only random access to the passages of an index.  Safe to share between threads."""
 
@@ -146,7 +150,7 @@ class PassageStore:
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
         """The rows of each of ``ids``, ascending; an id that no passage has is left out.  Reads every row."""
-        wanted = list(ids)
+        wanted = [id for id in ids if _is_unicode(id)]  # SQLite could not encode another: no passage has it
         found: dict[str, list[int]] = {}
         for start in range(0, len(wanted), _IDS_TOGETHER):
             part = wanted[start : start + _IDS_TOGETHER]
@@ -183,7 +187,7 @@ class PassageStore:
                 raise ClosedError(f"{self.path} is closed; open the index again.")
             try:
                 return read(self._connection.execute(statement, values))
-            except (sqlite3.Error, OverflowError) as reason:
+            except (sqlite3.Error, OverflowError, UnicodeDecodeError) as reason:  # also of its own messages
                 raise IndexFolderError(
                     f"{self.path} cannot be read: {one_line(reason)}; build the index again."
                 ) from reason

@@ -144,6 +144,8 @@ class Retriever(Resource):
     def tokenize(self, questions: Sequence[str]) -> list[Encoded]:
         """Question tokens x, ``[CLS] question [SEP]``, cut at the encoder's longest input.
 
+        They begin with the encoder's prompt, where it has one.
+
         Raises:
             InputError: a question is not a text that can be read.
         """
@@ -155,7 +157,7 @@ class Retriever(Resource):
 
         transformers does so (`RagRetriever.__call__`), which lower-cases it for an uncased BERT.
         """
-        return self._encoder.tokenizer.decode(tokens.ids)
+        return self._encoder.question_text(tokens)
 
     @while_open
     def encode(self, tokens: Sequence[Encoded], stop: Stop = NEVER) -> FloatArray:
@@ -213,14 +215,14 @@ class Retriever(Resource):
             return index.search_documents(questions, n_docs, nprobe=nprobe, rerank_width=rerank_width)
 
     def _tokenize(self, questions: Sequence[str], stop: Stop) -> list[Encoded]:
-        return self._encoder.tokenizer.encode(questions, stop)
+        return self._encoder.tokenize_questions(questions, stop)
 
     @while_open
     def _encode_questions(self, questions: list[str], stop: Stop) -> EncodedQuestions:
         """Questions, which have been checked, as the index and the generator take them."""
         clock = StageClock()
         tokens = self._tokenize(questions, stop)
-        texts = [self._encoder.tokenizer.decode(encoded.ids) for encoded in tokens]
+        texts = [self._encoder.question_text(encoded) for encoded in tokens]
         clock.stage("tokenize_question")
         vectors = self.encode(tokens, stop)
         clock.stage("encode_question")

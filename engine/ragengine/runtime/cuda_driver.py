@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ragengine.errors import DeviceError
+from ragengine.runtime.cuda_capture import CUDA_WORK
 
 _LIBRARY = "libcuda.so.1"
 # CUdevice_attribute of cuda.h
@@ -110,7 +111,7 @@ def _release(
 ) -> None:
     """Free device memory, except in a fork, which does not own it."""
     if os.getpid() == process:
-        with _current(library, context):
+        with CUDA_WORK.shared(), _current(library, context):
             _call(library, "cuMemFree_v2", pointer)
         _call(library, "cuDevicePrimaryCtxRelease_v2", device)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ragengine.errors import BundleError, DependencyError, DeviceError, GraphOutputError, InputError
 from ragengine.messages import one_line, short_repr
+from ragengine.runtime.cuda_capture import CUDA_WORK
 from ragengine.runtime.devices import CUDA_PROVIDER, ResolvedDevice
 from ragengine.runtime.lifecycle import leak_in_forks
 from ragengine.runtime.processor import available_cores, int8_products_overflow
@@ -62,13 +63,14 @@ def create_session(
     """
     _check_threads(threads)
     try:
-        session = ort.InferenceSession(
-            str(path),
-            _session_options(device, threads, low_memory=low_memory, cuda_graphs=cuda_graphs),
-            providers=_providers(device, cuda_graphs=cuda_graphs),
-            disabled_optimizers=_SLOWER_ON_A_CPU if device == "cpu" else None,
-            enable_fallback=0,  # the fallback prints to stdout and goes on with fewer providers
-        )
+        with device_work(device):
+            session = (_CudaSession if device == "cuda" else ort.InferenceSession)(
+                str(path),
+                _session_options(device, threads, low_memory=low_memory, cuda_graphs=cuda_graphs),
+                providers=_providers(device, cuda_graphs=cuda_graphs),
+                disabled_optimizers=_SLOWER_ON_A_CPU if device == "cpu" else None,
+                enable_fallback=0,  # the fallback prints to stdout and goes on with fewer providers
+            )
     except Exception as reason:  # onnxruntime's exceptions share no base class of their own
         if device == "cuda" and isinstance(reason, RuntimeError):  # an error in a graph is of another class
             raise _cuda_error(path, f": {one_line(reason)}") from reason
@@ -80,6 +82,14 @@ def create_session(
         raise _cuda_error(path)
     leak_in_forks(session)  # its destructor joins threads
     return session
+
+
+class _CudaSession(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
+    """A session that gives its device memory back while nothing is captured."""
+
+    def __del__(self) -> None:
+        with CUDA_WORK.shared():
+            self.__dict__.clear()
 
 
 def _session_options(
@@ -105,7 +115,7 @@ def _providers(device: ResolvedDevice, *, cuda_graphs: bool) -> list[Any]:
     if device == "cpu":
         return cpu
     settings = {
-        # layer norms add in float32, also where onnxruntime fuses them with what comes before
+        # layer norms add in float32, also where they are fused; since onnxruntime 1.28 they always do
         "enable_skip_layer_norm_strict_mode": "1",
         "use_tf32": "0",  # on by default: float32 products would keep 10 bits of mantissa
         "enable_cuda_graph": str(int(cuda_graphs)),
@@ -141,9 +151,20 @@ def run_options(graph: int) -> ort.RunOptions:
     return options
 
 
+def device_work(device: ResolvedDevice, *, capture: bool = False) -> contextlib.AbstractContextManager[None]:
+    """Work on the device, which waits on CUDA while another thread captures; ``capture`` excludes others.
+
+    On a CPU nothing waits.
+    """
+    if device == "cpu":
+        return contextlib.nullcontext()
+    return CUDA_WORK.exclusive() if capture else CUDA_WORK.shared()
+
+
 def to_device(array: NDArray[Any], device: ResolvedDevice) -> OrtValue:
     """A copy of ``array`` on the device."""
-    return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device)
+    with device_work(device):
+        return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device)
 
 
 def run_bound(
@@ -175,15 +196,19 @@ def run_binding(
     session: InferenceSession, binding: ort.IOBinding, options: ort.RunOptions | None = None
 ) -> None:
     """Run with what ``binding`` holds; raises :class:`GraphOutputError` where onnxruntime fails."""
-    with _graph_errors():
+    with _graph_errors(), device_work(_device_of(session)):
         session.run_with_iobinding(binding, options)
 
 
 def run_arrays(session: InferenceSession, feeds: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
     """One output of a run on the host's arrays; raises :class:`GraphOutputError` where onnxruntime fails."""
-    with _graph_errors():
+    with _graph_errors(), device_work(_device_of(session)):
         result: NDArray[Any] = session.run([output], feeds)[0]
     return result
+
+
+def _device_of(session: InferenceSession) -> ResolvedDevice:
+    return "cuda" if CUDA_PROVIDER in session.get_providers() else "cpu"
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ragengine.errors import InputError
+from ragengine.storage.ownership import marked
 
 try:
     import fcntl
@@ -41,15 +42,18 @@ _REMEDIES = {
 
 
 @contextlib.contextmanager
-def replaced_file(path: Path) -> Iterator[BinaryIO]:
+def replaced_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
     """Yield a binary file that replaces ``path`` when the block ends without an error; else ``path`` stays.
 
-    What a killed run left is overwritten.
+    Args:
+        path: the file.
+        partial: where it is written, on the same disk; what a killed run left there is overwritten.  By
+            default a hidden sibling: only for a ``path`` in a folder of ragengine's own.
 
     Raises:
         OSError: the file cannot be written, or another process is writing it.
     """
-    partial = path.with_name(f".{path.name}.writing")
+    partial = partial or path.with_name(f".{path.name}.writing")
     handle = lock(partial, os.O_RDWR | os.O_CREAT)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -71,12 +75,15 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
 def output_file(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
     """Yield a file that the user named: as :func:`replaced_file`, but a pipe or device is written directly.
 
+    It is written in a hidden sibling folder, which is marked as ragengine's: a file of somebody else's that
+    happens to have that name stays.
+
     Args:
         path: the file; behind a link, the file is replaced and not the link.
         parents: also make the folders above it.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written, or what is at the sibling's name is not ragengine's.
     """
     path = Path(path)
     try:
@@ -90,7 +97,12 @@ def output_file(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO
             return
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced_file(real) as file:
+        workspace = real.with_name(f".{real.name}.writing")
+        with (
+            held_folder(workspace),
+            marked(workspace, InputError),
+            replaced_file(real, workspace / real.name) as file,
+        ):
             yield file
     except OSError as reason:
         raise InputError(f"{path!s:.200} cannot be written: {explained(reason)}.") from reason

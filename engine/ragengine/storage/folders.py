@@ -37,6 +37,12 @@ _ASIDE = "old"
 """Where the old folder is in a workspace while the new one is renamed, if replacing takes two steps."""
 REMOVED = "removed"
 """Where the old folder is while it is removed: it was looked through, and may be incomplete."""
+_STATES = {
+    True: "it is the new one",
+    False: "nothing was changed",
+    None: "the disk does not tell whether the new one is in place; whichever is there is whole",
+}
+"""What an error says of a target, by :func:`_in_place`."""
 T = TypeVar("T")
 Verify: TypeAlias = Literal["sha256", "size"]
 """How the files of a folder are compared with its manifest."""
@@ -96,14 +102,16 @@ def resumable_folder(
     :func:`replaced_folder`.
     """
     with _workspace(target, format_name, error) as (target, workspace):
+        replacing = False
         try:
             _tidy(workspace, target, resume, format_name, error)
             keep_private(target, workspace)
             yield workspace
             if (workspace / OUTPUT).exists():  # else the last run was killed right after replacing
+                replacing = True
                 _replace(target, workspace, format_name, error)
         except BaseException as reason:
-            state = "it is the new one" if _in_place(workspace, target) else "nothing was changed"
+            state = _STATES[_in_place(workspace, target, unknown=None if replacing else False)]
             if isinstance(reason, hopeless):
                 with contextlib.suppress(OSError):
                     empty_workspace(workspace)
@@ -190,12 +198,14 @@ def empty_workspace(workspace: Path) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _in_place(workspace: Path, target: Path) -> bool:
-    """Whether what was written in ``workspace`` has replaced ``target``."""
+def _in_place(workspace: Path, target: Path, unknown: bool | None = False) -> bool | None:
+    """Whether what was written in ``workspace`` has replaced ``target``; ``unknown`` where a disk fails."""
     try:
         written, there = (read_plain(folder / MANIFEST, MAX_BYTES) for folder in (workspace, target))
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return False
+    except (OSError, ValueError):
+        return unknown
     return written == there
 
 

@@ -1,95 +1,108 @@
-"""The DPR encoders (paper, section 2.2): BERT, then the vector of the first token.
+"""BERT, and what computes as it does: RoBERTa, XLM-R, DistilBERT, ELECTRA, MPNet, and DPR's encoders.
 
-Parameters are named as in `BertModel`, plus DPR's ``encode_proj`` and BERT's ``pooler``.
+Each layer normalises after its residual sum.  Parameters are named as in `BertModel`; a variant's own
+(``embeddings_project``, ``encoder.relative_attention_bias``) as in its class.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx_ir as ir
 from onnxscript import nn
 
-from ragengine_export.graphs.layers import (
-    FLOAT,
-    Embedding,
-    LayerNorm,
-    Linear,
-    Op,
-    activate,
-    attention,
-    saturated,
-)
+from ragengine_export.graphs.layers import Embedding, LayerNorm, Linear, Op, activate, attention, saturated
+from ragengine_export.graphs.relative_positions import relative_bias
+from ragengine_export.graphs.text_encoder import EncoderShape, TextEncoder
 
 
-@dataclass(frozen=True)
-class BertShape:
-    """Sizes of a BERT encoder.  ``head`` is what makes the vector from the first token's state:
-    ``cls`` nothing, ``projection`` DPR's linear layer, ``pooler`` BERT's linear layer and tanh.
-    ``dtype`` is what it computes in; the vectors are float32."""
+@dataclass(frozen=True, kw_only=True)
+class BertShape(EncoderShape):
+    """Sizes of a BERT and its variants.
 
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    intermediate_size: int
-    max_positions: int
-    type_vocab_size: int
-    activation: str
-    epsilon: float
-    head: Literal["cls", "projection", "pooler"]
-    dimension: int
-    dtype: ir.DataType = FLOAT
-
-
-class BertEncoder(nn.Module):
-    """input_ids, attention_mask int64 [N, S] -> vectors float32 [N, E].
-
-    Token types are all zero, as in Hugging Face's RAG: neither questions nor passages are encoded
-    with a second segment there.
+    position_rows     rows of the table of positions
+    padding_id        the token that takes no position, as in RoBERTa; None where each takes one
+    type_vocab_size   token types; 0 where the model has none
+    embedding_size    the width of the embeddings, where a layer projects them (ELECTRA); else None
+    relative_rows     rows of the table of relative positions (MPNet)
+    relative_buckets  its row for each relative position -m, ..., m; farther ones are as these
     """
 
-    def __init__(self, shape: BertShape) -> None:
-        super().__init__()
-        self.embeddings = _Embeddings(shape)
-        self.encoder = _Layers(shape)
-        self.encode_proj = Linear(shape.hidden_size, shape.dimension) if shape.head == "projection" else None
-        self.pooler = _Pooler(shape) if shape.head == "pooler" else None
-        self._dtype = shape.dtype
+    position_rows: int
+    padding_id: int | None = None
+    type_vocab_size: int = 0
+    embedding_size: int | None = None
+    relative_rows: int = 0
+    relative_buckets: tuple[int, ...] = ()
 
-    def forward(self, op: Op, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
+
+class BertEncoder(TextEncoder):
+    """The states of a post-norm encoder with a table of positions."""
+
+    def __init__(self, shape: BertShape) -> None:
+        super().__init__(shape)
+        width = shape.embedding_size or shape.hidden_size
+        self.embeddings = _Embeddings(shape, width)
+        self.embeddings_project = (
+            None if shape.embedding_size is None else Linear(shape.embedding_size, shape.hidden_size)
+        )
+        self.encoder = _Layers(shape)
+
+    def states(self, op: Op, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
         mask = op.Cast(attention_mask, to=ir.DataType.INT32)
-        states = self.encoder(op, self.embeddings(op, input_ids), mask)
-        first = op.Gather(states, op.Constant(value_int=0), axis=1)  # [N, hidden]
-        for head in (self.encode_proj, self.pooler):
-            first = first if head is None else head(op, first)
-        return first if self._dtype == FLOAT else op.Cast(first, to=FLOAT)
+        x = self.embeddings(op, input_ids)
+        if self.embeddings_project is not None:
+            x = self.embeddings_project(op, x)
+        return self.encoder(op, x, mask, input_ids)
 
 
 class _Embeddings(nn.Module):
-    def __init__(self, shape: BertShape) -> None:
+    def __init__(self, shape: BertShape, width: int) -> None:
         super().__init__()
-        self.word_embeddings = Embedding(shape.vocab_size, shape.hidden_size)
-        self.position_embeddings = Embedding(shape.max_positions, shape.hidden_size, quantised=False)
-        self.token_type_embeddings = Embedding(shape.type_vocab_size, shape.hidden_size, quantised=False)
-        self.LayerNorm = LayerNorm(shape.hidden_size, shape.epsilon)
+        self.word_embeddings = Embedding(shape.vocab_size, width)
+        self.position_embeddings = Embedding(shape.position_rows, width, quantised=False)
+        self.token_type_embeddings = (
+            Embedding(shape.type_vocab_size, width, quantised=False) if shape.type_vocab_size else None
+        )
+        self.LayerNorm = LayerNorm(width, shape.epsilon)
+        self._padding_id = shape.padding_id
 
     def forward(self, op: Op, input_ids: ir.Value) -> ir.Value:
-        zero = op.Constant(value_ints=[0])
-        length = op.Shape(input_ids, start=1, end=2)
-        positions = op.Range(op.Constant(value_int=0), op.Squeeze(length, zero), op.Constant(value_int=1))
         words = self.word_embeddings(op, input_ids)
-        places = op.Add(self.position_embeddings(op, positions), self.token_type_embeddings(op, zero))
-        return self.LayerNorm(op, words, op.Expand(op.Unsqueeze(places, zero), op.Shape(words)))
+        places = self.position_embeddings(op, self._positions(op, input_ids))  # [S, width] or [N, S, width]
+        if self.token_type_embeddings is not None:
+            places = op.Add(places, self.token_type_embeddings(op, op.Constant(value_ints=[0])))
+        if self._padding_id is None:
+            places = op.Expand(op.Unsqueeze(places, op.Constant(value_ints=[0])), op.Shape(words))
+        return self.LayerNorm(op, words, places)
+
+    def _positions(self, op: Op, input_ids: ir.Value) -> ir.Value:
+        """The row of each token in the table of positions: [S], or [N, S] where padding takes none.
+
+        `create_position_ids_from_input_ids` of transformers: a text that spells the padding token out counts
+        as if it were padding.
+        """
+        if self._padding_id is None:
+            length = op.Squeeze(op.Shape(input_ids, start=1, end=2), op.Constant(value_ints=[0]))
+            return op.Range(op.Constant(value_int=0), length, op.Constant(value_int=1))
+        padding = op.Constant(value_int=self._padding_id)
+        real = op.Cast(op.Not(op.Equal(input_ids, padding)), to=ir.DataType.INT64)
+        return op.Add(op.Mul(op.CumSum(real, op.Constant(value_int=1)), real), padding)
 
 
 class _Layers(nn.Module):
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         self.layer = nn.ModuleList([_Layer(shape) for _ in range(shape.num_layers)])
+        self.relative_attention_bias = (
+            Embedding(shape.relative_rows, shape.num_heads, quantised=False) if shape.relative_rows else None
+        )
+        self._buckets = shape.relative_buckets
 
-    def forward(self, op: Op, x: ir.Value, mask: ir.Value) -> ir.Value:
+    def forward(self, op: Op, x: ir.Value, mask: ir.Value, input_ids: ir.Value) -> ir.Value:
+        bias, table = None, self.relative_attention_bias
+        if table is not None:
+            bias = relative_bias(op, input_ids, self._buckets, lambda rows: table(op, rows))
         for layer in self.layer:
-            x = layer(op, x, mask)
+            x = layer(op, x, mask, bias)
         return x
 
 
@@ -101,8 +114,8 @@ class _Layer(nn.Module):
         self.output = _Output(shape.intermediate_size, shape)
         self._shape = shape
 
-    def forward(self, op: Op, x: ir.Value, mask: ir.Value) -> ir.Value:
-        x = self.attention(op, x, mask)
+    def forward(self, op: Op, x: ir.Value, mask: ir.Value, bias: ir.Value | None) -> ir.Value:
+        x = self.attention(op, x, mask, bias)
         inner = activate(op, self._shape.activation, self.intermediate(op, x))
         return self.output(op, saturated(op, inner, self._shape.dtype), x)
 
@@ -113,8 +126,8 @@ class _Attention(nn.Module):
         self.self = _SelfAttention(shape)
         self.output = _Output(shape.hidden_size, shape)
 
-    def forward(self, op: Op, x: ir.Value, mask: ir.Value) -> ir.Value:
-        return self.output(op, self.self(op, x, mask), x)
+    def forward(self, op: Op, x: ir.Value, mask: ir.Value, bias: ir.Value | None) -> ir.Value:
+        return self.output(op, self.self(op, x, mask, bias), x)
 
 
 class _SelfAttention(nn.Module):
@@ -125,9 +138,9 @@ class _SelfAttention(nn.Module):
         self.value = Linear(shape.hidden_size, shape.hidden_size)
         self._num_heads = shape.num_heads
 
-    def forward(self, op: Op, x: ir.Value, mask: ir.Value) -> ir.Value:
+    def forward(self, op: Op, x: ir.Value, mask: ir.Value, bias: ir.Value | None) -> ir.Value:
         q, k, v = self.query(op, x), self.key(op, x), self.value(op, x)
-        return attention(op, q, k, v, num_heads=self._num_heads, mask=mask)
+        return attention(op, q, k, v, num_heads=self._num_heads, mask=mask, bias=bias)
 
 
 class _Dense(nn.Module):
@@ -148,12 +161,3 @@ class _Output(nn.Module):
 
     def forward(self, op: Op, x: ir.Value, residual: ir.Value) -> ir.Value:
         return self.LayerNorm(op, saturated(op, self.dense(op, x), self._dtype), residual)
-
-
-class _Pooler(nn.Module):
-    def __init__(self, shape: BertShape) -> None:
-        super().__init__()
-        self.dense = Linear(shape.hidden_size, shape.dimension)
-
-    def forward(self, op: Op, first: ir.Value) -> ir.Value:
-        return op.Tanh(self.dense(op, first))

@@ -9,7 +9,8 @@ probability, so the weights are an input with a beam axis.  Only the best candid
 import onnx_ir as ir
 from onnxscript import nn
 
-from ragengine_export.graphs.decoder_step import StepShapes
+from ragengine.bundle.signatures import PART_WIDTH
+from ragengine_export.graphs.decoder_step import StaticInputs, StepShapes
 from ragengine_export.graphs.layers import MASKED, Op
 
 # Probabilities are summed as e^80 p, best beam first: a float32 then reaches down to e^-183 of it, far below
@@ -36,9 +37,10 @@ class Mixture(nn.Module):
 
     A continuation less probable than e^-183 of the best beam has the score -inf.
 
-    A graph that is to be captured takes ``best`` [Q, 1], the best beam score, as an input and avoids GatherND
-    and Concat: CUDA's kernels of these copy numbers from the host in every run, and a replay would read that
+    A graph that is to be captured (``static``) takes the best beam score as an input and avoids GatherND and
+    Concat: CUDA's kernels of these copy numbers from the host in every run, and a replay would read that
     memory after it was freed.  A CPU reads the few places of [Q, B, D, V] with GatherND, and copies nothing.
+    Its candidates come from parts of the vocabulary (:meth:`_best_of_parts`).
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -54,7 +56,7 @@ class Mixture(nn.Module):
         num_candidates: ir.Value,
         probe_ids: ir.Value,
         shapes: StepShapes,
-        best: ir.Value | None = None,
+        static: StaticInputs | None = None,
     ) -> dict[str, ir.Value]:
         minus_one, one, two = (op.Constant(value_ints=[i]) for i in (-1, 1, 2))
         vocab_size = op.Constant(value_int=self._vocab_size)
@@ -62,20 +64,25 @@ class Mixture(nn.Module):
         log_probs = op.LogSoftmax(logits, axis=-1)  # log p(y_t | x, z, y_<t)
 
         # Σ_z p(z) p(y_t | z) for all beams, times what each beam is worth beside the best
-        if best is None:
+        if static is None:
             best = op.ReduceMax(beam_scores, minus_one, keepdims=1)  # [Q, 1]
+        else:
+            best = static.best_scores
         best = op.Max(best, op.Constant(value_float=MASKED))  # no beam at all: not -inf - -inf
         worth = op.Unsqueeze(op.Sub(beam_scores, best), one)  # [Q, 1, B]
         weights = op.Exp(op.Transpose(op.Add(log_weights, worth), perm=[0, 2, 1]))  # [Q, B, D]
         scaled = op.Exp(op.Add(log_probs, headroom))
         marginal = op.MatMul(op.Unsqueeze(weights, two), scaled)  # [Q, B, 1, V]
 
-        flat = op.Reshape(marginal, op.Constant(value_ints=[0, -1]))  # [Q, B·V]
-        chosen, places = op.TopK(flat, num_candidates, axis=-1, _outputs=2)
+        if static is None:
+            flat = op.Reshape(marginal, op.Constant(value_ints=[0, -1]))  # [Q, B·V]
+            chosen, places = op.TopK(flat, num_candidates, axis=-1, _outputs=2)
+        else:
+            chosen, places = self._best_of_parts(op, marginal, num_candidates, static)
         candidate_scores = op.Add(op.Sub(op.Log(chosen), headroom), best)
         candidate_beams, candidate_tokens = op.Div(places, vocab_size), op.Mod(places, vocab_size)
 
-        if shapes.documents is None:  # to be captured
+        if shapes.documents is None:
             by_place = op.Transpose(log_probs, perm=[0, 2, 1, 3])
             by_place = op.Reshape(by_place, op.Constant(value_ints=[0, 0, -1]))  # [Q, D, B·V]
             everywhere = op.Expand(op.Unsqueeze(places, one), shapes.candidates)
@@ -102,3 +109,30 @@ class Mixture(nn.Module):
             "candidate_log_probs": candidate_log_probs,
             "probe_log_probs": probe_log_probs,
         }
+
+    def _best_of_parts(
+        self, op: Op, marginal: ir.Value, num_candidates: ir.Value, static: StaticInputs
+    ) -> tuple[ir.Value, ir.Value]:
+        """The largest of ``marginal`` [Q, B, 1, V] and their places in [Q, B·V]: [Q, C] each.
+
+        The best of each part of the vocabulary come first, then the best of those: the same in the same
+        order, but CUDA's TopK gives a row to one block of threads, and a block takes a millisecond for the
+        vocabulary of four beams.
+        """
+        minus_one, zero = (op.Constant(value_ints=[i]) for i in (-1, 0))
+        parts = -(-self._vocab_size // PART_WIDTH)
+        filling = op.Constant(value_ints=[0] * 7 + [parts * PART_WIDTH - self._vocab_size])
+        never = op.Constant(value_float=-1.0)  # below every probability
+        padded = op.Pad(marginal, filling, never)
+        by_part = op.Reshape(padded, op.Constant(value_ints=[0, 0, parts, PART_WIDTH]))  # [Q, B, parts, W]
+        best, within = op.TopK(by_part, static.part_candidates, axis=-1, _outputs=2)
+
+        beams = op.Sub(static.slots, op.Gather(static.slots, zero))  # 0, 1, ... B-1
+        first_of_beam = op.Mul(beams, op.Constant(value_int=self._vocab_size))
+        first_of_part = op.Constant(value_ints=[PART_WIDTH * part for part in range(parts)])
+        starts = op.Add(op.Unsqueeze(first_of_beam, minus_one), first_of_part)  # [B, parts]
+        places = op.Add(within, op.Unsqueeze(starts, minus_one))  # [Q, B, parts, c]
+
+        row = op.Constant(value_ints=[0, -1])
+        chosen, order = op.TopK(op.Reshape(best, row), num_candidates, axis=-1, _outputs=2)
+        return chosen, op.GatherElements(op.Reshape(places, row), order, axis=1)

@@ -6,12 +6,10 @@
 from collections.abc import Sequence
 
 import onnx_ir as ir
-from onnxscript import GraphBuilder
+from onnxscript import GraphBuilder, nn
 
 from ragengine.bundle.onnx_reader import Value
 from ragengine.bundle.signatures import MIXTURE_OUTPUTS, LayerKind, Signature, text_encoder_signature
-from ragengine_export.graphs.bart import BartCrossProjections, BartDecoder, BartEncoder
-from ragengine_export.graphs.bert import BertEncoder
 from ragengine_export.graphs.decoder_step import (
     DecoderInputs,
     StaticInputs,
@@ -19,31 +17,32 @@ from ragengine_export.graphs.decoder_step import (
     computed_shapes,
     given_shapes,
 )
+from ragengine_export.graphs.generator import CrossProjections, GeneratorDecoder
 
 OPSET = 20
 IR_VERSION = 10  # what onnx opset 20 came with; every onnxruntime since 1.18 reads it
 
 
-def text_encoder_model(encoder: BertEncoder, dimension: int) -> ir.Model:
+def text_encoder_model(encoder: nn.Module, dimension: int) -> ir.Model:
     """A question or passage encoder."""
     graph = GraphOfSignature("text_encoder", text_encoder_signature(dimension))
     return graph.model([encoder(graph.op, graph.inputs["input_ids"], graph.inputs["attention_mask"])])
 
 
-def encoder_model(encoder: BartEncoder, signature: Signature) -> ir.Model:
+def encoder_model(encoder: nn.Module, signature: Signature) -> ir.Model:
     """The generator's encoder of documents."""
     graph = GraphOfSignature("generator_encoder", signature)
     return graph.model([encoder(graph.op, graph.inputs["input_ids"], graph.inputs["attention_mask"])])
 
 
-def cross_model(cross: BartCrossProjections, signature: Signature) -> ir.Model:
+def cross_model(cross: CrossProjections, signature: Signature) -> ir.Model:
     """The decoder's keys and values of encoded documents."""
     graph = GraphOfSignature("generator_cross", signature)
     return graph.model(cross(graph.op, graph.inputs["states"]))
 
 
-def dynamic_decoder_model(decoder: BartDecoder, signature: Signature) -> ir.Model:
-    """The decoder step whose past grows; its inputs and outputs are described at :class:`BartDecoder`."""
+def dynamic_decoder_model(decoder: GeneratorDecoder, signature: Signature) -> ir.Model:
+    """The decoder step whose past grows; :class:`GeneratorDecoder` describes its inputs and outputs."""
     graph = GraphOfSignature("generator_decoder", signature)
     given = graph.inputs
     shapes = computed_shapes(
@@ -54,12 +53,13 @@ def dynamic_decoder_model(decoder: BartDecoder, signature: Signature) -> ir.Mode
         num_candidates=given["num_candidates"],
         probe_ids=given["probe_ids"],
         d_model=decoder.d_model,
+        bias_heads=decoder.bias_heads,
     )
     mask = given["context_attention_mask"]
     return _decoder_model(graph, decoder, shapes, context_attention_mask=mask, static=None)
 
 
-def static_decoder_model(decoder: BartDecoder, signature: Signature) -> ir.Model:
+def static_decoder_model(decoder: GeneratorDecoder, signature: Signature) -> ir.Model:
     """The decoder step with room for P tokens, for CUDA graphs.
 
     No node computes a shape: shapes are inputs (:func:`ragengine.bundle.signatures.shape_inputs`), which CUDA
@@ -72,13 +72,15 @@ def static_decoder_model(decoder: BartDecoder, signature: Signature) -> ir.Model
         places=op.Expand(slots, given["shape_update"]),
         context_bias=given["context_bias"],
         best_scores=given["best_scores"],
+        slots=given["slots"],
+        part_candidates=given["part_candidates"],
     )
     return _decoder_model(graph, decoder, given_shapes(given), context_attention_mask=None, static=static)
 
 
 def _decoder_model(
     graph: "GraphOfSignature",
-    decoder: BartDecoder,
+    decoder: GeneratorDecoder,
     shapes: StepShapes,
     *,
     context_attention_mask: ir.Value | None,

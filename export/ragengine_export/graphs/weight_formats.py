@@ -36,8 +36,12 @@ class FloatWeight:
         self._dtype = dtype
 
     def matmul(self, op: Op, x: ir.Value, bias: ir.Value | None) -> ir.Value:
-        y = op.FusedMatMul(x, cast(op, self._weight, self._dtype), transB=1, _domain=_CONTRIB)
+        y = op.FusedMatMul(x, self.typed(op), transB=1, _domain=_CONTRIB)
         return y if bias is None else op.Add(y, bias)
+
+    def typed(self, op: Op) -> ir.Value:
+        """W in the numbers that it is multiplied in."""
+        return cast(op, self._weight, self._dtype)
 
     def rows(self, op: Op, ids: ir.Value) -> ir.Value:
         # Gather first: the table stays in the file's precision and is never copied whole.

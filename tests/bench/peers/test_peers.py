@@ -1,28 +1,31 @@
 """The engines of the benchmark do the same work: same inputs, same search, same answers where they can be."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ragengine.errors import ExportError
 from ragengine_bench import peers
-from ragengine_bench.checkpoints.random_checkpoint import BART, RAG, write_random_checkpoint
+from ragengine_bench.checkpoints.random_checkpoint import GENERATOR, RAG, write_random_checkpoint
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.harness.runs import Workload
+from ragengine_bench.parity.pairs import Pair
 from ragengine_bench.peers.ragengine import STAGES, RagengineGenerator
-from ragengine_bench.peers.transformers import TransformersGenerator
+from ragengine_bench.peers.transformers import TransformersGenerator, TransformersRag
 from ragengine_export import export_checkpoint
 
-SHAPE = SHAPES["tiny"]
 LOAD = Workload(batch=2, documents=3, source=9, beams=3, target=7)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_random_checkpoint(SHAPE, folder)
+@pytest.fixture(scope="module", params=["tiny", "tiny-t5", "tiny-mbart"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, shape = tmp_path_factory.mktemp("tiny"), SHAPES[request.param]
+    write_random_checkpoint(shape, folder)
     export_checkpoint(folder / RAG, folder / "bundle", check=False)
-    LOAD.write(folder / "inputs.npz", SHAPE.vocabulary)
+    LOAD.write(folder / "inputs.npz", shape.vocabulary)
     return folder
 
 
@@ -79,7 +82,7 @@ def test_ctranslate2_searches_every_document(folder: Path) -> None:
     pytest.importorskip("ctranslate2")
     from ragengine_bench.peers.ctranslate2 import Ctranslate2Generator
 
-    engine = Ctranslate2Generator(str(folder / BART), 1, "float32")
+    engine = Ctranslate2Generator(str(folder / GENERATOR), 1, "float32")
     found = _prepared(engine, folder, LOAD.options).generate()["outputs"]
     assert [len(output) for output in found] == [LOAD.target - 1] * LOAD.batch * LOAD.documents
 
@@ -94,3 +97,19 @@ def test_contenders_say_what_they_leave_out() -> None:
     assert not any(peer.does_less for peer in sequence)
     assert [peer.name for peer in peers.matching(found, ["CTRANSLATE2 int8"])] == ["CTranslate2 int8"]
     assert peers.matching(found, []) == found
+
+
+def test_transformers_answers_questions_from_the_same_index(pair: Pair) -> None:
+    questions, options = pair.questions(7, 3), {"num_beams": 3, "max_length": 9}
+    index = pair.bundle.parent / "index"
+    found = TransformersRag(str(pair.checkpoint.source), str(index), 1, "fp32").ask(questions, options)
+    chosen = pair.engine.default_options.replace(**options)
+    assert found["outputs"] == [answer.text for answer in pair.engine.generate(questions, options=chosen)]
+
+
+def test_a_checkpoint_of_a_stranger_is_checked_as_for_export(pair: Pair, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(pair.checkpoint.source, tmp_path / "source"))
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    (source / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "own.Model"}}))
+    with pytest.raises(ExportError, match="brings code of its own"):
+        TransformersRag(str(source), str(pair.bundle.parent / "index"), 1, "fp32")

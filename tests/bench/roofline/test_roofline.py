@@ -32,6 +32,7 @@ from ragengine_bench.roofline.roofline import (
 from ragengine_bench.roofline.sizes import BYTES_PER_WEIGHT, Sizes, sizes_of
 from ragengine_export import export_checkpoint
 from ragengine_export.export import PRECISIONS
+from tests.support.models import save_dpr, save_generator
 
 SHAPE = SHAPES["tiny"]
 D, S = 3, 11
@@ -140,6 +141,17 @@ def test_sizes_are_the_same_in_every_precision(checkpoint: Path, bundle: Path, p
     assert found.question_encoder == expected.question_encoder
     assert found.precision == precision
     assert found.bytes_per_weight <= expected.bytes_per_weight
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_sizes_of_a_t5_whose_attention_is_narrower(precision: Any, tmp_path: Path) -> None:
+    """A gated feed-forward part has three matrices, and counts half as much again."""
+    t5 = save_generator(tmp_path / "t5", "flan-t5", d_model=24, encoder_heads=2, d_kv=7, encoder_ffn=30)
+    dpr = save_dpr(tmp_path / "dpr")
+    export_checkpoint(None, tmp_path / "b", precision, question_encoder=dpr, generator=t5, check=False)
+    sizes = sizes_of(tmp_path / "b").generator
+    assert (sizes.d_model, sizes.inner, sizes.encoder_ffn, sizes.decoder_ffn) == (24, 14, 45, 45)
+    assert sizes.encoder_layers == sizes.decoder_layers
 
 
 def test_encoding_documents(bundle: Path, profiles: Profiles) -> None:

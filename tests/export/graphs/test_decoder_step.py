@@ -1,6 +1,7 @@
 """The decoder step that CUDA captures, checked without a GPU: every node has a CUDA kernel for its types,
 what a kernel reads on the host lies there, and nothing computes a shape."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,25 @@ from onnx import TensorProto
 from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.device import graph_device
 from ragengine.bundle.manifest import STEP_GRAPH
+from ragengine.bundle.signatures import HIDDEN_HALF
 from ragengine.errors import DeviceError
 from ragengine.generation.decoders.base import StepInputs
 from ragengine.generation.decoders.buckets import Bucket
 from ragengine.generation.decoders.static import host_inputs
 from ragengine.generation.model import GeneratorModel
+from ragengine_bench.checkpoints.generators import GENERATORS
 from ragengine_export import export_checkpoint
 from tests.support.cuda_kernels import KERNELS
-from tests.support.models import save_bart, save_dpr
+from tests.support.models import save_bart, save_dpr, save_generator
 
 SHAPE_OPERATORS = {"Shape", "Size", "Range", "ConstantOfShape", "NonZero", "Squeeze"}
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 VARIANTS: list[dict[str, Any]] = [
-    {},
-    {"scale_embedding": True, "activation_function": "relu"},
-    {"activation_function": "gelu_new", "decoder_layers": 2},
-    {"activation_function": "silu"},
+    {"name": "bart", "activation": "gelu"},
+    {"name": "bart", "scale_embedding": True, "activation": "relu"},
+    {"name": "bart", "activation": "gelu_new"},
+    {"name": "bart", "activation": "silu"},
+    *({"name": name} for name in GENERATORS if name != "bart"),
 ]
 
 
@@ -42,8 +46,10 @@ def bundle(
     request: pytest.FixtureRequest, precision: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Bundle:
     folder = tmp_path_factory.mktemp("step")
-    dpr, bart = save_dpr(folder / "dpr"), save_bart(folder / "bart", **request.param)
-    export_checkpoint(None, folder / "bundle", precision, question_encoder=dpr, generator=bart, check=False)
+    dpr, generator = save_dpr(folder / "dpr"), save_generator(folder / "generator", **request.param)
+    export_checkpoint(
+        None, folder / "bundle", precision, question_encoder=dpr, generator=generator, check=False
+    )
     return Bundle.open(folder / "bundle")
 
 
@@ -88,6 +94,11 @@ def faults(model: onnx.ModelProto, on_host: set[str]) -> list[str]:
         if node.op_type == "Constant":
             constants.update(node.output)
             types[node.output[0]] = constant_type(node)
+            continue
+        if all(value in constants for value in node.input):  # computed once, when the graph is loaded
+            constants.update(node.output)
+            to = next((type_name(a.i) for a in node.attribute if a.name == "to"), types[node.input[0]])
+            types |= dict.fromkeys(node.output, to)
             continue
         kernel = KERNELS.get((node.domain.replace("ai.onnx", ""), node.op_type))
         if kernel is None:
@@ -145,23 +156,26 @@ def test_a_wrong_type_and_a_wrong_place_are_found(bundle: Bundle, tmp_path: Path
     assert any("no CUDA kernel for bfloat16" in fault for fault in faults(model, bound_on_host(bundle)))
 
 
-def test_large_numbers_stay_finite_and_close(tmp_path: Path) -> None:
-    """Feed-forward activations far beyond float16's 65504: what float32 computes, not infinity or NaN."""
-    import torch
-    from transformers import BartForConditionalGeneration
+@pytest.mark.parametrize("name", ["bart", "t5", "flan-t5", "mbart"])
+def test_large_numbers_stay_finite_and_close(tmp_path: Path, name: str) -> None:
+    """Feed-forward activations far beyond float16's 65504: what float32 computes, not infinity or NaN.
 
-    dpr, bart = save_dpr(tmp_path / "dpr"), save_bart(tmp_path / "bart")
-    model = BartForConditionalGeneration.from_pretrained(bart)
+    T5 and mBART add them to a residual stream that grows from layer to layer.
+    """
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    dpr, source = save_dpr(tmp_path / "dpr"), save_generator(tmp_path / "source", name, encoder_layers=3)
+    model = AutoModelForSeq2SeqLM.from_pretrained(source)
     with torch.no_grad():
-        for layer in (*model.model.encoder.layers, *model.model.decoder.layers):
-            layer.fc1.weight *= 2000
-            layer.fc2.weight *= 50
-    model.save_pretrained(bart)
+        for matrix, factor in _feed_forward(model):
+            matrix.weight *= factor
+    model.save_pretrained(source)
     outputs, rng = {}, np.random.default_rng(0)
     ids = rng.integers(5, 200, (2, 3, 12))
     for precision in ("fp32", "fp16"):
         export_checkpoint(
-            None, tmp_path / precision, precision, question_encoder=dpr, generator=bart, check=False
+            None, tmp_path / precision, precision, question_encoder=dpr, generator=source, check=False
         )
         opened = Bundle.open(tmp_path / precision)
         for decoder in ("dynamic", "static"):
@@ -194,11 +208,20 @@ def _largest_activation(model: Any, ids: Any) -> float:
     import torch
 
     found = [0.0]
-    for layer in model.model.encoder.layers:
-        layer.fc2.register_forward_hook(lambda *call: found.append(float(call[2].abs().max())))
+    for matrix, _ in _feed_forward(model):
+        matrix.register_forward_hook(lambda *call: found.append(float(call[2].abs().max())))
     with torch.no_grad():
-        model.model.encoder(torch.tensor(ids.reshape(-1, ids.shape[-1])))
+        model.get_encoder()(torch.tensor(ids.reshape(-1, ids.shape[-1])))
     return max(found)
+
+
+def _feed_forward(model: Any) -> Iterator[tuple[Any, float]]:
+    """The matrices of the feed-forward layers, and by how much a test makes each larger."""
+    for name, module in model.named_modules():
+        if name.endswith((".fc1", ".wi", ".wi_0", ".wi_1")):
+            yield module, 50.0 if name.endswith(("_0", "_1")) else 2000.0
+        elif name.endswith((".fc2", ".wo")):
+            yield module, 50.0
 
 
 @pytest.mark.parametrize("quantised", ["int8", "int4"])
@@ -215,3 +238,21 @@ def test_graphs_that_only_a_cpu_has_are_refused_on_cuda(
     assert graph_device(opened, "cpu") == graph_device(opened, "auto") == "cpu"
     with pytest.raises(DeviceError, match=rf"are {quantised}, which only a CPU computes; export it"):
         graph_device(opened, "cuda")
+
+
+def test_what_hides_a_token_leaves_room_for_its_score(bundle: Bundle) -> None:
+    """A score is added to it in float16, where the sum must not become -inf: of a row that hides all, the
+    softmax would be NaN."""
+    model = onnx.load(bundle.file("generator", STEP_GRAPH), load_external_data=False)
+    constants = {
+        node.output[0]: onnx.numpy_helper.to_array(node.attribute[0].t)
+        for node in model.graph.node
+        if node.op_type == "Constant" and node.attribute[0].name == "value"
+    }
+    hidden = [constants[node.input[2]] for node in model.graph.node if node.op_type == "Where"]
+    assert hidden
+    for number in hidden:
+        with np.errstate(over="raise"):
+            assert number + number.dtype.type(-32000) <= number
+        assert number < -30000  # no score of a model makes up for it
+    assert HIDDEN_HALF in hidden or bundle.manifest.precision == "fp32"

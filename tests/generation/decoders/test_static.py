@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from ragengine import Generator
@@ -24,6 +25,7 @@ from ragengine.results import Hypothesis
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
 from ragengine_bench.parity.pairs import full_options
 from ragengine_export import export_checkpoint
+from tests.support.paths import WORLDFACTS
 from tests.support.searches import FEW_CANDIDATES, WHOLE_DISTRIBUTIONS
 
 V, LENGTH = 700, 12
@@ -32,10 +34,11 @@ SIZES = [(1, 1, 7), (1, 5, 33), (3, 2, 20)]
 """Q, D, S; the second and third are padded in more than one axis."""
 
 
-@pytest.fixture(scope="module", params=[1301, 1302])
+@pytest.fixture(scope="module", params=["bart-1301", "bart-1302", "t5-1303", "mbart-1304"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("static")
-    spec = random_spec(request.param, vocab_size=V, forced_bos=False, forced_eos=False)
+    name, _, seed = request.param.partition("-")
+    spec = random_spec(int(seed), model_type=name, vocab_size=V, forced_bos=False, forced_eos=False)
     checkpoint = write_checkpoint(spec, folder)
     export_checkpoint(checkpoint.source, folder / "bundle", precision="fp32", check=False)
     return Bundle.open(folder / "bundle")
@@ -112,7 +115,7 @@ def test_buffers_serve_search_after_search(bundle: Bundle, dynamic: Generator, s
     for seed in range(4):
         assert_same(decoded(static, (1, 5, 33), "beams", seed), decoded(dynamic, (1, 5, 33), "beams", seed))
     gc.collect()
-    bucket = Bucket.holding(1, 5, 4, padded_source(33, bundle.manifest.generator.max_positions), LENGTH - 1)
+    bucket = Bucket.holding(1, 5, 4, padded_source(33, bundle.manifest.generator.longest), LENGTH - 1)
     assert len(decoder._free[bucket]) == 1
 
 
@@ -173,3 +176,16 @@ def test_a_buffer_keeps_its_arrays_apart() -> None:
     for name, array in sent.items():
         np.testing.assert_array_equal(buffer.arrays[name], array)
         assert buffer.arrays[name].dtype == array.dtype
+
+
+def test_the_step_of_an_older_bundle_is_as_good() -> None:
+    """That of worldfacts takes its candidates from the whole vocabulary at once, and lacks an input."""
+    bundle = Bundle.open(WORLDFACTS / "bundle")
+    session = ort.InferenceSession(
+        str(bundle.file("generator", "step.onnx")), providers=["CPUExecutionProvider"]
+    )
+    assert "part_candidates" not in {value.name for value in session.get_inputs()}
+    dynamic, static = (Generator(bundle, device="cpu") for _ in range(2))
+    static._model = GeneratorModel(bundle, device="cpu", decoder="static")
+    options = full_options(num_beams=4, num_return_sequences=4, max_length=10)
+    assert_same(*(g.generate(*contexts((2, 3, 20)), options) for g in (static, dynamic)))

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from ragengine import GenerationOptions
+from ragengine.generation.search import beam_search as module
 from ragengine.generation.search.beam_search import beam_search
 from ragengine.generation.search.rules import Rules
 from ragengine.generation.search.step import SearchStep
@@ -84,3 +87,53 @@ def test_early_stopping_ends_at_enough_finished_outputs() -> None:
 def test_nothing_is_found_where_everything_is_banned() -> None:
     model = TableModel()
     assert searched(model, options_of(suppress_tokens=list(range(V)))) == [[], []]
+
+
+def outcome(model: TableModel, options: GenerationOptions) -> tuple[list[Any], int]:
+    """What is returned, to the last bit, and the number of steps."""
+    found = beam_search(SearchStep(model, model.encoded, model.log_prior, Rules(options)))  # type: ignore[arg-type]
+    outputs = [[(o.token_ids.tolist(), o.score, o.log_probs.tolist()) for o in each] for each in found]
+    return outputs, len(model.steps)
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> GenerationOptions:
+    beams, longest = draw(st.integers(1, 5)), draw(st.integers(2, 12))
+    return GenerationOptions(
+        num_beams=beams,
+        num_return_sequences=draw(st.integers(1, beams)),
+        max_length=longest,
+        min_length=draw(st.integers(0, longest)),
+        eos_token_id=draw(st.sampled_from([EOS, [EOS, 5], [EOS, 5, 6]])),
+        length_penalty=draw(st.floats(-3, 3) | st.sampled_from([0.0, 1.0])),
+        early_stopping=draw(st.sampled_from([True, False, "never"])),
+        repetition_penalty=draw(st.sampled_from([1.0, 0.5, 1.5])),
+        no_repeat_ngram_size=draw(st.sampled_from([0, 1, 2])),
+        marginalize=draw(st.sampled_from(["token", "sequence"])),
+        search="joint",
+    )
+
+
+def unbounded(model: TableModel, options: GenerationOptions) -> tuple[list[Any], int]:
+    """The same loop without the bound: it ends where transformers ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_settled", lambda running, *_: np.zeros(len(running.scores), np.bool_))
+        return outcome(model, options)
+
+
+@hypothesis.given(seed=st.integers(0, 10_000), questions=st.integers(1, 3), options=searches())
+@hypothesis.settings(max_examples=150)
+def test_an_early_end_changes_nothing(seed: int, questions: int, options: GenerationOptions) -> None:
+    ours, steps = outcome(TableModel(seed, questions), options)
+    theirs, more = unbounded(TableModel(seed, questions), options)
+    assert ours == theirs
+    assert steps <= more
+
+
+def test_an_early_end_saves_steps() -> None:
+    """Where one output is returned of several that are searched for."""
+    options, steps, more = options_of(num_beams=4, max_length=12, length_penalty=0.0), 0, 0
+    for seed in range(20):
+        steps += outcome(TableModel(seed, 1), options)[1]
+        more += unbounded(TableModel(seed, 1), options)[1]
+    assert steps < 0.95 * more

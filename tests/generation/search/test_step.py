@@ -58,6 +58,14 @@ def test_the_model_is_asked_for_what_the_rules_need(options: Any, candidates: in
     (inputs,) = model.steps
     assert inputs.num_candidates == candidates
     assert inputs.probe_ids.shape[2] == probes
+    assert model.started == [(1, 5)]  # of max_length 6, one is the start token
+
+
+def test_room_is_made_for_every_beam_or_path() -> None:
+    for options, paths in (({"num_beams": 3}, 3), ({"do_sample": True, "num_return_sequences": 4}, 4)):
+        model = TableModel()
+        stepped(model, **options)
+        assert model.started == [(paths, 5)]
 
 
 @pytest.mark.parametrize("marginalize", ["token", "sequence"])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from tests.robustness.children import SEED
 from tests.support.bundles import rewrite_manifest
 
 Damage: TypeAlias = tuple[str, Callable[[bytes], bytes]]
@@ -16,6 +17,12 @@ Damage: TypeAlias = tuple[str, Callable[[bytes], bytes]]
 
 WORDS = (0, -1, 1, 2**31, 2**31 - 1, 2**32, 2**63 - 1, -(2**63), 10**6)
 """Numbers that overflow, wrap around, are negative, or are too large."""
+
+
+def drawing(name: str | int) -> random.Random:
+    """A generator for what is drawn under ``name``: always the same, or that of the variable ``SEED``."""
+    seed = os.environ.get(SEED)
+    return random.Random(f"{seed}:{name}" if seed else name)
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -63,7 +70,7 @@ def extensions() -> Iterator[Damage]:
 
 def flips(places: list[int], seed: int) -> Iterator[Damage]:
     """Flip one bit, drawn with ``seed``, of each of these bytes."""
-    drawn = random.Random(seed)
+    drawn = drawing(seed)
     for place in places:
         bit = drawn.randrange(8)
         yield f"bit {bit} of byte {place}", lambda content, p=place, b=bit: flipped(content, p, b)  # type: ignore[misc]
@@ -86,7 +93,7 @@ def words(places: list[int], width: int, values: tuple[int, ...] = WORDS) -> Ite
 
 def spread(size: int, most: int, *, header: int = 0, seed: int = 0) -> list[int]:
     """About ``most`` places of ``size`` bytes: the header, the last byte, and others drawn with ``seed``."""
-    drawn = random.Random(seed)
+    drawn = drawing(seed)
     rest = range(min(header, size), size)
     sampled = drawn.sample(rest, min(most, len(rest)))
     return sorted({*range(min(header, size)), *sampled, size - 1})

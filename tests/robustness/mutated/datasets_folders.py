@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow.ipc
 
 from ragengine.corpus.corpus import Corpus
 from tests.robustness.children import Case, Expected
-from tests.robustness.mutated.damage import damaged_copy, flips, instead, spread, truncations, words
+from tests.robustness.mutated.damage import damaged_copy, drawing, flips, instead, spread, truncations, words
 from tests.robustness.mutated.indexes import vectors
 
 _DATA, _STATE = "data-00000-of-00001.arrow", "state.json"
@@ -100,7 +99,7 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
     damages += words([place for place in spread(size, 300, header=800) if place < size - 8], 4)
     damages += words([place for place in spread(size, 300, header=800) if place < size - 8], 8)
     most = min(len(damages), _SAMPLED_MANY if exhaustive else _SAMPLED)
-    for what, damage in random.Random(6).sample(damages, most):
+    for what, damage in drawing(6).sample(damages, most):
         yield Case(what, partial(_read_damaged, dataset, _DATA, damage))
 
 

@@ -16,6 +16,7 @@ from ragengine.retrieval.faiss_api import search_faiss
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.runtime.progress import silent
 from tests.robustness.children import Case
+from tests.robustness.mutated.damage import drawing
 from tests.robustness.mutated.indexes import E, vectors
 
 _SAMPLED, _SAMPLED_MANY = 150, 4000
@@ -30,7 +31,7 @@ def prepare(base: Path) -> None:
 
 
 def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
-    drawn = random.Random("factories")
+    drawn = drawing("factories")
     for number in range(_SAMPLED_MANY if exhaustive else _SAMPLED):
         factory = _drawn(drawn)
         mutated = _mutated(drawn, factory) if number % 2 else factory

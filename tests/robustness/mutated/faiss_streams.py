@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,16 @@ import numpy as np
 
 from ragengine.retrieval.manifest import FAISS_FILE
 from tests.robustness.children import Case
-from tests.robustness.mutated.damage import WORDS, Damage, check_damaged, flips, linked_copy, spread, words
+from tests.robustness.mutated.damage import (
+    WORDS,
+    Damage,
+    check_damaged,
+    drawing,
+    flips,
+    linked_copy,
+    spread,
+    words,
+)
 from tests.robustness.mutated.indexes import SERVED, N, check_answers, write_index
 from tests.support.bundles import rewrite_manifest
 
@@ -40,7 +48,7 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
             "answered",
         )
         damages = list(stream_damages((folder / FAISS_FILE).stat().st_size))
-        for what, damage in random.Random(name).sample(damages, _SAMPLED_MANY if exhaustive else _SAMPLED):
+        for what, damage in drawing(name).sample(damages, _SAMPLED_MANY if exhaustive else _SAMPLED):
             yield Case(f"{name}: {what}", partial(check_damaged, folder, FAISS_FILE, damage, check_answers))
 
 

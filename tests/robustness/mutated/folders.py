@@ -6,7 +6,6 @@ hash, onnxruntime, tokenizers, SQLite, numpy and FAISS read the file.
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,6 +21,7 @@ from tests.robustness.mutated.damage import (
     become_other,
     check_damaged,
     damaged_copy,
+    drawing,
     extensions,
     flips,
     linked_copy,
@@ -88,7 +88,7 @@ def _behind_a_right_hash(
 
 def _with_noise(seed: int, content: bytes) -> bytes:
     """Replace a hundred bytes at a random place."""
-    drawn = random.Random(seed)
+    drawn = drawing(seed)
     place = drawn.randrange(len(content))
     return (content[:place] + drawn.randbytes(100) + content[place + 100 :])[: len(content)]
 

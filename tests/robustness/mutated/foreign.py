@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from ragengine.indexing.foreign_index import ForeignIndex
 from ragengine.indexing.vector_sources import PendingPassages
 from ragengine.retrieval.faiss_api import search_faiss
 from tests.robustness.children import Case
+from tests.robustness.mutated.damage import drawing
 from tests.robustness.mutated.faiss_streams import stream_damages
 from tests.robustness.mutated.indexes import SERVED, E, vectors
 
@@ -79,7 +79,7 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
             yield Case(f"{path.stem}: as it was written", run, "answered")
         damages = list(stream_damages(path.stat().st_size))
         most = min(_SAMPLED_MANY if exhaustive else _SAMPLED, len(damages))
-        for what, damage in random.Random(path.stem).sample(damages, most):
+        for what, damage in drawing(path.stem).sample(damages, most):
             yield Case(f"{path.stem}: {what}", partial(_import, path, damage))
 
 

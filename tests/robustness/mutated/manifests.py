@@ -7,7 +7,6 @@ engine answers.
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any, Final, TypeAlias
 from ragengine.storage.folders import MANIFEST
 from tests.robustness.children import Case
 from tests.robustness.mutated.asking import check_engine
-from tests.robustness.mutated.damage import linked_copy, replace
+from tests.robustness.mutated.damage import drawing, linked_copy, replace
 from tests.support.paths import GOLDEN
 
 Place: TypeAlias = tuple[str | int, ...]
@@ -75,7 +74,7 @@ def prepare(base: Path) -> None:
 
 def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
     every = [case for kind in ("bundle", "index") for case in _changes(base, kind)]
-    yield from every if exhaustive else random.Random(2).sample(every, _SAMPLED)
+    yield from every if exhaustive else drawing(2).sample(every, _SAMPLED)
 
 
 def _changes(base: Path, kind: str) -> Iterator[Case]:

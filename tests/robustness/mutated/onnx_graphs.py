@@ -6,7 +6,6 @@ onnxruntime opens and runs what the bundle's checks accept.
 from __future__ import annotations
 
 import itertools
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +18,7 @@ from onnx import AttributeProto, numpy_helper
 
 from tests.robustness.children import Case
 from tests.robustness.mutated.asking import check_engine
-from tests.robustness.mutated.damage import check_damaged, instead
+from tests.robustness.mutated.damage import check_damaged, drawing, instead
 from tests.support.paths import GOLDEN
 
 Edit: TypeAlias = Callable[[onnx.GraphProto], object]
@@ -69,7 +68,7 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
         yield Case(f"{other} as {name}", run, "refused", mentions=name)
     edits = [(name, what, edit) for name in GRAPHS for what, edit in _node_edits(bundle / name)]
     if not exhaustive:
-        edits = random.Random(1).sample(edits, _NODE_EDITS)
+        edits = drawing(1).sample(edits, _NODE_EDITS)
     for name, what, edit in edits:
         yield Case(f"{name}: {what}", _check_forged(bundle, name, partial(_edited, edit)))
 
@@ -82,7 +81,7 @@ def _node_edits(path: Path) -> Iterator[tuple[str, Edit]]:
     """Every node with one part removed or changed; every small constant with other numbers."""
     graph = onnx.load(str(path), load_external_data=False).graph
     operators = sorted({node.op_type for node in graph.node})
-    drawn = random.Random(path.name)
+    drawn = drawing(path.name)
     names = [output for node in graph.node for output in node.output] + [t.name for t in graph.initializer]
     for place, node in enumerate(graph.node):
         where = f"node {place} {node.op_type}"
@@ -127,15 +126,11 @@ def _other_values(attribute: AttributeProto) -> list[Any]:
 
 def _set_attribute(place: int, number: int, value: Any, graph: onnx.GraphProto) -> None:
     attribute = graph.node[place].attribute[number]
-    made = (
-        onnx.helper.make_attribute(
-            attribute.name,
-            numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value,
-            attr_type=AttributeProto.INTS if value == [] else None,
-        )
-        if not isinstance(value, list) or value
-        else AttributeProto(name=attribute.name, type=AttributeProto.INTS)
-    )
+    if isinstance(value, list) and not value:  # of an empty list the helper cannot tell the type
+        made = AttributeProto(name=attribute.name, type=AttributeProto.INTS)
+    else:
+        tensor = numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+        made = onnx.helper.make_attribute(attribute.name, tensor)
     attribute.CopyFrom(made)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,7 +11,7 @@ from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import PASSAGES_FILE
 from ragengine.retrieval.passage_store import PassageStore
 from tests.robustness.children import Case
-from tests.robustness.mutated.damage import flips, linked_copy, replace, spread, words
+from tests.robustness.mutated.damage import drawing, flips, linked_copy, replace, spread, words
 from tests.robustness.mutated.indexes import N, check_answers, write_index
 from tests.support.bundles import rewrite_manifest
 
@@ -99,6 +98,7 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
         "zeros": bytes(size),
         "empty": b"",
         "its head": content[:100],
+        "a schema that is not UTF-8": content.replace(b"CREATE TABLE", b"CREATE \xffABLE"),
     }
     whole |= {"its first page": content[:_PAGE], "pages turned": content[_PAGE:] + content[:_PAGE]}
     for what, other in whole.items():
@@ -107,7 +107,7 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
         )
     damages = [*flips(spread(size, 4000, header=200), seed=1), *words(spread(size - 8, 300, header=130), 4)]
     damages += words([page + at for page in range(0, size, _PAGE) for at in range(0, 12)], 2)
-    for what, damage in random.Random(3).sample(damages, _SAMPLED_MANY if exhaustive else _SAMPLED):
+    for what, damage in drawing(3).sample(damages, _SAMPLED_MANY if exhaustive else _SAMPLED):
         yield Case(what, partial(_ask, index, partial(_written, damage(content)), _read_all))
 
 

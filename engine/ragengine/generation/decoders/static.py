@@ -17,12 +17,12 @@ from ragengine.arrays import BoolArray, IntArray
 from ragengine.bundle.manifest import STEP_GRAPH, GeneratorSpec
 from ragengine.bundle.onnx_reader import FLOAT, FLOAT16
 from ragengine.bundle.signatures import (
+    HIDDEN_HALF,
     MIXTURE_OUTPUTS,
     array_of,
     generator_signatures,
+    host_values,
     layer_names,
-    shape_inputs,
-    sized,
 )
 from ragengine.generation.decoders.base import (
     EncodedDocuments,
@@ -43,6 +43,7 @@ from ragengine.runtime.sessions import (
     InferenceSession,
     OrtValue,
     bind_memory,
+    device_work,
     run_binding,
     run_options,
     to_device,
@@ -76,7 +77,7 @@ class StaticDecoder:
 
     def source_length(self, length: int) -> int:
         """``length`` padded up to that of a bucket; the mask hides what is added."""
-        return padded_source(length, self.spec.max_positions)
+        return padded_source(length, self.spec.longest)
 
     def memory(self, states: OrtValue) -> dict[str, OrtValue]:
         """The encoder's states [Q·D, S, d_model]: keys and values are made where a search needs them."""
@@ -160,14 +161,16 @@ class DecoderBuffers:
         q, d, s = encoded.context_attention_mask.shape
         bias = np.zeros((self.bucket.rows, 1, self.bucket.beams, s), self._dtype)
         hidden = encoded.context_attention_mask.reshape(q * d, 1, 1, s) == 0
-        bias[: q * d] = np.where(hidden, np.finfo(self._dtype).min, 0)
-        self.context_bias.update_inplace(bias)
+        least = HIDDEN_HALF if self._dtype == np.float16 else np.finfo(np.float32).min
+        bias[: q * d] = np.where(hidden, least, 0)
         binding = cross.io_binding()
         binding.bind_ortvalue_input("states", encoded.memory["states"])
         shape = (q * d, self.spec.num_heads, s, self.spec.head_size)
         for name, value in self.cross.items():
             bind_memory(binding.bind_output, name, value, self.device, shape=shape)
-        run_binding(cross, binding)
+        with device_work(self.device):
+            self.context_bias.update_inplace(bias)
+            run_binding(cross, binding)
 
     def for_step(self, candidates: int, probes: int) -> "StepBuffers":
         """The buffers of a step for at least so many candidates a question and probes a beam."""
@@ -193,12 +196,13 @@ class StepBuffers:
         self.graph = graph
         self._session, device = decoder.session, decoder.device
         sizes = decoder.bucket.sizes | {"C": candidates, "probes": probes}
-        self._shapes = host_inputs(decoder.spec, sizes)
+        given = {value.name for value in self._session.get_inputs()}
+        self._shapes = {name: v for name, v in host_inputs(decoder.spec, sizes).items() if name in given}
         resident = decoder.cross | decoder.past | {"context_bias": decoder.context_bias}
         sent = {
             name: array_of(value, sizes)
             for name, value in decoder.signature.inputs.items()
-            if name not in self._shapes and name not in resident
+            if name in given and name not in self._shapes and name not in resident
         }
         returned = {name: array_of(value, sizes) for name, value in MIXTURE_OUTPUTS.items()}
         self._sent, self._returned = Buffer(sent, device), Buffer(returned, device)
@@ -210,7 +214,9 @@ class StepBuffers:
         presents = layer_names("present", decoder.spec)
         for name, value in zip(presents, decoder.past.values(), strict=True):  # written in place
             self._binding.bind_ortvalue_output(name, value)
+        self._device = device
         self._run_options = run_options(graph) if device == "cuda" else None
+        self._will_capture = graph != NOT_CAPTURED
 
     def fill(self, inputs: StepInputs, own_past: BoolArray, length: int, slots: IntArray) -> None:
         """Put in the inputs of a step.  Beams and questions beyond are padding: no beam, score -inf."""
@@ -226,10 +232,12 @@ class StepBuffers:
         arrays["probe_ids"][:q, :b, : inputs.probe_ids.shape[2]] = inputs.probe_ids
 
     def run(self) -> None:
-        """Send, compute, and take back."""
-        self._sent.upload()
-        run_binding(self._session, self._binding, self._run_options)
-        self._returned.download()
+        """Send, compute, and take back; the first time, capture."""
+        with device_work(self._device, capture=self._will_capture):
+            self._sent.upload()
+            run_binding(self._session, self._binding, self._run_options)
+            self._returned.download()
+        self._will_capture = False
 
     def outputs(self, inputs: StepInputs) -> StepOutputs:
         """The outputs of the last run without the padding."""
@@ -284,8 +292,7 @@ def host_inputs(spec: GeneratorSpec, sizes: Mapping[str, int]) -> dict[str, OrtV
 
     CUDA's kernels read them on the host.
     """
-    values = {name: sized(axes, sizes) for name, axes in shape_inputs(spec).items()}
-    values["num_candidates"] = (sizes["C"],)
+    values = host_values(spec, sizes)
     return {name: to_device(np.array(value, np.int64), "cpu") for name, value in values.items()}
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from ragengine.arrays import BoolArray
+from ragengine.generation.model import ROUNDING
 from ragengine.generation.search.beams import Beams
 from ragengine.generation.search.candidates import DEAD
 from ragengine.generation.search.outputs import Output
@@ -52,14 +53,16 @@ def beam_search(step: SearchStep) -> list[list[Output]]:
         first = np.arange(ends.shape[1]) < options.num_beams
         penalised = continued.scores / np.float32(length**options.length_penalty)
         ended = replace(continued, scores=np.where(ends & first & ~done[:, None], penalised, DEAD))
-        merged = finished.joined(ended)
-        finished = merged.take(merged.best(options.num_beams))
+        if (ended.scores != DEAD).any():
+            merged = finished.joined(ended)
+            finished = merged.take(merged.best(options.num_beams))
 
         continued.scores = np.where(ends, DEAD, continued.scores)
         survivors = continued.best(options.num_beams)
         running, parents = continued.take(survivors), np.take_along_axis(chosen.beams, survivors, axis=1)
         length += 1
         done |= ends.all(axis=1) | ~_may_improve(running, finished, options, length)
+        done |= _settled(running, finished, options, length)
     return finished.outputs(options.num_return_sequences)
 
 
@@ -67,8 +70,10 @@ def _ends(candidates: Beams, options: GenerationOptions, length: int) -> BoolArr
     """Which candidates go no further: bool [Q, C]."""
     if length + 1 >= options.longest:
         return np.ones_like(candidates.scores, np.bool_)
-    ended: BoolArray = np.isin(candidates.tokens[:, :, length], options.eos_token_ids)
-    ended |= candidates.scores == DEAD
+    tokens = candidates.tokens[:, :, length]
+    ended: BoolArray = candidates.scores == DEAD
+    for token in options.eos_token_ids:  # np.isin takes ten times as long for so few
+        ended |= tokens == token
     return ended
 
 
@@ -85,3 +90,21 @@ def _may_improve(running: Beams, finished: Beams, options: GenerationOptions, le
     if options.early_stopping is True or options.num_beams == 1:
         improvable &= (finished.scores == DEAD).any(axis=1)
     return improvable
+
+
+def _settled(running: Beams, finished: Beams, options: GenerationOptions, length: int) -> BoolArray:
+    """Whether no running beam can still change what is returned: bool [Q] (docs/concepts/early-end.md).
+
+    transformers goes on until the running beams lose against all ``num_beams`` finished ones; of those only
+    ``num_return_sequences`` are returned.  A beam's log-probability only falls, so that no score it may end
+    with is above the one it would have now, at the length that favours it most.  With sampling the scores are
+    not log-probabilities.
+    """
+    if options.do_sample:
+        return np.zeros(len(running.scores), np.bool_)
+    last = finished.scores[:, options.num_return_sequences - 1]  # best first
+    most = running.scores[:, 0] + np.float32(ROUNDING * (options.longest - length))
+    ends = (np.float32(end**options.length_penalty) for end in (length, options.longest - 1))
+    reach = np.maximum(*(most / end for end in ends))
+    settled: BoolArray = reach <= last  # of equal scores the one that ended first is kept
+    return settled

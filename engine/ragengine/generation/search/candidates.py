@@ -29,11 +29,14 @@ class Candidates:
 
     def take(self, places: IntArray) -> "Candidates":
         """The candidates at ``places`` int64 [Q, M], in that order."""
+        rows = np.arange(len(places))[:, None]
         return Candidates(
-            scores=np.take_along_axis(self.scores, places, axis=1),
-            beams=np.take_along_axis(self.beams, places, axis=1),
-            tokens=np.take_along_axis(self.tokens, places, axis=1),
-            log_probs=np.take_along_axis(self.log_probs, places[:, None, :], axis=2),
+            scores=self.scores[rows, places],
+            beams=self.beams[rows, places],
+            tokens=self.tokens[rows, places],
+            log_probs=self.log_probs[
+                rows[:, :, None], np.arange(self.log_probs.shape[1])[:, None], places[:, None]
+            ],
         )
 
     def best(self, count: int) -> "Candidates":

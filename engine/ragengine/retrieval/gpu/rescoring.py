@@ -7,6 +7,7 @@ import numpy as np
 from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.errors import DeviceError
 from ragengine.retrieval.gpu.rescoring_graph import PATH
+from ragengine.runtime.cuda_capture import CUDA_WORK
 from ragengine.runtime.cuda_driver import DeviceMemory
 from ragengine.runtime.lifecycle import leak_in_forks
 
@@ -30,12 +31,12 @@ class DeviceVectors:
         """
         self._shape = vectors.shape
         self._device = cuda_device
-        self._session = _session(cuda_device)
+        self._memory: HalfArray | DeviceMemory = vectors
+        with CUDA_WORK.shared():
+            self._session = _session(cuda_device)
+            if cuda_device is not None:
+                self._memory = _uploaded(vectors, cuda_device)
         leak_in_forks(self._session)
-        if cuda_device is None:
-            self._memory: HalfArray | DeviceMemory = vectors
-        else:
-            self._memory = _uploaded(vectors, cuda_device)
 
     def scores(self, questions: FloatArray, rows: RowArray) -> FloatArray:
         """Inner products of questions [Q, E] with their rows int64 [Q, K], each 0 to N-1: float32 [Q, K]."""
@@ -54,8 +55,9 @@ class DeviceVectors:
         binding.bind_cpu_input("questions", np.ascontiguousarray(questions))
         binding.bind_cpu_input("rows", np.ascontiguousarray(rows))
         binding.bind_output("scores", "cpu")
-        self._session.run_with_iobinding(binding)
-        found: FloatArray = binding.copy_outputs_to_cpu()[0]
+        with CUDA_WORK.shared():
+            self._session.run_with_iobinding(binding)
+            found: FloatArray = binding.copy_outputs_to_cpu()[0]
         return found
 
 

@@ -17,6 +17,7 @@ from ragengine.retrieval.gpu.placement import (
 )
 from ragengine.retrieval.gpu.rescoring import DeviceVectors
 from ragengine.retrieval.gpu.search_worker import Found
+from ragengine.runtime.cuda_capture import CUDA_WORK
 from ragengine.runtime.cuda_driver import CudaDevice, read_driver
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
@@ -134,7 +135,7 @@ class GpuSearcher:
         options.usePrecomputed = chosen.precomputed_tables
         options.indicesOptions = faiss.INDICES_32_BIT if chosen.short_ids else faiss.INDICES_64_BIT
         options.use_cuvs = chosen.use_cuvs
-        with _device_errors("was copied to the GPU"):
+        with CUDA_WORK.shared(), _device_errors("was copied to the GPU"):
             self._resources = faiss.StandardGpuResources()
             self._resources.setTempMemory(TEMPORARY_BYTES)
             self._index = faiss.index_cpu_to_gpu(self._resources, placement.device, faiss_index, options)
@@ -143,9 +144,14 @@ class GpuSearcher:
         """Candidates, as :data:`~ragengine.retrieval.gpu.search_worker.CandidateSearch` says."""
         # The copy has the structure of the CPU's index, with its transforms, and takes the same parameters.
         parameters = search_parameters(self._cpu_index, nprobe)
-        with faiss_threads(1), _device_errors("was searched"):  # only a rotation is left to the CPU
+        # only a rotation is left to the CPU
+        with faiss_threads(1), CUDA_WORK.shared(), _device_errors("was searched"):
             scores, rows = self._index.search(questions, width, params=parameters)
         return scores, rows
+
+    def __del__(self) -> None:
+        with CUDA_WORK.shared():
+            self.__dict__.clear()  # the copy, then what it lies in
 
 
 @contextlib.contextmanager

@@ -1,0 +1,115 @@
+"""What the adapters share: documents with metadata, settings, and the sources of an answer."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from ragengine.engine import RagEngine
+from ragengine.errors import DependencyError, InputError
+from ragengine.messages import short_repr
+from ragengine.results import Answer, Document
+from ragengine.validation import checked_question
+
+Original = TypeVar("Original")
+
+TITLE, SCORE = "title", "doc_score"
+"""Metadata of a document: its title, and q(x)·d(z), which the prior p(z | x) is made of."""
+
+WEIGHTS = (SCORE, "prior", "posterior")
+"""Metadata that are numbers about a document, not a part of what it says."""
+
+_NAMED_BY_THE_CALL = ("question", "documents", "options")
+
+
+def missing_framework(framework: str, extra: str, reason: ModuleNotFoundError) -> DependencyError:
+    """The error for a framework that cannot be imported; ``extra`` installs it."""
+    return DependencyError(
+        f"The adapters for {framework} need the package {reason.name}, which is not installed; "
+        f'run pip install "ragengine[{extra}]".'
+    )
+
+
+def checked_engine(engine: Any) -> RagEngine:
+    """``engine``, which answers.  Raises :class:`InputError` where it is something else."""
+    if not isinstance(engine, RagEngine):
+        raise InputError(
+            f"engine is {type(engine).__name__}; it must be a RagEngine, as RagEngine.load returns it."
+        )
+    return engine
+
+
+def checked_settings(settings: Any) -> dict[str, Any]:
+    """Keyword arguments of :meth:`RagEngine.generate`, which checks their values itself."""
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping) or not all(isinstance(name, str) for name in settings):
+        raise InputError(
+            f"generation_kwargs is {short_repr(settings)}; it must be a dict of arguments of "
+            "RagEngine.generate, by name."
+        )
+    taken = [name for name in _NAMED_BY_THE_CALL if name in settings]
+    if taken:
+        raise InputError(
+            f"generation_kwargs sets {' and '.join(taken)}; give question and documents to the call, and "
+            "options one by one, such as num_beams."
+        )
+    return dict(settings)
+
+
+def to_documents(given: Iterable[tuple[str | None, str, Mapping[str, Any]]]) -> list[Document]:
+    """A framework's documents, as (id, text, metadata), in the engine's form.
+
+    Only ``doc_score`` in the metadata counts as q(x)·d(z): a framework's own score may be BM25's, a cosine or
+    a re-ranker's.  Where a document has none, as after a hybrid search, the engine's passage encoder scores
+    all of them: what it computes is the same product.
+    """
+    documents = [
+        Document(title=metadata.get(TITLE) or "", text=text, id=id or "", score=metadata.get(SCORE))
+        for id, text, metadata in given
+    ]
+    if any(document.score is None for document in documents):
+        return [replace(document, score=None) for document in documents]
+    return documents
+
+
+def metadata_of(document: Document) -> dict[str, Any]:
+    """What is known of title, doc_score, prior and posterior: the metadata of a framework's document."""
+    fields = document.to_dict()
+    return {name: fields[name] for name in (TITLE, *WEIGHTS) if fields[name] not in (None, "")}
+
+
+def ask(
+    engine: RagEngine, question: Any, documents: list[Document] | None, settings: dict[str, Any]
+) -> Answer:
+    """Answer one question from ``documents``, or from those that the engine finds where None are given."""
+    return engine.generate(checked_question(question), documents=documents, **settings)
+
+
+def sources(
+    originals: Sequence[Original] | None, given: list[Document] | None, answer: Answer
+) -> list[tuple[Original | None, Document]]:
+    """The documents that were read, those first that the answer came from.
+
+    Args:
+        originals: the framework's documents; None where the engine searched itself.
+        given: the same documents in the engine's form.
+        answer: what was made of them.
+
+    Returns:
+        Each document with its posterior, beside the framework's own.
+    """
+    found: list[tuple[Original | None, Document]]
+    if originals is None or given is None:
+        found = [(None, document) for document in answer.documents]
+    else:
+        rest = zip(originals, given, strict=True)  # pruning leaves some out and keeps the order
+        found = [
+            (next(original for original, own in rest if _same(own, read)), read) for read in answer.documents
+        ]
+    return sorted(found, key=lambda source: -(source[1].posterior or 0.0))
+
+
+def _same(given: Document, read: Document) -> bool:
+    return (given.id, given.title, given.text) == (read.id, read.title, read.text) and (
+        given.score is None or float(given.score) == read.score
+    )

@@ -1,0 +1,1 @@
+"""Checkpoints that another framework than PyTorch wrote, read without that framework."""

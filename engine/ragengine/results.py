@@ -221,7 +221,6 @@ class Answer:
                 for id, text, row, log_prob, entropy in tokens
             ],
             "flags": list(self.flags),
-            "notes": list(self.notes),
             "timings_ms": dict(self.timings_ms),
             "log_prob": _finite(self.log_prob),
             "pruned_documents": [document.to_dict() for document in self.pruned],
@@ -229,6 +228,7 @@ class Answer:
                 {"answer": text, "score": _finite(found.score), "log_prob": _finite(found.log_prob)}
                 for text, found in zip(self.texts, self.hypotheses, strict=True)
             ],
+            "notes": list(self.notes),
         }
 
 

@@ -153,11 +153,11 @@ class AnswerReply(BaseModel):
     documents: list[FoundDocument]
     tokens: list[AnswerToken]
     flags: list[str]
-    notes: list[str]
     timings_ms: dict[str, float]
     log_prob: float | None
     pruned_documents: list[FoundDocument]
     hypotheses: list[Alternative]
+    notes: list[str]
 
 
 class RetrieveReply(BaseModel):

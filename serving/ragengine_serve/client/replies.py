@@ -39,9 +39,9 @@ class ServedAnswer:
 
     text        as decoded: a leading space is part of it
     documents   those that were read, in the order of the posteriors
-    notes       a sentence for each flag
     pruned      those that ``doc_pruning`` left out
     timings_ms  milliseconds a stage took, first the time in the queue
+    notes       a sentence for each flag
     """
 
     question: str
@@ -51,10 +51,10 @@ class ServedAnswer:
     documents: tuple[Document, ...]
     tokens: tuple[ServedToken, ...]
     flags: tuple[str, ...]
-    notes: tuple[str, ...]
     hypotheses: tuple[Alternative, ...]
     pruned: tuple[Document, ...]
     timings_ms: Mapping[str, float]
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "ServedAnswer":
@@ -67,13 +67,13 @@ class ServedAnswer:
             documents=tuple(map(document_of, content["documents"])),
             tokens=tuple(map(token_of, content["tokens"])),
             flags=tuple(content["flags"]),
-            notes=tuple(content["notes"]),
             hypotheses=tuple(
                 Alternative(found["answer"], found["score"], found["log_prob"])
                 for found in content["hypotheses"]
             ),
             pruned=tuple(map(document_of, content["pruned_documents"])),
             timings_ms=content["timings_ms"],
+            notes=tuple(content["notes"]),
         )
 
 

@@ -31,7 +31,7 @@ def print_answer(console: SafeConsole, answer: Answer, *, explain: bool) -> None
         print_posteriors(console, answer)
     total = sum(answer.timings_ms.values())
     stages = ", ".join(f"{name.replace('_', ' ')} {ms:.1f}" for name, ms in answer.timings_ms.items())
-    console.print(Text(f"  {total:.1f} ms ({stages})", style="dim"))
+    console.print(Text(f"  {total:.1f} ms ({stages})", style="dim"), soft_wrap=True)
     for note in answer.notes:
         console.print(Text(f"  {note}", style="dim"))
     console.print()

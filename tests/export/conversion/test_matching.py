@@ -76,7 +76,7 @@ def test_a_shard_that_is_not_there_is_named(copied: Callable[[str], Path]) -> No
     folder = copied("bart_shards")
     shard = sorted(folder.glob("tf_model-*.h5"))[1]
     shard.unlink()
-    with pytest.raises(ExportError, match=re.escape(f"{shard} cannot be read as HDF5: No such file")):
+    with pytest.raises(ExportError, match=re.escape(f"{shard} cannot be read: No such file")):
         load_model(BartForConditionalGeneration, str(folder))
 
 

@@ -51,7 +51,8 @@ class Command:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""
-        self.process.send_signal(number)
+        if self.process.poll() is None:
+            self.process.send_signal(number)
         code = self.process.wait(60)
         self._reader.join(10)
         for stream in (self.process.stdout, self.process.stderr):
@@ -84,8 +85,7 @@ def command(indexes: Path) -> Iterator[Command]:
         until(lambda: len(found.records("ready")) == 2, 120)
         assert client.ready()
     yield found
-    if found.process.poll() is None:
-        found.end()
+    found.end()
 
 
 def metric(client: Client, name: str) -> float:

@@ -1,4 +1,5 @@
-# Every target sets up what it needs in .venv; nothing else on the machine is touched.
+# Every target sets up what it needs in .venv; only a browser for the tests is installed on the machine itself,
+# by root on Debian.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/c
 
 .PHONY: install demo lint test test-slow coverage fuzz mutants test-oldest test-transformers test-integrations audit sbom lock build docs bench clean
 
-install: $(VENV)/.test  ## Everything: runtime, export, training, benchmark and test tools
+install: $(VENV)/.test $(VENV)/.browser  ## Everything: runtime, export, training, benchmark and test tools
 
 demo: $(VENV)/.cpu  ## The embedded model answers questions; torch is not needed
 	$(BIN)/ragengine demo
@@ -26,7 +27,7 @@ lint: $(VENV)/.test  ## Style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.test  ## The fast tests in two processes: no network, no GPU, and a warning is an error
+test: $(VENV)/.test $(VENV)/.browser  ## The fast tests in two processes: no network, no GPU, and a warning is an error
 	$(STRICT) -m pytest -m '$(FAST) and serial'; serial=$$?; \
 	$(STRICT) -m pytest $(WORKERS) -m '$(FAST) and not serial' && exit $$serial
 
@@ -72,6 +73,7 @@ test-integrations:  ## The adapters for LangChain, LlamaIndex and Haystack, each
 		$(PYTHON) -m venv build/frameworks/$$framework && \
 		build/frameworks/$$framework/bin/python -m pip install --quiet --disable-pip-version-check \
 			--constraint constraints.txt --editable ".[cpu,$$framework]" pytest && \
+		build/frameworks/$$framework/bin/python -c "import ragengine.integrations.$$(echo $$framework | tr - _)" && \
 		build/frameworks/$$framework/bin/python -X dev -W error -m pytest --confcutdir tests/integrations \
 			-rs tests/integrations || exit 1; done
 
@@ -121,3 +123,12 @@ $(VENV)/.cpu: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[test]'
 	touch $@ $(VENV)/.cpu
+
+# The tests of the server's page need Chromium; where it is missing they skip, and this says so each time.
+$(VENV)/.browser: | $(BIN)/python
+	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then touch $@; \
+	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "There is no Chromium, and only root on Debian installs it: the tests of the server's page are skipped."; \
+	elif apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; then \
+		touch $@; \
+	else echo "Chromium could not be installed: the tests of the server's page are skipped."; fi

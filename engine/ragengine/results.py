@@ -152,6 +152,20 @@ class Answer:
         """
         return sum(document.prior or 0.0 for document in self.pruned)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for each of :attr:`flags`."""
+        found, asked = len(self.documents) + self.pruned_documents, self.options.n_docs
+        sentences = {
+            "question_truncated": "The question is longer than the generator reads and was cut.",
+            "fewer_documents": f"Only {found} documents were there, fewer than n_docs, {asked}.",
+            "documents_pruned": f"{self.pruned_documents} not read, with a prior of {self.pruned_mass:.3g}.",
+            "max_length_reached": "The length limit cut the answer off; a larger max_length gives more.",
+            "trained_for_token": "The model was trained for RAG-Token.",
+            "trained_for_sequence": "The model was trained for RAG-Sequence.",
+        }
+        return tuple(sentences[flag] for flag in self.flags)
+
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw Figure 2 of the paper: the answer's tokens over its documents, shaded by posterior.
 
@@ -214,6 +228,7 @@ class Answer:
                 {"answer": text, "score": _finite(found.score), "log_prob": _finite(found.log_prob)}
                 for text, found in zip(self.texts, self.hypotheses, strict=True)
             ],
+            "notes": list(self.notes),
         }
 
 

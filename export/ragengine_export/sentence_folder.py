@@ -54,7 +54,7 @@ _ACTIVATIONS: Final = {
     "Sigmoid": "sigmoid",
 }
 _SIMILARITIES: Final[dict[str, Similarity]] = {"cosine": "cosine", "dot": "inner_product"}
-_LOADING: Final = {"torch_dtype", "dtype", "attn_implementation", "trust_remote_code"}
+_LOADING: Final = {"torch_dtype", "dtype", "attn_implementation"}
 """Arguments of loaders that do not change float32 vectors."""
 
 

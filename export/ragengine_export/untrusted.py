@@ -49,14 +49,23 @@ def check_files(source: str) -> None:
         file for part in (folder, *folder.glob("*/")) for name in _READ_WHOLE for file in part.glob(name)
     ]
     for file in found:
-        try:
-            size = plain_size(file)
-        except (OSError, ValueError) as reason:
-            raise ExportError(f"{shown_path(file)} cannot be read: {why(reason)}.") from reason
+        size = checked_size(file)
         if size > _MOST_BYTES:
             raise ExportError(
                 f"{shown_path(file)} has {size} bytes; at most {_MOST_BYTES} are read. Save the model again."
             )
+
+
+def checked_size(file: Path) -> int:
+    """The bytes of a plain file, or one that a link leads to.
+
+    Raises:
+        ExportError: it is a pipe, a device or none.
+    """
+    try:
+        return plain_size(file)
+    except (OSError, ValueError) as reason:
+        raise ExportError(f"{shown_path(file)} cannot be read: {why(reason)}.") from reason
 
 
 def check_config(source: str, config: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from ragengine.errors import RagEngineError
 from ragengine.version import __version__
-from ragengine_serve.api import admin, kserve, native, openai, operations
+from ragengine_serve.api import admin, kserve, native, openai, operations, page
 from ragengine_serve.errors import ApiError
 from ragengine_serve.http.admission import Admission
 from ragengine_serve.http.bodies import BodyLimits
@@ -41,7 +41,7 @@ def create_app(state: ServerState) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.server = state
-    for part in (native, openai, kserve, admin, operations):
+    for part in (native, openai, kserve, admin, operations, page):
         app.include_router(part.router)
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(RagEngineError, _refused)

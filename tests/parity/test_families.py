@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,9 @@ def test_same_answers(
     name: str, seed: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """The same documents, scores and token ids for each request."""
-    pair = build_pair(random_spec(seed, model_type=name), tmp_path, static=seed % 2 == 1)
+    # ByT5's class adds no end token to a text cut off right after one (docs/concepts/transformers.md)
+    own: dict[str, Any] = {"doc_sep": " // "} if name == "byt5" else {}
+    pair = build_pair(random_spec(seed, model_type=name, **own), tmp_path, static=seed % 2 == 1)
     try:
         for number, (kind, request) in enumerate(requests(pair)):
             questions = pair.questions(number, min(request.n_questions, 2))

@@ -27,7 +27,11 @@ EXTRAS = {
     "ragengine_bench": {"cpu", "export", "plot", "peers", "serve", "client"},
 }
 # Frameworks that are installed in environments of their own, by the distribution that brings a module.
-ELSEWHERE = {"langchain_core": "langchain-core", "llama_index": "llama-index-core", "haystack": "haystack-ai"}
+ELSEWHERE = {
+    "langchain_core": "langchain-core",
+    "llama_index": "llama-index-core",
+    "haystack": "haystack-ai",
+}
 # Of the extra export: `datasets` folders are read where it is installed, and scripts make graphs with it.
 ONLY_INSIDE = {"ragengine": {"pyarrow", "onnx_ir", "onnx"}}
 PROMISES = [ROOT / "SECURITY.md", *(ROOT / "docs").rglob("versioning.md")]

@@ -32,7 +32,7 @@ def print_answer(console: SafeConsole, answer: Answer, *, explain: bool) -> None
     total = sum(answer.timings_ms.values())
     stages = ", ".join(f"{name.replace('_', ' ')} {ms:.1f}" for name, ms in answer.timings_ms.items())
     console.print(Text(f"  {total:.1f} ms ({stages})", style="dim"))
-    for note in _notes(answer):
+    for note in answer.notes:
         console.print(Text(f"  {note}", style="dim"))
     console.print()
 
@@ -60,20 +60,6 @@ def print_posteriors(console: SafeConsole, answer: Answer) -> None:
                 shares.append(" ")
             console.print(shares, no_wrap=True, crop=True)
         start = end
-
-
-def _notes(answer: Answer) -> list[str]:
-    """A sentence for each flag of an answer."""
-    found = len(answer.documents) + answer.pruned_documents
-    sentences = {
-        "question_truncated": "The question is longer than the generator reads and was cut.",
-        "fewer_documents": f"Only {found} documents were there, fewer than n_docs, {answer.options.n_docs}.",
-        "documents_pruned": f"{answer.pruned_documents} not read, with a prior of {answer.pruned_mass:.3g}.",
-        "max_length_reached": "The length limit cut the answer off; a larger max_length gives more of it.",
-        "trained_for_token": "The model was trained for RAG-Token.",
-        "trained_for_sequence": "The model was trained for RAG-Sequence.",
-    }
-    return [sentences[flag] for flag in answer.flags]
 
 
 def _shade(posterior: float) -> Style:

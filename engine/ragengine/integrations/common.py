@@ -23,8 +23,9 @@ _NAMED_BY_THE_CALL = ("question", "documents", "options")
 
 def missing_framework(framework: str, extra: str, reason: ModuleNotFoundError) -> DependencyError:
     """The error for a framework that cannot be imported; ``extra`` installs it."""
+    package = (reason.name or framework).partition(".")[0]
     return DependencyError(
-        f"The adapters for {framework} need the package {reason.name}, which is not installed; "
+        f"The adapters for {framework} need the package {package}, which is not installed; "
         f'run pip install "ragengine[{extra}]".'
     )
 

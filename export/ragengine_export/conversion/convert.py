@@ -11,7 +11,7 @@ from ragengine.storage.foreign_files import file_mode
 from ragengine_export.conversion import flax_file, hdf5, safetensors_file
 from ragengine_export.conversion.matching import Arrays, Shape, StoredWeight, matched_state
 from ragengine_export.conversion.names import stored_weight
-from ragengine_export.untrusted import index_files
+from ragengine_export.untrusted import checked_size, index_files
 
 
 class _Format(NamedTuple):
@@ -50,6 +50,8 @@ def converted_state(
     if name is None or read_as is None:
         return None
     files = _files(Path(source), name)
+    for file in files:
+        checked_size(file)
     if name == "model.safetensors" and safetensors_file.is_pytorch(files[0]):
         return None
     stored: list[StoredWeight] = [

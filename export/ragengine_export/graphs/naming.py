@@ -17,7 +17,7 @@ class Namespace(nn.Module):
             setattr(self, first, module)
             return
         if first not in dict(self.named_children()):
-            setattr(self, first, _Branch())
+            setattr(self, first, Block())
         getattr(self, first).add(rest, module)
 
     def named(self, op: Op, name: str, *arguments: Any) -> Any:
@@ -27,15 +27,14 @@ class Namespace(nn.Module):
         return child(op, rest, *arguments) if rest else child(op, *arguments)
 
 
-class _Branch(Namespace):
-    """Called by each of its parents, so that the parameters below it have their whole names in the graph."""
+class Block(Namespace):
+    """A part of a tree, called by the names in it.
+
+    A call goes through every level, so that parameters have their whole names in the graph.
+    """
 
     def forward(self, op: Op, name: str, *arguments: Any) -> Any:
         return self.named(op, name, *arguments)
-
-
-class Block(_Branch):
-    """The modules of one layer, called by their names in it."""
 
 
 class Named(Namespace):

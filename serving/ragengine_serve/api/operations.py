@@ -1,7 +1,5 @@
-"""How the server is: health, readiness, what it serves, metrics, and its pages."""
+"""How the server is: health, readiness, what it serves, metrics, and its reference."""
 
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -16,7 +14,6 @@ from ragengine_serve.state import ServerState, state_of
 
 router = APIRouter(tags=["operations"])
 State = Depends(state_of)
-_PAGE = "page/index.html"
 
 
 @router.get("/health", response_model=Health)
@@ -57,16 +54,12 @@ def metrics(state: ServerState = State) -> Response:
     return Response(state.metrics.render(), media_type="text/plain; version=0.0.4")
 
 
-@router.get("/", response_class=HTMLResponse)
-async def page() -> Response:
-    """The page: ask, and see where each word came from."""
-    return _html(_page())
-
-
 @router.get("/docs", response_class=HTMLResponse)
 async def docs(request: Request) -> Response:
     """The reference of all calls, made of the OpenAPI document."""
-    return _html(reference_page(request.app.openapi()))
+    content = reference_page(request.app.openapi())
+    headers = {"Content-Security-Policy": script_policy(content), "Referrer-Policy": "no-referrer"}
+    return HTMLResponse(content, headers=headers)
 
 
 def readiness(state: ServerState) -> str:
@@ -74,13 +67,3 @@ def readiness(state: ServerState) -> str:
     if state.draining:
         return "draining"
     return "ok" if state.models.loaded else "loading"
-
-
-@cache
-def _page() -> str:
-    return files("ragengine_serve").joinpath(_PAGE).read_text("utf-8")
-
-
-def _html(content: str) -> Response:
-    headers = {"Content-Security-Policy": script_policy(content), "Referrer-Policy": "no-referrer"}
-    return HTMLResponse(content, headers=headers)

@@ -157,6 +157,7 @@ class AnswerReply(BaseModel):
     log_prob: float | None
     pruned_documents: list[FoundDocument]
     hypotheses: list[Alternative]
+    notes: list[str]
 
 
 class RetrieveReply(BaseModel):

@@ -41,6 +41,7 @@ class ServedAnswer:
     documents   those that were read, in the order of the posteriors
     pruned      those that ``doc_pruning`` left out
     timings_ms  milliseconds a stage took, first the time in the queue
+    notes       a sentence for each flag
     """
 
     question: str
@@ -53,6 +54,7 @@ class ServedAnswer:
     hypotheses: tuple[Alternative, ...]
     pruned: tuple[Document, ...]
     timings_ms: Mapping[str, float]
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "ServedAnswer":
@@ -71,6 +73,7 @@ class ServedAnswer:
             ),
             pruned=tuple(map(document_of, content["pruned_documents"])),
             timings_ms=content["timings_ms"],
+            notes=tuple(content["notes"]),
         )
 
 

@@ -28,7 +28,7 @@ class Admission:
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         path: str = scope["path"]
-        if path in _OPEN or path.startswith("/v2/health/"):
+        if path in _OPEN or path.startswith(("/page/", "/v2/health/")):
             return None
         admin = path == "/admin" or path.startswith("/admin/")
         keys = self._state.admin_keys if admin else self._state.api_keys

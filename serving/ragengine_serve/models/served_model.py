@@ -1,13 +1,17 @@
 """A loaded model, and what a client may know of it."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import threading
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ragengine import RagEngine
 from ragengine.bundle.manifest import BundleManifest
+from ragengine.errors import OptionsError
+from ragengine.generation.marginalization import Marginalize
+from ragengine.generation.validation import check_streamable
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine_serve.configuration.settings import ModelFolders, Settings
 from ragengine_serve.errors import SettingsError
@@ -105,7 +109,21 @@ class ServedModel:
             },
             "device": self.engine.device,
             "default_options": self.engine.default_options.to_dict(),
+            "streaming": self._streaming(),
         }
+
+    def _streaming(self) -> list[str]:
+        """For which ``marginalize`` an answer streams with one beam and the defaults otherwise."""
+        found = []
+        for marginalize in get_args(Marginalize):
+            with contextlib.suppress(OptionsError):
+                check_streamable(
+                    self.engine.default_options.replace(
+                        num_beams=1, num_return_sequences=1, marginalize=marginalize
+                    )
+                )
+                found.append(marginalize)
+        return found
 
     def _read_index(self) -> None:
         self._index: IndexManifest = self.engine.retriever.index.manifest

@@ -32,8 +32,9 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "bart", "scale_embedding": True, "activation": "relu"},
     {"name": "bart", "activation": "gelu_new"},
     {"name": "bart", "activation": "silu"},
-    *({"name": name} for name in GENERATORS if name != "bart"),
+    *({"name": name} for name in ("t5", "flan-t5", "mbart", "marian")),
 ]
+OTHERS = [{"name": name} for name in GENERATORS if name not in {variant["name"] for variant in VARIANTS}]
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
@@ -41,7 +42,11 @@ def precision(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module", params=VARIANTS, ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[*VARIANTS, *(pytest.param(variant, marks=pytest.mark.slow) for variant in OTHERS)],
+    ids=str,
+)
 def bundle(
     request: pytest.FixtureRequest, precision: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Bundle:

@@ -34,7 +34,7 @@ SIZES = [(1, 1, 7), (1, 5, 33), (3, 2, 20)]
 """Q, D, S; the second and third are padded in more than one axis."""
 
 
-@pytest.fixture(scope="module", params=["bart-1301", "bart-1302", "t5-1303", "mbart-1304"])
+@pytest.fixture(scope="module", params=["bart-1301", "bart-1302", "t5-1303"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("static")
     name, _, seed = request.param.partition("-")

@@ -19,6 +19,7 @@ from ragengine_serve.configuration.sources import (
     variable,
 )
 from ragengine_serve.errors import SettingsError
+from tests.support.paths import WORLDFACTS
 
 EVERY: dict[str, tuple[Any, str, Any]] = {
     "host": ("0.0.0.0", "0.0.0.0", "0.0.0.0"), "port": (1, "1", 1), "uds": ("/s", "/s", Path("/s")),
@@ -154,5 +155,17 @@ def test_threads_and_executors_share_the_cores(monkeypatch: pytest.MonkeyPatch) 
     assert Settings().generation_batch("cuda") == 8
 
 
-def test_the_command_needs_both_folders_or_none() -> None:
+def test_the_command_needs_both_folders_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "give BUNDLE and INDEX" in CliRunner().invoke(serve, ["only-a-bundle"]).output
+    served: list[Settings] = []
+    monkeypatch.setattr("ragengine_serve.cli.run", served.append)
+    for arguments in (
+        ["b/bundle", "b/index", "--port", "0", "--log-questions"],
+        ["--model-name", "mine"],
+        [],
+    ):
+        assert CliRunner().invoke(serve, arguments).exit_code == 0
+    assert served[0].models == (ModelFolders("b", Path("b/bundle"), Path("b/index")),)
+    assert (served[0].port, served[0].log_questions) == (0, True)
+    assert [settings.models[0].name for settings in served[1:]] == ["mine", "worldfacts"]
+    assert served[2].models[0].bundle == WORLDFACTS / "bundle"

@@ -22,10 +22,12 @@ from ragengine_bench.parity.requests import (
     with_special_tokens,
 )
 from tests.support.comparison import Comparison
+from tests.support.models import transformers_5
 from tests.support.tally import PROPERTY
 
 FAMILIES = [name for name in GENERATORS if name != "bart"]
 FAST, SLOW = range(2), range(2, 102)
+pytestmark = transformers_5
 
 FAST_CASES = [pytest.param(name, seed, id=f"{name}-{seed}") for name in FAMILIES for seed in FAST]
 SLOW_CASES = [

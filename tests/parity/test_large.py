@@ -14,6 +14,7 @@ from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkp
 from ragengine_bench.parity.pairs import full_dict, full_options
 from ragengine_bench.parity.reference import TIE, Reference
 from ragengine_export import export_checkpoint
+from tests.support.models import transformers_5
 
 TOLERANCE = 1e-4
 
@@ -35,7 +36,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ["bart", pytest.param("t5", marks=transformers_5)])
 def test_a_real_shape(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """BART-large and T5-base."""
     spec = random_spec(2000, model_type=name, **_COMMON, **SHAPES[name])

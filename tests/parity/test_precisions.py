@@ -11,17 +11,23 @@ from ragengine_bench.checkpoints.rag_checkpoint import random_spec
 from ragengine_bench.parity.pairs import build_pair
 from ragengine_bench.parity.precisions import Precisions
 from ragengine_export.weights import Precision
+from tests.support.models import transformers_5
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "int4", "fp16")
 FAST = [(precision, 4000 + number, "bart") for number, precision in enumerate(PRECISIONS)]
-FAST += [("int8", 4003, "t5"), ("fp16", 4004, "flan-t5"), ("int4", 4005, "mbart")]
+_KIN = [("int8", 4003, "t5"), ("fp16", 4004, "flan-t5"), ("int4", 4005, "mbart")]
 SLOW = [(precision, seed, "bart") for precision in PRECISIONS for seed in range(4010, 4016)]
 SLOW += [(precision, 4020, name) for precision in PRECISIONS for name in GENERATORS if name != "bart"]
 TRIALS = 6
 
 
 @pytest.mark.parametrize(
-    ("precision", "seed", "name"), FAST + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
+    ("precision", "seed", "name"),
+    [
+        *FAST,
+        *(pytest.param(*case, marks=transformers_5) for case in _KIN),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
+    ],
 )
 def test_random_options_in_another_precision(
     precision: Precision, seed: int, name: str, tmp_path: Path

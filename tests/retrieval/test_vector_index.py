@@ -229,6 +229,20 @@ def test_settings_that_an_index_does_not_take_are_refused(
         index(factory).search(questions(1), 5, **chosen)
 
 
+@pytest.mark.parametrize("name", ["rerank_width", "nprobe"])
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "8", None])
+def test_settings_are_whole_numbers(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"{name} is .*; it must be a whole number of at least 1"):
+        VectorIndex(index(LISTED[0]).faiss_index, vectors(), 10.0, {name: value})
+
+
+def test_without_a_setting_as_many_candidates_are_proposed_as_documents_are_wanted() -> None:
+    given = index("PQ8x4")
+    proposed = given.faiss_index.search(questions(), 1)[1]
+    np.testing.assert_array_equal(given.search(questions(), 1).rows, proposed)
+    assert (proposed != brute_force(vectors(), questions(), 1)[0]).any()  # a second candidate would show
+
+
 def test_settings_reach_the_index_of_a_folder(build: Callable[..., Path]) -> None:
     stored, asked = random_vectors(600), random_vectors(8, seed=1)
     with PassageIndex.open(build(stored, factory="IVF16,PQ4x4", recall=0.5)) as opened:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +56,13 @@ def random_request(seed: int, number: int) -> Request:
 def with_special_tokens(request: Request, config: Any) -> Request:
     """``request`` to a generator of this config, which may number its special tokens otherwise than BART.
 
-    Where there is no BOS, some other token stands for it.
+    Where there is no BOS, a token that the request does not name stands for it.
     """
     bos = getattr(config, "bos_token_id", None)
-    tokens = {0: 5 if bos is None else bos, 1: config.pad_token_id, 2: config.eos_token_id}
+    if bos is None:
+        named = repr([request.options.get(name) for name in _NAME_TOKENS])
+        bos = next(token for token in itertools.count(3) if not re.search(rf"\b{token}\b", named))
+    tokens = {0: bos, 1: config.pad_token_id, 2: config.eos_token_id}
 
     def renumbered(value: Any) -> Any:
         if isinstance(value, list):

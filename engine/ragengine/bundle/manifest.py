@@ -8,8 +8,9 @@ from ragengine.storage import folders
 from ragengine.storage.schema import FileName, Hash, Line, Range, Size, TokenId
 
 FORMAT = "ragengine-bundle"
-FORMAT_VERSION = 5
-"""3 added step.onnx, which CUDA needs; 4 EncoderSpec.graph; 5 what defaults in the specifications say."""
+FORMAT_VERSION = 6
+"""3 added step.onnx, which CUDA needs; 4 EncoderSpec.graph; 5 what defaults in the specifications say; 6
+GeneratorSpec.memory."""
 OLDEST_VERSION = 2  # 1 had no cross.onnx, and its decoder reordered the cache
 
 ENCODER_GRAPH: Final = "encoder.onnx"
@@ -81,6 +82,7 @@ class GeneratorSpec:
     d_model          the width of the states; None is num_heads x head_size
     family           whose graphs it has, and so what their tables are called
     position_offset  rows of the table of positions before the first one
+    memory           what the decoder's keys and values of documents are kept in
     """
 
     path: FileName
@@ -95,6 +97,7 @@ class GeneratorSpec:
     d_model: Size | None = None
     family: Literal["bart", "t5"] = "bart"
     position_offset: Annotated[int, Range(0, 16)] = 2
+    memory: Literal["float", "int8"] = "float"
 
     @property
     def width(self) -> int:

@@ -36,9 +36,9 @@ OWN: dict[str, dict[str, Any]] = {
     # its class adds no end token to a text cut off right after one (docs/concepts/transformers.md)
     "byt5": {"doc_sep": " // "},
 }
-# transformers' search takes a log-softmax of log-probabilities at every step, in float32, and so drifts from
-# what the same model gives in float64, by up to 5e-6 a token; `ExactScores` compares both sides with that.
-PER_TOKEN = 1e-5
+# Float32 itself: of 1,000 checkpoints the two sides differ by at most 1.0e-5 a token (a Marian, whose
+# embeddings have no norm), each by as much from the same model in float64, on either side of it.
+PER_TOKEN = 2e-5
 PLAIN = 3  # the first so many requests have no rule that changes scores
 
 FAST_CASES = [pytest.param(name, seed, id=f"{name}-{seed}") for name in FAMILIES for seed in FAST]
@@ -112,6 +112,6 @@ class ExactScores:
             assert difference <= TOLERANCE, f"{ours} != {exact}, {theirs} in transformers; {self._pair.spec}"
             tally.exact_difference = max(tally.exact_difference, difference)
             drift = abs(theirs - exact)
-            if drift < 0.01:  # otherwise a token was forced, which the search counts as 0
+            if drift < 1e-3:  # otherwise a token was forced, which the search counts as 0
                 tally.reference_exact_difference = max(tally.reference_exact_difference, drift)
         return tally

@@ -1,6 +1,5 @@
 """Cross-attention in 8 bits beside the same attention in floats, and what it must not depend on."""
 
-
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort

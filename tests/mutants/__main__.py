@@ -17,20 +17,29 @@ from tests.mutants.mutations import mutants
 from tests.mutants.trials import Trials
 from tests.support.paths import ROOT
 
-_SEARCH: Final = ("search", "step", "outputs", "prefix_trie", "likelihood", "greedy", "beams", "candidates")
-_SEARCH_TESTS: Final = tuple(
-    f"generation/search/test_{name}.py" for name in (*_SEARCH, "rag_sequence", "beam_search", "rules")
-)
+_SEARCH_TESTS: Final[dict[str, tuple[str, ...]]] = {
+    "beam_search": ("beam_search", "greedy", "search"),
+    "beams": ("beams", "beam_search"),
+    "candidates": ("candidates", "rules"),
+    "greedy": ("greedy",),
+    "likelihood": ("likelihood", "rag_sequence"),
+    "outputs": ("outputs", "search", "greedy"),
+    "prefix_trie": ("prefix_trie",),
+    "rag_sequence": ("rag_sequence", "search"),
+    "rules": ("rules",),
+    "sampling": ("sampling", "search"),
+    "search": ("search",),
+    "step": ("step", "search"),
+}
 TESTS: Final[dict[str, tuple[str, ...]]] = {
-    "ragengine.generation.marginalization": ("generation/test_marginalization.py", *_SEARCH_TESTS),
-    **{
-        f"ragengine.generation.search.{name}": _SEARCH_TESTS
-        for name in (*_SEARCH, "rag_sequence", "beam_search", "rules")
-    },
-    "ragengine.generation.search.sampling": (
-        "generation/search/test_sampling.py",
-        "generation/search/test_search.py",
+    "ragengine.generation.marginalization": (
+        "generation/test_marginalization.py",
+        *(f"generation/search/test_{name}.py" for name in ("outputs", "search", "beam_search")),
     ),
+    **{
+        f"ragengine.generation.search.{module}": tuple(f"generation/search/test_{name}.py" for name in names)
+        for module, names in _SEARCH_TESTS.items()
+    },
     "ragengine.runtime.cancellation": ("runtime/test_cancellation.py",),
     "ragengine.storage.atomic": ("storage/test_atomic.py", "storage/test_folders.py"),
     "ragengine.storage.folders": ("storage/test_folders.py", "robustness/test_writing_forbidden.py"),

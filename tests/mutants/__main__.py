@@ -17,6 +17,7 @@ from tests.mutants.mutations import mutants
 from tests.mutants.trials import Trials
 from tests.support.paths import ROOT
 
+_IN_THIS_PROCESS: Final = "-k not (larger_than_memory or forged_files_neither)"
 _SEARCH_TESTS: Final[dict[str, tuple[str, ...]]] = {
     "beam_search": ("beam_search", "greedy", "search"),
     "beams": ("beams", "beam_search"),
@@ -42,20 +43,24 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     },
     "ragengine.runtime.cancellation": ("runtime/test_cancellation.py",),
     "ragengine.storage.atomic": ("storage/test_atomic.py", "storage/test_folders.py"),
-    "ragengine.storage.folders": ("storage/test_folders.py", "robustness/test_writing_forbidden.py"),
-    "ragengine.storage.foreign_files": ("storage/test_foreign_files.py", "robustness/test_foreign_files.py"),
-    "ragengine.storage.npy": ("storage/test_npy.py", "robustness/test_foreign_files.py"),
+    "ragengine.storage.folders": ("storage/test_folders.py", "storage/test_manifests.py"),
+    "ragengine.storage.foreign_files": ("storage/test_foreign_files.py",),
+    "ragengine.storage.npy": ("storage/test_npy.py",),
     "ragengine.storage.ownership": ("storage/test_ownership.py", "storage/test_folders.py"),
     "ragengine.storage.schema": ("storage/test_schema.py", "storage/test_manifests.py"),
     "ragengine.storage.strict_json": ("storage/test_strict_json.py", "storage/test_schema.py"),
-    "ragengine.retrieval.faiss_header": ("retrieval/test_faiss_reader.py",),
-    "ragengine.retrieval.faiss_reader": (
-        "retrieval/test_faiss_reader.py",
-        "robustness/test_foreign_files.py",
-    ),
+    "ragengine.retrieval.faiss_api": ("retrieval/test_vector_index.py",),
+    "ragengine.retrieval.faiss_header": ("retrieval/test_faiss_reader.py", _IN_THIS_PROCESS),
+    "ragengine.retrieval.faiss_reader": ("retrieval/test_faiss_reader.py", _IN_THIS_PROCESS),
+    "ragengine.retrieval.index": ("retrieval/test_index.py", "retrieval/test_vector_index.py"),
+    "ragengine.retrieval.index_slot": ("retrieval/test_index_slot.py",),
+    "ragengine.retrieval.passage_store": ("retrieval/test_index.py", "corpus/test_readers.py"),
     "ragengine.retrieval.vector_index": ("retrieval/test_vector_index.py", "retrieval/test_index.py"),
+    "ragengine.retrieval.gpu.placement": ("retrieval/gpu/test_placement.py",),
+    "ragengine.retrieval.gpu.rescoring": ("retrieval/gpu/test_rescoring.py",),
+    "ragengine.retrieval.gpu.search_worker": ("retrieval/gpu/test_search_worker.py",),
 }
-"""The tests of each module, of which the quickest run first."""
+"""The tests of each module, of which the quickest run first, and options of pytest."""
 NOTE: Final = ROOT / "docs" / "notes" / "mutants.md"
 
 

@@ -49,7 +49,7 @@ class Trials:
     def __init__(self, module: str, path: Path, tests: Sequence[str], chosen: Sequence[Mutant]) -> None:
         self.survivors: list[Mutant] = []
         self._module, self._path, self._chosen = module, path, chosen
-        self._tests = [f"tests/{test}" for test in tests]
+        self._tests = [test if test.startswith("-") else f"tests/{test}" for test in tests]
         self._durations: dict[str, float] = {}
         self._cpu, self._wall = 600.0, 3600.0  # seconds that the tests may take
 

@@ -171,6 +171,15 @@ def test_rules_by_document_know_their_question() -> None:
     assert asked == [0, 0, 0, 1, 1, 1]
 
 
+def test_rules_by_document_ban_the_n_grams_of_that_document_alone() -> None:
+    options = GenerationOptions(encoder_no_repeat_ngram_size=2, eos_token_id=2)
+    context = np.array([[[3, 4, 5], [3, 6, 7]], [[3, 5, -1], [4, 3, 3]]])
+    after_3 = np.full((4, 1, 1), 3)
+    alone = Rules(options, context).by_document(options).at(after_3)
+    assert alone.banned == [[{4}], [{6}], [{5}], [{3}]]
+    assert Rules(options, context).at(after_3[:2]).banned == [[{4, 6}], [{5, 3}]]
+
+
 def test_padding_is_no_n_gram() -> None:
     """-1 marks it; how far documents are padded must not decide what may follow."""
     options = GenerationOptions(encoder_no_repeat_ngram_size=2, eos_token_id=2)

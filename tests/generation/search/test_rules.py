@@ -1,11 +1,12 @@
 """Rules and the candidates they leave, against transformers' own logits processors in their own order."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from transformers import BartConfig, BartForConditionalGeneration, GenerationConfig
 
@@ -62,7 +63,31 @@ def transformers_scores(
     return scores
 
 
+def at_lengths(options: dict[str, Any], *lengths: int) -> Callable[[Any], Any]:
+    """Examples with ``options`` after so many tokens, where a rule begins or ends."""
+
+    def add(test: Any) -> Any:
+        for length in lengths:
+            test = example(0, 2, length, options, 9, False)(test)
+        return test
+
+    return add
+
+
 @settings(max_examples=400, deadline=None)
+@at_lengths({"forced_bos_token_id": 4}, 1, 2)
+@at_lengths({"forced_eos_token_id": 4}, LONGEST - 2, LONGEST - 1)
+@at_lengths({"forced_eos_token_id": 4, "forced_bos_token_id": 5, "eos_token_id": [3]}, 1, LONGEST - 1)
+@at_lengths({"begin_suppress_tokens": [3, 4, 5]}, 1, 2)
+@at_lengths({"begin_suppress_tokens": [3, 4, 5], "forced_bos_token_id": 6}, 2, 3)
+@at_lengths({"suppress_tokens": [3, 4, 5]}, 1, 5)
+@at_lengths({"min_length": 4, "eos_token_id": [2, 3, 4]}, 3, 4)
+@at_lengths({"min_new_tokens": 4, "eos_token_id": [2, 3, 4]}, 4, 5)
+@at_lengths({"no_repeat_ngram_size": 1}, 1, 8)
+@at_lengths({"no_repeat_ngram_size": 2}, 1, 8)
+@at_lengths({"encoder_no_repeat_ngram_size": 1}, 1, 8)
+@at_lengths({"encoder_no_repeat_ngram_size": 2}, 1, 8)
+@at_lengths({"bad_words_ids": [[3], [4], [2], [5, 6, 7]], "eos_token_id": [2]}, 1, 8)
 @given(
     st.integers(0, 2**32),
     st.integers(1, 4),
@@ -150,6 +175,15 @@ def test_an_allowed_token_that_is_banned_as_well_is_taken() -> None:
     ours = ruled(outputs, rules, probes, np.zeros((1, 1), np.float32), np.zeros((1, 1, 1), np.float32), 1.0)
     assert sorted(ours.tokens[0].tolist()) == np.flatnonzero(np.isfinite(expected[0])).tolist() == [4, 5]
     np.testing.assert_array_equal(ours.scores[0], expected[0, [4, 5]])
+
+
+def test_a_word_is_banned_where_all_of_it_but_its_end_stands_last() -> None:
+    words, sequences = [[5, 6, 7], [6, 3], [6, 5, 4], [5, 0]], np.array([[2, 5, 6], [2, 6, 5], [5, 6, 2]])
+    options = {"bad_words_ids": words}
+    expected = transformers_scores(options, sequences, np.zeros((3, V), "f4"), np.zeros((1, 1), int), None)
+    (banned,) = Rules(GenerationOptions(**options, max_length=LONGEST)).at(sequences[None]).banned
+    assert banned == [{*np.flatnonzero(np.isneginf(row)).tolist()} for row in expected]
+    assert banned == [{7, 3}, {4, 0}, set()]
 
 
 def test_a_constraint_that_allows_nothing_is_an_error() -> None:

@@ -130,8 +130,7 @@ def test_the_best_candidates_are_those_of_transformers(
     probes = probe_ids(step_rules, filler=2)
     # What the graph returns: the best of all beams, and the probes.
     totals = (marginal + beam_scores[:, None]).ravel()
-    named = step_rules.forced is not None or restricted
-    best = np.argsort(-totals, kind="stable")[: 1 if named else count + step_rules.margin]
+    best = np.argsort(-totals, kind="stable")[: 1 if step_rules.named else count + step_rules.margin]
     outputs = StepOutputs(
         scores=totals[None, best],
         beams=(best // V)[None],

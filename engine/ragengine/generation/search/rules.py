@@ -42,10 +42,13 @@ class StepRules:
         return self.penalised if self.allowed is None else self.allowed
 
     @property
+    def named(self) -> bool:
+        """Whether only tokens that are known by name may follow, whatever their rank."""
+        return self.forced is not None or self.allowed is not None
+
+    @property
     def margin(self) -> int:
-        """How many of the best candidates of a question the rules can take away at most."""
-        if self.forced is not None or self.allowed is not None:
-            return 0
+        """How many of the best candidates of a question the bans and prices can take away at most."""
         pairs = zip(self.banned, self.penalised, strict=True)
         return max(sum(len(b | p) for b, p in zip(*beams, strict=True)) for beams in pairs)
 

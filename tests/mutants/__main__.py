@@ -55,7 +55,14 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "ragengine.retrieval.index": ("retrieval/test_index.py", "retrieval/test_vector_index.py"),
     "ragengine.retrieval.index_slot": ("retrieval/test_index_slot.py",),
     "ragengine.retrieval.passage_store": ("retrieval/test_index.py", "corpus/test_readers.py"),
-    "ragengine.retrieval.vector_index": ("retrieval/test_vector_index.py", "retrieval/test_index.py"),
+    "ragengine.retrieval.vector_index": (
+        "retrieval/test_vector_index.py",
+        *(
+            "retrieval/test_index.py",
+            "retrieval/gpu/test_search_worker.py",
+            "retrieval/gpu/test_rescoring.py",
+        ),
+    ),
     "ragengine.retrieval.gpu.placement": ("retrieval/gpu/test_placement.py",),
     "ragengine.retrieval.gpu.rescoring": ("retrieval/gpu/test_rescoring.py",),
     "ragengine.retrieval.gpu.search_worker": ("retrieval/gpu/test_search_worker.py",),

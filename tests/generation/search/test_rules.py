@@ -191,7 +191,8 @@ def test_a_constraint_that_allows_nothing_is_an_error() -> None:
         rules.at(np.array([[[2, 3]]]))
 
 
-def test_rules_by_document_know_their_question() -> None:
+@pytest.mark.parametrize("ids", [None, np.zeros((2, 3, 4), np.int64)], ids=["no ids", "ids"])
+def test_rules_by_document_know_their_question(ids: np.ndarray | None) -> None:
     """Two questions of three documents each: the constraint is asked about the question."""
     asked: list[int] = []
 
@@ -200,7 +201,7 @@ def test_rules_by_document_know_their_question() -> None:
         return [2]
 
     options = GenerationOptions(eos_token_id=2)
-    Rules(options, np.zeros((2, 3, 4), np.int64), allowed).by_document(options).at(np.full((6, 1, 1), 2))
+    Rules(options, ids, allowed).by_document(options, 3).at(np.full((6, 1, 1), 2))
     assert asked == [0, 0, 0, 1, 1, 1]
 
 
@@ -208,7 +209,7 @@ def test_rules_by_document_ban_the_n_grams_of_that_document_alone() -> None:
     options = GenerationOptions(encoder_no_repeat_ngram_size=2, eos_token_id=2)
     context = np.array([[[3, 4, 5], [3, 6, 7]], [[3, 5, -1], [4, 3, 3]]])
     after_3 = np.full((4, 1, 1), 3)
-    alone = Rules(options, context).by_document(options).at(after_3)
+    alone = Rules(options, context).by_document(options, 2).at(after_3)
     assert alone.banned == [[{4}], [{6}], [{5}], [{3}]]
     assert Rules(options, context).at(after_3[:2]).banned == [[{4, 6}], [{5, 3}]]
 

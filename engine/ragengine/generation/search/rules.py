@@ -70,10 +70,9 @@ class Rules:
         ngrams = [] if not size or ids is None else [_ngrams(documents.tolist(), size) for documents in ids]
         object.__setattr__(self, "_context_ngrams", ngrams)
 
-    def by_document(self, options: GenerationOptions) -> "Rules":
-        """The rules of searches over each document alone: Q·D questions of one document."""
+    def by_document(self, options: GenerationOptions, n_docs: int) -> "Rules":
+        """The rules of searches over each of ``n_docs`` documents alone: Q·D questions of one document."""
         ids, allowed = self.context_input_ids, self.allowed_tokens
-        n_docs = 1 if ids is None else ids.shape[1]
         return Rules(
             options,
             None if ids is None else ids.reshape(-1, 1, ids.shape[2]),

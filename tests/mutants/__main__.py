@@ -17,7 +17,8 @@ from tests.mutants.mutations import mutants
 from tests.mutants.trials import Trials
 from tests.support.paths import ROOT
 
-_IN_THIS_PROCESS: Final = "-k not (larger_than_memory or forged_files_neither)"
+_QUICK: Final = "-k not (larger_than_memory or forged_files_neither or OPQ or wider_rerank)"
+"""Without tests that start processes, and without those of retrieval that take seconds."""
 _SEARCH_TESTS: Final[dict[str, tuple[str, ...]]] = {
     "beam_search": ("beam_search", "greedy", "search"),
     "beams": ("beams", "beam_search"),
@@ -49,10 +50,10 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "ragengine.storage.ownership": ("storage/test_ownership.py", "storage/test_folders.py"),
     "ragengine.storage.schema": ("storage/test_schema.py", "storage/test_manifests.py"),
     "ragengine.storage.strict_json": ("storage/test_strict_json.py", "storage/test_schema.py"),
-    "ragengine.retrieval.faiss_api": ("retrieval/test_vector_index.py",),
-    "ragengine.retrieval.faiss_header": ("retrieval/test_faiss_reader.py", _IN_THIS_PROCESS),
-    "ragengine.retrieval.faiss_reader": ("retrieval/test_faiss_reader.py", _IN_THIS_PROCESS),
-    "ragengine.retrieval.index": ("retrieval/test_index.py", "retrieval/test_vector_index.py"),
+    "ragengine.retrieval.faiss_api": ("retrieval/test_vector_index.py", _QUICK),
+    "ragengine.retrieval.faiss_header": ("retrieval/test_faiss_reader.py", _QUICK),
+    "ragengine.retrieval.faiss_reader": ("retrieval/test_faiss_reader.py", _QUICK),
+    "ragengine.retrieval.index": ("retrieval/test_index.py", "retrieval/gpu/test_search_worker.py"),
     "ragengine.retrieval.index_slot": ("retrieval/test_index_slot.py",),
     "ragengine.retrieval.passage_store": ("retrieval/test_index.py", "corpus/test_readers.py"),
     "ragengine.retrieval.vector_index": (

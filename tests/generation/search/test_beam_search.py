@@ -136,6 +136,17 @@ def searches(draw: st.DrawFn) -> GenerationOptions:
     )
 
 
+@pytest.mark.parametrize(("seed", "length_penalty"), [(5, 1.0), (13, 1.0), (6, 2.0), (26, 2.0)])
+def test_a_question_ends_by_its_own_outputs(seed: int, length_penalty: float) -> None:
+    """Each of these would find a longer output if it went on until the others have found theirs."""
+    options = options_of(num_beams=3, max_length=14, length_penalty=length_penalty)
+    (first, *_), _ = outcome(TableModel(seed, q=4), options)
+    ((alone,), _) = outcome(TableModel(seed, q=1), options)
+    ((longer,), _) = outcome(TableModel(seed, q=1), options.replace(early_stopping="never"))
+    assert first == alone
+    assert alone[0][1] < longer[0][1]
+
+
 @hypothesis.given(seed=st.integers(0, 10_000), options=searches())
 def test_company_changes_nothing(seed: int, options: GenerationOptions) -> None:
     (first, *_), _ = outcome(TableModel(seed, q=4), options)

@@ -1,6 +1,6 @@
 """Beam search over the marginal: with a beam for every prefix it finds the best outputs there are."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis
 import numpy as np
@@ -179,18 +179,33 @@ def test_an_early_end_saves_steps() -> None:
     assert steps < 0.95 * more
 
 
-class RoundedUp(TableModel):
-    """After token 3, which is a little less probable than the end, the end is certain, and rounded up."""
+class Given(TableModel):
+    """Log-probabilities by prefix and token; all that is not given is improbable."""
+
+    table: ClassVar[dict[tuple[int, ...], dict[int, float]]] = {}
 
     def next_log_probs(self, row: int, prefix: tuple[int, ...]) -> np.ndarray:
         log_probs = np.full(V, -9, np.float32)
-        if prefix == (START,):
-            log_probs[EOS], log_probs[3] = -1.0, -1.0004
-        elif prefix == (START, 3):
-            log_probs[EOS] = 9e-4
+        for token, log_prob in self.table.get(prefix[1:], {}).items():
+            log_probs[token] = log_prob
         return log_probs
 
 
 def test_a_probability_that_is_rounded_above_1_still_counts() -> None:
-    model = RoundedUp(q=1, d=1)
-    assert searched(model, options_of(num_beams=2, length_penalty=0.0)) == [[(3, EOS)]]
+    """The end is a little more probable than token 3, after which it is certain, and rounded up."""
+
+    class RoundedUp(Given):
+        table: ClassVar = {(): {EOS: -1.0, 3: -1.0004}, (3,): {EOS: 9e-4}}
+
+    assert searched(RoundedUp(q=1, d=1), options_of(num_beams=2, length_penalty=0.0)) == [[(3, EOS)]]
+
+
+def test_a_beam_as_good_as_what_is_finished_is_given_up() -> None:
+    """As in transformers, though the third token would have made it better."""
+
+    class Tied(Given):
+        table: ClassVar = {(): {EOS: -1.0, 3: -1.0}, (3,): {EOS: -1.0, 4: -1.0}, (3, 4): {EOS: 0.0}}
+
+    options = options_of(num_beams=2, num_return_sequences=2, max_length=9)
+    assert searched(Tied(q=1, d=1), options) == [[(EOS,), (3, EOS)]]
+    assert searched(Tied(q=1, d=1), options.replace(early_stopping="never")) == [[(3, 4, EOS), (EOS,)]]

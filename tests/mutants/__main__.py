@@ -44,7 +44,9 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     },
     "ragengine.runtime.cancellation": ("runtime/test_cancellation.py",),
     "ragengine.storage.atomic": ("storage/test_atomic.py", "storage/test_folders.py"),
-    "ragengine.storage.folders": ("storage/test_folders.py", "storage/test_manifests.py"),
+    "ragengine.storage.folders": (
+        *("storage/test_folders.py", "storage/test_folders_interrupted.py", "storage/test_manifests.py"),
+    ),
     "ragengine.storage.foreign_files": ("storage/test_foreign_files.py",),
     "ragengine.storage.npy": ("storage/test_npy.py",),
     "ragengine.storage.ownership": ("storage/test_ownership.py", "storage/test_folders.py"),

@@ -56,7 +56,7 @@ def mutants(source: str) -> Iterator[Mutant]:
             _replace(mutated, path, changed)
             before, after = _shown(tree, path), _shown(mutated, path)
             ast.fix_missing_locations(mutated)
-            yield Mutant(_function(tree, path), getattr(node, "lineno", 0), before, after, mutated)
+            yield Mutant(_function(tree, path), _line(tree, path), before, after, mutated)
 
 
 Path = tuple[tuple[str, int | None], ...]
@@ -73,7 +73,7 @@ def _places(node: ast.AST, path: Path) -> Iterator[Path]:
         if field in ("annotation", "returns", "decorator_list", "type_params"):
             continue
         for place, child in enumerate(value) if isinstance(value, list) else ((None, value),):
-            if isinstance(child, ast.AST):
+            if isinstance(child, ast.AST) and not _is_guard(node, child):
                 yield from _places(child, (*path, (field, place)))
 
 
@@ -96,7 +96,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         yield ast.Pass()
     elif isinstance(node, ast.Call):
         for place, keyword in enumerate(node.keywords):
-            if keyword.arg == "strict":  # of zip: it guards what is never so
+            if _is_guard(node, keyword):
                 continue
             changed_call = copy.deepcopy(node)
             del changed_call.keywords[place]
@@ -112,6 +112,12 @@ def _is_removable(node: ast.AST) -> bool:
     if isinstance(node, ast.Expr):
         return not isinstance(node.value, ast.Constant | ast.Yield)
     return isinstance(node, ast.Raise | ast.AugAssign | ast.Assert | ast.Delete)
+
+
+def _is_guard(node: ast.AST, child: ast.AST) -> bool:
+    """Whether this is ``strict`` of zip, which guards what is never so."""
+    is_zip = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip"
+    return is_zip and isinstance(child, ast.keyword) and child.arg == "strict"
 
 
 def _at(tree: ast.AST, path: Path) -> ast.AST:
@@ -134,6 +140,12 @@ def _replace(tree: ast.AST, path: Path, node: ast.AST) -> None:
 def _function(tree: ast.AST, path: Path) -> str:
     nodes = (_at(tree, path[:length]) for length in range(len(path)))
     return ".".join(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef))
+
+
+def _line(tree: ast.AST, path: Path) -> int:
+    """The line of a node; of an operator, which has none, that of the expression."""
+    nodes = (_at(tree, path[:length]) for length in range(len(path), 0, -1))
+    return next(node.lineno for node in nodes if hasattr(node, "lineno"))
 
 
 def _shown(tree: ast.AST, path: Path) -> str:

@@ -211,6 +211,20 @@ def test_a_forged_header_allows_no_more_than_its_file_explains(tmp_path: Path) -
             read_faiss(path, mapped=True)
 
 
+@pytest.mark.parametrize("metric", [faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2, faiss.METRIC_L1])
+def test_the_table_of_a_header_whatever_its_metric(tmp_path: Path, metric: int) -> None:
+    """A metric that is neither of the first two has a parameter in the header."""
+    path, made = tmp_path / "index.faiss", faiss.index_factory(16, "IVF8,PQ4x4fs")
+    made.train(random_vectors(400, 16))
+    made.metric_type = metric
+    faiss.write_index(made, str(path))
+    table = 64 * 8 * 16
+    assert table_bytes(path, table // 16) == table
+    assert table_bytes(path, table // 16 - 1) == 0
+    path.write_bytes(b"IxFI" + path.read_bytes())  # of another kind, whose bytes mean something else
+    assert table_bytes(path, table) == 0
+
+
 @pytest.mark.parametrize("padded", [10**9, 0, 384, 448])
 def test_codes_that_fill_other_blocks_than_the_header_says_are_refused(tmp_path: Path, padded: int) -> None:
     path = tmp_path / "index.faiss"

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from ragengine.errors import ClosedError, IndexFolderError, InputError
 from ragengine.indexing.build import build_index
+from ragengine.retrieval import vector_index as module
+from ragengine.retrieval.faiss_api import search_faiss
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.vector_index import SearchResult, VectorIndex
 from tests.support.bundles import Array, E, brute_force, random_vectors
@@ -253,6 +255,28 @@ def test_settings_reach_the_index_of_a_folder(build: Callable[..., Path]) -> Non
         assert [[d.id for d in found] for found in documents] == [[f"id{r}" for r in row] for row in rows]
         narrow = opened.search(asked, 5, nprobe=1, rerank_width=5)
         assert not np.array_equal(narrow.rows, rows)
+
+
+@pytest.mark.parametrize(("exact", "small"), [(True, 9), (False, 7)])
+def test_a_small_search_takes_one_thread(exact: bool, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an exact index by what it compares, here less than ten times all vectors; else by the questions."""
+    monkeypatch.setattr(module, "_SMALL_SCAN", 10 * vectors().size)
+    threads: list[int] = []
+
+    def recorded(*arguments: Any) -> Any:
+        threads.append(faiss.omp_get_max_threads())
+        return search_faiss(*arguments)
+
+    monkeypatch.setattr(module, "search_faiss", recorded)
+    searcher, before = index("Flat" if exact else "SQ8"), faiss.omp_get_max_threads()
+    try:
+        faiss.omp_set_num_threads(3)
+        for count in (small, small + 1):
+            searcher.search(questions(count), 5)
+            assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
+    assert threads == [1, 3]
 
 
 def test_rows_that_are_not_there_are_damage() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ragengine.errors import IndexFolderError
+from ragengine.errors import IndexFolderError, InputError
 from ragengine.storage import atomic, folders
 
 FORMAT = "test-format"
@@ -283,3 +283,65 @@ def test_every_damaged_file_is_reported(tmp_path: Path) -> None:
     ):
         assert part in message
     assert "whole" not in message
+
+
+def test_another_writer_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    with folders.replaced_folder(target, FORMAT, IndexFolderError) as folder:
+        folders.write_manifest(folder, {"format": FORMAT, "format_version": 1, "note": "first"})
+        with pytest.raises(IndexFolderError, match="is being written by another process; wait for it or"):
+            write(target, "second")
+    assert read(target).note == "first"
+
+
+def test_folders_above_are_made_and_other_targets_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "b" / "folder", "new")
+    (tmp_path / "file").touch()
+    for target, message in ((tmp_path / "file" / "folder", "cannot be written: "), ("a\0b", "is not a path")):
+        with pytest.raises(IndexFolderError, match=message):
+            write(Path(target), "new")
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (0, "has format_version 0; a whole number from 1 to 3 was expected"),
+        (1, "has format version 1, this ragengine reads 2 to 3; write the folder again"),
+        (2, None),
+        (3, None),
+        (4, "has format version 4, this ragengine reads up to 3; upgrade"),
+    ],
+)
+def test_versions_between_the_oldest_and_the_newest_are_read(
+    tmp_path: Path, version: int, message: str | None
+) -> None:
+    folders.write_manifest(tmp_path, {"format": FORMAT, "format_version": version, "note": "é"})
+
+    def note() -> str:
+        return folders.read_manifest(tmp_path, Manifest, FORMAT, 3, IndexFolderError, oldest=2).note
+
+    if message is None:
+        assert note() == "é"
+    else:
+        with pytest.raises(IndexFolderError, match=message):
+            note()
+
+
+def test_what_a_check_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").touch()
+    entry = folders.FileEntry(0, "0" * 64)
+    folders.check_files(tmp_path, {"data": entry}, IndexFolderError, needed=["data"], verify="size")
+    with pytest.raises(IndexFolderError, match="data has another sha256 than the manifest"):
+        folders.check_files(tmp_path, {"data": entry}, IndexFolderError)
+    with pytest.raises(IndexFolderError, match="the manifest does not list more"):
+        folders.check_files(tmp_path, {"data": entry}, IndexFolderError, needed=["more"], verify="size")
+    with pytest.raises(InputError, match="verify is 'none'; it must be 'sha256' or 'size'"):
+        folders.check_files(tmp_path, {}, IndexFolderError, verify="none")  # type: ignore[arg-type]
+
+    def fail(*_: object) -> Any:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", fail)
+        with pytest.raises(IndexFolderError, match=r"'data' cannot be read \(Input/output error\)"):
+            folders.check_files(tmp_path, {"data": entry}, IndexFolderError)

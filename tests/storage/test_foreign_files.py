@@ -1,6 +1,7 @@
 """Opening files of strangers: the edges of what is read, and what is said of the rest."""
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -107,17 +108,27 @@ def test_what_took_the_place_of_a_file_after_the_look_is_refused(
     assert open_files() == before  # nothing stays open
 
 
+@posix
+def test_what_became_a_link_after_the_look_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = file.with_name("link")
+    link.symlink_to("file")
+    monkeypatch.setattr(foreign_files, "_real_path", lambda path, within: link)
+    with pytest.raises(ValueError, match="it is not a plain file"):
+        open_plain(file, within=file.parent)
+
+
 def test_lines_and_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign_files, "LONGEST_LINE", 8)
     path = tmp_path / "lines"
     path.write_bytes("\ufeffab\r\n\ufeffé\n12345678".encode())
     assert list(utf8_lines(path, PassagesError)) == ["ab\r\n", "\ufeffé\n", "12345678"]
     path.write_bytes(b"1\n12345678\n")
-    with pytest.raises(PassagesError, match=r"lines, line 2: it has more than 8 bytes"):
+    with pytest.raises(PassagesError, match=rf"^{re.escape(str(path))}, line 2: it has more than 8 bytes"):
         list(utf8_lines(path, PassagesError))
     path.write_bytes(b"1\nab\xff\n")
-    with pytest.raises(PassagesError, match=r"lines, line 2: byte 0xff at position 2 is not UTF-8"):
-        list(utf8_lines(path, PassagesError))
+    for error in (PassagesError, InputError):
+        with pytest.raises(error, match=rf"^{re.escape(str(path))}, line 2: byte 0xff at position 2 is not"):
+            list(utf8_lines(path, error))
     with pytest.raises(InputError, match=r"absent cannot be read: No such file or directory\.$"):
         list(utf8_lines(tmp_path / "absent", InputError))
     with pytest.raises(InputError, match=r"cannot be read: it is not a plain file\.$"):

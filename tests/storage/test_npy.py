@@ -132,6 +132,30 @@ def test_the_longest_size_that_is_read(path: Path, digits: int, read: bool) -> N
         map_npy(path)
 
 
+@pytest.mark.parametrize(("axes", "read"), [(8, True), (9, False)])
+def test_the_most_axes_that_are_read(path: Path, axes: int, read: bool) -> None:
+    np.save(path, np.ones((1,) * axes, np.float32))
+    if read:
+        assert map_npy(path).shape == (1,) * axes
+    else:
+        with pytest.raises(ValueError, match="its shape is"):
+            map_npy(path)
+
+
+def test_the_longest_header_that_is_read(path: Path) -> None:
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}"
+    path.write_bytes(npy(header.ljust(4096)))
+    assert map_npy(path).tolist() == [0, 0]
+    path.write_bytes(npy(header.ljust(4097)))
+    with pytest.raises(ValueError, match="its header has 4097 bytes, more than the 4096 that are read"):
+        map_npy(path)
+
+
+def test_what_holds_no_vectors_is_said_by_its_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.npy cannot be read as a \.npy file: No such file"):
+        open_vectors(tmp_path / "absent.npy", np.float32, InputError)
+
+
 @pytest.mark.parametrize(
     "array", [np.zeros((2, 3), np.float16), np.zeros(6, np.float32), np.zeros((1, 2, 3), "f4")]
 )

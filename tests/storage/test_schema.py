@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragengine.storage.schema import Parsed, join_errors, parse
+from ragengine.storage.schema import Parsed, Pattern, Range, join_errors, parse
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,47 @@ def test_all_errors_are_reported_at_once() -> None:
     }
 
 
+@dataclass(frozen=True)
+class Limited:
+    number: Annotated[int, Range(1, 5)] = 1
+    word: Annotated[str, Pattern("[a-z]+", "a word")] = "a"
+    either: int | str | None = None
+    several: tuple[int, ...] = ()
+
+
+@pytest.mark.parametrize(
+    "read", [{"number": 1}, {"number": 5}, {"word": "abc"}, {"either": 3}, {"either": "x"}, {"either": None}]
+)
+def test_what_a_limit_allows(read: dict[str, Any]) -> None:
+    assert parse(Limited, read).value == Limited(**read)
+    assert parse(Limited, {"several": [1, 2]}).value == Limited(several=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"number": 0}, "number: 0 is not from 1 to 5"),
+        ({"number": 6}, "number: 6 is not from 1 to 5"),
+        ({"number": "1"}, "number: expected int, found str"),
+        ({"word": "a b"}, "word: 'a b' is not a word"),
+        ({"word": "A" * 78}, f"word: '{'A' * 78}' is not a word"),
+        ({"word": "A" * 79}, f"word: '{'A' * 76}... is not a word"),
+        ({"either": 1.5}, "either: expected str, found float"),
+        ({"several": {}}, "several: expected a list, found dict"),
+        ({"several": [1, None]}, "several[1]: expected int, found NoneType"),
+    ],
+)
+def test_what_a_limit_refuses(change: dict[str, Any], error: str) -> None:
+    assert parse(Limited, change) == Parsed(None, (error,))
+
+
+def test_the_largest_whole_number_that_is_a_float() -> None:
+    largest = int(sys.float_info.max)
+    assert parse(Outer, {**WHOLE, "weight": largest}).value == dataclasses.replace(
+        _whole(), weight=float(largest)
+    )
+
+
 def test_a_path_is_put_before_the_names_of_fields() -> None:
     assert parse(Inner, {}, "a.b").errors == ("a.b.size: missing",)
     assert parse(Inner, [], "a.b").errors == ("a.b: expected an object, found list",)
@@ -129,6 +171,8 @@ def _whole() -> Outer:
 
 def test_very_many_errors_are_counted() -> None:
     assert join_errors(["a", "b"]) == "a; b"
+    assert join_errors(["a"] * 20) == "; ".join(["a"] * 20)
+    assert join_errors(["a"] * 21) == "; ".join(["a"] * 20) + "; and 1 more errors"
     many = join_errors([str(n) for n in range(1000)])
     assert many.startswith("0; 1; ")
     assert many.endswith("; 19; and 980 more errors")

@@ -113,8 +113,8 @@ def resumable_folder(
         except BaseException as reason:
             state = _STATES[_in_place(workspace, target, unknown=None if replacing else False)]
             if isinstance(reason, hopeless):
-                with contextlib.suppress(OSError):
-                    empty_workspace(workspace)
+                with contextlib.suppress(OSError, error):  # an old folder with files of others stays
+                    _tidy(workspace, target, False, format_name, error)
             elif workspace.exists():
                 state += ", and the same command with --resume goes on from here"
             if isinstance(reason, OSError):
@@ -169,7 +169,7 @@ def _repair(target: Path, workspace: Path) -> None:
 
 
 def _tidy(workspace: Path, target: Path, resume: bool, format_name: str, error: type[RagEngineError]) -> None:
-    """Remove what an earlier run left and this one does not continue with."""
+    """Remove what a run left and no other continues with; raises ``error`` for files of others in it."""
     replaced = _in_place(workspace, target)
     try:
         for old in (workspace / OUTPUT if replaced else None, workspace / _ASIDE):

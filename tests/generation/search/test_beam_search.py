@@ -1,6 +1,6 @@
 """Beam search over the marginal: with a beam for every prefix it finds the best outputs there are."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis
 import numpy as np
@@ -12,7 +12,7 @@ from ragengine.generation.search import beam_search as module
 from ragengine.generation.search.beam_search import beam_search
 from ragengine.generation.search.rules import Rules
 from ragengine.generation.search.step import SearchStep
-from tests.support.table_model import EOS, TableModel, V
+from tests.support.table_model import EOS, START, TableModel, V
 from tests.support.toys import sequence_likelihood, token_likelihood
 
 LONGEST = 3  # tokens
@@ -46,15 +46,20 @@ def test_all_beams_find_the_best_outputs(seed: int, marginalize: Any, length_pen
         assert found == sorted(scores, key=lambda tokens: -scores[tokens])[:4]
 
 
-def test_one_beam_takes_the_most_probable_token_each_step() -> None:
-    model = TableModel(seed=4)
-    ((found,), _) = searched(model, options_of())
-    prefix: tuple[int, ...] = ()
-    for token in found:
-        rows = [model.next_log_probs(row, (2, *prefix)) for row in range(model.d)]
-        marginal = np.logaddexp.reduce(model.log_prior[0][:, None] + np.stack(rows), axis=0)
-        assert token == marginal.argmax()
-        prefix += (token,)
+@pytest.mark.parametrize("early_stopping", [True, False, "never"])
+@pytest.mark.parametrize("length_penalty", [1.0, 4.0])
+def test_one_beam_takes_the_most_probable_token_each_step(early_stopping: Any, length_penalty: float) -> None:
+    """And it ends with the first end token, however much a longer output would be worth."""
+    for seed in range(8):
+        model = TableModel(seed)
+        settings = {"early_stopping": early_stopping, "length_penalty": length_penalty}
+        ((found,), _) = searched(model, options_of(max_length=7, **settings))
+        expected: list[int] = []
+        while len(expected) < 6 and EOS not in expected:
+            rows = [model.next_log_probs(row, (START, *expected)) for row in range(model.d)]
+            marginal = np.logaddexp.reduce(model.log_prior[0][:, None] + np.stack(rows), axis=0)
+            expected.append(int(marginal.argmax()))
+        assert list(found) == expected
 
 
 def test_a_question_does_not_depend_on_its_neighbours() -> None:
@@ -70,18 +75,35 @@ def test_a_question_does_not_depend_on_its_neighbours() -> None:
     assert [tuple(output.token_ids.tolist()) for output in found[0]] == together[0]
 
 
-def test_early_stopping_ends_at_enough_finished_outputs() -> None:
-    """It makes no more steps than a search that goes on, and fewer for some seed."""
-    fewer = 0
-    for seed in range(8):
-        counts = []
-        for early_stopping in (True, "never"):
-            model = TableModel(seed, q=1)
-            searched(model, options_of(num_beams=3, max_length=12, early_stopping=early_stopping))
-            counts.append(len(model.steps))
-        assert counts[0] <= counts[1]
-        fewer += counts[0] < counts[1]
-    assert fewer
+@pytest.mark.parametrize("length_penalty", [1.0, 2.0])
+def test_early_stopping_saves_steps_and_never_finds_more(length_penalty: float) -> None:
+    """True ends at enough finished outputs, False where longer ones look worse, "never" where they are."""
+    fewer, better = [0, 0], [0, 0]
+    for seed in range(40):
+        scores, steps = [], []
+        for early_stopping in (True, False, "never"):
+            settings = {"early_stopping": early_stopping, "length_penalty": length_penalty}
+            (((_, score, _),),), count = outcome(
+                TableModel(seed, q=1), options_of(num_beams=3, max_length=14, **settings)
+            )
+            scores.append(score)
+            steps.append(count)
+        assert steps == sorted(steps)
+        assert scores == sorted(scores)
+        fewer = [found + (a < b) for found, a, b in zip(fewer, steps, steps[1:], strict=False)]
+        better = [found + (a < b) for found, a, b in zip(better, scores, scores[1:], strict=False)]
+    assert min(fewer) > 0
+    assert min(better) > 0
+
+
+@pytest.mark.parametrize(("eos", "kept"), [(None, 4), (EOS, 4), ([EOS, 0, 4], 8)])
+def test_as_many_candidates_as_in_transformers_are_kept(eos: Any, kept: int) -> None:
+    """`beams_to_keep`: one more for each beam than there are end tokens, and at least two."""
+    model = TableModel(seed=5, q=1)
+    searched(model, options_of(num_beams=2, eos_token_id=eos, max_length=9, early_stopping="never"))
+    first, *others = [step.num_candidates for step in model.steps]
+    assert first == min(kept, V)
+    assert {*others} == {kept}
 
 
 def test_nothing_is_found_where_everything_is_banned() -> None:
@@ -114,6 +136,24 @@ def searches(draw: st.DrawFn) -> GenerationOptions:
     )
 
 
+@pytest.mark.parametrize(("seed", "length_penalty"), [(5, 1.0), (13, 1.0), (6, 2.0), (26, 2.0)])
+def test_a_question_ends_by_its_own_outputs(seed: int, length_penalty: float) -> None:
+    """Each of these would find a longer output if it went on until the others have found theirs."""
+    options = options_of(num_beams=3, max_length=14, length_penalty=length_penalty)
+    (first, *_), _ = outcome(TableModel(seed, q=4), options)
+    ((alone,), _) = outcome(TableModel(seed, q=1), options)
+    ((longer,), _) = outcome(TableModel(seed, q=1), options.replace(early_stopping="never"))
+    assert first == alone
+    assert alone[0][1] < longer[0][1]
+
+
+@hypothesis.given(seed=st.integers(0, 10_000), options=searches())
+def test_company_changes_nothing(seed: int, options: GenerationOptions) -> None:
+    (first, *_), _ = outcome(TableModel(seed, q=4), options)
+    ((alone,), _) = outcome(TableModel(seed, q=1), options)
+    assert first == alone
+
+
 def unbounded(model: TableModel, options: GenerationOptions) -> tuple[list[Any], int]:
     """The same loop without the bound: it ends where transformers ends."""
     with pytest.MonkeyPatch.context() as patch:
@@ -137,3 +177,35 @@ def test_an_early_end_saves_steps() -> None:
         steps += outcome(TableModel(seed, 1), options)[1]
         more += unbounded(TableModel(seed, 1), options)[1]
     assert steps < 0.95 * more
+
+
+class Given(TableModel):
+    """Log-probabilities by prefix and token; all that is not given is improbable."""
+
+    table: ClassVar[dict[tuple[int, ...], dict[int, float]]] = {}
+
+    def next_log_probs(self, row: int, prefix: tuple[int, ...]) -> np.ndarray:
+        log_probs = np.full(V, -9, np.float32)
+        for token, log_prob in self.table.get(prefix[1:], {}).items():
+            log_probs[token] = log_prob
+        return log_probs
+
+
+def test_a_probability_that_is_rounded_above_1_still_counts() -> None:
+    """The end is a little more probable than token 3, after which it is certain, and rounded up."""
+
+    class RoundedUp(Given):
+        table: ClassVar = {(): {EOS: -1.0, 3: -1.0004}, (3,): {EOS: 9e-4}}
+
+    assert searched(RoundedUp(q=1, d=1), options_of(num_beams=2, length_penalty=0.0)) == [[(3, EOS)]]
+
+
+def test_a_beam_as_good_as_what_is_finished_is_given_up() -> None:
+    """As in transformers, though the third token would have made it better."""
+
+    class Tied(Given):
+        table: ClassVar = {(): {EOS: -1.0, 3: -1.0}, (3,): {EOS: -1.0, 4: -1.0}, (3, 4): {EOS: 0.0}}
+
+    options = options_of(num_beams=2, num_return_sequences=2, max_length=9)
+    assert searched(Tied(q=1, d=1), options) == [[(EOS,), (3, EOS)]]
+    assert searched(Tied(q=1, d=1), options.replace(early_stopping="never")) == [[(3, 4, EOS), (EOS,)]]

@@ -76,6 +76,20 @@ def test_bos_is_left_out_where_all_begin_with_it() -> None:
     assert (scores(False) < scores(True)).all()
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_where_no_target_is_scored_each_document_counts_once(count: int) -> None:
+    """As in transformers: one label is no target, and one target that is BOS is left out."""
+    log_prior, log_probs, targets = drawn(3)
+    targets[0] = BOS
+    rows = log_prior[None], log_probs[None, :count], targets[None, :count]
+    found = log_likelihoods(*rows, SPEC, marginalize="sequence", exclude_bos_score=True)
+    assert found == pytest.approx([np.log(3)])
+    if count == 0:
+        np.testing.assert_array_equal(
+            log_likelihoods(*rows, SPEC, marginalize="token", exclude_bos_score=True), [0]
+        )
+
+
 def test_a_document_left_out_counts_nothing() -> None:
     log_prior, log_probs, targets = drawn(2)
     log_prior[0] = -np.inf

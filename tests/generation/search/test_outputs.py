@@ -1,5 +1,6 @@
 """What is said about an output: its likelihood, and which document each token came from."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,12 @@ def test_a_hypothesis_has_the_papers_likelihood(marginalize: Any, likelihood: An
         np.testing.assert_allclose(
             found.token_posteriors, joint / joint.sum(axis=1, keepdims=True), rtol=1e-4
         )
+
+
+def test_the_log_prob_of_a_long_output_is_summed_in_double_precision() -> None:
+    log_probs = np.log(np.random.default_rng(1).uniform(0.1, 1, (1000, 1))).astype(np.float32)
+    found = hypothesis(Output(np.arange(1000), 0.0, log_probs), np.zeros(1, np.float32), "token")
+    assert found.log_prob == pytest.approx(math.fsum(found.token_log_probs.tolist()), rel=1e-12)
 
 
 def test_no_output_names_the_question() -> None:

@@ -10,7 +10,16 @@ from ragengine.generation.search.prefix_trie import output_log_probs
 from ragengine.runtime.cancellation import Stop
 from tests.support.table_model import START, TableModel, V
 
-OUTPUTS = st.lists(st.lists(st.integers(0, V - 1), max_size=4), min_size=1, max_size=6)
+OUTPUTS = st.lists(st.lists(st.integers(0, V - 1), max_size=4), max_size=6)
+
+
+def following(outputs: list[list[int]], depth: int) -> dict[tuple[int, ...], set[int]]:
+    """Which tokens follow each prefix of ``depth`` tokens."""
+    found: dict[tuple[int, ...], set[int]] = {}
+    for tokens in outputs:
+        if len(tokens) > depth:
+            found.setdefault(tuple(tokens[:depth]), set()).add(tokens[depth])
+    return found
 
 
 @given(st.lists(OUTPUTS, min_size=1, max_size=3), st.integers(0, 99))
@@ -25,10 +34,15 @@ def test_the_log_probs_of_every_output(outputs: list[list[list[int]]], seed: int
                 for document in range(2):
                     expected = model.next_log_probs(2 * question + document, (START, *tokens[:t]))[token]
                     assert log_probs[t, document] == expected
-    assert len(model.steps) == max(len(tokens) for own in outputs for tokens in own)
-    for depth, step in enumerate(model.steps):
-        nodes = [len({tuple(y[:depth]) for y in own if len(y) > depth}) for own in outputs]
-        assert step.token_ids.shape[1] == max(1, *nodes)
+    # Every prefix is read once, and no more is asked for than is needed.
+    depths = max([len(tokens) for own in outputs for tokens in own], default=0)
+    levels = [[following(own, depth) for own in outputs] for depth in range(depths)]
+    widths = [max(map(len, level)) for level in levels]
+    edges = [max(len(tokens) for nodes in level for tokens in nodes.values()) for level in levels]
+    assert model.started == [(max(widths, default=1), depths)]
+    assert [step.token_ids.shape[1] for step in model.steps] == widths
+    assert [step.probe_ids.shape[2] for step in model.steps] == edges
+    assert all(step.num_candidates == 1 for step in model.steps)
 
 
 def test_a_stop_ends_it_between_two_steps() -> None:

@@ -1,11 +1,12 @@
 """Rules and the candidates they leave, against transformers' own logits processors in their own order."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from transformers import BartConfig, BartForConditionalGeneration, GenerationConfig
 
@@ -62,7 +63,31 @@ def transformers_scores(
     return scores
 
 
+def at_lengths(options: dict[str, Any], *lengths: int) -> Callable[[Any], Any]:
+    """Examples with ``options`` after so many tokens, where a rule begins or ends."""
+
+    def add(test: Any) -> Any:
+        for length in lengths:
+            test = example(0, 2, length, options, 9, False)(test)
+        return test
+
+    return add
+
+
 @settings(max_examples=400, deadline=None)
+@at_lengths({"forced_bos_token_id": 4}, 1, 2)
+@at_lengths({"forced_eos_token_id": 4}, LONGEST - 2, LONGEST - 1)
+@at_lengths({"forced_eos_token_id": 4, "forced_bos_token_id": 5, "eos_token_id": [3]}, 1, LONGEST - 1)
+@at_lengths({"begin_suppress_tokens": [3, 4, 5]}, 1, 2)
+@at_lengths({"begin_suppress_tokens": [3, 4, 5], "forced_bos_token_id": 6}, 2, 3)
+@at_lengths({"suppress_tokens": [3, 4, 5]}, 1, 5)
+@at_lengths({"min_length": 4, "eos_token_id": [2, 3, 4]}, 3, 4)
+@at_lengths({"min_new_tokens": 4, "eos_token_id": [2, 3, 4]}, 4, 5)
+@at_lengths({"no_repeat_ngram_size": 1}, 1, 8)
+@at_lengths({"no_repeat_ngram_size": 2}, 1, 8)
+@at_lengths({"encoder_no_repeat_ngram_size": 1}, 1, 8)
+@at_lengths({"encoder_no_repeat_ngram_size": 2}, 1, 8)
+@at_lengths({"bad_words_ids": [[3], [4], [2], [5, 6, 7]], "eos_token_id": [2]}, 1, 8)
 @given(
     st.integers(0, 2**32),
     st.integers(1, 4),
@@ -105,8 +130,7 @@ def test_the_best_candidates_are_those_of_transformers(
     probes = probe_ids(step_rules, filler=2)
     # What the graph returns: the best of all beams, and the probes.
     totals = (marginal + beam_scores[:, None]).ravel()
-    named = step_rules.forced is not None or restricted
-    best = np.argsort(-totals, kind="stable")[: 1 if named else count + step_rules.margin]
+    best = np.argsort(-totals, kind="stable")[: 1 if step_rules.named else count + step_rules.margin]
     outputs = StepOutputs(
         scores=totals[None, best],
         beams=(best // V)[None],
@@ -152,13 +176,23 @@ def test_an_allowed_token_that_is_banned_as_well_is_taken() -> None:
     np.testing.assert_array_equal(ours.scores[0], expected[0, [4, 5]])
 
 
+def test_a_word_is_banned_where_all_of_it_but_its_end_stands_last() -> None:
+    words, sequences = [[5, 6, 7], [6, 3], [6, 5, 4], [5, 0]], np.array([[2, 5, 6], [2, 6, 5], [5, 6, 2]])
+    options = {"bad_words_ids": words}
+    expected = transformers_scores(options, sequences, np.zeros((3, V), "f4"), np.zeros((1, 1), int), None)
+    (banned,) = Rules(GenerationOptions(**options, max_length=LONGEST)).at(sequences[None]).banned
+    assert banned == [{*np.flatnonzero(np.isneginf(row)).tolist()} for row in expected]
+    assert banned == [{7, 3}, {4, 0}, set()]
+
+
 def test_a_constraint_that_allows_nothing_is_an_error() -> None:
     rules = Rules(GenerationOptions(eos_token_id=2), None, lambda question, tokens: [])
     with pytest.raises(OptionsError, match=r"allows no token after \[2, 3\] of question 0"):
         rules.at(np.array([[[2, 3]]]))
 
 
-def test_rules_by_document_know_their_question() -> None:
+@pytest.mark.parametrize("ids", [None, np.zeros((2, 3, 4), np.int64)], ids=["no ids", "ids"])
+def test_rules_by_document_know_their_question(ids: np.ndarray | None) -> None:
     """Two questions of three documents each: the constraint is asked about the question."""
     asked: list[int] = []
 
@@ -167,8 +201,17 @@ def test_rules_by_document_know_their_question() -> None:
         return [2]
 
     options = GenerationOptions(eos_token_id=2)
-    Rules(options, np.zeros((2, 3, 4), np.int64), allowed).by_document(options).at(np.full((6, 1, 1), 2))
+    Rules(options, ids, allowed).by_document(options, 3).at(np.full((6, 1, 1), 2))
     assert asked == [0, 0, 0, 1, 1, 1]
+
+
+def test_rules_by_document_ban_the_n_grams_of_that_document_alone() -> None:
+    options = GenerationOptions(encoder_no_repeat_ngram_size=2, eos_token_id=2)
+    context = np.array([[[3, 4, 5], [3, 6, 7]], [[3, 5, -1], [4, 3, 3]]])
+    after_3 = np.full((4, 1, 1), 3)
+    alone = Rules(options, context).by_document(options, 2).at(after_3)
+    assert alone.banned == [[{4}], [{6}], [{5}], [{3}]]
+    assert Rules(options, context).at(after_3[:2]).banned == [[{4, 6}], [{5, 3}]]
 
 
 def test_padding_is_no_n_gram() -> None:

@@ -92,6 +92,13 @@ def test_warpers_are_those_of_transformers(
     np.testing.assert_allclose(ours, transformers_warped(scores, options, beams, eos), rtol=1e-5, atol=1e-6)
 
 
+def test_settings_that_are_off_leave_the_least_probable_tokens() -> None:
+    """Whose probabilities the sum of the others, rounded, leaves no room for."""
+    scores = np.array([[0, -18, -40, -80, -200], [-18, -18, -18, -40, 0]], np.float32)
+    for beams in (1, 2):
+        np.testing.assert_array_equal(warped(scores, GenerationOptions(top_k=0, num_beams=beams)), scores)
+
+
 @each_warper
 def test_draws_have_the_probabilities_that_transformers_leaves(options: dict[str, Any]) -> None:
     """One beam, fetching only what is needed, and several, each a draw of its own."""

@@ -76,12 +76,12 @@ def ruled(
     ``probes`` is from :func:`probe_ids`, ``penalty`` the repetition penalty.
     """
     ranked = Candidates(outputs.scores, outputs.beams, outputs.tokens, outputs.log_probs)
-    if rules.forced is None and not rules.margin and rules.allowed is None:
+    if not rules.named and not rules.margin:
         return ranked
     if not any(tokens for beams in rules.probed for tokens in beams):
         return _without(ranked, rules)
     named = _named(outputs, rules, probes, beam_scores, log_weights, penalty)
-    if rules.forced is not None or rules.allowed is not None:
+    if rules.named:
         return named
     return _joined(_without(ranked, rules), named)
 

@@ -46,7 +46,7 @@ def search_by_document(
     q, n_docs, _ = encoded.context_attention_mask.shape
     rows = q * n_docs
     log_prior = np.zeros((rows, 1), np.float32)
-    step = SearchStep(model, encoded.by_document(), log_prior, rules.by_document(alone), stop)
+    step = SearchStep(model, encoded.by_document(), log_prior, rules.by_document(alone, n_docs), stop)
     outputs = sample(step) if options.do_sample and options.num_beams == 1 else beam_search(step)
     return [outputs[start : start + n_docs] for start in range(0, rows, n_docs)]
 

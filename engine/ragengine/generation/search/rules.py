@@ -42,10 +42,13 @@ class StepRules:
         return self.penalised if self.allowed is None else self.allowed
 
     @property
+    def named(self) -> bool:
+        """Whether only tokens that are known by name may follow, whatever their rank."""
+        return self.forced is not None or self.allowed is not None
+
+    @property
     def margin(self) -> int:
-        """How many of the best candidates of a question the rules can take away at most."""
-        if self.forced is not None or self.allowed is not None:
-            return 0
+        """How many of the best candidates of a question the bans and prices can take away at most."""
         pairs = zip(self.banned, self.penalised, strict=True)
         return max(sum(len(b | p) for b, p in zip(*beams, strict=True)) for beams in pairs)
 
@@ -67,10 +70,9 @@ class Rules:
         ngrams = [] if not size or ids is None else [_ngrams(documents.tolist(), size) for documents in ids]
         object.__setattr__(self, "_context_ngrams", ngrams)
 
-    def by_document(self, options: GenerationOptions) -> "Rules":
-        """The rules of searches over each document alone: Q·D questions of one document."""
+    def by_document(self, options: GenerationOptions, n_docs: int) -> "Rules":
+        """The rules of searches over each of ``n_docs`` documents alone: Q·D questions of one document."""
         ids, allowed = self.context_input_ids, self.allowed_tokens
-        n_docs = 1 if ids is None else ids.shape[1]
         return Rules(
             options,
             None if ids is None else ids.reshape(-1, 1, ids.shape[2]),

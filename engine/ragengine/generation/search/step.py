@@ -49,7 +49,7 @@ class SearchStep:
         rules = self._rules.at(sequences)
         log_weights = beam_weights(self.log_prior, log_probs, self.options.marginalize)
         probes = probe_ids(rules, filler=self.options.decoder_start_token_id)
-        wanted = 1 if rules.forced is not None or rules.allowed is not None else count + rules.margin
+        wanted = 1 if rules.named else count + rules.margin
         inputs = StepInputs(
             token_ids=sequences[:, :, -1],
             beam_indices=parents,

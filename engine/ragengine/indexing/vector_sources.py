@@ -81,7 +81,7 @@ def given_vectors(corpus: Corpus, embeddings: str | Path | None, spec: EncoderSp
         return comparable_vectors(_file_vectors(checked_path(embeddings, PassagesError)), spec)
     if corpus.has_embeddings():
         column = VectorSource(
-            f"column 'embeddings' of {shown_name(corpus.path)}",
+            f"column 'embeddings' of {corpus.name}",
             lambda pending: _skipping(corpus.read_embeddings(), pending.done),
         )
         return comparable_vectors(column, spec)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ragengine.corpus.corpus import Corpus as PassageFiles
-from ragengine.corpus.passage import Passage, passage_of
+from ragengine.corpus.passage import Passage, checked_passage
 from ragengine.errors import PassagesError
 from ragengine.evaluation.questions import question_entry, text_of, texts_of
 from ragengine.storage.foreign_files import json_lines
@@ -112,7 +112,7 @@ def _gold(entry: dict[str, Any], corpus: TrainingPassages, where: str) -> int | 
         return None if name is None else _known(corpus, name, where)
     if not isinstance(inline, dict):
         raise PassagesError(f'{where}: "passage" is not {{"title": str, "text": str}}.')
-    passage = passage_of({**inline, "id": ""}, f'{where}, "passage"')
+    passage = checked_passage({**inline, "id": ""}, f'{where}, "passage"')
     return corpus.add(passage.title, passage.text, None if name is None else _known(corpus, name, where))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragengine.corpus.options import ReadingOptions
-from ragengine.corpus.passage import Passage, passage_of
+from ragengine.corpus.passage import Passage, checked_passage
 from ragengine.corpus.splitting import split_record
 from ragengine.errors import PassagesError
 from ragengine.messages import short_repr
@@ -22,7 +22,7 @@ class GivenPassages:
         """Stream the passages; raises :class:`PassagesError` naming the number of one, from 0."""
         for number, item in enumerate(self.passages):
             where = f"passage {number} of those given"
-            yield from split_record(passage_of(_record(item, where), where, self.options), self.options)
+            yield from split_record(checked_passage(_record(item, where), where, self.options), self.options)
 
     def count(self) -> int:
         """Their number; 0 where only reading them tells."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ragengine.corpus.options import ReadingOptions
-from ragengine.corpus.passage import Passage, passage_of, shown_names
+from ragengine.corpus.passage import Passage, checked_passage, shown_names
 from ragengine.corpus.splitting import split_record
 from ragengine.errors import PassagesError
 from ragengine.messages import one_line, short_repr
@@ -27,7 +27,7 @@ class JsonLines:
         titled = title is None
         for where, record in self._records():
             titled = titled or title in record
-            yield from split_record(passage_of(record, where, self.options), self.options)
+            yield from split_record(checked_passage(record, where, self.options), self.options)
         if not titled:
             raise PassagesError(
                 f"{self.path}: no line has the field {short_repr(title)}; correct --title-field."

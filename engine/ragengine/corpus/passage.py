@@ -74,7 +74,7 @@ class Columns:
         )
 
 
-def passage_of(record: Mapping[str, object], where: str, options: ReadingOptions | None = None) -> Passage:
+def checked_passage(record: Mapping[str, object], where: str, options: ReadingOptions | None = None) -> Passage:
     """Make a passage of one record, such as a line of JSON; ``where`` begins the error message."""
     return Columns.of(record, options or ReadingOptions()).passage(record, where)
 

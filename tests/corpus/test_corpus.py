@@ -106,7 +106,10 @@ def test_an_estimate_leaves_errors_to_the_reader(tmp_path: Path) -> None:
     ("arrange", "message"),
     [
         (lambda path: None, "does not exist; a passage file or folder was expected"),
-        (lambda path: path.mkdir(), r"has no state\.json, .* and it has no file that can be read as passages; give"),
+        (
+            lambda path: path.mkdir(),
+            r"has no state\.json, .* and it has no file that can be read as passages; give",
+        ),
     ],
 )
 def test_nothing_to_read_is_an_error_at_once(

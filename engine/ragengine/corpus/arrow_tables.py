@@ -28,10 +28,9 @@ def read_batches(
     path: Path, batches: Iterable[Any], columns: Columns, options: ReadingOptions
 ) -> Iterator[Passage]:
     """Stream the passages of the record batches of the table at ``path``."""
-    names = [name for name in (columns.id, columns.title, columns.text) if name is not None]
     row = 0
     for batch in batches:
-        for record in _records(validated(path, batch.select(list(dict.fromkeys(names))))):
+        for record in _records(validated(path, batch.select(kept_columns(batch.schema, columns)))):
             passage = columns.passage(record, f"{path}, row {row}")
             yield from split_record(passage, options)
             row += 1
@@ -91,8 +90,27 @@ def import_pyarrow() -> Any:
     return pyarrow
 
 
+def kept_columns(schema: Any, columns: Columns) -> list[str]:
+    """The names of the columns that are read: those of the passage, and others of plain values."""
+    types = import_pyarrow().types
+    plain = (
+        *(types.is_string, types.is_large_string, types.is_integer, types.is_floating, types.is_boolean),
+        *(types.is_temporal, types.is_decimal, types.is_dictionary),
+    )
+    return [
+        field.name
+        for field in schema
+        if field.name in columns.names or (field.name and any(is_kind(field.type) for is_kind in plain))
+    ]
+
+
 def _records(batch: Any) -> Iterator[dict[str, Any]]:
     """The rows of a batch, one at a time: many may be one text that is stored once."""
     names, columns = batch.schema.names, batch.columns
     for row in range(batch.num_rows):
-        yield {name: column[row].as_py() for name, column in zip(names, columns, strict=True)}
+        yield {name: _plain(column[row].as_py()) for name, column in zip(names, columns, strict=True)}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: dates, times and decimals as texts."""
+    return value if value is None or isinstance(value, str | int | float | bool | list | dict) else str(value)

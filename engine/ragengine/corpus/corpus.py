@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -123,7 +123,7 @@ class Corpus:
         for source in self.sources:
             before = row
             for passage in source.read():
-                yield Passage(str(row), passage.title, passage.text, True) if passage.numbered else passage
+                yield replace(passage, id=str(row)) if passage.numbered else passage
                 row += 1
             if row == before and isinstance(source, DocumentFile):
                 empty.append(source.path)

@@ -60,7 +60,7 @@ class Table:
                 raise self._wrong_length(line, row, header)
             if row[0].removeprefix("\ufeff").strip(' "') == header[0] and _names(row) == header:
                 continue
-            passage = columns.passage(dict(zip(header, row, strict=True)), f"{self.path}, line {line}")
+            passage = columns.passage(_record(header, row, columns), f"{self.path}, line {line}")
             yield from split_record(passage, self.options)
 
     def missing(self) -> str | None:
@@ -163,6 +163,16 @@ class _Lines:
     def __next__(self) -> str:
         self.last = next(self._lines)
         return self.last
+
+
+def _record(header: list[str], row: list[str], columns: Columns) -> dict[str, object]:
+    """A row by the names of its columns; an empty field is none, unless it is of the passage itself."""
+    kept = columns.names
+    return {
+        name: value
+        for name, value in zip(header, row, strict=True)
+        if name in kept or (name and value.strip())
+    }
 
 
 def is_header(row: list[str]) -> bool:

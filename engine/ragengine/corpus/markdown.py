@@ -8,7 +8,16 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Final
 
-from ragengine.corpus.splitting import LONGEST_BLOCK, LONGEST_HEADING, Block, Heading, Part, Text, Title
+from ragengine.corpus.splitting import (
+    LONGEST_BLOCK,
+    LONGEST_HEADING,
+    Block,
+    Fields,
+    Heading,
+    Part,
+    Text,
+    Title,
+)
 
 _HEADING: Final = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
 _UNDERLINE: Final = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
@@ -23,8 +32,10 @@ def read_markdown(lines: Iterable[str]) -> Iterator[Part]:
     """Stream the parts of a Markdown text from its lines, which may end in LF, CR LF or CR."""
     rest = _bare_lines(lines)
     fields, rest = _front_matter(rest)
-    if title := fields.get("title", "")[:LONGEST_HEADING]:
+    if title := fields.pop("title", "")[:LONGEST_HEADING]:
         yield Title(title)
+    if fields:
+        yield Fields(fields)
     yield from _Reader().parts(rest)
 
 

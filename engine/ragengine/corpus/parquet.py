@@ -32,8 +32,9 @@ class ParquetFile:
 
     def read(self) -> Iterator[Passage]:
         """Stream the columns of text, title and, where there is one, id."""
-        columns = arrow_tables.columns_of(self.path, self._names(), self.options)
-        wanted = [name for name in (columns.id, columns.title, columns.text) if name is not None]
+        schema = self._schema()
+        columns = arrow_tables.columns_of(self.path, schema.names, self.options)
+        wanted = arrow_tables.kept_columns(schema, columns)
         yield from arrow_tables.read_batches(self.path, self._batches(wanted), columns, self.options)
 
     def missing(self) -> str | None:
@@ -41,7 +42,7 @@ class ParquetFile:
         if importlib.util.find_spec("pyarrow") is None:
             return 'needs pyarrow: pip install "ragengine[documents]"'
         try:
-            Columns.among(self._names(), self.options)
+            Columns.among(self._schema().names, self.options)
         except ValueError as reason:
             return str(reason).partition(";")[0]
         return None
@@ -59,16 +60,16 @@ class ParquetFile:
 
     def has_embeddings(self) -> bool:
         """Whether there is a column ``embeddings``."""
-        return arrow_tables.EMBEDDINGS in self._names()
+        return arrow_tables.EMBEDDINGS in self._schema().names
 
     def read_embeddings(self) -> Iterator[FloatArray]:
         """Stream the column ``embeddings`` as blocks, float32 [rows, E]."""
         return arrow_tables.read_embeddings(self.path, self._batches([arrow_tables.EMBEDDINGS]))
 
-    def _names(self) -> list[str]:
-        """The names of the columns."""
+    def _schema(self) -> Any:
+        """The names and types of the columns."""
         with self._opened() as file:
-            return list(file.schema_arrow.names)
+            return file.schema_arrow
 
     def _batches(self, columns: list[str]) -> Iterator[Any]:
         with self._opened(columns) as file:

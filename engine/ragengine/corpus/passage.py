@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from ragengine.corpus.metadata import check_unicode, read_metadata
 from ragengine.corpus.options import ReadingOptions
 from ragengine.errors import PassagesError
 from ragengine.messages import short_repr
 
 _SHOWN: Final = 12
+_REMEDY: Final = "name them with --id-field, --title-field and --text-field"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +18,14 @@ class Passage:
     """One passage z: what the retriever finds and the generator reads.
 
     ``numbered`` says that ``id`` was not given: it is a number that may still be replaced by another one.
+    ``metadata`` is what else is known of it, by field name; it is shown, and passages are filtered by it.
     """
 
     id: str
     title: str
     text: str
     numbered: bool = field(default=False, compare=False, repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +42,18 @@ class Columns:
 
         Raises :class:`ValueError` that ends a sentence about the table: what it lacks, and the remedy.
         """
-        there = list(names)
+        there = [name for name in names if name]  # columns without a name are left out
+        seen: set[str] = set()
+        for name in there:
+            if name in seen:
+                raise ValueError(f"several columns {short_repr(name)}; give each column a name of its own")
+            seen.add(name)
         chosen = (options.id_field, options.title_field, options.text_field or "text")
-        if missing := [name for name in chosen if name is not None and name not in there]:
+        if missing := [name for name in chosen if name is not None and name not in seen]:
             raise ValueError(
                 f"no column {' and no column '.join(map(short_repr, missing))}; its columns are "
                 f"{shown_names(there)}; {_REMEDY}"
             )
-        if twice := [name for name in chosen if name is not None and there.count(name) > 1]:
-            raise ValueError(f"several columns {short_repr(twice[0])}; give each column a name of its own")
         return cls.of(there, options)
 
     @classmethod
@@ -57,10 +64,16 @@ class Columns:
         found = next((name for name in ("id", "_id") if name in there), None)  # _id is BEIR's
         return cls(options.id_field or found, title if title in there else None, options.text_field or "text")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that there are, each once."""
+        return tuple(dict.fromkeys(name for name in (self.id, self.title, self.text) if name is not None))
+
     def passage(self, record: Mapping[str, object], where: str) -> Passage:
         """Make a passage of a record; ``where`` begins the error message.
 
-        A whole number is an id as its decimal text, and a title that is missing is empty.
+        A whole number is an id as its decimal text, and a title that is missing is empty.  Other fields
+        become metadata.
         """
         title = None if self.title is None else record.get(self.title)
         id = "" if self.id is None else record.get(self.id)
@@ -71,15 +84,15 @@ class Columns:
             "" if title is None else _checked(record, self.title or "title", title, where),
             _checked(record, self.text, record.get(self.text), where),
             numbered=self.id is None,
+            metadata=read_metadata(record, where, self.names),
         )
 
 
-def checked_passage(record: Mapping[str, object], where: str, options: ReadingOptions | None = None) -> Passage:
+def checked_passage(
+    record: Mapping[str, object], where: str, options: ReadingOptions | None = None
+) -> Passage:
     """Make a passage of one record, such as a line of JSON; ``where`` begins the error message."""
     return Columns.of(record, options or ReadingOptions()).passage(record, where)
-
-
-_REMEDY: Final = "name them with --id-field, --title-field and --text-field"
 
 
 def _checked(record: Mapping[str, object], name: str, value: object, where: str) -> str:
@@ -94,13 +107,7 @@ def _checked(record: Mapping[str, object], name: str, value: object, where: str)
             f"{where}: {short_repr(name)} must be a string, found {type(value).__name__}; "
             "write it as a string."
         )
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as reason:
-        raise PassagesError(
-            f"{where}: {short_repr(name)} has half a surrogate pair ({value[reason.start]!a}) at character "
-            f"{reason.start}, which no UTF-8 text can hold; remove it or write the whole pair."
-        ) from reason
+    check_unicode(value, short_repr(name), where)
     return value
 
 

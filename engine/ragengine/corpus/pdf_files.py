@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from io import BufferedReader
 from typing import Any, Final
 
-from ragengine.corpus.splitting import LONGEST_HEADING, PageBreak, Part, Text, Title
+from ragengine.corpus.splitting import LONGEST_HEADING, Page, Part, Text, Title
 from ragengine.errors import DependencyError
 from ragengine.messages import one_line
 
@@ -26,9 +26,9 @@ def read_pdf(file: BufferedReader) -> Iterator[Part]:
     if title := reader.title():
         yield Title(title)
     for number in range(reader.count):
+        yield Page(number + 1)
         for line in reader.page(number).splitlines():
             yield Text(line)
-        yield PageBreak()
 
 
 class _Reader:

@@ -5,7 +5,7 @@ title: ``Guide: Setup: Steps``.  Words of running text are joined by single spac
 is kept together with its line breaks, in a passage that may be longer for it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
@@ -50,11 +50,20 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class PageBreak:
-    """The end of a page, and of its last passage."""
+class Page:
+    """The beginning of a page, where a passage begins; ``number`` is from 1, or None if it is not known."""
+
+    number: int | None = None
 
 
-Part: TypeAlias = Title | Heading | Text | Block | PageBreak
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a document says about itself, beside its title; this comes before its text."""
+
+    values: Mapping[str, str]
+
+
+Part: TypeAlias = Title | Fields | Heading | Text | Block | Page
 
 
 def document_title(parts: Iterable[Part], file_title: str) -> str:
@@ -69,9 +78,9 @@ def split_document(
     parts: Iterable[Part], name: str, title: str, options: ReadingOptions
 ) -> Iterator[Passage]:
     """Stream the passages ``name#0``, ``name#1``, ... of a document."""
-    for number, (headings, text) in enumerate(_split_sections(parts, options)):
+    for number, (headings, metadata, text) in enumerate(_split_sections(parts, options)):
         path = [title, *(headings[1:] if headings[:1] == [title] else headings)]
-        yield Passage(f"{name}#{number}", ": ".join(path), text)
+        yield Passage(f"{name}#{number}", ": ".join(path), text, metadata=metadata)
 
 
 def split_record(passage: Passage, options: ReadingOptions, *, always: bool = False) -> Iterator[Passage]:
@@ -93,10 +102,13 @@ def split_record(passage: Passage, options: ReadingOptions, *, always: bool = Fa
         yield replace(passage, id=id, text=text)
 
 
-def _split_sections(parts: Iterable[Part], options: ReadingOptions) -> Iterator[tuple[list[str], str]]:
-    """The headings above each passage, and its text."""
+def _split_sections(
+    parts: Iterable[Part], options: ReadingOptions
+) -> Iterator[tuple[list[str], dict[str, str], str]]:
+    """The headings above each passage, its metadata, and its text."""
     splitter = _Splitter(options)
     above: list[Heading] = []
+    metadata: dict[str, str] = {}
     bare = False  # whether nothing has come yet below the last heading
 
     def headings() -> list[str]:
@@ -109,7 +121,7 @@ def _split_sections(parts: Iterable[Part], options: ReadingOptions) -> Iterator[
                 texts = splitter.rest()
                 if bare and part.level <= above[-1].level:
                     texts = [above[-1].text]  # the heading is all there is
-            case PageBreak():
+            case Page():
                 texts = splitter.rest()
             case Text():
                 words = part.text.split()
@@ -119,13 +131,18 @@ def _split_sections(parts: Iterable[Part], options: ReadingOptions) -> Iterator[
                 bare = bare and not part.text.strip()
                 texts = splitter.add_block(part.text)
         for text in texts:
-            yield headings(), text
-        if isinstance(part, Heading):
-            above = [heading for heading in above if heading.level < part.level]
-            above.append(part)
-            bare = True
+            yield headings(), metadata, text
+        match part:
+            case Heading():
+                above = [heading for heading in above if heading.level < part.level]
+                above.append(part)
+                bare = True
+            case Fields():
+                metadata = {**metadata, **part.values}
+            case Page(number) if number is not None:
+                metadata = {**metadata, "page": str(number)}
     for text in [above[-1].text] if bare else splitter.rest():
-        yield headings(), text
+        yield headings(), metadata, text
 
 
 @dataclass(slots=True)

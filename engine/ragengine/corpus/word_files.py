@@ -10,7 +10,7 @@ from ragengine.corpus.splitting import (
     LONGEST_HEADING,
     Block,
     Heading,
-    PageBreak,
+    Page,
     Part,
     Text,
     Title,
@@ -124,7 +124,7 @@ class _Document:
         elif text:
             yield Text(text)
         if any(mark.get(f"{_W}type") == "page" for mark in paragraph.iter(f"{_W}br")):
-            yield PageBreak()
+            yield Page()
 
     def _level(self, style_id: str | None) -> int | None:
         """The level of a heading with this style: that of ``Heading 2`` is 2, of ``Title`` 0."""

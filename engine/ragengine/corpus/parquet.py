@@ -35,7 +35,7 @@ class ParquetFile:
         schema = self._schema()
         columns = arrow_tables.columns_of(self.path, schema.names, self.options)
         wanted = arrow_tables.kept_columns(schema, columns)
-        yield from arrow_tables.read_batches(self.path, self._batches(wanted), columns, self.options)
+        yield from arrow_tables.read_batches(self.path, self._batches(wanted, wanted), columns, self.options)
 
     def missing(self) -> str | None:
         """What the table lacks, for a file that nobody named: one of something else than passages."""
@@ -71,8 +71,8 @@ class ParquetFile:
         with self._opened() as file:
             return file.schema_arrow
 
-    def _batches(self, columns: list[str]) -> Iterator[Any]:
-        with self._opened(columns) as file:
+    def _batches(self, columns: list[str], texts: list[str] | None = None) -> Iterator[Any]:
+        with self._opened(texts) as file:
             for batch in file.iter_batches(_rows_at_once(file, columns), columns=columns):
                 if batch.num_rows:
                     yield batch

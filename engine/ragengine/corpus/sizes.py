@@ -68,6 +68,6 @@ def _sample(path: Path, within: Path | None) -> tuple[bytes, float]:
     """The first megabyte of a file's text, and which share of the file it is in, above 0."""
     with open_plain(path, within=within) as file:
         size = max(1, path.stat().st_size)
-        packed = path.name.lower().endswith(GZIP_SUFFIX)
-        content = (unpacked(file) if packed else file).read(_SAMPLED_BYTES)
+        texts = unpacked(file) if path.name.lower().endswith(GZIP_SUFFIX) else file
+        content = texts.read(_SAMPLED_BYTES)
         return content, max(1, file.tell()) / size if content else 1.0

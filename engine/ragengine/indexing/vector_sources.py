@@ -24,7 +24,7 @@ from ragengine.retrieval.vector_index import FP16_MAX
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Report
 from ragengine.storage.foreign_files import checked_path
-from ragengine.storage.npy import open_vectors, read_rows
+from ragengine.storage.npy import as_float32, open_given_vectors, read_rows
 
 # Passages that are sorted by length together: enough for little padding, few enough for any memory.
 _SORTED_TOGETHER = 4096
@@ -102,12 +102,12 @@ def comparable_vectors(source: VectorSource, spec: EncoderSpec) -> VectorSource:
 
 def _file_vectors(path: Path) -> VectorSource:
     """The vectors of a ``.npy`` file, which somebody may change meanwhile."""
-    vectors = open_vectors(path, np.float32, PassagesError)
+    vectors = open_given_vectors(path, PassagesError)
 
     def blocks(pending: PendingPassages) -> Iterator[FloatArray]:
         for start in range(pending.done, len(vectors), ROWS_AT_ONCE):
             try:
-                yield read_rows(vectors, start, start + ROWS_AT_ONCE)
+                yield as_float32(read_rows(vectors, start, start + ROWS_AT_ONCE))
             except (OSError, ValueError) as reason:
                 raise PassagesError(f"{path} cannot be read to its end: {reason}; save it again.") from reason
 

@@ -33,11 +33,15 @@ _CHARACTER, _TOKEN = 4, 40  # bytes, at most: Python's str, and an int in a list
 
 @dataclass(frozen=True)
 class PendingPassages:
-    """Passages of ``store`` that wait for vectors: from row ``first`` on, without the first ``done``."""
+    """Passages of ``store`` that wait for vectors: from row ``first`` on, without the first ``done``.
+
+    ``advanced`` may be called with how many of the next vectors are made, before they are handed over.
+    """
 
     store: PassageStore
     first: int
     done: int
+    advanced: Callable[[int], object] = lambda rows: None
 
     def blocks(self, size: int) -> Iterator[list[Passage]]:
         """The passages in order, in lists of ``size`` (the last may be shorter)."""
@@ -128,7 +132,9 @@ def encoded_vectors(
     return VectorSource(
         f"passage encoder {spec.name}",
         lambda pending: (
-            encoder.encode_by_length([(p.title, p.text) for p in block], batch_tokens)
+            encoder.encode_by_length(
+                [(p.title, p.text) for p in block], batch_tokens, on_rows=pending.advanced
+            )
             for block in pending.blocks(_SORTED_TOGETHER)
         ),
         memory=_encoding_memory(bundle, spec),
@@ -219,7 +225,12 @@ def fill_vectors(
     count, dimension = stored.shape[0] - pending.first, stored.shape[1]
     done = pending.done
     max_norm = 0.0
-    for block in source.blocks(pending):
+    report(done, count)
+
+    def advanced(rows: int) -> None:
+        report(stored.done - pending.first + rows, count)
+
+    for block in source.blocks(replace(pending, advanced=advanced)):
         if block.shape[1] != dimension:
             raise PassagesError(
                 f"The {source.name} has vectors of {block.shape[1]} numbers, the bundle's encoder gives "

@@ -32,7 +32,10 @@ def passages(text: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("# Guide\n\nText.\n## Setup\n### Steps\nMore.", [("Guide", "Text."), ("Guide: Setup: Steps", "More.")]),
+        (
+            "# Guide\n\nText.\n## Setup\n### Steps\nMore.",
+            [("Guide", "Text."), ("Guide: Setup: Steps", "More.")],
+        ),
         ("## Steps\na\n# Guide\nb", [("Guide: Steps", "a"), ("Guide", "b")]),  # never a `## Steps`
         ("## Steps\na", [("file: Steps", "a")]),
         ("---\ntitle: Manual\n---\n# Guide\na", [("Manual: Guide", "a")]),

@@ -1,5 +1,6 @@
 """Parts of documents become passages: no word is lost, headings are titles, blocks stay whole."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,16 +100,22 @@ def test_overlap_repeats_words_within_a_section_only() -> None:
         ("D", "d e f g"),
         ("D: H", "h"),
     ]
-    assert titles_and_texts(Text("a b c d"), overlap=3) == [("D", "a b c d")]  # nothing but an overlap is left
+    assert titles_and_texts(Text("a b c d"), overlap=3) == [
+        ("D", "a b c d")
+    ]  # nothing but an overlap is left
 
 
 @given(
-    words=st.lists(st.sampled_from("abcdefgh"), max_size=60), size=st.integers(2, 9), overlap=st.integers(0, 8)
+    words=st.lists(st.sampled_from("abcdefgh"), max_size=60),
+    size=st.integers(2, 9),
+    overlap=st.integers(0, 8),
 )
 def test_overlap_loses_no_word(words: list[str], size: int, overlap: int) -> None:
     overlap = min(overlap, size - 1)
     passages = [p.text.split() for p in split(Text(" ".join(words)), words=size, overlap=overlap)]
-    assert all(first[-overlap:] == second[:overlap] for first, second in zip(passages, passages[1:]) if overlap)
+    assert all(
+        first[-overlap:] == second[:overlap] for first, second in itertools.pairwise(passages) if overlap
+    )
     assert [word for n, p in enumerate(passages) for word in p[overlap if n else 0 :]] == words
     assert all(len(passage) == size for passage in passages[:-1])
 

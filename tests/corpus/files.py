@@ -8,12 +8,21 @@ from pathlib import Path
 from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Passage
+from ragengine.errors import PassagesError
 
 
 def read(path: Path, content: bytes | str, options: ReadingOptions | None = None) -> list[Passage]:
     """The passages of a file of this content."""
     path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     return list(Corpus.open(path, options).read())
+
+
+def read_or_refuse(path: Path, content: bytes) -> list[Passage] | str:
+    """The passages of a file of this content, or what the error says."""
+    try:
+        return read(path, content)
+    except PassagesError as error:
+        return str(error)
 
 
 def pdf(pages: Sequence[Sequence[str]], title: str = "", extra: bytes = b"") -> bytes:

@@ -81,7 +81,7 @@ def test_rows_are_split_only_where_words_are_given(tmp_path: Path) -> None:
     [
         (
             "a.tsv",
-            gzip.compress(b"id\ttext\ttitle\n"),
+            gzip.compress(b"id\ttext\ttitle\n", mtime=0),
             r"a\.tsv is a gzip file; give it a name that ends in \.gz\.",
         ),
         ("a.csv", b"\xff\xfei\0d\0", r"a\.csv is text in UTF-16; convert it to UTF-8"),
@@ -110,8 +110,8 @@ def test_rows_are_split_only_where_words_are_given(tmp_path: Path) -> None:
         ("a.csv", b"Title,Text\na,b\n", "no column 'text'"),  # a header, not a title and a text
         ("a.csv", b"\n\n", "is empty; the header"),
         ("a.csv.gz", b"text\na\n", "it is not a gzip file, whatever its name says"),
-        ("a.csv.gz", gzip.compress(b"text\na\n" * 99)[:-12], "a gzip file that is cut off"),
-        ("a.csv.gz", gzip.compress(b"text\na\n")[:-8] + bytes(8), "damaged"),
+        ("a.csv.gz", gzip.compress(b"text\na\n" * 99, mtime=0)[:-12], "a gzip file that is cut off"),
+        ("a.csv.gz", gzip.compress(b"text\na\n", mtime=0)[:-8] + bytes(8), "damaged"),
     ],
 )
 def test_faults_have_remedies_that_fit(tmp_path: Path, name: str, content: bytes, message: str) -> None:

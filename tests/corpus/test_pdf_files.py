@@ -8,7 +8,7 @@ import pytest
 from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
 from ragengine.errors import PassagesError
-from tests.corpus.files import pdf, read
+from tests.corpus.files import pdf, read, read_or_refuse
 
 PAGES = [["Hello world,", "a second line."], [], ["Page three"]]
 
@@ -46,11 +46,10 @@ def test_only_one_page_is_read_at_a_time(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_files_are_one_sentence(tmp_path: Path, content: bytes, message: str | None) -> None:
-    try:
-        read(tmp_path / "a.pdf", content)
-    except PassagesError as error:
-        assert str(error).startswith(f"{tmp_path}/a.pdf cannot be read: ")
-        assert message is None or message in str(error)
+    found = read_or_refuse(tmp_path / "a.pdf", content)
+    if isinstance(found, str):
+        assert found.startswith(f"{tmp_path}/a.pdf cannot be read: ")
+        assert message is None or message in found
     else:
         assert message is None
 
@@ -59,10 +58,7 @@ def test_escape_sequences_of_a_file_are_not_printed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     content = pdf(PAGES).replace(b"/Type /Pages", b"/Type /\x1b[2J").replace(b"/F1 12 Tf", b"/\x1b[2J 12 Tf")
-    try:
-        read(tmp_path / "a.pdf", content)
-    except PassagesError as error:
-        assert "\x1b" not in str(error)
+    assert "\x1b" not in str(read_or_refuse(tmp_path / "a.pdf", content))
     assert "\x1b" not in "".join(capfd.readouterr())
 
 
@@ -72,7 +68,7 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
     content = pdf([["x"]])
     begin = content.index(b"<< /Length", content.index(b"5 0 obj"))
     bomb = content[:begin] + stream + content[content.index(b"endstream", begin) + len(b"endstream") :]
-    with pytest.raises(PassagesError, match="page 1: .*Limit"):
+    with pytest.raises(PassagesError, match=r"page 1: .*Limit"):
         read(tmp_path / "a.pdf", bomb)
 
 

@@ -16,6 +16,7 @@ from ragengine.pipeline.documents import (
     Documents,
     PassageScorer,
     SelectedDocuments,
+    checked_filter,
     checked_pruning,
     given_documents,
     select_documents,
@@ -27,6 +28,7 @@ from ragengine.pipeline.streaming import AnswerStream
 from ragengine.results import Answer, Document, Hypothesis
 from ragengine.retrieval.custom import DocumentSearcher
 from ragengine.retrieval.encoder import EncodedQuestions
+from ragengine.retrieval.passage_filter import Filter, PassageFilter
 from ragengine.retrieval.retriever import Retriever
 from ragengine.runtime.cancellation import Stop
 from ragengine.runtime.devices import Device
@@ -134,7 +136,7 @@ class RagEngine(Resource):
         Args:
             questions: the questions.
             n_docs: documents to search for, for all or for each question; the model's default where not
-                given.  0 searches for none, for documents of the caller's own.
+                given.  0 searches for none: for documents of the caller's own, and for a filter.
             deadline: seconds from now, or a :class:`Stop` that several calls share.
             cancel: an event that another thread sets to end the call.
 
@@ -179,6 +181,7 @@ class RagEngine(Resource):
         question: Question,
         n_docs: int | None = None,
         *,
+        filter: Filter | None = None,
         deadline: float | Stop | None = None,
         cancel: threading.Event | None = None,
     ) -> list[Document]:
@@ -187,13 +190,16 @@ class RagEngine(Resource):
         Args:
             question: the question x.
             n_docs: how many documents; the model's default where not given.
+            filter: as in :meth:`generate`.
             deadline: seconds from now, or a :class:`Stop` that several calls share.
             cancel: an event that another thread sets to end the call.
         """
         stop = Stop.of(deadline, cancel)
         n_docs = self.default_options.n_docs if n_docs is None else n_docs
-        asked = Asked.one(question)
-        return self._search(asked, self._encoded(asked, stop), n_docs, None, None, stop).documents[0]
+        asked, passages = Asked.one(question), checked_filter(filter, None)
+        return self._search(asked, self._encoded(asked, stop), n_docs, passages, None, None, stop).documents[
+            0
+        ]
 
     @overload
     def generate(self, question: Question, **settings: Any) -> Answer: ...
@@ -207,6 +213,7 @@ class RagEngine(Resource):
         options: GenerationOptions | None = None,
         documents: OwnDocuments = None,
         doc_pruning: float | None = None,
+        filter: Filter | None = None,
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
         deadline: float | Stop | None = None,
         cancel: threading.Event | None = None,
@@ -221,6 +228,8 @@ class RagEngine(Resource):
                 several.  They keep their scores, or are scored by the bundle's passage encoder.
             doc_pruning: leave out, before they are read, documents whose prior p(z | x) is under this; the
                 best always stays.
+            filter: search only passages whose metadata has these values: ``{"owner": "data"}``, or
+                ``{"year": [2024, 2025]}`` for any of several.  Where fewer than ``n_docs`` match, those.
             prefix_allowed_tokens_fn: called with a question's number and its tokens so far, int64 [T] with
                 the start token; returns the token ids that may follow.  Its exceptions come out unchanged.
             deadline: seconds from now, or a :class:`Stop` that several calls share.
@@ -231,7 +240,8 @@ class RagEngine(Resource):
             An answer, or a list of them for a list of questions.
 
         Raises:
-            OptionsError, InputError: something that cannot be used; nothing has been computed.
+            OptionsError, InputError: something that cannot be used; nothing has been computed.  Also a filter
+                that no passage matches.
             DeadlineError, CancelledError: the call was ended.  Both are checked between stages, batches of
                 documents and tokens; a search of the index and one batch of documents are not interrupted.
                 Of several questions none is answered.
@@ -245,12 +255,14 @@ class RagEngine(Resource):
         options = self._options(options, overrides)
         own = given_documents(documents, len(asked.texts), single=asked.single)
         doc_pruning = checked_pruning(doc_pruning)
+        passages = checked_filter(filter, own)
         allowed = checked_allowed(prefix_allowed_tokens_fn, self.bundle.manifest.generator.vocab_size)
         if not asked.texts:
             return []
         questions = self._encoded(asked, stop)  # q(x)
         clock = StageClock(questions.timings_ms)
-        selected = self._search(asked, questions, options.n_docs, own, doc_pruning, stop)  # top-k of p(z | x)
+        # top-k of p(z | x)
+        selected = self._search(asked, questions, options.n_docs, passages, own, doc_pruning, stop)
         clock.stage("search")
         prompts = self._tokenize_documents(questions, selected, stop)  # x and z joined
         clock.stage("tokenize_documents")
@@ -266,6 +278,7 @@ class RagEngine(Resource):
                 rag=self.bundle.manifest.rag,
                 timings_ms=clock.timings | generated.timings_ms,
                 doc_pruning=doc_pruning,
+                passages=passages,
                 own_documents=documents is not None,
             )
             for number, text in enumerate(asked.texts)
@@ -280,6 +293,7 @@ class RagEngine(Resource):
         options: GenerationOptions | None = None,
         documents: Sequence[Document] | None = None,
         doc_pruning: float | None = None,
+        filter: Filter | None = None,
         deadline: float | Stop | None = None,
         cancel: threading.Event | None = None,
         **overrides: Any,
@@ -301,9 +315,10 @@ class RagEngine(Resource):
         check_streamable(options)
         own = given_documents(documents, 1, single=True)
         doc_pruning = checked_pruning(doc_pruning)
+        passages = checked_filter(filter, own)
         questions = self._encoded(asked, stop)
         clock = StageClock(questions.timings_ms)
-        selected = self._search(asked, questions, options.n_docs, own, doc_pruning, stop)
+        selected = self._search(asked, questions, options.n_docs, passages, own, doc_pruning, stop)
         clock.stage("search")
         prompts = self._tokenize_documents(questions, selected, stop)
         clock.stage("tokenize_documents")
@@ -325,6 +340,7 @@ class RagEngine(Resource):
                 rag=rag,
                 timings_ms=dict(clock.timings),
                 doc_pruning=doc_pruning,
+                passages=passages,
                 own_documents=documents is not None,
             )
 
@@ -347,6 +363,7 @@ class RagEngine(Resource):
         options: GenerationOptions | None = None,
         documents: OwnDocuments = None,
         doc_pruning: float | None = None,
+        filter: Filter | None = None,
         with_bos: bool | None = None,
         exclude_bos_score: bool | None = None,
         deadline: float | Stop | None = None,
@@ -380,11 +397,12 @@ class RagEngine(Resource):
         options = self._options(options, overrides)
         own = given_documents(documents, len(asked.texts), single=asked.single)
         doc_pruning = checked_pruning(doc_pruning)
+        passages = checked_filter(filter, own)
         checked_flag("exclude_bos_score", exclude_bos_score)
         if not asked.texts:
             return []
         labels = self._labels(answers, options, with_bos, stop)
-        prompts = self._prompts(asked, options.n_docs, own, doc_pruning, stop)
+        prompts = self._prompts(asked, options.n_docs, passages, own, doc_pruning, stop)
         scores: list[float] = self.generator._score(
             prompts.contexts, labels, options.marginalize, exclude_bos_score, stop
         ).tolist()
@@ -399,6 +417,7 @@ class RagEngine(Resource):
         options: GenerationOptions | None = None,
         documents: Sequence[Document] | None = None,
         doc_pruning: float | None = None,
+        filter: Filter | None = None,
         with_bos: bool | None = None,
         deadline: float | Stop | None = None,
         cancel: threading.Event | None = None,
@@ -424,7 +443,8 @@ class RagEngine(Resource):
         options = self._options(options, overrides)
         asked, targets = Asked.one(question), self._labels(chosen, options, with_bos, stop)
         own = given_documents(documents, 1, single=True)
-        prompts = self._prompts(asked, options.n_docs, own, checked_pruning(doc_pruning), stop)
+        doc_pruning, passages = checked_pruning(doc_pruning), checked_filter(filter, own)
+        prompts = self._prompts(asked, options.n_docs, passages, own, doc_pruning, stop)
         log_probs = self.generator._score(prompts.contexts, targets, options.marginalize, None, stop)
         return dict(zip(chosen, shares(log_probs), strict=True))
 
@@ -488,13 +508,14 @@ class RagEngine(Resource):
         self,
         asked: Asked,
         n_docs: int,
+        passages: PassageFilter | None,
         own: Documents | None,
         doc_pruning: float | None,
         stop: Stop,
     ) -> Prompts:
         """The left half of Figure 1: from questions to what the generator reads."""
         questions = self._encoded(asked, stop)
-        selected = self._search(asked, questions, n_docs, own, doc_pruning, stop)
+        selected = self._search(asked, questions, n_docs, passages, own, doc_pruning, stop)
         return self._tokenize_documents(questions, selected, stop)
 
     def _encoded(self, asked: Asked, stop: Stop) -> EncodedQuestions:
@@ -506,19 +527,20 @@ class RagEngine(Resource):
         asked: Asked,
         questions: EncodedQuestions,
         n_docs: int,
+        passages: PassageFilter | None,
         own: Documents | None,
         doc_pruning: float | None,
         stop: Stop,
     ) -> SelectedDocuments:
-        """The documents of every question with p(z | x): the index's ``n_docs`` best, or the caller's own."""
+        """The documents of every question with p(z | x): ``n_docs`` of the index, or the caller's own."""
         stop.check("before the search")
         if own is not None:
             found = self._scorer.scored(own, questions.vectors, stop)
-        elif (prepared := asked.found(n_docs)) is not None:
+        elif (prepared := asked.found(n_docs, passages)) is not None:
             found = prepared
         else:
             with self.retriever.borrow_index() as index:
-                found = index.search_documents(questions.vectors, n_docs)
+                found = index.search_documents(questions.vectors, n_docs, filter=passages)
         selected = select_documents(found, doc_pruning)
         stop.check("after the search")
         return selected

@@ -1,7 +1,8 @@
 """What the engine returns: documents, hypotheses, answers."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,7 @@ class Document:
 
     ``score`` is q(x)·d(z); ``prior`` is p(z | x), the softmax of the scores over the documents read;
     ``posterior`` is its share of the answer (:attr:`Answer.document_shares`).  The last two are set on
-    the documents of an answer.
+    the documents of an answer.  ``metadata`` is what else the index knows of the passage, by field name.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Document:
     score: float | None = None
     prior: float | None = None
     posterior: float | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The document as JSON values, in the layout of ``ragengine ask --json``."""
@@ -40,6 +42,7 @@ class Document:
             "doc_score": _finite(self.score),
             "prior": self.prior,
             "posterior": self.posterior,
+            "metadata": dict(self.metadata),
         }
 
 
@@ -82,6 +85,7 @@ class Answer:
     doc_pruning      the threshold under which documents were left out, if there was one
     pruned           the documents left out, with the prior they had
     own_documents    whether the caller brought the documents
+    filter           the values that the passages had to have, by field; None where all were searched
     """
 
     question: str
@@ -95,6 +99,7 @@ class Answer:
     doc_pruning: float | None = None
     pruned: tuple[Document, ...] = ()
     own_documents: bool = False
+    filter: dict[str, list[str]] | None = None
 
     @property
     def text(self) -> str:

@@ -45,6 +45,16 @@ def checked_text(what: str, text: Any) -> str:
     return text
 
 
+def checked_metadata(what: str, metadata: Any) -> Mapping[str, str]:
+    """``metadata`` of a document, if it is a mapping of texts to texts; ``what`` names it in the error."""
+    if not isinstance(metadata, Mapping):
+        raise InputError(f"{what} is {type(metadata).__name__}; it must be a mapping of texts to texts.")
+    for name, value in metadata.items():
+        checked_text(f"{what}: a field's name", name)
+        checked_text(f"{what}: the field {short_repr(name)}", value)
+    return metadata
+
+
 def checked_answers(answer: Any, questions: int, *, single: bool) -> list[Any]:
     """Answers to be scored, a str or token ids for each of ``questions``; ``single`` is one for one."""
     answers = [answer] if single else as_list(answer, "answer", "a list, one for each question")

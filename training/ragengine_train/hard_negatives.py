@@ -33,7 +33,7 @@ def nearest(passages: FloatArray, questions: FloatArray, count: int, seed: int =
     training.add(index, vectors, plan.factory, None, lambda done, total: None)
     norm = float(np.linalg.norm(vectors.astype(np.float32), axis=1).max())
     searcher = VectorIndex(index, vectors, norm, {})
-    probed = {} if searcher.exact else {"nprobe": _PROBED, "rerank_width": 4 * count}
+    probed: dict[str, Any] = {} if searcher.exact else {"nprobe": _PROBED, "rerank_width": 4 * count}
     rows: NDArray[np.int64] = searcher.search(questions, count, **probed).rows
     return rows
 

@@ -7,6 +7,7 @@ from ragengine.bundle.manifest import RagSpec
 from ragengine.options import GenerationOptions
 from ragengine.pipeline.prompts import Prompts
 from ragengine.results import Answer, Hypothesis, document_shares
+from ragengine.retrieval.passage_filter import PassageFilter
 from ragengine.tokenization import Tokenizer
 
 _TRAINED_FOR = {"RagTokenForGeneration": "token", "RagSequenceForGeneration": "sequence"}
@@ -24,6 +25,7 @@ def build_answer(
     rag: RagSpec,
     timings_ms: dict[str, float],
     doc_pruning: float | None,
+    passages: PassageFilter | None,
     own_documents: bool,
 ) -> Answer:
     """The answer to question ``number`` of ``prompts``; ``hypotheses`` are at least one, best first."""
@@ -51,6 +53,7 @@ def build_answer(
         doc_pruning=doc_pruning,
         pruned=tuple(pruned),
         own_documents=own_documents,
+        filter=None if passages is None else passages.to_dict(),
     )
 
 

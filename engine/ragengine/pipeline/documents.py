@@ -15,8 +15,9 @@ from ragengine.generation.marginalization import log_prior
 from ragengine.messages import short_repr
 from ragengine.results import Document
 from ragengine.retrieval.encoder import TextEncoder
+from ragengine.retrieval.passage_filter import PassageFilter
 from ragengine.runtime.cancellation import Stop
-from ragengine.validation import as_list, checked_text
+from ragengine.validation import as_list, checked_metadata, checked_text
 
 Documents: TypeAlias = list[list[Document]]
 
@@ -100,6 +101,19 @@ def given_documents(documents: Any, questions: int, *, single: bool) -> Document
     return [_checked_documents(given, question) for question, given in enumerate(lists)]
 
 
+def checked_filter(filter: Any, own: Documents | None) -> PassageFilter | None:
+    """The filter of a call, or None where it leaves nothing out.
+
+    Raises :class:`InputError` for what is no filter, and beside documents of the caller's own.
+    """
+    checked = PassageFilter.of(filter)
+    if checked is not None and own is not None:
+        raise InputError(
+            "filter chooses among the passages of the index, and documents were given; leave one out."
+        )
+    return checked
+
+
 class PassageScorer:
     """Scores given documents with the bundle's passage encoder, which is loaded when it is first needed.
 
@@ -170,6 +184,7 @@ def _checked_documents(given: Any, question: int) -> list[Document]:
             raise InputError(f"{what} is {type(document).__name__}; it must be a Document.")
         for name in ("title", "text", "id"):
             checked_text(f"The {name} of document {place} of question {question}", getattr(document, name))
+        checked_metadata(f"The metadata of document {place} of question {question}", document.metadata)
         if not _is_score(document.score):
             raise InputError(
                 f"{what} has the score {short_repr(document.score)}; it must be a number that float32 "

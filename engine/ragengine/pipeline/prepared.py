@@ -10,6 +10,7 @@ from ragengine.errors import InputError
 from ragengine.messages import short_repr
 from ragengine.results import Document
 from ragengine.retrieval.encoder import EncodedQuestions
+from ragengine.retrieval.passage_filter import PassageFilter
 from ragengine.validation import as_list, checked_question, checked_questions
 
 
@@ -18,7 +19,7 @@ class PreparedQuestion:
     """What :meth:`RagEngine.prepare` made of a question; the engine's other calls take it in its place.
 
     question   the text
-    n_docs     how many documents were searched for; 0: none
+    n_docs     how many documents were searched for; 0: none, they are given, or searched for with a filter
     documents  those found, best first, with their scores; fewer where the index holds fewer
     encoded    q(x), and the question as the generator reads it
     """
@@ -80,13 +81,20 @@ class Asked:
             timings_ms={stage: max(part.timings_ms.get(stage, 0.0) for part in parts) for stage in stages},
         )
 
-    def found(self, n_docs: int) -> list[list[Document]] | None:
-        """The documents that were found when the questions were prepared.
+    def found(self, n_docs: int, filter: PassageFilter | None) -> list[list[Document]] | None:
+        """The documents that were found when the questions were prepared; None: they are to be searched.
 
         Raises:
-            InputError: other than ``n_docs`` were searched for.
+            InputError: other than ``n_docs`` were searched for, or some without the ``filter``.
         """
         if self.prepared is None:
+            return None
+        if filter is not None:
+            if any(one.n_docs for one in self.prepared):
+                raise InputError(
+                    "The question was prepared with documents that were found without the filter; prepare it "
+                    "with n_docs=0."
+                )
             return None
         for one in self.prepared:
             if one.n_docs != n_docs:

@@ -15,8 +15,9 @@ from ragengine.messages import short_repr
 from ragengine.results import Document
 from ragengine.retrieval.faiss_api import check_whole
 from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.passage_filter import Filter, PassageFilter
 from ragengine.retrieval.vector_index import check_question_vectors
-from ragengine.validation import as_list, checked_text
+from ragengine.validation import as_list, checked_metadata, checked_text
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -72,17 +73,22 @@ class CustomIndex:
         *,
         nprobe: int | None = None,
         rerank_width: int | None = None,
+        filter: Filter | PassageFilter | None = None,
     ) -> list[list[Document]]:
         """The documents for question vectors, float32 [Q, E], best first.
 
         Raises :class:`InputError` where the searcher returns something else than :class:`DocumentSearcher`
-        says, and for ``nprobe`` or ``rerank_width``, which are settings of index folders.
+        says, and for ``nprobe``, ``rerank_width`` or ``filter``, which are for index folders.
         """
         check_whole("n_docs", n_docs)
         check_question_vectors(vectors, self._dimension)
         if nprobe is not None or rerank_width is not None:
             raise InputError(
                 f"nprobe and rerank_width are settings of an index folder; {self._kind} has none of them."
+            )
+        if PassageFilter.of(filter) is not None:
+            raise InputError(
+                f"filter chooses among the passages of an index folder; {self._kind} searches without one."
             )
         lists = as_list(
             self._searcher.search(vectors, n_docs),
@@ -125,7 +131,9 @@ def _checked_document(document: Any, what: str) -> Document:
         raise InputError(f"{what} is {type(document).__name__}; it must be a Document.")
     for name in ("title", "text", "id"):
         checked_text(f"{what}: its {name}", getattr(document, name))
-    return Document(document.title, document.text, document.id, _checked_score(document.score, what))
+    score = _checked_score(document.score, what)
+    metadata = checked_metadata(f"{what}: its metadata", document.metadata)
+    return Document(document.title, document.text, document.id, score, metadata=metadata)
 
 
 def _checked_score(score: Any, what: str) -> float:

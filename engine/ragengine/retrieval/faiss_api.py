@@ -1,6 +1,7 @@
 """How the engine calls FAISS: imported on first use, parameters for each call, typed errors."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,14 +14,15 @@ from ragengine.runtime.lifecycle import lost_openmp_threads
 
 
 def search_faiss(
-    faiss_index: Any, questions: FloatArray, width: int, nprobe: int | None = None
+    faiss_index: Any, questions: FloatArray, width: int, params: Any = None
 ) -> tuple[FloatArray, RowArray]:
     """FAISS's scores and rows of the ``width`` best for each question, best first, both [Q, width].
 
-    Raises :class:`IndexFolderError` for what FAISS notices in a forged file only when it searches.
+    ``params`` are those of :func:`search_parameters`; None takes the index's own settings.  Raises
+    :class:`IndexFolderError` for what FAISS notices in a forged file only when it searches.
     """
     try:
-        scores, rows = faiss_index.search(questions, width, params=search_parameters(faiss_index, nprobe))
+        scores, rows = faiss_index.search(questions, width, params=params)
     except (RuntimeError, MemoryError) as reason:
         raise IndexFolderError(
             f"The FAISS index cannot be searched: {faiss_reason(reason)}; "
@@ -51,21 +53,48 @@ def checked_nprobe(faiss_index: Any, nprobe: int) -> int:
     return int(min(nprobe, index.nlist))
 
 
-def search_parameters(faiss_index: Any, nprobe: int | None) -> Any:
-    """The parameters of one FAISS search in ``nprobe`` lists; the index itself stays as it is.
+def search_parameters(faiss_index: Any, nprobe: int | None, selector: Any = None, share: float = 1.0) -> Any:
+    """The parameters of one FAISS search; the index itself stays as it is.
 
-    None where ``nprobe`` is None: then the index's own settings are used.
+    Args:
+        faiss_index: an index for which :func:`takes_selector`, if there is a ``selector``.
+        nprobe: the inverted lists to search; the index's own number where None.
+        selector: a ``faiss.IDSelector`` of the rows that may be found, or None for all.
+        share: the share of all rows that are selected.  Where the index's own settings are used, so many
+            times more lists or nodes are visited that about as many rows as without a selector are compared.
+
+    Returns:
+        None where the index's own settings are used as they are.
     """
-    if nprobe is None:
+    if nprobe is None and selector is None:
         return None
     faiss = import_faiss()
     index = faiss.downcast_index(faiss_index)
     if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=search_parameters(index.index, nprobe))
+        inner = search_parameters(index.index, nprobe, selector, share)
+        return faiss.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, faiss.IndexRefine):
-        inner = search_parameters(index.base_index, nprobe)
+        inner = search_parameters(index.base_index, nprobe, selector, share)
         return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
-    return faiss.SearchParametersIVF(nprobe=nprobe, max_codes=index.max_codes)
+    if isinstance(index, faiss.IndexIVF):
+        lists = nprobe or min(index.nlist, math.ceil(index.nprobe / share))
+        return faiss.SearchParametersIVF(sel=selector, nprobe=lists, max_codes=index.max_codes)
+    if isinstance(index, faiss.IndexHNSW):
+        nodes = min(index.ntotal, math.ceil(index.hnsw.efSearch / share))
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=max(nodes, index.hnsw.efSearch))
+    return faiss.SearchParameters(sel=selector)
+
+
+def takes_selector(faiss_index: Any) -> bool:
+    """Whether FAISS can search among selected rows of this kind of index; not in a PQ without lists."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return takes_selector(index.index)
+    if isinstance(index, faiss.IndexRefine):
+        return takes_selector(index.base_index)
+    kinds = (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexIVF, faiss.IndexHNSW)
+    return isinstance(index, kinds) and not isinstance(index, faiss.IndexIVFAdditiveQuantizer)
 
 
 def import_faiss() -> Any:

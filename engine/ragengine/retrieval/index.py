@@ -18,6 +18,7 @@ from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.gpu.placement import Placement, no_gpu_build
 from ragengine.retrieval.gpu.searcher import Device, faiss_build, where
 from ragengine.retrieval.manifest import FAISS_FILE, PASSAGES_FILE, QUERIES_FILE, VECTORS_FILE, IndexManifest
+from ragengine.retrieval.passage_filter import Filter, PassageFilter, PassageFilters
 from ragengine.retrieval.passage_store import PassageStore
 from ragengine.retrieval.recall import RecallTest
 from ragengine.retrieval.vector_index import SearchResult, VectorIndex, place
@@ -43,6 +44,7 @@ class PassageIndex(OneProcess):
         self.manifest = manifest
         self._searcher: VectorIndex | None = searcher
         self._store = store
+        self._filters = PassageFilters(store)
         self.device: Device = "cpu"
         self.placement = Placement("cpu", "device is cpu")
         """Where candidates are searched, and why."""
@@ -122,14 +124,18 @@ class PassageIndex(OneProcess):
         *,
         nprobe: int | None = None,
         rerank_width: int | None = None,
+        filter: Filter | PassageFilter | None = None,
     ) -> SearchResult:
         """Find the ``n_docs`` best passages for question vectors, float32 [Q, E].
 
         Scores are inner products with the stored vectors, descending, ties by row.  ``nprobe`` and
         ``rerank_width`` are the manifest's search settings where not given, and raise :class:`InputError`
-        as in :meth:`VectorIndex.search`.
+        as in :meth:`VectorIndex.search`, which says what is found with a ``filter``.  A filter that no
+        passage matches raises :class:`InputError`.
         """
-        return self._open_part().search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width)
+        searcher, wanted = self._open_part(), PassageFilter.of(filter)
+        matching = None if wanted is None else self._filters.matching(wanted)
+        return searcher.search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width, matching=matching)
 
     def search_documents(
         self,
@@ -138,15 +144,21 @@ class PassageIndex(OneProcess):
         *,
         nprobe: int | None = None,
         rerank_width: int | None = None,
+        filter: Filter | PassageFilter | None = None,
     ) -> list[list[Document]]:
         """As :meth:`search`, with the passages: documents best first, fewer where fewer were found."""
         if isinstance(n_docs, int | np.integer):  # else the search says so
             n_docs = min(n_docs, max(1, self.count))
-        found = self.search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width)
+        found = self.search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width, filter=filter)
         documents = []
         for rows, scores in zip(found.rows, found.scores, strict=True):
             pairs = zip(self.passages(rows[rows >= 0]), scores.tolist(), strict=False)
-            documents.append([Document(title=p.title, text=p.text, id=p.id, score=s) for p, s in pairs])
+            documents.append(
+                [
+                    Document(title=p.title, text=p.text, id=p.id, score=score, metadata=p.metadata)
+                    for p, score in pairs
+                ]
+            )
         return documents
 
     def best_placement(self) -> Placement:

@@ -10,7 +10,7 @@ from ragengine.storage import folders
 from ragengine.storage.schema import Count, Hash, Line, Range, Setting, Size
 
 FORMAT = "ragengine-index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 FAISS_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"

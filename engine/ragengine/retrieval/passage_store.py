@@ -4,10 +4,13 @@ import contextlib
 import errno
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from ragengine.arrays import RowArray
 from ragengine.corpus.passage import Passage
 from ragengine.errors import ClosedError, IndexFolderError
 from ragengine.messages import one_line
@@ -18,15 +21,31 @@ Records: TypeAlias = list[tuple[Any, ...]]
 BLOCK_CHARACTERS = 1 << 24
 """Characters after which a list of passages ends: a text of one character takes 1 to 4 bytes of memory."""
 
-_SCHEMA = (
+_PASSAGES = (
     "CREATE TABLE passages "
     "(row INTEGER PRIMARY KEY, id TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL)"
 )
+# Each passage's fields follow each other, and `metadata_values` has all rows of a field's value, ascending.
+_METADATA = (
+    "CREATE TABLE metadata (row INTEGER NOT NULL, field TEXT NOT NULL, value TEXT NOT NULL, "
+    "PRIMARY KEY (row, field)) WITHOUT ROWID"
+)
+_METADATA_VALUES = "CREATE INDEX metadata_values ON metadata (field, value)"
+_OLDEST_SCHEMA = [("table", "passages", _PASSAGES)]
+"""Of index format 1, which has no metadata."""
+_SCHEMA = [
+    *_OLDEST_SCHEMA,
+    ("table", "metadata", _METADATA),
+    ("index", "metadata_values", _METADATA_VALUES),
+]
 _SETTINGS = "PRAGMA page_size=4096; PRAGMA encoding='UTF-8'; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
 _ERRNO = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_CANTOPEN: errno.EACCES}
 """The errno of SQLite's error codes; the others are errors of input and output."""
 _IDS_TOGETHER = 30_000
 """How many ids one query looks for; SQLite takes up to 32,766 values."""
+
+_ROWS_TOGETHER = 65536
+"""How many rows one query lists."""
 
 
 def write_passages(path: Path, passages: Iterable[Passage]) -> int:
@@ -36,9 +55,18 @@ def write_passages(path: Path, passages: Iterable[Passage]) -> int:
     part of a folder that is complete or absent.  Raises :class:`OSError` where it cannot be written.
     """
     with _written(path) as connection:
-        connection.execute(_SCHEMA)
-        rows = ((row, p.id, p.title, p.text) for row, p in enumerate(passages))
-        connection.executemany("INSERT INTO passages VALUES (?, ?, ?, ?)", rows)
+        connection.execute(_PASSAGES)
+        connection.execute(_METADATA)
+
+        def records() -> Iterator[tuple[Any, ...]]:
+            for row, passage in enumerate(passages):
+                if passage.metadata:
+                    fields = ((row, name, value) for name, value in sorted(passage.metadata.items()))
+                    connection.executemany("INSERT INTO metadata VALUES (?, ?, ?)", fields)
+                yield row, passage.id, passage.title, passage.text
+
+        connection.executemany("INSERT INTO passages VALUES (?, ?, ?, ?)", records())
+        connection.execute(_METADATA_VALUES)  # sorted at once, which is faster than entry by entry
         (count,) = connection.execute("SELECT count(*) FROM passages").fetchone()
     return int(count)
 
@@ -103,7 +131,7 @@ class PassageStore:
                 f"{path} cannot be opened: {one_line(reason)}; copy or build the index again."
             ) from reason
         try:
-            self._check_schema()
+            self._has_metadata = self._check_schema() and bool(self._query("SELECT 1 FROM metadata LIMIT 1"))
             # Rows are 0 to count-1, so the last one gives the count.  One SELECT of both ends would read
             # every row between them.
             ((first,),) = self._query("SELECT min(row) FROM passages")
@@ -116,15 +144,19 @@ class PassageStore:
             self.close()
             raise IndexFolderError(f"{path} begins with row {first} instead of 0; build the index again.")
 
-    def _check_schema(self) -> None:
-        """Check that the file holds the table of passages and no view, trigger or other code."""
+    def _check_schema(self) -> bool:
+        """Check that the file holds the tables of passages and no view, trigger or other code.
+
+        Whether it has a table of metadata, which index format 1 has not.
+        """
         self._query("PRAGMA trusted_schema=OFF")
         self._query("PRAGMA cell_size_check=ON")
         found = self._query("SELECT type, name, sql FROM sqlite_master")
-        if found != [("table", "passages", _SCHEMA)]:
+        if found not in (_SCHEMA, _OLDEST_SCHEMA):
             raise IndexFolderError(
                 f"{self.path} holds {found!a:.200} instead of the table of passages; build the index again."
             )
+        return found == _SCHEMA
 
     def fetch(self, rows: Iterable[int]) -> list[Passage]:
         """The passages of ``rows``, in that order; a row may be asked for several times."""
@@ -133,7 +165,7 @@ class PassageStore:
             records = self._query("SELECT id, title, text FROM passages WHERE row = ?", int(row))
             if not records:
                 raise IndexFolderError(f"{self.path} has no row {row}; its rows are 0 to {self.count - 1}.")
-            found.append(self._passage(records[0]))
+            found.append(self._passage(records[0], self._metadata(int(row), int(row) + 1).get(int(row), {})))
         return found
 
     def blocks(self, size: int, first: int = 0) -> Iterator[list[Passage]]:
@@ -145,8 +177,10 @@ class PassageStore:
         start = first
         while start < self.count:
             records = self._query(select, start, start + size, read=_up_to_characters)
-            yield [self._passage(record[1:]) for record in records]
-            start = records[-1][0] + 1 if records else start + size
+            end = records[-1][0] + 1 if records else start + size
+            metadata = self._metadata(start, end)
+            yield [self._passage(record[1:], metadata.get(record[0], {})) for record in records]
+            start = end
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
         """The rows of each of ``ids``, ascending; an id that no passage has is left out.  Reads every row."""
@@ -160,6 +194,31 @@ class PassageStore:
                 found.setdefault(id, []).append(row)
         return found
 
+    def rows_with(self, field: str, value: str) -> Iterator[RowArray]:
+        """The rows of the passages whose metadata has ``value`` for ``field``: ascending, in blocks."""
+        if not self._has_metadata or not (_is_unicode(field) and _is_unicode(value)):
+            return
+        select = "SELECT row FROM metadata WHERE field = ? AND value = ? AND row > ? ORDER BY row LIMIT ?"
+        last, full = -1, True
+        while full:  # one query of all would keep others from reading for long
+            found = self._query(select, field, value, last, _ROWS_TOGETHER)
+            rows = self._rows(found)
+            full = len(rows) == _ROWS_TOGETHER
+            if len(rows):
+                yield rows
+                last = int(rows[-1])
+
+    def metadata_fields(self, most: int) -> list[str]:
+        """The names of the fields that passages have, in order; the first ``most``."""
+        names: list[str] = []
+        select = "SELECT field FROM metadata WHERE field > ? ORDER BY field LIMIT 1"
+        while self._has_metadata and len(names) < most:
+            found = self._query(select, names[-1] if names else "")
+            if not found:
+                break
+            names.append(self._texts(found[0])[0])
+        return names
+
     def count_all(self) -> int:
         """The number of rows by reading every one: equal to ``count`` unless the file is damaged."""
         ((count,),) = self._query("SELECT count(*) FROM passages WHERE length(text) >= 0")
@@ -171,13 +230,37 @@ class PassageStore:
             self._closed = True
             self._connection.close()
 
-    def _passage(self, record: tuple[Any, ...]) -> Passage:
-        """A passage of a record; SQLite lets a column hold any type, whatever its table says."""
+    def _metadata(self, first: int, end: int) -> dict[int, dict[str, str]]:
+        """The metadata of the passages in rows ``first`` to ``end`` - 1 that have some."""
+        metadata: dict[int, dict[str, str]] = {}
+        if self._has_metadata:
+            select = "SELECT row, field, value FROM metadata WHERE row >= ? AND row < ? ORDER BY row, field"
+            for row, *pair in self._query(select, first, end):
+                field, value = self._texts(pair)
+                metadata.setdefault(row, {})[field] = value
+        return metadata
+
+    def _passage(self, record: Sequence[Any], metadata: Mapping[str, str]) -> Passage:
+        id, title, text = self._texts(record)
+        return Passage(id, title, text, metadata=metadata)
+
+    def _texts(self, record: Sequence[Any]) -> Sequence[str]:
+        """A record that must be texts; SQLite lets a column hold any type, whatever its table says."""
         if not all(isinstance(value, str) for value in record):
             raise IndexFolderError(
                 f"{self.path} has a passage that is not text: {record!a:.120}; build the index again."
             )
-        return Passage(*record)
+        return record
+
+    def _rows(self, records: Records) -> RowArray:
+        """Records of one row number each, which must be those of passages."""
+        for (row,) in records:
+            if type(row) is not int or not 0 <= row < self.count:
+                raise IndexFolderError(
+                    f"{self.path} has metadata of row {row!a:.40}; its rows are 0 to {self.count - 1}; "
+                    "build the index again."
+                )
+        return np.array([row for (row,) in records], np.int64)
 
     def _query(
         self, statement: str, *values: int | str, read: Callable[[sqlite3.Cursor], Records] = _all

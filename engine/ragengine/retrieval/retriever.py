@@ -17,6 +17,7 @@ from ragengine.retrieval.custom import AnyIndex, CustomIndex, DocumentSearcher
 from ragengine.retrieval.encoder import EncodedQuestions, TextEncoder
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.index_slot import IndexSlot
+from ragengine.retrieval.passage_filter import Filter
 from ragengine.runtime.cancellation import NEVER, Stop
 from ragengine.runtime.devices import Device, resolve_device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
@@ -189,6 +190,7 @@ class Retriever(Resource):
         *,
         nprobe: int | None = None,
         rerank_width: int | None = None,
+        filter: Filter | None = None,
     ) -> list[list[Document]]:
         """The passages whose vectors have the largest inner product with each of Q question vectors.
 
@@ -197,13 +199,14 @@ class Retriever(Resource):
             n_docs: how many passages to find for each.
             nprobe: inverted lists to search; as the index was tuned where None.
             rerank_width: candidates to re-rank at least; as the index was tuned where None.
+            filter: fields of the metadata and the values that a passage must have (docs/guides/searching.md).
 
         Returns:
             A list for each question, best first, with ``score`` = q(x)·d(z) of the stored vectors; fewer than
-            ``n_docs`` where the index, or the lists that are searched, hold fewer.
+            ``n_docs`` where the index, or the lists that are searched, hold fewer, or fewer match ``filter``.
 
         Raises:
-            InputError: vectors or settings that this index does not take.
+            InputError: vectors or settings that this index does not take, or no passage matches the filter.
             IndexFolderError: the index turned out to be damaged.
             ClosedError: the retriever was closed.
         """
@@ -212,7 +215,9 @@ class Retriever(Resource):
         except (ValueError, TypeError, OverflowError, RuntimeError) as reason:  # rows of different lengths
             raise InputError(f"Question vectors are not an array: {reason}.") from reason
         with self._slot.borrow() as index:
-            return index.search_documents(questions, n_docs, nprobe=nprobe, rerank_width=rerank_width)
+            return index.search_documents(
+                questions, n_docs, nprobe=nprobe, rerank_width=rerank_width, filter=filter
+            )
 
     def _tokenize(self, questions: Sequence[str], stop: Stop) -> list[Encoded]:
         return self._encoder.tokenize_questions(questions, stop)

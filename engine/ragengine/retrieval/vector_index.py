@@ -20,11 +20,14 @@ from ragengine.retrieval.faiss_api import (
     faiss_threads,
     import_faiss,
     search_faiss,
+    search_parameters,
+    takes_selector,
 )
 from ragengine.retrieval.gpu.placement import MOST_SELECTED, Placement
 from ragengine.retrieval.gpu.rescoring import DeviceVectors
 from ragengine.retrieval.gpu.search_worker import SearchWorker
 from ragengine.retrieval.gpu.searcher import Device, GpuSearcher, device_vectors, refusal, where
+from ragengine.retrieval.passage_filter import MatchingRows
 
 FP16_MAX = 65504.0
 _FLOAT32 = np.finfo(np.float32)
@@ -35,6 +38,8 @@ _SMALL_SCAN = 16_000_000
 _SMALL_BATCH = 8
 # Candidates beyond n_docs from an exact FAISS index, enough to see that no tie was cut off.
 _MARGIN = 16
+# Rows that match a filter and are all scored, instead of being searched among.
+FEW_MATCHING = 4096
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class VectorIndex:
         self.vectors = vectors
         self.max_norm = max_norm
         self.exact = isinstance(faiss_index, faiss.IndexFlat)
+        self._takes_selector = takes_selector(faiss_index)
         self._device_searcher: SearchWorker | None = None
         self._device_vectors: DeviceVectors | None = None
         self._rerank_width = settings.get("rerank_width", 1)
@@ -106,12 +112,19 @@ class VectorIndex:
         *,
         nprobe: int | None = None,
         rerank_width: int | None = None,
+        matching: MatchingRows | None = None,
     ) -> SearchResult:
         """Find the ``n_docs`` vectors of largest inner product with each of ``questions``, float32 [Q, E].
 
         ``nprobe`` inverted lists are searched (all, where there are fewer) and at least ``rerank_width``
         candidates re-ranked; None is the index's own setting.  Both are for this call only.  An exact index
         finds the same documents whatever the width.
+
+        With ``matching``, only these rows are searched, and min(n_docs, their number) are found.  They are
+        exactly the best of them where the index is exact, where they are at most :data:`FEW_MATCHING`, and
+        where FAISS cannot search among selected rows of its kind of index: then each of them is scored.
+        Otherwise the index proposes candidates among them, as it does without a filter, and the best of
+        these are found; where it proposes too few, each matching row is scored.
 
         Raises :class:`InputError` for a wrong type, shape or dimension, NaN or infinite numbers, and for an
         ``nprobe`` where there are no inverted lists.
@@ -123,32 +136,51 @@ class VectorIndex:
         if nprobe is not None:
             nprobe = checked_nprobe(self.faiss_index, nprobe)
         questions = np.ascontiguousarray(questions)
-        count, dimension = self.vectors.shape
+        if matching is not None and (matching.count <= FEW_MATCHING or not self._takes_selector):
+            return self._scored_all(questions, n_docs, matching.rows)
+        dimension = self.vectors.shape[1]
+        count = len(self.vectors) if matching is None else matching.count
         # Twice the rounding error that FAISS's float32 sums can have: a candidate whose score is further
         # below the last document's cannot belong in its place.
         doubt = dimension * float(_FLOAT32.eps) * norms * self.max_norm
         width = min(int(n_docs + _MARGIN if self.exact else max(n_docs, least)), count)
         while True:
-            found, candidates = self._candidates(questions, width, nprobe)
+            found, candidates = self._candidates(questions, width, nprobe, matching)
             result = self._rescored(questions, candidates, n_docs)
             if not self.exact or width == count or (found[:, -1] < result.scores[:, -1] - doubt).all():
-                return result
+                break
             width = min(4 * width, count)
+        if matching is not None:
+            short = np.flatnonzero((result.rows >= 0).sum(axis=1) < min(n_docs, count))
+            if len(short):
+                again = self._scored_all(questions[short], n_docs, matching.rows)
+                result.rows[short], result.scores[short] = again.rows, again.scores
+        return result
+
+    def _scored_all(self, questions: FloatArray, n_docs: int, rows: RowArray) -> SearchResult:
+        """The best of ``rows`` [K] for each question, every one of them scored."""
+        candidates = np.broadcast_to(rows, (len(questions), len(rows)))
+        return self._rescored_on_host(questions, candidates, n_docs)
 
     def _candidates(
-        self, questions: FloatArray, width: int, nprobe: int | None
+        self, questions: FloatArray, width: int, nprobe: int | None, matching: MatchingRows | None
     ) -> tuple[FloatArray, RowArray]:
         """FAISS's scores and rows of the ``width`` best for each question, best first, both [Q, width]."""
         searcher = self._device_searcher
-        if searcher is not None:
+        if searcher is not None and matching is None:  # the device cannot select rows
             if max(width, nprobe or 1) <= searcher.most_selected:
                 return searcher(questions, width, nprobe)
             log.warning(
                 "Searched on the CPU: %d candidates in %s lists, the device selects at most %d of either.",
                 width, nprobe or "the usual", searcher.most_selected,
             )  # fmt: skip
+        if matching is None:
+            params = search_parameters(self.faiss_index, nprobe)
+        else:
+            share = matching.count / len(self.vectors)
+            params = search_parameters(self.faiss_index, nprobe, matching.selector, share)
         with faiss_threads(1 if self._is_small(len(questions)) else None):
-            return search_faiss(self.faiss_index, questions, width, nprobe)
+            return search_faiss(self.faiss_index, questions, width, params)
 
     def _is_small(self, questions: int) -> bool:
         """Whether one thread searches as fast as several.
@@ -164,6 +196,9 @@ class VectorIndex:
         device_vectors = self._device_vectors
         if device_vectors is not None:
             return self._rescored_on_device(device_vectors, questions, candidates, n_docs)
+        return self._rescored_on_host(questions, candidates, n_docs)
+
+    def _rescored_on_host(self, questions: FloatArray, candidates: RowArray, n_docs: int) -> SearchResult:
         rows = np.full((len(questions), n_docs), -1, np.int64)
         scores = np.full((len(questions), n_docs), -np.inf, np.float32)
         for q, question in enumerate(questions):

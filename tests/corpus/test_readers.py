@@ -99,7 +99,8 @@ def test_jsonl_round_trip(folder: Path, passages: list[Passage], ascii_only: boo
 
 def test_jsonl_without_ids_counts_rows_not_lines(folder: Path) -> None:
     content = '{"title": "a", "text": "b", "more": 1}\n\n{"title": "c", "text": "d"}\n'
-    assert read_bytes(folder, "ids.jsonl", content) == [Passage("0", "a", "b"), Passage("1", "c", "d")]
+    found = read_bytes(folder, "ids.jsonl", content)
+    assert found == [Passage("0", "a", "b", metadata={"more": "1"}), Passage("1", "c", "d")]
 
 
 @pytest.mark.parametrize(

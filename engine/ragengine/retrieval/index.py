@@ -124,7 +124,7 @@ class PassageIndex(OneProcess):
         *,
         nprobe: int | None = None,
         rerank_width: int | None = None,
-        filter: Filter | PassageFilter | None = None,
+        filter: Filter | None = None,
     ) -> SearchResult:
         """Find the ``n_docs`` best passages for question vectors, float32 [Q, E].
 
@@ -144,7 +144,7 @@ class PassageIndex(OneProcess):
         *,
         nprobe: int | None = None,
         rerank_width: int | None = None,
-        filter: Filter | PassageFilter | None = None,
+        filter: Filter | None = None,
     ) -> list[list[Document]]:
         """As :meth:`search`, with the passages: documents best first, fewer where fewer were found."""
         if isinstance(n_docs, int | np.integer):  # else the search says so

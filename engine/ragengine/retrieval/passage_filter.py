@@ -18,7 +18,7 @@ from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.passage_store import PassageStore
 
 Value: TypeAlias = str | int | float | bool
-Filter: TypeAlias = Mapping[str, Value | Sequence[Value]]
+Filter: TypeAlias = "Mapping[str, Value | Sequence[Value]] | PassageFilter"
 """Field names and the values that they may have: ``{"owner": "data", "year": [2024, 2025]}``.
 
 A passage matches if each field has one of its values.  A number or a bool is compared as metadata holds it,

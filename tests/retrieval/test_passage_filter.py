@@ -1,22 +1,28 @@
 """Filtered searches: the best of the passages that match, whatever kind of index proposes them."""
 
+import json
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from ragengine.bundle.bundle import Bundle
-from ragengine.corpus.passage import Passage
+from ragengine.corpus.passage import Passage, checked_passage
 from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
-from ragengine.retrieval import vector_index
+from ragengine.retrieval import passage_store, vector_index
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.passage_filter import MatchingRows, PassageFilter
 from ragengine.retrieval.passage_store import PassageStore, write_passages
 from tests.retrieval.test_index import flat
-from tests.retrieval.test_vector_index import GRAPHS, LISTED, N, OTHERS, index, questions, vectors
-from tests.support.bundles import E, brute_force, random_vectors, write_bundle
+from tests.retrieval.test_vector_index import GRAPHS, LISTED, OTHERS, N, index, questions, vectors
+from tests.support.bundles import E, brute_force, random_vectors, rewrite_manifest, write_bundle
 
 # --- among the vectors ------------------------------------------------------------------------------
 
@@ -192,7 +198,7 @@ def test_an_index_of_the_first_format_has_no_metadata_and_is_added_to(tmp_path: 
     rewrite_manifest(path, format_version=1)
     with PassageIndex.open(path) as opened:
         assert opened.passages([1])[0].metadata == {}
-        with pytest.raises(InputError, match="No passage matches .*; no passage has metadata"):
+        with pytest.raises(InputError, match=r"No passage matches .*; no passage has metadata"):
             opened.search(random_vectors(1), 3, filter={"owner": "data"})
     manifest = add_passages(path, **write_corpus(tmp_path, range(20, 40)))
     assert manifest.count == 40

@@ -8,6 +8,7 @@ from ragengine.corpus.corpus import Corpus
 from ragengine.errors import PassagesError
 from ragengine.indexing import resources, training
 from ragengine.indexing.build_state import describe_files
+from ragengine.indexing.compact import CHOSEN
 from ragengine.indexing.factory import parse_factory
 from ragengine.indexing.inputs import (
     check_threads,
@@ -95,7 +96,7 @@ def build_index(
     )
 
     def planned(count: int) -> IndexPlan:
-        return plan_index(count, dimension) if factory is None else IndexPlan(factory, "chosen by the user")
+        return plan_index(count, dimension) if factory is None else IndexPlan(factory, CHOSEN)
 
     def check_count(count: int) -> None:
         parse_factory(planned(count).factory, dimension).check_count(count)

@@ -1,0 +1,43 @@
+"""Noticing that the files of a corpus changed, by their sizes and times."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from ragengine.corpus.corpus import Corpus
+from ragengine.errors import PassagesError
+
+_Snapshot: TypeAlias = tuple[object, ...]
+
+
+def file_changes(passages: str | Path, every: float) -> Iterator[None]:
+    """Yield at once, and then each time files were added, changed or removed.
+
+    Files that are being written are waited for: nothing has changed for ``every`` seconds, at which the files
+    are looked at, before it yields.  Ends only when the caller stops.
+    """
+    seen: _Snapshot | None = None
+    while True:
+        before, now = None, _snapshot(passages)
+        while now != before:
+            if seen is not None:
+                time.sleep(every)
+            before, now = now, _snapshot(passages)
+        if now != seen:
+            seen = now
+            yield
+        else:
+            time.sleep(every)
+
+
+def _snapshot(passages: str | Path) -> _Snapshot:
+    """What would differ if a file had changed; an error where the corpus cannot be read now."""
+    try:
+        found = []
+        for file in Corpus.open(passages).files:
+            status = file.stat()
+            found.append((file, status.st_size, status.st_mtime_ns, status.st_ino))
+        return tuple(found)
+    except (PassagesError, OSError) as error:
+        return (str(error),)

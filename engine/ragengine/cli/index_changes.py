@@ -22,7 +22,7 @@ _SHOWN = 20
 
 
 @click.command("sync")
-@click.argument("folder", type=click.Path())
+@click.argument("passages", metavar="FOLDER", type=click.Path())
 @click.argument("index", type=click.Path())
 @bundle_option
 @click.option("--dry-run", is_flag=True, help="List what would change, and change nothing.")
@@ -40,7 +40,7 @@ _SHOWN = 20
 @batch_tokens_option
 @threads_option
 def sync_command(
-    folder: str,
+    passages: str,
     index: str,
     bundle: str,
     dry_run: bool,
@@ -64,7 +64,7 @@ def sync_command(
     def sync() -> None:
         with progress_bars() as progress:
             result = sync_index(
-                folder,
+                passages,
                 index,
                 bundle=bundle,
                 dry_run=dry_run,
@@ -81,7 +81,7 @@ def sync_command(
     if not watch:
         sync()
         return
-    for _ in file_changes(folder, every):
+    for _ in file_changes(passages, every):
         try:
             sync()
         except RagEngineError as error:  # a file that is half written, say: the next change may mend it

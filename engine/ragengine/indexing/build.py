@@ -8,7 +8,6 @@ from ragengine.corpus.corpus import Corpus
 from ragengine.errors import PassagesError
 from ragengine.indexing import resources, training
 from ragengine.indexing.build_state import describe_files
-from ragengine.indexing.compact import CHOSEN
 from ragengine.indexing.factory import parse_factory
 from ragengine.indexing.inputs import (
     check_threads,
@@ -18,7 +17,7 @@ from ragengine.indexing.inputs import (
     read_queries,
     shown_name,
 )
-from ragengine.indexing.plan import IndexPlan, plan_index
+from ragengine.indexing.plan import CHOSEN, IndexPlan, plan_index
 from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
 from ragengine.indexing.writer import IndexWriter, draft_manifest
 from ragengine.retrieval.encoder import BATCH_TOKENS

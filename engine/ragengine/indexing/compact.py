@@ -9,13 +9,11 @@ import numpy as np
 from ragengine.indexing import resources
 from ragengine.indexing.factory import parse_factory
 from ragengine.indexing.inputs import check_threads, checked_recall
-from ragengine.indexing.plan import IndexPlan, plan_index
+from ragengine.indexing.plan import CHOSEN, IndexPlan, plan_index
 from ragengine.indexing.revision import OldIndex
 from ragengine.indexing.writer import IndexWriter
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.progress import Progress
-
-CHOSEN = "chosen by the user"
 
 
 def compact_index(
@@ -27,7 +25,7 @@ def compact_index(
     progress: Progress | None = None,
     on_plan: Callable[[IndexPlan], object] | None = None,
 ) -> IndexManifest:
-    """Train and fill the FAISS index again with the vectors that are there, as ``ragengine index compact`` does.
+    """Build the FAISS index again of the vectors that are there, as ``ragengine index compact`` does.
 
     Deletions leave nothing behind, but what FAISS learned from the passages of the build stays through every
     change: after many of them its lists are uneven, or it has too many or too few.  Nothing is encoded.

@@ -59,8 +59,8 @@ def sync_index(
 ) -> SyncResult:
     """Make an index hold what a folder holds now, as ``ragengine index sync`` does.
 
-    A passage that the index has with the same title and text keeps its vector, whatever file it is in now; the
-    others are encoded.  What the folder has no more is deleted.  Where nothing changed, nothing is written.
+    A passage that the index has with the same title and text keeps its vector, whatever file it is in now;
+    the others are encoded.  What the folder has no more is deleted.  Where nothing changed, nothing is written.
 
     Args:
         passages: the folder, or what else :func:`build_index` reads; it is read two or three times.
@@ -119,8 +119,8 @@ def _check_origin(old: OldIndex, name: str) -> None:
     origins = history.origins(old.manifest.created_from)
     if others := [origin for origin in origins if origin != name]:
         raise IndexFolderError(
-            f"{old.path} holds passages of {', '.join(others)}, which would be deleted; sync it with what it was "
-            "built from, or delete them knowingly with --force."
+            f"{old.path} holds passages of {', '.join(others)}, which would be deleted; sync it with what it "
+            "was built from, or delete them knowingly with --force."
         )
 
 

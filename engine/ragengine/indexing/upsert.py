@@ -34,8 +34,8 @@ def upsert_passages(
 ) -> IndexManifest:
     """Add passages to an index, each in the place of the one with its id, as ``ragengine index upsert`` does.
 
-    A passage whose title and text are those of the one it replaces is not encoded again.  New and changed ones
-    come behind all others.  The passages are held in memory.
+    A passage whose title and text are those of the one it replaces is not encoded again.  New and changed
+    ones come behind all others.  The passages are held in memory.
 
     Args:
         index: the index folder; the new one takes its place when it is whole.
@@ -99,7 +99,7 @@ def _with_ids(corpus: Corpus) -> list[Passage]:
     twice = [passage.id for passage in given if passage.id in seen or seen.add(passage.id)]  # type: ignore[func-returns-value]
     if twice:
         raise PassagesError(
-            f"{corpus.path}: several passages have the id {shown_ids(twice)}; give each passage an id of its own."
+            f"{corpus.path}: several passages have the id {shown_ids(twice)}; give each an id of its own."
         )
     return given
 

@@ -27,8 +27,6 @@ def file_changes(passages: str | Path, every: float) -> Iterator[None]:
         if now != seen:
             seen = now
             yield
-        else:
-            time.sleep(every)
 
 
 def _snapshot(passages: str | Path) -> _Snapshot:

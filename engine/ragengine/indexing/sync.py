@@ -60,7 +60,8 @@ def sync_index(
     """Make an index hold what a folder holds now, as ``ragengine index sync`` does.
 
     A passage that the index has with the same title and text keeps its vector, whatever file it is in now;
-    the others are encoded.  What the folder has no more is deleted.  Where nothing changed, nothing is written.
+    the others are encoded.  What the folder has no more is deleted.  Where nothing changed, nothing is
+    written.
 
     Args:
         passages: the folder, or what else :func:`build_index` reads; it is read two or three times.
@@ -126,7 +127,9 @@ def _check_origin(old: OldIndex, name: str) -> None:
 
 def _described(old: OldIndex, corpus: Corpus, matches: Matches) -> tuple[SyncResult, dict[int, Passage]]:
     """What changes, and the passages that rows become whose id or metadata change."""
-    added, changed, moved = [], [], []
+    added: list[str] = []
+    changed: list[str] = []
+    moved: list[tuple[str, str]] = []
     renewed: dict[int, Passage] = {}
     places = {*matches.renewed.tolist(), *np.flatnonzero(matches.row_of < 0).tolist()}
     another_text = set(matches.changed.tolist())

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 
@@ -183,10 +183,24 @@ class Retriever(Resource):
         return vectors
 
     @overload
-    def search(self, question: str, n_docs: int | None = None, **settings: Any) -> list[Document]: ...
+    def search(
+        self,
+        question: str,
+        n_docs: int | None = None,
+        *,
+        filter: Filter | None = None,
+        nprobe: int | None = None,
+        rerank_width: int | None = None,
+    ) -> list[Document]: ...
     @overload
     def search(
-        self, question: Sequence[str], n_docs: int | None = None, **settings: Any
+        self,
+        question: Sequence[str],
+        n_docs: int | None = None,
+        *,
+        filter: Filter | None = None,
+        nprobe: int | None = None,
+        rerank_width: int | None = None,
     ) -> list[list[Document]]: ...
     @while_open
     def search(

@@ -1,4 +1,4 @@
-"""`index upsert`: passages by id, new or in the place of old ones, encoded only where they say something else."""
+"""`index upsert`: passages by id, new or in the place of old ones; only what is new is encoded."""
 
 import json
 from pathlib import Path

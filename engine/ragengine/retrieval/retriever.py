@@ -183,7 +183,7 @@ class Retriever(Resource):
         return vectors
 
     @overload
-    def search(
+    def search(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
         self,
         question: str,
         n_docs: int | None = None,

@@ -54,10 +54,8 @@ def test_passages_are_shown_by_id(path: Path) -> None:
 def test_commands_list_and_show(path: Path) -> None:
     listed = run("list", path, "--filter", "owner=search", "--filter", "year=2021", "--limit", 2)
     assert listed.exit_code == 0, listed.output
-    assert listed.stdout.splitlines() == [
-        "p1  t1  owner=search year=2021",
-        "p16  t16  owner=search year=2021",
-    ]
+    said = [f"p{row}  t{row}  owner=search year=2021" for row in (1, 16)]
+    assert listed.stdout.splitlines() == said
     (line,) = run("list", path, "--json", "--start", 1, "--limit", 1).stdout.splitlines()
     passage = {"id": "p1", "title": "t1", "text": "x", "metadata": metadata_of(1)}
     assert json.loads(line) == passage
@@ -75,14 +73,13 @@ def test_search_finds_what_the_engine_reads(path: Path) -> None:
         ]
     with Retriever.load(BUNDLE, INDEX, device="cpu", threads=1) as retriever:
         assert [[(d.id, d.score) for d in found] for found in retriever.search(questions, 4)] == expected
-        assert [(d.id, d.score) for d in retriever.search(questions[0])] == expected[0][
-            :3
-        ]  # the model's n_docs
+        documents = retriever.search(questions[0])
+        assert [(d.id, d.score) for d in documents] == expected[0][:3]  # the model's n_docs
     done = run("search", BUNDLE, INDEX, *questions, "--n-docs", 4, "--json", "--device", "cpu")
     assert done.exit_code == 0, done.output
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [one["question"] for one in found] == questions
-    for one, best in zip(found, expected, strict=True):
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["question"] for one in lines] == questions
+    for one, best in zip(lines, expected, strict=True):
         assert [(d["id"], d["doc_score"]) for d in one["documents"]] == [
             (id, pytest.approx(score)) for id, score in best
         ]

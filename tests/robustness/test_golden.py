@@ -60,9 +60,7 @@ def test_a_golden_passage_encoder_gives_the_recorded_vector() -> None:
 def test_a_golden_index_has_its_metadata() -> None:
     with PassageIndex.open(GOLDEN / "index_v2") as opened:
         found = opened.passages(range(opened.count))
-        assert [p.metadata for p in found] == [
-            {"row": str(row), "half": str(row // 10)} for row in range(20)
-        ]
+        assert [p.metadata for p in found] == [{"row": str(row), "half": str(row // 10)} for row in range(20)]
         assert opened.matching_rows({"half": 1}).tolist() == list(range(10, 20))
 
 

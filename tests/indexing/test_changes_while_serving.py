@@ -1,4 +1,4 @@
-"""An index is changed while an engine answers from it: every answer is that of the old index or of the new."""
+"""An index is changed while an engine answers from it: every answer is of the old index or of the new."""
 
 import json
 import shutil

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragengine.corpus import text_files
+from ragengine.corpus import folder as folder_module
 from ragengine.corpus.corpus import Corpus
+from ragengine.corpus.delimited import Table
+from ragengine.corpus.documents import DocumentFile
+from ragengine.corpus.json_lines import JsonLines
 from ragengine.errors import PassagesError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.update import add_passages
@@ -26,7 +29,7 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return os_walk(folder, *arguments, **settings)
 
     os_walk = os.walk
-    monkeypatch.setattr(text_files.os, "walk", walk)
+    monkeypatch.setattr(folder_module.os, "walk", walk)
     return walked
 
 
@@ -60,7 +63,8 @@ def test_a_folder_is_walked_once_by_each_command(
 
 def test_everything_about_a_folder_comes_from_one_walk(markdown: Path, walks: list[Path]) -> None:
     corpus = Corpus.open(markdown)
-    assert (corpus.kind, corpus.path) == ("text", markdown)
+    assert corpus.inputs == (markdown,)
+    assert {type(source) for source in corpus.sources} == {DocumentFile}
     assert [file.relative_to(markdown).as_posix() for file in corpus.files] == [
         "a.md",
         "deeper/b.md",
@@ -69,6 +73,7 @@ def test_everything_about_a_folder_comes_from_one_walk(markdown: Path, walks: li
     assert corpus.bytes == sum(file.stat().st_size for file in corpus.files)
     assert corpus.estimate() == 6
     assert len(list(corpus.read())) == 6
+    assert corpus.left_out == ()
     assert not corpus.has_embeddings()
     assert walks == [markdown]
 
@@ -76,22 +81,23 @@ def test_everything_about_a_folder_comes_from_one_walk(markdown: Path, walks: li
 @pytest.mark.parametrize(
     ("name", "content", "kind", "count"),
     [
-        ("p.tsv", "id\ttext\ttitle\n1\tx\ty\n", "tsv", 2),  # an estimate counts the header
-        ("p.JSONL", '{"title": "t", "text": "x"}\n' * 3, "jsonl", 3),
-        ("p.txt", "word " * 240, "text", 3),
+        ("p.tsv", "id\ttext\ttitle\n1\tx\ty\n", Table, 2),  # an estimate counts the header
+        ("p.csv", "text\n1\n2", Table, 3),
+        ("p.JSONL", '{"title": "t", "text": "x"}\n' * 3, JsonLines, 3),
+        ("p.txt", "word " * 240, DocumentFile, 3),
     ],
 )
-def test_a_file_is_its_only_file(tmp_path: Path, name: str, content: str, kind: str, count: int) -> None:
+def test_a_file_is_its_only_file(tmp_path: Path, name: str, content: str, kind: type, count: int) -> None:
     (tmp_path / name).write_text(content)
     corpus = Corpus.open(str(tmp_path / name))
-    assert (corpus.kind, corpus.files, corpus.bytes) == (kind, (tmp_path / name,), len(content))
+    assert (type(corpus.sources[0]), corpus.files, corpus.bytes) == (kind, (tmp_path / name,), len(content))
     assert corpus.estimate() == count
 
 
 def test_an_estimate_leaves_errors_to_the_reader(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_bytes(b'{"title": "t", "text": "x"}\n\xff\n')
     corpus = Corpus.open(tmp_path / "p.jsonl")
-    assert corpus.estimate() == 1
+    assert corpus.estimate() == 2  # lines, whatever they hold
     with pytest.raises(PassagesError, match="line 2: byte 0xff"):
         list(corpus.read())
 
@@ -100,7 +106,10 @@ def test_an_estimate_leaves_errors_to_the_reader(tmp_path: Path) -> None:
     ("arrange", "message"),
     [
         (lambda path: None, "does not exist; a passage file or folder was expected"),
-        (lambda path: path.mkdir(), r"has no state\.json, .* and it has no text or Markdown files"),
+        (
+            lambda path: path.mkdir(),
+            r"has no state\.json, .* and it has no file that can be read as passages; give",
+        ),
     ],
 )
 def test_nothing_to_read_is_an_error_at_once(

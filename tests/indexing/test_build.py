@@ -107,7 +107,11 @@ def test_passages_are_encoded_in_file_order(tmp_path: Path, bundle: Path, batch_
         (random_vectors(5), 0, "passages.jsonl has no passages"),
         (random_vectors(5, E + 1), 5, "has vectors of 9 numbers, the bundle's encoder gives 8"),
         (random_vectors(5).astype(np.float64), 5, "holds float64 .*; float32 .* was expected"),
-        (random_vectors(5).ravel(), 40, r"holds float32 \[40\]; float32 \[passages, dimension\]"),
+        (
+            random_vectors(5).ravel(),
+            40,
+            r"holds float32 \[40\]; float32, float16 or bfloat16 \[passages, dimension\]",
+        ),
         (
             np.array([[0.0] * E, [np.nan] * E], np.float32),
             2,

@@ -13,6 +13,7 @@ from ragengine.cli.index_options import (
     embeddings_option,
     print_result,
     queries_option,
+    reading_options,
     recall_option,
     threads_option,
 )
@@ -39,9 +40,10 @@ for _command in (
 
 
 @index.command()
-@click.argument("passages", type=click.Path())
+@click.argument("passages", type=click.Path(), nargs=-1, required=True, metavar="PASSAGES...")
 @click.argument("index", type=click.Path())
 @bundle_option
+@reading_options
 @click.option(
     "--factory",
     metavar="STR",
@@ -55,9 +57,15 @@ for _command in (
 @batch_tokens_option
 @threads_option
 def build(
-    passages: str,
+    passages: tuple[str, ...],
     index: str,
     bundle: str,
+    id_field: str | None,
+    title_field: str | None,
+    text_field: str | None,
+    passage_words: int | None,
+    overlap: int,
+    strict: bool,
     factory: str | None,
     recall: float,
     embeddings: str | None,
@@ -67,11 +75,11 @@ def build(
     batch_tokens: int,
     threads: int | None,
 ) -> None:
-    """Build INDEX from PASSAGES.
+    """Build INDEX from PASSAGES, one or more inputs.
 
-    PASSAGES is a .tsv with the header id, text, title, a .jsonl of {"id", "title", "text"}, a folder written
-    by datasets.Dataset.save_to_disk, or .txt and .md files or a folder of them, split into passages of 100
-    words.
+    PASSAGES are tables with a header (.tsv, .csv, .parquet), .jsonl of {"id", "title", "text"}, folders
+    written by datasets.Dataset.save_to_disk, documents that are split into passages (.txt, .md, .html, .pdf,
+    .docx), or folders of all these; text formats may be gzipped (.gz).
     """
     from ragengine import build_index
 
@@ -82,6 +90,12 @@ def build(
             bundle=bundle,
             embeddings=embeddings,
             queries=queries,
+            id_field=id_field,
+            title_field=title_field,
+            text_field=text_field,
+            passage_words=passage_words,
+            overlap=overlap,
+            strict=strict,
             factory=factory,
             recall=recall,
             seed=seed,
@@ -96,20 +110,27 @@ def build(
 
 @index.command()
 @click.argument("index", type=click.Path())
-@click.argument("passages", type=click.Path())
+@click.argument("passages", type=click.Path(), nargs=-1, required=True, metavar="PASSAGES...")
 @bundle_option
+@reading_options
 @embeddings_option
 @batch_tokens_option
 @threads_option
 def add(
     index: str,
-    passages: str,
+    passages: tuple[str, ...],
     bundle: str,
+    id_field: str | None,
+    title_field: str | None,
+    text_field: str | None,
+    passage_words: int | None,
+    overlap: int,
+    strict: bool,
     embeddings: str | None,
     batch_tokens: int,
     threads: int | None,
 ) -> None:
-    """Add PASSAGES to INDEX without building it again.
+    """Add PASSAGES, one or more inputs, to INDEX without building it again.
 
     The rotation, lists and codes that were trained stay; the search settings are tuned again.
     """
@@ -120,6 +141,12 @@ def add(
             index,
             passages,
             bundle=bundle,
+            id_field=id_field,
+            title_field=title_field,
+            text_field=text_field,
+            passage_words=passage_words,
+            overlap=overlap,
+            strict=strict,
             embeddings=embeddings,
             batch_tokens=batch_tokens,
             threads=threads,

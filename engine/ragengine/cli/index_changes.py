@@ -10,6 +10,7 @@ from ragengine.cli.index_options import (
     bundle_option,
     embeddings_option,
     print_result,
+    reading_options,
     threads_option,
 )
 from ragengine.cli.index_progress import progress_bars
@@ -22,9 +23,10 @@ _SHOWN = 20
 
 
 @click.command("sync")
-@click.argument("passages", metavar="FOLDER", type=click.Path())
+@click.argument("passages", metavar="FOLDER...", type=click.Path(), nargs=-1, required=True)
 @click.argument("index", type=click.Path())
 @bundle_option
+@reading_options
 @click.option("--dry-run", is_flag=True, help="List what would change, and change nothing.")
 @click.option("--force", is_flag=True, help="Delete what INDEX holds of other origins than FOLDER.")
 @click.option("--watch", is_flag=True, help="Go on, and sync whenever files change; Ctrl-C ends it.")
@@ -40,9 +42,15 @@ _SHOWN = 20
 @batch_tokens_option
 @threads_option
 def sync_command(
-    passages: str,
+    passages: tuple[str, ...],
     index: str,
     bundle: str,
+    id_field: str | None,
+    title_field: str | None,
+    text_field: str | None,
+    passage_words: int | None,
+    overlap: int,
+    strict: bool,
     dry_run: bool,
     force: bool,
     watch: bool,
@@ -51,7 +59,7 @@ def sync_command(
     batch_tokens: int,
     threads: int | None,
 ) -> None:
-    """Make INDEX hold what FOLDER, or another input of index build, holds now.
+    """Make INDEX hold what FOLDER, or other inputs of index build, hold now.
 
     Passages with the same title and text keep their vectors; only new and changed ones are encoded.
     """
@@ -69,6 +77,12 @@ def sync_command(
                 bundle=bundle,
                 dry_run=dry_run,
                 force=force,
+                id_field=id_field,
+                title_field=title_field,
+                text_field=text_field,
+                passage_words=passage_words,
+                overlap=overlap,
+                strict=strict,
                 batch_tokens=batch_tokens,
                 threads=threads,
                 progress=progress,
@@ -90,13 +104,25 @@ def sync_command(
 
 @click.command("upsert")
 @click.argument("index", type=click.Path())
-@click.argument("passages", type=click.Path())
+@click.argument("passages", type=click.Path(), nargs=-1, required=True, metavar="PASSAGES...")
 @bundle_option
+@reading_options
 @embeddings_option
 @batch_tokens_option
 @threads_option
 def upsert_command(
-    index: str, passages: str, bundle: str, embeddings: str | None, batch_tokens: int, threads: int | None
+    index: str,
+    passages: tuple[str, ...],
+    bundle: str,
+    id_field: str | None,
+    title_field: str | None,
+    text_field: str | None,
+    passage_words: int | None,
+    overlap: int,
+    strict: bool,
+    embeddings: str | None,
+    batch_tokens: int,
+    threads: int | None,
 ) -> None:
     """Add PASSAGES to INDEX, each in the place of the passage with its id, where there is one."""
     from ragengine import upsert_passages
@@ -106,6 +132,12 @@ def upsert_command(
             index,
             passages,
             bundle=bundle,
+            id_field=id_field,
+            title_field=title_field,
+            text_field=text_field,
+            passage_words=passage_words,
+            overlap=overlap,
+            strict=strict,
             embeddings=embeddings,
             batch_tokens=batch_tokens,
             threads=threads,

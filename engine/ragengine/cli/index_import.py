@@ -4,6 +4,7 @@ import click
 
 from ragengine.cli.index_options import (
     bundle_option,
+    field_options,
     print_result,
     queries_option,
     recall_option,
@@ -22,7 +23,8 @@ from ragengine.cli.output import echo
     "--embeddings",
     type=click.Path(),
     metavar="FILE.npy",
-    help="Vectors of the passages, float32 [passages, E], where the FAISS file has only codes of them.",
+    help="Vectors of the passages, float32, float16 or bfloat16 [passages, E], "
+    "where the FAISS file has only codes of them.",
 )
 @click.option(
     "--ids",
@@ -30,6 +32,7 @@ from ragengine.cli.output import echo
     metavar="FILE",
     help="Passage ids in the order of the FAISS file (a JSON list, or one a line), where it is not SOURCE's.",
 )
+@field_options
 @click.option(
     "--factory",
     metavar="STR",
@@ -45,6 +48,9 @@ def import_command(
     faiss: str | None,
     embeddings: str | None,
     ids: str | None,
+    id_field: str | None,
+    title_field: str | None,
+    text_field: str | None,
     factory: str | None,
     recall: float,
     queries: str | None,
@@ -66,6 +72,9 @@ def import_command(
             faiss=faiss,
             embeddings=embeddings,
             ids=ids,
+            id_field=id_field,
+            title_field=title_field,
+            text_field=text_field,
             queries=queries,
             factory=factory,
             recall=recall,

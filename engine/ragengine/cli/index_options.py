@@ -1,6 +1,7 @@
 """Options and output that the index commands share."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -10,6 +11,8 @@ from ragengine.cli.output import echo
 if TYPE_CHECKING:
     from ragengine import IndexManifest
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 bundle_option = click.option(
     "--bundle", required=True, type=click.Path(), help="The bundle whose passage encoder is used."
 )
@@ -18,7 +21,8 @@ embeddings_option = click.option(
     "--embeddings",
     type=click.Path(),
     metavar="FILE.npy",
-    help="Vectors of the passages, float32 [passages, E], in file order, instead of encoding them.",
+    help="Vectors of the passages, float32, float16 or bfloat16 [passages, E], in file order, instead of "
+    "encoding them.",
 )
 
 recall_option = click.option(
@@ -34,7 +38,7 @@ queries_option = click.option(
     "--queries",
     type=click.Path(),
     metavar="FILE.npy",
-    help="Question vectors, float32 [Q, E], to measure the recall with, instead of passages.",
+    help="Question vectors, of the same types [Q, E], to measure the recall with, instead of passages.",
 )
 
 batch_tokens_option = click.option(
@@ -49,6 +53,49 @@ batch_tokens_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="Threads.  [default: all cores]"
 )
+
+
+_FIELDS = {
+    "id": "[default: id, else _id]",
+    "title": "[default: title]",
+    "text": "[default: text]",
+}
+
+
+def field_options(command: F) -> F:
+    """``--id-field``, ``--title-field`` and ``--text-field``."""
+    for name, default in reversed(_FIELDS.items()):
+        command = click.option(
+            f"--{name}-field", metavar="NAME", help=f"Column or JSON field of the {name}s.  {default}"
+        )(command)
+    return command
+
+
+def reading_options(command: F) -> F:
+    """How passages are read: :func:`field_options`, ``--passage-words``, ``--overlap`` and ``--strict``."""
+    for option in (
+        click.option(
+            "--strict",
+            is_flag=True,
+            help="Refuse a folder of which a file would be left out, and a document without text.",
+        ),
+        click.option(
+            "--overlap",
+            metavar="N",
+            default=0,
+            show_default=True,
+            type=click.IntRange(min=0),
+            help="Words that a passage repeats of the one before it in the same text.",
+        ),
+        click.option(
+            "--passage-words",
+            metavar="N",
+            type=click.IntRange(min=1),
+            help="Split texts into passages of N words.  [default: 100 for documents; rows are not split]",
+        ),
+    ):
+        command = option(command)
+    return field_options(command)
 
 
 def print_result(index: str, manifest: "IndexManifest") -> None:

@@ -1,138 +1,192 @@
-"""`Corpus`: the passages at a path, whatever kind of file or folder they are in."""
+"""`Corpus`: the passages of the inputs of a build, whatever kinds of files and folders they are in."""
 
-import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ragengine.arrays import FloatArray
-from ragengine.corpus import hf_dataset
-from ragengine.corpus.passage import Passage, utf8_lines
-from ragengine.corpus.readers import read_jsonl, read_tsv
-from ragengine.corpus.text_files import TEXT_SUFFIXES, WORDS_PER_PASSAGE, find_text_files, read_texts
-from ragengine.errors import PassagesError
-from ragengine.storage.foreign_files import checked_path, file_mode, plain_size, shown_path, why
+from ragengine.corpus.documents import DocumentFile
+from ragengine.corpus.folder import LeftOut, say_left_out
+from ragengine.corpus.given import GivenPassages
+from ragengine.corpus.hf_dataset import Dataset
+from ragengine.corpus.options import ReadingOptions
+from ragengine.corpus.parquet import ParquetFile
+from ragengine.corpus.passage import Passage
+from ragengine.corpus.sizes import estimate_count, text_bytes
+from ragengine.corpus.sources import PathSource, open_path
+from ragengine.errors import InputError, PassagesError
+from ragengine.messages import log, one_line, short_repr
+from ragengine.storage.foreign_files import checked_path, plain_size, shown_path, why
 
-Kind: TypeAlias = Literal["tsv", "jsonl", "text", "dataset"]
+PassagesInput: TypeAlias = str | Path | Iterable[str | Path] | Iterable[Mapping[str, object]] | Iterable[Any]
+"""A path, several paths, or passages as dicts or documents."""
 
-_SAMPLED_BYTES = 1 << 20
-_WORD_BYTES = 6  # of an English word and the space behind it
+_SHOWN: Final = 3
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The passages at ``path``, read one at a time whatever their number.
+    """Passages, read one at a time whatever their number.
 
-    kind    ``tsv`` (DPR's ``psgs_w100.tsv``), ``jsonl``, ``text`` (text and Markdown files) or ``dataset``
-            (a folder of ``datasets.Dataset.save_to_disk``)
-    files   the files that are read, in order
-    bytes   their size, an upper bound of the size of the texts
+    inputs    the paths that were named; none where a program gives the passages
+    sources   what reads each file or dataset, in order
+    left_out  the files of folders that are not read
+    bytes     about the size of the texts, unpacked
+    options   how they are read
 
-    :meth:`open` looks at the path once; everything else uses what it found.
+    :meth:`open` looks at the paths once; everything else uses what it found.
     """
 
-    path: Path
-    kind: Kind
-    files: tuple[Path, ...]
+    inputs: tuple[Path, ...]
+    sources: tuple[PathSource | GivenPassages, ...]
+    left_out: tuple[LeftOut, ...]
     bytes: int
+    options: ReadingOptions
 
     @classmethod
-    def open(cls, path: str | Path) -> "Corpus":
-        """Find out what is at ``path`` and list its files.
+    def open(cls, passages: PassagesInput, options: ReadingOptions | None = None) -> "Corpus":
+        """Find out what the inputs are, and list their files.
 
         Args:
-            path: a ``.tsv``, a ``.jsonl``, a text or Markdown file, a folder of such texts (with its
-                subfolders), or a folder of ``datasets.Dataset.save_to_disk``.  It may be a link; one inside a
-                folder must not lead out of it.
+            passages: a path or several: a table (``.tsv``, ``.csv``), a ``.jsonl``, a ``.parquet``, a
+                document (text, Markdown, HTML, PDF, DOCX), a folder of such files (with its subfolders), or a
+                folder of ``datasets.Dataset.save_to_disk``.  One may be a link; one inside a folder must not
+                lead out of it.  Or an iterable of passages: dicts with ``text``, ``title`` and ``id``, or
+                documents.
+            options: how they are read.
 
         Returns:
-            The corpus; no passage has been read.
+            The corpus; no passage has been read.  What is left out of a folder is logged.
 
         Raises:
-            PassagesError: there is nothing at ``path``, or nothing that can be read as passages.
+            PassagesError: there is nothing at a path, or nothing that can be read as passages; or, if strict,
+                a file of a folder is left out.
+            InputError: ``passages`` is none of these.
         """
-        path = checked_path(path, PassagesError)
-        try:
-            folder = path if stat.S_ISDIR(file_mode(path)) else None
-            kind, files = (_file_kind(path), [path]) if folder is None else _listed_folder(folder)
-        except OSError as reason:
-            raise PassagesError(f"{shown_path(path)} cannot be read: {why(reason)}.") from reason
-        return cls(path, kind, tuple(files), sum(_size(file, folder) for file in files))
+        options = options or ReadingOptions()
+        paths = _paths(passages)
+        if paths is None:
+            if not isinstance(passages, Iterable) or isinstance(passages, Mapping | bytes):
+                raise InputError(
+                    f"passages is {short_repr(passages)}; give a path, paths, or passages as dicts."
+                )
+            return cls((), (GivenPassages(passages, options),), (), 0, options)
+        sources: list[PathSource] = []
+        left_out: list[LeftOut] = []
+        for path in paths:
+            found, not_read = open_path(path, options)
+            say_left_out(path, not_read, strict=options.strict)
+            sources += found
+            left_out += not_read
+        for source in sources:
+            _check_files(source)
+        texts = sum(map(text_bytes, sources))
+        return cls(tuple(paths), tuple(sources), tuple(left_out), texts, options)
+
+    @property
+    def name(self) -> str:
+        """The inputs by their names, in one line."""
+        if not self.inputs:
+            return "passages of the program"
+        names = [one_line(path.name) for path in self.inputs[:_SHOWN]]
+        more = len(self.inputs) - _SHOWN
+        return ", ".join(names) + (f" and {more} more" if more > 0 else "")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read, in order."""
+        return tuple(file for source in self.sources for file in _files(source))
+
+    @property
+    def given(self) -> bool:
+        """Whether a program gives the passages, so that they can be read once only."""
+        return not self.inputs
 
     def estimate(self) -> int:
-        """About how many passages there are.
-
-        Exact for a dataset, from the number of lines in the first megabyte of a ``.tsv`` or ``.jsonl``, and
-        from the size of text files.
-        """
-        if self.kind == "dataset":
-            return hf_dataset.count_rows(self.files)
-        if self.kind == "text":
-            return self.bytes // (WORDS_PER_PASSAGE * _WORD_BYTES) + len(self.files)
-        lines = sampled = 0
-        try:
-            for line in utf8_lines(self.path):
-                lines, sampled = lines + 1, sampled + len(line.encode())
-                if sampled >= _SAMPLED_BYTES:
-                    break
-        except PassagesError:
-            pass  # reading every line raises it again, with the line's number
-        return lines * self.bytes // max(sampled, 1)
+        """About how many passages there are; 0 where that cannot be told."""
+        return sum(map(estimate_count, self.sources))
 
     def read(self, first_row: int = 0) -> Iterator[Passage]:
-        """Stream the passages in file order.
+        """Stream the passages in the order of the inputs.
 
         Args:
-            first_row: the id of the first passage, where a ``.jsonl`` or a dataset has no ids of its own;
-                those that follow count up from it.
+            first_row: the number of the first passage; those without an id of their own have their number as
+                their id.
 
         Raises:
             PassagesError: naming the file and the line or row, what was found and the remedy.
         """
-        if self.kind == "tsv":
-            return read_tsv(self.path)
-        if self.kind == "jsonl":
-            return read_jsonl(self.path, first_row)
-        if self.kind == "text":
-            return read_texts(self.files, None if self.files == (self.path,) else self.path)
-        return hf_dataset.read_passages(self.files, first_row)
+        row = first_row
+        empty: list[Path] = []
+        for source in self.sources:
+            before = row
+            for passage in source.read():
+                yield replace(passage, id=str(row)) if passage.numbered else passage
+                row += 1
+            if row == before and isinstance(source, DocumentFile):
+                empty.append(source.path)
+        self._say_empty(empty)
 
     def has_embeddings(self) -> bool:
-        """Whether this is a dataset with the column ``embeddings``."""
-        return self.kind == "dataset" and hf_dataset.has_embeddings(self.files)
+        """Whether every source has a column ``embeddings``, which one of its own alone can have."""
+        with_them = [source for source in self._tables() if source.has_embeddings()]
+        if with_them and len(with_them) < len(self.sources):
+            log.warning(
+                "The column 'embeddings' of %s is not used, as others of the inputs have none.",
+                shown_path(_files(with_them[0])[0]),
+            )
+        return bool(with_them) and len(with_them) == len(self.sources)
 
     def read_embeddings(self) -> Iterator[FloatArray]:
-        """Stream the column ``embeddings`` of a dataset as blocks, float32 [rows, E]."""
-        return hf_dataset.read_embeddings(self.files)
+        """Stream the columns ``embeddings`` as blocks, float32 [rows, E]."""
+        for source in self._tables():
+            yield from source.read_embeddings()
+
+    def _tables(self) -> list[Dataset | ParquetFile]:
+        return [source for source in self.sources if isinstance(source, Dataset | ParquetFile)]
+
+    def _say_empty(self, empty: list[Path]) -> None:
+        """Say which documents have no text."""
+        if not empty:
+            return
+        names = ", ".join(shown_path(path.name) for path in empty[:_SHOWN])
+        more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
+        said = (
+            f"{len(empty)} {'document has' if len(empty) == 1 else 'documents have'} no text: {names}{more}"
+        )
+        if any(path.suffix.lower() == ".pdf" for path in empty):
+            said += " (scanned pages have to be recognised first, by a program for OCR)"
+        if self.options.strict:
+            raise PassagesError(
+                f"{said}; remove what is empty, or read the folder without strict (--strict)."
+            )
+        log.warning("%s.", said)
 
 
-def _listed_folder(folder: Path) -> tuple[Kind, list[Path]]:
-    if not hf_dataset.is_dataset(folder) and (texts := find_text_files(folder)):
-        return "text", texts
-    return "dataset", hf_dataset.data_files(folder)  # which says what is missing where there are no texts
+def _paths(passages: PassagesInput) -> list[Path] | None:
+    """The paths that ``passages`` names; None where it is not of paths."""
+    if isinstance(passages, str | os.PathLike):
+        return [checked_path(passages, PassagesError)]
+    if not isinstance(passages, list | tuple) or not passages:
+        return None
+    paths = [path for path in passages if isinstance(path, str | os.PathLike)]
+    return [checked_path(path, PassagesError) for path in paths] if len(paths) == len(passages) else None
 
 
-def _file_kind(path: Path) -> Kind:
-    if not file_mode(path):
-        raise PassagesError(f"{path} does not exist; a passage file or folder was expected there.")
-    suffix = path.suffix.lower()
-    if suffix == ".tsv":
-        return "tsv"
-    if suffix == ".jsonl":
-        return "jsonl"
-    if suffix in TEXT_SUFFIXES:
-        return "text"
-    raise PassagesError(
-        f"{path} is not a supported kind of passage file; give a .tsv with the header id, text, title, "
-        "a .jsonl, a .txt or .md, a folder of such texts, or one written by datasets.Dataset.save_to_disk."
-    )
+def _files(source: PathSource | GivenPassages) -> tuple[Path, ...]:
+    if isinstance(source, GivenPassages):
+        return ()
+    return source.files if isinstance(source, Dataset) else (source.path,)
 
 
-def _size(file: Path, folder: Path | None) -> int:
-    """The bytes of a file, known to be one that can be read, and to be inside the folder that has it."""
-    checked_path(file, PassagesError)
-    try:
-        return plain_size(file, folder)
-    except (OSError, ValueError) as reason:
-        raise PassagesError(f"{shown_path(file)} cannot be read: {why(reason)}.") from reason
+def _check_files(source: PathSource) -> None:
+    """Check that the files of a source can be read, and are inside the folder that has them."""
+    folder = source.folder if isinstance(source, Dataset) else source.within
+    for file in _files(source):
+        checked_path(file, PassagesError)
+        try:
+            plain_size(file, folder)
+        except (OSError, ValueError) as reason:
+            raise PassagesError(f"{shown_path(file)} cannot be read: {why(reason)}.") from reason

@@ -1,7 +1,7 @@
 """The metadata of a passage: a flat mapping of field names to texts, made of what else its record holds."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from ragengine.errors import PassagesError
@@ -11,20 +11,23 @@ PASSAGE_FIELDS: Final = ("id", "title", "text")
 _NESTED: Final = "metadata"
 
 
-def read_metadata(record: Mapping[str, Any], where: str) -> dict[str, str]:
-    """The fields of a record that are not its id, title or text, as texts.
+def read_metadata(
+    record: Mapping[str, Any], where: str, taken: Collection[str] = PASSAGE_FIELDS
+) -> dict[str, str]:
+    """The fields of a record that are not ``taken`` as its id, title or text, as texts.
 
     An object named ``metadata`` gives its own fields, as other programs write them.  A field that is null has
     no value and is left out; every other value is kept as :func:`metadata_text` says.
 
     Args:
-        record: field names and JSON values; ``id``, ``title`` and ``text`` are not looked at.
+        record: field names and JSON values.
         where: begins the error message.
+        taken: the names of fields that are not looked at.
 
     Raises:
         PassagesError: a name is there twice, is empty or no text, or a text cannot be stored.
     """
-    fields = {name: value for name, value in record.items() if name not in PASSAGE_FIELDS}
+    fields = {name: value for name, value in record.items() if name not in taken}
     nested = fields.get(_NESTED)
     if isinstance(nested, Mapping):
         del fields[_NESTED]

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ragengine.bundle.bundle import Bundle
-from ragengine.corpus.corpus import Corpus
-from ragengine.errors import PassagesError
+from ragengine.corpus.corpus import Corpus, PassagesInput
+from ragengine.corpus.options import ReadingOptions
+from ragengine.errors import InputError, PassagesError
 from ragengine.indexing import resources, training
 from ragengine.indexing.build_state import describe_files
 from ragengine.indexing.factory import parse_factory
@@ -15,7 +16,6 @@ from ragengine.indexing.inputs import (
     checked_seed,
     opened_bundle,
     read_queries,
-    shown_name,
 )
 from ragengine.indexing.plan import CHOSEN, IndexPlan, plan_index
 from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
@@ -29,12 +29,18 @@ from ragengine.version import __version__
 
 
 def build_index(
-    passages: str | Path,
+    passages: PassagesInput,
     index: str | Path,
     *,
     bundle: str | Path | Bundle,
     embeddings: str | Path | None = None,
     queries: str | Path | None = None,
+    id_field: str | None = None,
+    title_field: str | None = None,
+    text_field: str | None = None,
+    passage_words: int | None = None,
+    overlap: int = 0,
+    strict: bool = False,
     factory: str | None = None,
     recall: float = 0.95,
     seed: int = 0,
@@ -51,14 +57,25 @@ def build_index(
     replaced when the new one is whole; anything else that is there is left alone.
 
     Args:
-        passages: a ``.tsv`` with the header id, text, title, a ``.jsonl``, a text or Markdown file, a folder
-            of such texts, or a folder of ``datasets.Dataset.save_to_disk``.
+        passages: a path or a list of paths: a ``.tsv`` or ``.csv`` with a header, a ``.jsonl``, a
+            ``.parquet``, a document (``.txt``, ``.md``, ``.html``, ``.pdf``, ``.docx``), a folder of such
+            files, or a folder of ``datasets.Dataset.save_to_disk``; text formats may be gzipped.  Or an
+            iterable of passages, read once: dicts with ``text`` and, if you like, ``title`` and ``id``, or
+            documents.
         index: the folder to write.
         bundle: the bundle whose passage encoder makes the vectors.
-        embeddings: a ``.npy`` of float32 [passages, E], in file order, instead of encoding; without one, the
-            column ``embeddings`` of a datasets folder is taken if it has one.
-        queries: a ``.npy`` of question vectors, float32 [Q, E], to measure the recall with; without one,
-            passages search for other passages.
+        embeddings: a ``.npy`` of float32, float16 or bfloat16 [passages, E], in file order, instead of
+            encoding; without one, the column ``embeddings`` of a datasets folder or Parquet file is taken if
+            it has one.
+        queries: a ``.npy`` of question vectors, of the same types [Q, E], to measure the recall with; without
+            one, passages search for other passages.
+        id_field: the column or JSON field of the ids; ``id``, else ``_id``, where None.
+        title_field: of the titles; ``title`` where None.  A title that is missing is empty.
+        text_field: of the texts; ``text`` where None.
+        passage_words: words of a passage.  Where None, documents are split at 100, and rows of tables are not
+            split.
+        overlap: words that a passage repeats of the one before it in the same text.
+        strict: whether it is an error to leave a file of a folder out, or to find no text in a document.
         factory: a FAISS factory string that takes inner products; without one, ``Flat`` below 50,000
             passages, then OPQ + IVF + PQ.
         recall: the recall at 5 documents that an approximate index is tuned for.
@@ -77,7 +94,8 @@ def build_index(
 
     Raises:
         PassagesError: passages or embeddings cannot be read or do not fit each other.
-        InputError: factory, recall, seed, batch_tokens or queries cannot be used.
+        InputError: factory, recall, seed, batch_tokens, queries or how to read passages cannot be used, or
+            ``resume`` is given with an iterable.
         BundleError: the bundle is not whole.
         IndexFolderError: the index cannot be written or resumed, or there is not enough memory or disk.
         DependencyError: a package that is needed is not installed.
@@ -85,7 +103,12 @@ def build_index(
     recall, seed = checked_recall(recall), checked_seed(seed)
     check_threads(threads)
     check_whole("batch_tokens", batch_tokens)
-    bundle, index, corpus = opened_bundle(bundle), Path(index), Corpus.open(passages)
+    reading = ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict)
+    bundle, index, corpus = opened_bundle(bundle), Path(index), Corpus.open(passages, reading)
+    if resume and corpus.given:
+        raise InputError(
+            "resume needs passages that can be read again; write them to a .jsonl, or build anew."
+        )
     dimension = bundle.index_encoder.dimension
     questions = read_queries(queries, dimension)
     if factory is not None:
@@ -110,7 +133,8 @@ def build_index(
         )
     settings = {
         "command": "build",
-        "passages": _described(*corpus.files),
+        "passages": _described(*corpus.files) if corpus.files else corpus.name,
+        "reading": str(reading),
         "vectors": source.name + ("" if embeddings is None else f" {_described(Path(embeddings))}"),
         "queries": "none" if queries is None else _described(Path(queries)),
         "encoder": bundle.index_encoder.fingerprint,
@@ -125,7 +149,7 @@ def build_index(
         if not writer.finished:
             count = writer.write_passages(corpus.read())
             if count == 0:
-                raise PassagesError(f"{corpus.path} has no passages; an index needs at least one.")
+                raise PassagesError(f"{corpus.name} has no passages; an index needs at least one.")
             source.check_count(count)
             check_count(count)
             plan = planned(count)
@@ -135,7 +159,7 @@ def build_index(
             if factory is None and on_plan is not None:
                 on_plan(plan)
             writer.write_faiss(plan.factory, seed)
-            created_from = {"passages": shown_name(corpus.path), "vectors": source.name}
+            created_from = {"passages": corpus.name, "vectors": source.name}
             writer.finish(draft_manifest(bundle, plan, seed, created_from), questions, recall)
     return IndexManifest.read(index)
 

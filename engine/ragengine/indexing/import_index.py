@@ -14,8 +14,9 @@ import numpy as np
 
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus
-from ragengine.corpus.passage import Passage, utf8_lines
-from ragengine.corpus.readers import is_header
+from ragengine.corpus.delimited import is_header
+from ragengine.corpus.options import ReadingOptions
+from ragengine.corpus.passage import Passage
 from ragengine.errors import InputError, PassagesError
 from ragengine.indexing import resources
 from ragengine.indexing.factory import parse_factory
@@ -35,7 +36,7 @@ from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.passage_store import PassageStore, write_passages
 from ragengine.retrieval.recall import sample_rows
 from ragengine.runtime.progress import Progress
-from ragengine.storage.foreign_files import checked_path, file_mode, read_plain, shown_path, why
+from ragengine.storage.foreign_files import checked_path, file_mode, read_plain, shown_path, utf8_lines, why
 from ragengine.storage.strict_json import read_json
 
 # What `RagRetriever.save_pretrained` calls the two parts of a custom index.
@@ -55,6 +56,9 @@ def import_index(
     embeddings: str | Path | None = None,
     ids: str | Path | None = None,
     queries: str | Path | None = None,
+    id_field: str | None = None,
+    title_field: str | None = None,
+    text_field: str | None = None,
     factory: str | None = None,
     recall: float = 0.95,
     seed: int = 0,
@@ -75,10 +79,13 @@ def import_index(
         index: the folder to write; an index that is there is replaced when the new one is whole.
         bundle: the bundle of the encoder that made the vectors, which nothing in the files can tell.
         faiss: the FAISS file; its row i is the i-th passage, unless ``ids`` says otherwise.
-        embeddings: a ``.npy`` of float32 [passages, E], in the order of the FAISS file.
+        embeddings: a ``.npy`` of float32, float16 or bfloat16 [passages, E], in the order of the FAISS file.
         ids: passage ids in the order of the FAISS file: a JSON list, or a text file with an id in the first
             column of each line.
-        queries: a ``.npy`` of question vectors, float32 [Q, E], to measure the recall with.
+        queries: a ``.npy`` of question vectors, of the same types [Q, E], to measure the recall with.
+        id_field: the column or JSON field of the ids, as for :func:`build_index`.
+        title_field: the column or JSON field of the titles.
+        text_field: the column or JSON field of the texts.
         factory: a FAISS factory string of an index to build instead of keeping the structure.
         recall: the recall at 5 documents that an approximate index is tuned for.
         seed: draws the training sample and the questions of the recall test.
@@ -100,7 +107,7 @@ def import_index(
     check_threads(threads)
     bundle, index = opened_bundle(bundle), Path(index)
     passages, faiss_path = _located(checked_path(source, PassagesError), faiss)
-    corpus = Corpus.open(passages)
+    corpus = Corpus.open(passages, ReadingOptions(id_field, title_field, text_field))
     dimension = bundle.index_encoder.dimension
     questions = read_queries(queries, dimension)
     foreign = ForeignIndex(faiss_path, dimension)
@@ -241,7 +248,7 @@ def read_ids(path: Path) -> Iterator[str]:
     A first line whose first column is ``id`` is a header.  Raises :class:`PassagesError`.
     """
     if path.suffix.lower() != ".json":
-        for number, line in enumerate(utf8_lines(path)):
+        for number, line in enumerate(utf8_lines(path, PassagesError)):
             fields = line.rstrip("\r\n").split("\t")
             id = fields[0]
             if id and (number or id != "id") and not is_header(fields):  # again where files were joined

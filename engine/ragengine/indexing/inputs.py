@@ -11,20 +11,20 @@ from ragengine.messages import one_line, short_repr
 from ragengine.retrieval.faiss_api import check_whole
 from ragengine.retrieval.recall import QUERIES
 from ragengine.storage.foreign_files import checked_path
-from ragengine.storage.npy import open_vectors
+from ragengine.storage.npy import as_float32, open_given_vectors
 from ragengine.storage.schema import LARGEST_COUNT
 
 
 def read_queries(path: str | Path | None, dimension: int) -> FloatArray | None:
-    """Question vectors of a ``.npy`` file, float32 [Q, E]; the first 1000 where there are more."""
+    """Question vectors of a ``.npy`` file as float32 [Q, E]; the first 1000 where there are more."""
     if path is None:
         return None
-    queries = open_vectors(checked_path(path, InputError), np.float32, InputError)
+    queries = open_given_vectors(checked_path(path, InputError), InputError)
     if not len(queries) or queries.shape[1] != dimension:
         raise InputError(
             f"{path} holds vectors {list(queries.shape)}; one or more of {dimension} were expected."
         )
-    questions = np.array(queries[:QUERIES])
+    questions = as_float32(np.array(queries[:QUERIES]))
     if not np.isfinite(questions).all():
         row = int(np.flatnonzero(~np.isfinite(questions).all(axis=1))[0])
         raise InputError(f"{path}: question vector {row} has NaN or infinite components; all must be finite.")

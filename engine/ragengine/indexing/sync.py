@@ -1,7 +1,7 @@
 """Making an index hold what a corpus holds now, without encoding again what it holds already."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus
+from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Passage
-from ragengine.errors import IndexFolderError, PassagesError
-from ragengine.indexing.inputs import check_threads, opened_bundle, shown_name
+from ragengine.errors import IndexFolderError, InputError, PassagesError
+from ragengine.indexing.inputs import check_threads, opened_bundle
 from ragengine.indexing.matching import Digests, Matches, content_hash
 from ragengine.indexing.revision import Addition, OldIndex, Revision, revise
 from ragengine.indexing.vector_sources import encoded_vectors
@@ -46,12 +47,18 @@ class SyncResult:
 
 
 def sync_index(
-    passages: str | Path,
+    passages: str | Path | Sequence[str | Path],
     index: str | Path,
     *,
     bundle: str | Path | Bundle,
     dry_run: bool = False,
     force: bool = False,
+    id_field: str | None = None,
+    title_field: str | None = None,
+    text_field: str | None = None,
+    passage_words: int | None = None,
+    overlap: int = 0,
+    strict: bool = False,
     device: Device = "auto",
     threads: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
@@ -64,11 +71,18 @@ def sync_index(
     written.
 
     Args:
-        passages: the folder, or what else :func:`build_index` reads; it is read two or three times.
+        passages: the folder, or another path or paths that :func:`build_index` reads; they are read two or
+            three times.
         index: the index folder that was built from it; the new one takes its place when it is whole.
         bundle: the bundle whose encoder made the index.
         dry_run: say what would change, and change nothing.
         force: also where the index holds passages of other origins, which are then deleted.
+        id_field: as for :func:`build_index`, like the others up to ``strict``.
+        title_field: the column or JSON field of the titles.
+        text_field: the column or JSON field of the texts.
+        passage_words: words of a passage.
+        overlap: words that a passage repeats of the one before it.
+        strict: whether it is an error to leave a file of a folder out.
         device: where passages are encoded: auto, cpu or cuda.
         threads: threads to use; all cores where None.
         batch_tokens: tokens that the encoder reads at once.
@@ -79,7 +93,7 @@ def sync_index(
 
     Raises:
         PassagesError: there are no passages, they cannot be read, or change while they are read.
-        InputError: ``batch_tokens`` cannot be used.
+        InputError: ``batch_tokens`` or how to read passages cannot be used, or these are not paths.
         BundleError: the bundle is not whole.
         IndexFolderError: the index is not whole, of another encoder or of other passages, it cannot be
             written, or there is not enough memory or disk.
@@ -87,14 +101,18 @@ def sync_index(
     """
     check_whole("batch_tokens", batch_tokens)
     check_threads(threads)
-    bundle, corpus = opened_bundle(bundle), Corpus.open(passages)
-    name = shown_name(corpus.path)
+    reading = ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict)
+    bundle, corpus = opened_bundle(bundle), Corpus.open(passages, reading)
+    if corpus.given:
+        raise InputError(
+            "sync reads the passages several times, so it needs paths; give passages of a program to upsert."
+        )
     with OldIndex(Path(index), bundle) as old:
         if not force:
-            _check_origin(old, name)
+            _check_origin(old, corpus.name)
         there = Digests(corpus.read())
         if not len(there):
-            raise PassagesError(f"{corpus.path} has no passages; an index needs at least one.")
+            raise PassagesError(f"{corpus.name} has no passages; an index needs at least one.")
         matches = Matches.between(there, Digests(old.passages()))
         result, renewed = _described(old, corpus, matches)
         nothing = result.unchanged == old.manifest.count == len(there)
@@ -106,7 +124,7 @@ def sync_index(
             added = Addition(_new_passages(corpus, there, matches), result.encoded, corpus.bytes, source)
         revision = Revision(
             "sync",
-            history.with_synced(old.manifest.created_from, name),
+            history.with_synced(old.manifest.created_from, corpus.name),
             gone=matches.gone,
             renewed=renewed,
             added=added,
@@ -118,6 +136,8 @@ def sync_index(
 def _check_origin(old: OldIndex, name: str) -> None:
     """Check that the index was built of what it is synchronised with, and nothing else."""
     origins = history.origins(old.manifest.created_from)
+    if name == ", ".join(origins):  # several inputs, which came one after another
+        return
     if others := [origin for origin in origins if origin != name]:
         raise IndexFolderError(
             f"{old.path} holds passages of {', '.join(others)}, which would be deleted; sync it with what it "
@@ -174,4 +194,4 @@ def _new_passages(corpus: Corpus, there: Digests, matches: Matches) -> Iterator[
         if matches.row_of[place] < 0:
             yield passage
     if same < len(expected):
-        raise PassagesError(f"{corpus.path} changed while it was read; sync it again.")
+        raise PassagesError(f"{corpus.name} changed while it was read; sync it again.")

@@ -46,7 +46,8 @@ def tune(
     The settings chosen are measured again by the search that will be used, and that recall is returned.
     Sets run-time parameters of ``faiss_index``.
     """
-    points = _measured_points(faiss_index, vectors, max_norm, test, target, report)
+    sweeps = list(_sweeps(faiss_index, len(vectors), test.n_docs))
+    points = _measured_points(faiss_index, vectors, max_norm, test, target, sweeps, report)
     reaching = sorted((p for p in points if p.recall >= target), key=lambda p: p.cost)
     others = sorted((p for p in points if p.recall < target), key=lambda p: (-p.recall, p.cost))
     best: tuple[float, VectorIndex, TuningPoint] | None = None
@@ -60,7 +61,9 @@ def tune(
     assert best is not None  # there is always one point
     recall, _, point = best
     searcher = VectorIndex(faiss_index, vectors, max_norm, point.search)
-    return Tuned(point.search, recall, _search_ms(searcher, test), points)
+    search_ms = _search_ms(searcher, test)
+    report(len(sweeps), len(sweeps))
+    return Tuned(point.search, recall, search_ms, points)
 
 
 def _measured_points(
@@ -69,9 +72,9 @@ def _measured_points(
     max_norm: float,
     test: RecallTest,
     target: float,
+    sweeps: list[tuple[dict[str, int], list[int]]],
     report: Report,
 ) -> list[TuningPoint]:
-    sweeps = list(_sweeps(faiss_index, len(vectors), test.n_docs))
     points: list[TuningPoint] = []
     for done, (settings, widths) in enumerate(sweeps):
         report(done, len(sweeps))
@@ -88,7 +91,6 @@ def _measured_points(
             points.append(TuningPoint(search, recall, _cost(faiss_index, vectors, settings, width)))
             if recall >= target:
                 break
-    report(len(sweeps), len(sweeps))
     return points
 
 

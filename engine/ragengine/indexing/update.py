@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ragengine.bundle.bundle import Bundle
-from ragengine.corpus.corpus import Corpus
+from ragengine.corpus.corpus import Corpus, PassagesInput
+from ragengine.corpus.options import ReadingOptions
 from ragengine.errors import IndexFolderError, InputError
 from ragengine.indexing.inputs import check_threads, opened_bundle, shown_name
 from ragengine.indexing.passage_ids import shown_ids
@@ -24,10 +25,16 @@ from ragengine.runtime.progress import Progress
 
 def add_passages(
     index: str | Path,
-    passages: str | Path,
+    passages: PassagesInput,
     *,
     bundle: str | Path | Bundle,
     embeddings: str | Path | None = None,
+    id_field: str | None = None,
+    title_field: str | None = None,
+    text_field: str | None = None,
+    passage_words: int | None = None,
+    overlap: int = 0,
+    strict: bool = False,
     device: Device = "auto",
     threads: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
@@ -42,7 +49,14 @@ def add_passages(
         passages: as for :func:`build_index`; those without ids get numbers that no passage has, from
             the index's count on.
         bundle: the bundle whose encoder made the index.
-        embeddings: a ``.npy`` of float32 [passages, E], in file order, instead of encoding.
+        embeddings: a ``.npy`` of float32, float16 or bfloat16 [passages, E], in file order, instead of
+            encoding.
+        id_field: as for :func:`build_index`, like the others up to ``strict``.
+        title_field: the column or JSON field of the titles.
+        text_field: the column or JSON field of the texts.
+        passage_words: words of a passage.
+        overlap: words that a passage repeats of the one before it.
+        strict: whether it is an error to leave a file of a folder out.
         device: where passages are encoded: auto, cpu or cuda.
         threads: threads to use; all cores where None.
         batch_tokens: tokens that the encoder reads at once.
@@ -54,7 +68,7 @@ def add_passages(
     Raises:
         PassagesError: there are no passages, they or their embeddings cannot be used, or the index has
             passages of the same ids.
-        InputError: ``batch_tokens`` cannot be used.
+        InputError: ``batch_tokens`` or how to read passages cannot be used.
         BundleError: the bundle is not whole.
         IndexFolderError: the index is not whole or of another encoder, it cannot be written, or there is not
             enough memory or disk.
@@ -62,12 +76,13 @@ def add_passages(
     """
     check_whole("batch_tokens", batch_tokens)
     check_threads(threads)
-    bundle, corpus = opened_bundle(bundle), Corpus.open(passages)
+    reading = ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict)
+    bundle, corpus = opened_bundle(bundle), Corpus.open(passages, reading)
     with OldIndex(Path(index), bundle) as old:
         source = given_vectors(corpus, embeddings, bundle.index_encoder) or encoded_vectors(
             bundle, device=device, threads=threads, batch_tokens=batch_tokens
         )
-        created_from = history.with_added(old.manifest.created_from, shown_name(corpus.path))
+        created_from = history.with_added(old.manifest.created_from, corpus.name)
         count = source.count or corpus.estimate()
         added = Addition(corpus.read(old.manifest.count), count, corpus.bytes, source)
         revision = Revision("add", created_from, added=added)

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from ragengine.bundle.bundle import Bundle
-from ragengine.corpus.corpus import Corpus
+from ragengine.corpus.corpus import Corpus, PassagesInput
+from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Passage
 from ragengine.errors import PassagesError
-from ragengine.indexing.inputs import check_threads, opened_bundle, shown_name
+from ragengine.indexing.inputs import check_threads, opened_bundle
 from ragengine.indexing.passage_ids import shown_ids
 from ragengine.indexing.revision import Addition, OldIndex, Revision, revise
 from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
@@ -23,10 +24,16 @@ from ragengine.runtime.progress import Progress
 
 def upsert_passages(
     index: str | Path,
-    passages: str | Path,
+    passages: PassagesInput,
     *,
     bundle: str | Path | Bundle,
     embeddings: str | Path | None = None,
+    id_field: str | None = None,
+    title_field: str | None = None,
+    text_field: str | None = None,
+    passage_words: int | None = None,
+    overlap: int = 0,
+    strict: bool = False,
     device: Device = "auto",
     threads: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
@@ -41,7 +48,14 @@ def upsert_passages(
         index: the index folder; the new one takes its place when it is whole.
         passages: as for :func:`build_index`; each has an id.
         bundle: the bundle whose encoder made the index.
-        embeddings: a ``.npy`` of float32 [passages, E], in file order, instead of encoding.
+        embeddings: a ``.npy`` of float32, float16 or bfloat16 [passages, E], in file order, instead of
+            encoding.
+        id_field: as for :func:`build_index`, like the others up to ``strict``.
+        title_field: the column or JSON field of the titles.
+        text_field: the column or JSON field of the texts.
+        passage_words: words of a passage.
+        overlap: words that a passage repeats of the one before it.
+        strict: whether it is an error to leave a file of a folder out.
         device: where passages are encoded: auto, cpu or cuda.
         threads: threads to use; all cores where None.
         batch_tokens: tokens that the encoder reads at once.
@@ -53,7 +67,7 @@ def upsert_passages(
     Raises:
         PassagesError: there are no passages, one has no id or that of another one, or they or their
             embeddings cannot be used.
-        InputError: ``batch_tokens`` cannot be used.
+        InputError: ``batch_tokens`` or how to read passages cannot be used.
         BundleError: the bundle is not whole.
         IndexFolderError: the index is not whole or of another encoder, it cannot be written, or there is not
             enough memory or disk.
@@ -61,7 +75,8 @@ def upsert_passages(
     """
     check_whole("batch_tokens", batch_tokens)
     check_threads(threads)
-    bundle, corpus = opened_bundle(bundle), Corpus.open(passages)
+    reading = ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict)
+    bundle, corpus = opened_bundle(bundle), Corpus.open(passages, reading)
     given = _with_ids(corpus)
     with OldIndex(Path(index), bundle) as old:
         source = given_vectors(corpus, embeddings, bundle.index_encoder)
@@ -76,7 +91,7 @@ def upsert_passages(
             added = Addition(new, len(new), corpus.bytes, source)
         revision = Revision(
             "upsert",
-            history.with_added(old.manifest.created_from, shown_name(corpus.path)),
+            history.with_added(old.manifest.created_from, corpus.name),
             gone=np.array(sorted(gone), np.int64),
             renewed=renewed,
             added=added,
@@ -88,18 +103,18 @@ def _with_ids(corpus: Corpus) -> list[Passage]:
     """The passages, each with an id of its own."""
     given = list(corpus.read())
     if not given:
-        raise PassagesError(f"There are no passages in {corpus.path}; give at least one.")
+        raise PassagesError(f"There are no passages in {corpus.name}; give at least one.")
     for place, passage in enumerate(given):
         if passage.numbered:
             raise PassagesError(
-                f"{corpus.path}: passage {place} has no id, so it can replace none; give each an id, or add "
+                f"{corpus.name}: passage {place} has no id, so it can replace none; give each an id, or add "
                 "them with ragengine index add."
             )
     seen: set[str] = set()
     twice = [passage.id for passage in given if passage.id in seen or seen.add(passage.id)]  # type: ignore[func-returns-value]
     if twice:
         raise PassagesError(
-            f"{corpus.path}: several passages have the id {shown_ids(twice)}; give each an id of its own."
+            f"{corpus.name}: several passages have the id {shown_ids(twice)}; give each an id of its own."
         )
     return given
 

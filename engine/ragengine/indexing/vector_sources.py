@@ -24,7 +24,7 @@ from ragengine.retrieval.vector_index import FP16_MAX
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Report
 from ragengine.storage.foreign_files import checked_path
-from ragengine.storage.npy import open_vectors, read_rows
+from ragengine.storage.npy import as_float32, open_given_vectors, read_rows
 
 # Passages that are sorted by length together: enough for little padding, few enough for any memory.
 _SORTED_TOGETHER = 4096
@@ -33,11 +33,15 @@ _CHARACTER, _TOKEN = 4, 40  # bytes, at most: Python's str, and an int in a list
 
 @dataclass(frozen=True)
 class PendingPassages:
-    """Passages of ``store`` that wait for vectors: from row ``first`` on, without the first ``done``."""
+    """Passages of ``store`` that wait for vectors: from row ``first`` on, without the first ``done``.
+
+    ``advanced`` may be called with how many of the next vectors are made, before they are handed over.
+    """
 
     store: PassageStore
     first: int
     done: int
+    advanced: Callable[[int], object] = lambda rows: None
 
     def blocks(self, size: int) -> Iterator[list[Passage]]:
         """The passages in order, in lists of ``size`` (the last may be shorter)."""
@@ -81,7 +85,7 @@ def given_vectors(corpus: Corpus, embeddings: str | Path | None, spec: EncoderSp
         return comparable_vectors(_file_vectors(checked_path(embeddings, PassagesError)), spec)
     if corpus.has_embeddings():
         column = VectorSource(
-            f"column 'embeddings' of {shown_name(corpus.path)}",
+            f"column 'embeddings' of {corpus.name}",
             lambda pending: _skipping(corpus.read_embeddings(), pending.done),
         )
         return comparable_vectors(column, spec)
@@ -102,12 +106,12 @@ def comparable_vectors(source: VectorSource, spec: EncoderSpec) -> VectorSource:
 
 def _file_vectors(path: Path) -> VectorSource:
     """The vectors of a ``.npy`` file, which somebody may change meanwhile."""
-    vectors = open_vectors(path, np.float32, PassagesError)
+    vectors = open_given_vectors(path, PassagesError)
 
     def blocks(pending: PendingPassages) -> Iterator[FloatArray]:
         for start in range(pending.done, len(vectors), ROWS_AT_ONCE):
             try:
-                yield read_rows(vectors, start, start + ROWS_AT_ONCE)
+                yield as_float32(read_rows(vectors, start, start + ROWS_AT_ONCE))
             except (OSError, ValueError) as reason:
                 raise PassagesError(f"{path} cannot be read to its end: {reason}; save it again.") from reason
 
@@ -128,7 +132,9 @@ def encoded_vectors(
     return VectorSource(
         f"passage encoder {spec.name}",
         lambda pending: (
-            encoder.encode_by_length([(p.title, p.text) for p in block], batch_tokens)
+            encoder.encode_by_length(
+                [(p.title, p.text) for p in block], batch_tokens, on_rows=pending.advanced
+            )
             for block in pending.blocks(_SORTED_TOGETHER)
         ),
         memory=_encoding_memory(bundle, spec),
@@ -225,7 +231,12 @@ def fill_vectors(
     count, dimension = stored.shape[0] - pending.first, stored.shape[1]
     done = pending.done
     max_norm = 0.0
-    for block in source.blocks(pending):
+    report(done, count)
+
+    def advanced(rows: int) -> None:
+        report(stored.done - pending.first + rows, count)
+
+    for block in source.blocks(replace(pending, advanced=advanced)):
         if block.shape[1] != dimension:
             raise PassagesError(
                 f"The {source.name} has vectors of {block.shape[1]} numbers, the bundle's encoder gives "

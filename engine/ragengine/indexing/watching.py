@@ -1,7 +1,7 @@
 """Noticing that the files of a corpus changed, by their sizes and times."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ from ragengine.errors import PassagesError
 _Snapshot: TypeAlias = tuple[object, ...]
 
 
-def file_changes(passages: str | Path, every: float) -> Iterator[None]:
+def file_changes(passages: str | Path | Sequence[str | Path], every: float) -> Iterator[None]:
     """Yield at once, and then each time files were added, changed or removed.
 
     Files that are being written are waited for: nothing has changed for ``every`` seconds, at which the files
@@ -29,7 +29,7 @@ def file_changes(passages: str | Path, every: float) -> Iterator[None]:
             yield
 
 
-def _snapshot(passages: str | Path) -> _Snapshot:
+def _snapshot(passages: str | Path | Sequence[str | Path]) -> _Snapshot:
     """What would differ if a file had changed; an error where the corpus cannot be read now."""
     try:
         found = []

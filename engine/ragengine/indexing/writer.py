@@ -272,6 +272,7 @@ class IndexWriter:
                 with VectorFile(path, questions.shape, dtype=np.float32) as file:
                     file.append(questions)
                 test = RecallTest.of_questions(vectors, questions, report=report)
+            self._state.save("exact")
             tuned = tune(faiss_index, vectors, draft.max_norm, test, recall, self._report("tune"))
         tuning = Tuning(
             target=recall,
@@ -301,7 +302,10 @@ class IndexWriter:
         return open_vectors(self._state.output / VECTORS_FILE, np.float16, IndexFolderError)
 
     def _report(self, phase: str) -> Report:
-        return phase_report(self._progress, phase)
+        """The report of a phase that begins now: what is done until its first step belongs to it, too."""
+        report = phase_report(self._progress, phase)
+        report(0, None)
+        return report
 
 
 def draft_manifest(bundle: Bundle, plan: IndexPlan, seed: int, created_from: dict[str, Any]) -> IndexManifest:

@@ -1,6 +1,6 @@
 """The encoders: d(z) of a passage and q(x) of a question (paper, section 2.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,22 +88,28 @@ class TextEncoder:
         return self.encode_tokens(self.tokenize_passages(passages))
 
     def encode_by_length(
-        self, passages: Sequence[tuple[str, str]], batch_tokens: int = BATCH_TOKENS, stop: Stop = NEVER
+        self,
+        passages: Sequence[tuple[str, str]],
+        batch_tokens: int = BATCH_TOKENS,
+        stop: Stop = NEVER,
+        on_rows: Callable[[int], object] = lambda rows: None,
     ) -> FloatArray:
         """d(z) of (title, text) pairs, float32 [N, E], in batches of up to ``batch_tokens`` with their
         padding.
 
         Texts of similar length are read together, so that little is padded, and short ones in large batches.
-        ``stop`` is asked before each batch, and while texts are tokenized.
+        ``stop`` is asked before each batch, and while texts are tokenized; ``on_rows`` is told how many have
+        their vector after each.
         """
         texts = self.tokenize_passages(passages, stop)
         by_length = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
         vectors = np.empty((len(texts), self.dimension), np.float32)
         batch: list[int] = []
-        for row in by_length:
+        for done, row in enumerate(by_length):
             if batch and (len(batch) + 1) * len(texts[row].ids) > batch_tokens:
                 stop.check("while the documents were scored")
                 vectors[batch] = self.encode_tokens([texts[other] for other in batch])
+                on_rows(done)
                 batch = []
             batch.append(row)
         if batch:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ragengine.errors import RagEngineError
+from ragengine.storage.unpacking import GZIP_SUFFIX, binary_kind, unpacked
 
 LONGEST_LINE: Final = 64 << 20
 """The bytes of the longest line that is read: a file without line ends would be read whole."""
@@ -35,6 +36,15 @@ def open_plain(path: Path, *, links: bool = True, within: Path | None = None) ->
         path, links = _real_path(path, within), False
     _check_plain((os.stat if links else os.lstat)(path).st_mode)  # opening a device may act on it
     return open(path, "rb", opener=functools.partial(_opened, links=links))  # Path.open takes no opener
+
+
+def open_unpacked(path: Path, *, within: Path | None = None) -> BufferedReader:
+    """As :func:`open_plain`; of a file whose name ends in ``.gz`` it is the content that is read.
+
+    Reading raises :class:`ValueError` where that is no gzip file, or one that is damaged or a bomb.
+    """
+    file = open_plain(path, within=within)
+    return unpacked(file) if path.suffix.lower() == GZIP_SUFFIX else file
 
 
 def read_plain(path: Path, most: int, *, links: bool = False, within: Path | None = None) -> bytes:
@@ -62,13 +72,15 @@ def utf8_lines(path: Path, error: type[RagEngineError], within: Path | None = No
     """The lines of a UTF-8 file with their ends; raises ``error``, which names the line that is wrong.
 
     Args:
-        path: the file.
+        path: the file; one whose name ends in ``.gz`` is unpacked.
         error: the class of the error that is raised.
         within: as for :func:`open_plain`.
     """
     try:
-        with open_plain(path, within=within) as file:
+        with open_unpacked(path, within=within) as file:
+            start = b""
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), start=1):
+                start = start or line[:16]
                 if len(line) > LONGEST_LINE:
                     raise error(
                         f"{path}, line {number}: it has more than {LONGEST_LINE} bytes, the most that are "
@@ -77,6 +89,8 @@ def utf8_lines(path: Path, error: type[RagEngineError], within: Path | None = No
                 try:
                     yield line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as reason:
+                    if (kind := binary_kind(start)) is not None:
+                        raise error(f"{shown_path(path)} is {kind}.") from reason
                     raise error(
                         f"{path}, line {number}: byte {line[reason.start]:#04x} at position {reason.start} "
                         "is not UTF-8; convert the file to UTF-8."
@@ -87,15 +101,26 @@ def utf8_lines(path: Path, error: type[RagEngineError], within: Path | None = No
         raise error(f"{shown_path(path)} cannot be read: {why(reason)}.") from reason
 
 
-def json_lines(path: Path, error: type[RagEngineError]) -> Iterator[tuple[int, str]]:
+def json_lines(
+    path: Path, error: type[RagEngineError], within: Path | None = None
+) -> Iterator[tuple[int, str]]:
     """The lines of a JSONL file that are not blank, with their numbers; otherwise as :func:`utf8_lines`.
 
     A byte order mark, which a file has inside after two were joined, is left out: no JSON begins with one.
     """
-    for number, line in enumerate(utf8_lines(path, error), start=1):
+    for number, line in enumerate(utf8_lines(path, error, within), start=1):
         line = line.removeprefix("\ufeff")
         if line.strip():
             yield number, line
+
+
+def check_line_ends(path: Path, line: str, error: type[RagEngineError]) -> None:
+    """Raise ``error`` where ``line``, a file's first, is many that end in a carriage return alone."""
+    if not line.endswith("\n") and "\r" in line.rstrip("\r"):
+        raise error(
+            f"{path} has lines that end in a carriage return (CR) alone, so it is one line; convert its line "
+            "ends to LF, for example with: tr '\\r' '\\n'."
+        )
 
 
 def checked_path(path: str | os.PathLike[str], error: type[RagEngineError]) -> Path:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from ragengine.arrays import FloatArray
 from ragengine.errors import RagEngineError
 from ragengine.storage.foreign_files import open_plain, shown_path, why
 
@@ -27,11 +28,13 @@ _ITEM = re.compile(
     r"|'fortran_order'\s*:\s*(?P<order>True|False)"
     r"|'shape'\s*:\s*\((?P<shape>[0-9,\s]{0,200})\))\s*,?"
 )
-_NUMBERS = re.compile(r"[<>|=]?(?:f[248]|[iu][1248])")
+_NUMBERS = re.compile(r"[<>|=]?(?:f[248]|[iu][1248])|[<|]V2")
+BFLOAT16: Final = np.dtype("V2")
+"""numpy has no bfloat16: where ml_dtypes' numbers were saved, the file says that they are any two bytes."""
 
 
 def map_npy(path: Path) -> NDArray[Any]:
-    """Map an array of plain numbers, read-only.
+    """Map an array of plain numbers, read-only; those of bfloat16 have the type :data:`BFLOAT16`.
 
     Raises:
         ValueError: the file holds something else, or another size than its header says.
@@ -106,7 +109,7 @@ def _fields(header: str) -> dict[str, str]:
     return fields
 
 
-def open_vectors(path: Path, dtype: type[np.floating[Any]], error: type[RagEngineError]) -> NDArray[Any]:
+def open_vectors(path: Path, dtype: DTypeLike, error: type[RagEngineError]) -> NDArray[Any]:
     """Map vectors of one type, read-only; pickled objects are refused.
 
     Args:
@@ -120,15 +123,46 @@ def open_vectors(path: Path, dtype: type[np.floating[Any]], error: type[RagEngin
     Raises:
         RagEngineError: as ``error``: the file cannot be read, or holds another type or shape.
     """
+    vectors = _mapped(path, error)
+    if vectors.dtype != dtype or vectors.ndim != 2:
+        raise _wrong_type(path, vectors, str(np.dtype(dtype)), error)
+    return vectors
+
+
+def open_given_vectors(path: Path, error: type[RagEngineError]) -> NDArray[Any]:
+    """Map vectors that a user brings, read-only: float32, float16 or bfloat16 [N, E], for :func:`as_float32`.
+
+    Raises:
+        RagEngineError: as ``error``: the file cannot be read, or holds another type or shape.
+    """
+    vectors = _mapped(path, error)
+    if vectors.dtype not in (np.float32, np.float16, BFLOAT16) or vectors.ndim != 2:
+        raise _wrong_type(path, vectors, "float32, float16 or bfloat16", error)
+    return vectors
+
+
+def as_float32(vectors: NDArray[Any]) -> FloatArray:
+    """Vectors of :func:`open_given_vectors` as float32 [N, E]; each of their numbers is one of float32."""
+    if vectors.dtype != BFLOAT16:
+        return np.asarray(vectors, np.float32)
+    halves = np.ascontiguousarray(vectors).view("<u2").astype(np.uint32)  # the upper half of float32
+    numbers: FloatArray = (halves << 16).view(np.float32)
+    return numbers
+
+
+def _mapped(path: Path, error: type[RagEngineError]) -> NDArray[Any]:
     try:
-        vectors = map_npy(path)
+        return map_npy(path)
     except (OSError, ValueError) as reason:
         raise error(
             f"{shown_path(path)} cannot be read as a .npy file: {why(reason)}; save it again."
         ) from reason
-    if vectors.dtype != dtype or vectors.ndim != 2:
-        raise error(
-            f"{path} holds {vectors.dtype} {list(vectors.shape)}; {np.dtype(dtype)} [passages, dimension] "
-            "was expected; convert it with numpy's astype and save it again."
-        )
-    return vectors
+
+
+def _wrong_type(
+    path: Path, vectors: NDArray[Any], expected: str, error: type[RagEngineError]
+) -> RagEngineError:
+    return error(
+        f"{path} holds {vectors.dtype} {list(vectors.shape)}; {expected} [passages, dimension] was expected; "
+        "convert it with numpy's astype and save it again."
+    )

@@ -276,7 +276,7 @@ def test_changes_are_noticed_once_they_have_settled(tmp_path: Path, monkeypatch:
         lambda: write(folder, a="a b"),  # is being written ...
         lambda: write(folder, a="a b c"),
         lambda: None,  # ... and is done
-        lambda: (folder / "a.txt").unlink(),  # and there is nothing that could be read
+        lambda: (folder / "a.txt").unlink(),
         lambda: None,
         lambda: write(folder, b="b"),
         lambda: None,

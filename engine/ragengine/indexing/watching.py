@@ -1,11 +1,11 @@
-"""Noticing that the files of a corpus changed, by their sizes and times."""
+"""Noticing that files changed, by their sizes and times."""
 
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from ragengine.corpus.corpus import Corpus
+from ragengine.corpus.folder import files_below
 from ragengine.errors import PassagesError
 
 _Snapshot: TypeAlias = tuple[object, ...]
@@ -30,12 +30,14 @@ def file_changes(passages: str | Path | Sequence[str | Path], every: float) -> I
 
 
 def _snapshot(passages: str | Path | Sequence[str | Path]) -> _Snapshot:
-    """What would differ if a file had changed; an error where the corpus cannot be read now."""
+    """What would differ if a file had changed; an error where one cannot be looked at now."""
+    paths = [passages] if isinstance(passages, str | Path) else passages
+    found: list[object] = []
     try:
-        found = []
-        for file in Corpus.open(passages).files:
-            status = file.stat()
-            found.append((file, status.st_size, status.st_mtime_ns, status.st_ino))
-        return tuple(found)
+        for path in map(Path, paths):
+            for file in files_below(path) if path.is_dir() else [path]:
+                status = file.stat()
+                found.append((file, status.st_size, status.st_mtime_ns, status.st_ino))
     except (PassagesError, OSError) as error:
-        return (str(error),)
+        found.append(str(error))
+    return tuple(found)

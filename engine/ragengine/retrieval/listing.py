@@ -44,6 +44,9 @@ def show_passages(index: str | Path, ids: Iterable[str]) -> list[Document]:
         index: the index folder; of its files sizes are checked, not hashes.
         ids: the ids of passages.
 
+    Returns:
+        Documents without scores; where several passages share an id, as in early indexes, all of them.
+
     Raises:
         InputError: no passage has one of the ids.
         IndexFolderError: the index is not whole.

@@ -185,6 +185,9 @@ def test_many_matching_rows_are_listed_in_blocks(tmp_path: Path, monkeypatch: py
         found = [row for block in store.rows_with("owner", "search") for row in block.tolist()]
         assert found == [row for row in range(40) if metadata_of(row).get("owner") == "search"]
         assert store.metadata_fields(9) == ["owner", "year"]
+        sizes = [len(block) for block in store.blocks(7)]
+        assert sum(sizes) == 40
+        assert max(sizes) < 4  # metadata count, too
         blocks = [passage for block in store.blocks(7) for passage in block]
         assert [passage.metadata for passage in blocks] == [metadata_of(row) for row in range(40)]
 

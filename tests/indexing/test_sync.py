@@ -160,7 +160,7 @@ RECORDS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(states=st.lists(RECORDS, min_size=2, max_size=4))
 def test_after_any_changes_the_index_holds_what_the_file_holds(
     tmp_path: Path, encoding_bundle: Path, states: list[list[dict[str, str]]]

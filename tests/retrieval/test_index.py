@@ -226,7 +226,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "newer version": (
         lambda path: None,
         {"format_version": 3},
-        "format version 2, this ragengine reads up to 1",
+        "format version 3, this ragengine reads up to 2",
     ),
 }
 

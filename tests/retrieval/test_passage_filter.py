@@ -155,16 +155,16 @@ FILTERS: list[Any] = [
     {"owner": "data", "year": "1999"},
     {"Owner": "data"},
     {"owner": "\ud800"},
-    None,
-    {},
 ]
+NO_FILTER: list[Any] = [None, {}]
+"""With which an approximate index is approximate."""
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "HNSW8"])
 def test_filters_after_adding_deleting_and_merging(tmp_path: Path, factory: str) -> None:
     path = tmp_path / "index"
     build_index(**write_corpus(tmp_path, range(60)), index=path, factory=factory)
-    check_filters(path, list(range(60)), FILTERS)
+    check_filters(path, list(range(60)), FILTERS + (NO_FILTER if factory == "Flat" else []))
     add_passages(path, **write_corpus(tmp_path, range(60, 100)))
     check_filters(path, list(range(100)), FILTERS[:3])
     delete_passages(path, [f"p{row}" for row in range(0, 100, 3)])

@@ -22,6 +22,7 @@ from ragengine.indexing.sync import sync_index
 from ragengine.indexing.upsert import upsert_passages
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
+from ragengine.storage.ownership import MARK
 from tests.support.bundles import WORDS, E, add_passage_encoder, write_bundle
 
 LETTERS = WORDS[4:]
@@ -109,6 +110,13 @@ def test_what_the_index_holds_is_not_encoded_again(
     assert (same.added, same.changed, same.moved, same.deleted, same.encoded) == ((), (), (), (), 0)
     assert same.unchanged == 6
     assert (index / "manifest.json").read_bytes() == before  # nothing was written
+    left = tmp_path / ".index.writing"  # by a run that was killed after it had put the index in place
+    left.mkdir()
+    (left / MARK).touch()
+    sync_index(folder, index, bundle=encoding_bundle, dry_run=True)
+    assert left.exists()
+    sync_index(folder, index, bundle=encoding_bundle)
+    assert not left.exists()
     write(folder, a=f"{letters(100, 9)} {letters(350, 1)}")
     result = sync_index(folder, index, bundle=encoding_bundle)
     assert encoded == [("a", letters(100, 9))]

@@ -19,9 +19,10 @@ from ragengine.indexing.vector_sources import encoded_vectors
 from ragengine.retrieval import history
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole
-from ragengine.retrieval.manifest import IndexManifest
+from ragengine.retrieval.manifest import FORMAT, IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
+from ragengine.storage.folders import remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,10 @@ def sync_index(
         matches = Matches.between(there, Digests(old.passages()))
         result, renewed = _described(old, corpus, matches)
         nothing = result.unchanged == old.manifest.count == len(there)
-        if dry_run or nothing:
+        if dry_run:
+            return result
+        if nothing:
+            remove_leftovers(Path(index), FORMAT, IndexFolderError)
             return result
         added = None
         if result.encoded:

@@ -9,7 +9,7 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus, PassagesInput
 from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Passage
-from ragengine.errors import PassagesError
+from ragengine.errors import IndexFolderError, PassagesError
 from ragengine.indexing.inputs import check_threads, opened_bundle
 from ragengine.indexing.passage_ids import shown_ids
 from ragengine.indexing.revision import Addition, OldIndex, Revision, revise
@@ -17,9 +17,10 @@ from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
 from ragengine.retrieval import history
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole
-from ragengine.retrieval.manifest import IndexManifest
+from ragengine.retrieval.manifest import FORMAT, IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
+from ragengine.storage.folders import remove_leftovers
 
 
 def upsert_passages(
@@ -82,6 +83,7 @@ def upsert_passages(
         source = given_vectors(corpus, embeddings, bundle.index_encoder)
         gone, renewed, new = _compared(old, given, encoded=source is None)
         if not (gone or renewed or new):
+            remove_leftovers(Path(index), FORMAT, IndexFolderError)
             return old.manifest
         added = None
         if new:

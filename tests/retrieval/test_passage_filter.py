@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragengine.corpus.passage import Passage, checked_passage
@@ -17,9 +17,12 @@ from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
 from ragengine.retrieval import passage_store, vector_index
+from ragengine.retrieval.faiss_api import search_faiss
+from ragengine.retrieval.gpu.search_worker import SearchWorker
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.passage_filter import MatchingRows, PassageFilter
 from ragengine.retrieval.passage_store import PassageStore, write_passages
+from ragengine.retrieval.vector_index import VectorIndex
 from tests.retrieval.test_index import flat
 from tests.retrieval.test_vector_index import GRAPHS, LISTED, OTHERS, N, index, questions, vectors
 from tests.support.bundles import E, brute_force, random_vectors, rewrite_manifest, write_bundle
@@ -92,6 +95,28 @@ def test_a_listed_index_compares_about_as_many_rows_with_a_filter(monkeypatch: p
     np.testing.assert_array_equal(found, rows.rows[exact])  # one list of twelve would hold about 6 of 75
     one = searched.search(questions(), 5, nprobe=1, matching=rows).rows
     assert (one != found).any()
+
+
+def test_a_device_is_not_asked_for_the_candidates_of_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAISS's GPU indexes select no rows: the index on the host proposes."""
+    monkeypatch.setattr(vector_index, "FEW_MATCHING", 0)
+    shared, rows = index("IVF12,Flat"), matching(0.3)
+    searched = VectorIndex(shared.faiss_index, vectors(), shared.max_norm, {})
+    asked: list[int] = []
+
+    def search(asking: Any, width: int, nprobe: int | None) -> Any:
+        asked.append(width)
+        return search_faiss(shared.faiss_index, asking, width)
+
+    searched.search_with(SearchWorker(search, most_selected=2048))
+    try:
+        found = searched.search(questions(), 7, matching=rows)
+        assert asked == []
+        np.testing.assert_array_equal(found.rows, shared.search(questions(), 7, matching=rows).rows)
+        searched.search(questions(), 7)
+        assert asked == [7]
+    finally:
+        searched.close()
 
 
 # --- among the passages -----------------------------------------------------------------------------
@@ -173,6 +198,47 @@ def test_filters_after_adding_deleting_and_merging(tmp_path: Path, factory: str)
     build_index(**write_corpus(tmp_path, range(100, 120)), index=tmp_path / "second")
     merge_indexes(path, tmp_path / "second", path)
     check_filters(path, [*rows, *range(100, 120)], FILTERS[:3])
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), factory=st.sampled_from(["Flat", "IVF3,Flat", "SQ8", "HNSW4", "PQ4x4"]))
+def test_any_filter_after_any_deletion_finds_the_best_that_match(
+    tmp_path: Path, data: st.DataObject, factory: str
+) -> None:
+    count = data.draw(st.integers(20, 60), "passages")
+    field, value = st.sampled_from(["a", "b", "é"]), st.sampled_from(["x", "y", "z", "1"])
+    metadata = [data.draw(st.dictionaries(field, value, max_size=3)) for _ in range(count)]
+    stored = random_vectors(count, seed=data.draw(st.integers(0, 99)))
+    lines = [
+        json.dumps({"id": f"p{n}", "title": "", "text": "t"} | fields) for n, fields in enumerate(metadata)
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(lines))
+    np.save(tmp_path / "p.npy", stored)
+    arguments = write_corpus(tmp_path, range(1)) | {
+        "passages": tmp_path / "p.jsonl", "embeddings": tmp_path / "p.npy"
+    }  # fmt: skip
+    build_index(**arguments, index=tmp_path / "index", factory=factory)
+    gone = data.draw(st.sets(st.integers(1, count - 1), max_size=count - 1), "deleted")
+    delete_passages(tmp_path / "index", [f"p{row}" for row in gone])
+    asked = random_vectors(3, seed=7)
+    with PassageIndex.open(tmp_path / "index", verify="size") as opened:
+        for _ in range(4):
+            values = st.one_of(value, st.lists(value, min_size=1, max_size=3))
+            chosen = data.draw(st.dictionaries(field, values, min_size=1, max_size=3), "filter")
+            n_docs = data.draw(st.integers(1, count + 5), "n_docs")
+            there = [
+                row
+                for row, fields in enumerate(metadata)
+                if row not in gone and all(fields.get(name, "-") in wanted for name, wanted in chosen.items())
+            ]
+            if not there:
+                with pytest.raises(InputError, match="No passage matches the filter"):
+                    opened.search_documents(asked, n_docs, filter=chosen)
+                continue
+            best, scores = brute_force(stored[there].astype(np.float16), asked, n_docs)
+            found = opened.search_documents(asked, n_docs, filter=chosen)
+            assert [[d.id for d in one] for one in found] == [[f"p{there[i]}" for i in row] for row in best]
+            np.testing.assert_allclose([[d.score for d in one] for one in found], scores, rtol=1e-6)
 
 
 def test_many_matching_rows_are_listed_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

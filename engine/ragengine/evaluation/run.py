@@ -216,7 +216,15 @@ def _answered(
 
 
 def _prediction(answer: Answer) -> Prediction:
-    return Prediction(answer.text, _probability(answer.log_prob), answer.documents)
+    return Prediction(
+        answer.text,
+        _probability(answer.log_prob),
+        answer.documents,
+        answer.raw_text,
+        answer.confidence,
+        answer.answerability,
+        "low_confidence" in answer.flags,
+    )
 
 
 def _probability(log_prob: float) -> float:
@@ -246,7 +254,7 @@ def _add_likelihood(
 ) -> None:
     """Put ``log_likelihood`` into the values of the answerable questions."""
     if prefix is None:
-        spaced = sum(one.prediction.text.startswith(" ") for one in measured)
+        spaced = sum(one.prediction.raw_text.startswith(" ") for one in measured)
         prefix = " " if 2 * spaced > len(measured) else ""
     rows = [one for one in measured if one.question.worded]
     for start in range(0, len(rows), batch_size):

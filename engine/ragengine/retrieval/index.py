@@ -10,6 +10,8 @@ import numpy as np
 
 from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
+from ragengine.confidence.corpus import Corpus, fingerprint, sampled_rows
+from ragengine.confidence.model import ConfidenceModel
 from ragengine.corpus.passage import Passage
 from ragengine.errors import ClosedError, IndexFolderError, InputError, RagEngineError
 from ragengine.results import Document
@@ -36,7 +38,12 @@ class PassageIndex(OneProcess):
     """An opened index.  Searching and reading passages is safe from many threads."""
 
     def __init__(
-        self, path: Path, manifest: IndexManifest, searcher: VectorIndex, store: PassageStore
+        self,
+        path: Path,
+        manifest: IndexManifest,
+        searcher: VectorIndex,
+        store: PassageStore,
+        calibration: ConfidenceModel | None = None,
     ) -> None:
         super().__init__()
         self.path = path
@@ -46,6 +53,13 @@ class PassageIndex(OneProcess):
         self.device: Device = "cpu"
         self.placement = Placement("cpu", "device is cpu")
         """Where candidates are searched, and why."""
+        self.corpus = Corpus(
+            manifest_fingerprint(manifest),
+            manifest.count,
+            np.asarray(searcher.vectors[sampled_rows(manifest.count)], np.float32),
+            calibration,
+        )
+        """What flags of answers need to know of the passages, with the index's calibration."""
 
     @classmethod
     @awaited_at_exit
@@ -71,8 +85,9 @@ class PassageIndex(OneProcess):
         manifest = IndexManifest.read(folder)
         needed = {FAISS_FILE, VECTORS_FILE, PASSAGES_FILE} | _own_questions(manifest)
         folders.check_files(folder, manifest.files, IndexFolderError, needed=needed, verify=verify)
+        calibration = ConfidenceModel.read(folder)
         searcher, store = _open_parts(folder, manifest)
-        index = cls(folder, manifest, searcher, store)
+        index = cls(folder, manifest, searcher, store, calibration)
         try:
             index.device, index.placement = device, place(searcher, device)
         except BaseException:
@@ -244,6 +259,12 @@ class PassageIndex(OneProcess):
         if searcher is None:
             raise ClosedError(f"The index {self.path} is closed; open it again.")
         return searcher
+
+
+def manifest_fingerprint(manifest: IndexManifest) -> str:
+    """What identifies the content of an index and how it is searched, wherever and whenever it was built."""
+    files = {name: entry.sha256 for name, entry in manifest.files.items()}
+    return fingerprint({"files": files, "search": manifest.search, "encoder": manifest.encoder.fingerprint})
 
 
 def describe_placement(path: str | Path) -> str:

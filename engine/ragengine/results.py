@@ -100,11 +100,11 @@ class Answer:
                      ``trained_for_token``, ``trained_for_sequence``, the checkpoint is of the other kind
                      of RAG model than ``options.marginalize``;
                      ``empty_answer``, it has no words;
-                     ``low_probability``, p(y | x) is under one half: all other outputs together are likelier;
-                     ``not_in_documents``, words of it stand in no document that was read, nor in the question;
+                     ``low_probability``, p(y | x) is under one half: all others together are likelier;
+                     ``not_in_documents``, a word of it is in no document that was read, nor in the question;
                      ``posterior_spread``, no document has half of the posterior;
-                     ``far_from_corpus``, the best passage is no nearer to the question than chance would
-                     have it (:func:`~ragengine.confidence.corpus.far_from_corpus`);
+                     ``far_from_corpus``, the question is farther from its best passage than passages are
+                     from their neighbours (``ragengine.confidence.corpus``);
                      ``low_confidence``, ``confidence`` is under the threshold of the calibration;
                      ``calibration_stale``, there is a calibration, of another bundle or index;
                      ``calibration_other_options``, it was made with other generation options;
@@ -214,7 +214,7 @@ class Answer:
             "all others together more.",
             "not_in_documents": "No passage that was read has every word of the answer.",
             "posterior_spread": "No passage has half of the posterior: the answer rests on several.",
-            "far_from_corpus": "The question is as far from every passage as chance would have it.",
+            "far_from_corpus": "No passage is as near to the question as passages are to their neighbours.",
             "low_confidence": f"The confidence, {_percent(self.confidence or 0.0)}, is under the threshold.",
             "calibration_stale": "The calibration is of another bundle or index, so there is no confidence; "
             "run ragengine calibrate again.",

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ragengine.arrays import FloatArray
+from ragengine.arrays import DoubleArray, FloatArray
 from ragengine.confidence.model import ConfidenceModel
 
 SAMPLED = 256
 """Passages whose vectors stand for the corpus."""
-_FEWEST = 30  # passages; the spread of fewer says nothing
+NEIGHBOURS = 64
+"""Those of them whose nearest neighbours are looked up."""
+_FEWEST = 100  # passages; the spread of fewer says nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,43 +25,54 @@ class Corpus:
     """The passages of an index as far as an answer's flags need them; it outlives the index.
 
     fingerprint   of the index (:func:`fingerprint`)
-    count         N, how many passages there are
     sample        vectors of passages that are spread evenly over the index, float32 [S, E]
+    nearness      how near a passage's nearest neighbour is to it: the median standard score, see
+                  :meth:`is_far`; -inf where there are too few passages to say
     calibration   what ``ragengine calibrate`` has put beside the index
     """
 
     fingerprint: str
-    count: int
     sample: FloatArray
+    nearness: float
     calibration: ConfidenceModel | None = None
 
     def is_far(self, vector: FloatArray, best: float) -> bool:
-        """:func:`far_from_corpus` of a question vector q(x), float32 [E], and its best score."""
-        return far_from_corpus(self.sample @ vector, best, self.count)
+        """Whether a question is farther from its best passage than passages are from their neighbours.
+
+        Measured as the standard score (s - m) / sd of the best score s among the scores of the sample, with
+        mean m and standard deviation sd, against :attr:`nearness`: half of the passages have no neighbour
+        that is nearer.  A question about what a passage states stands out beyond that.
+
+        Args:
+            vector: q(x), float32 [E].
+            best: the best score of all passages.
+        """
+        return float(standard_scores(self.sample, vector[None], np.array([best]))[0]) < self.nearness
 
 
-def far_from_corpus(scores: FloatArray, best: float, count: int) -> bool:
-    """Whether the best passage is no nearer to a question than the best of as many random ones would be.
-
-    The scores of a sample of passages give mean m and standard deviation s.  The largest of N scores of a
-    normal distribution is about m + s sqrt(2 log N) (Cramér 1946, section 28.6); a passage about what is
-    asked stands out beyond that.
+def standard_scores(sample: FloatArray, vectors: FloatArray, best: NDArray[np.floating[Any]]) -> DoubleArray:
+    """(s - m) / sd for each of Q vectors, float64 [Q].
 
     Args:
-        scores: q(x)·d(z) of a sample of passages, float32 [S].
-        best: the best score of all N.
-        count: N.
+        sample: vectors of passages, float32 [S, E].
+        vectors: float32 [Q, E], whose scores with the sample have mean m and standard deviation sd.
+        best: s, the best scores, [Q].
     """
-    if count < _FEWEST:
-        return False
-    spread = float(scores.std(dtype=np.float64))
-    expected = float(scores.mean(dtype=np.float64)) + spread * math.sqrt(2 * math.log(count))
-    return best < expected
+    scores = (vectors @ sample.T).astype(np.float64)
+    spread = np.maximum(scores.std(axis=1), 1e-12)
+    found: DoubleArray = (best - scores.mean(axis=1)) / spread
+    return found
 
 
-def sampled_rows(count: int) -> list[int]:
-    """The rows of the sample: at most :data:`SAMPLED`, spread evenly."""
-    return np.unique(np.linspace(0, count - 1, min(SAMPLED, count)).astype(np.int64)).tolist()
+def median_nearness(sample: FloatArray, vectors: FloatArray, nearest: FloatArray, count: int) -> float:
+    """:attr:`Corpus.nearness` by some passages' ``vectors`` and the scores of their nearest neighbours."""
+    return float(np.median(standard_scores(sample, vectors, nearest))) if count >= _FEWEST else -math.inf
+
+
+def spread_rows(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` rows, spread evenly from the first to the last."""
+    rows: list[int] = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64)).tolist()
+    return rows
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ Everything comes from the answer itself: no model is run again.
 
 import numpy as np
 
-from ragengine.arrays import FloatArray
+from ragengine.arrays import DoubleArray
 from ragengine.confidence.rarity import Rarity
 from ragengine.grounding.words import folded_words
 from ragengine.results import Answer, Hypothesis
@@ -36,7 +36,7 @@ FEATURES = {
 """The features by name, in the order of the vector."""
 
 
-def features(answer: Answer, rarity: Rarity) -> FloatArray:
+def features(answer: Answer, rarity: Rarity) -> DoubleArray:
     """The features of an answer, float64 [F] in the order of :data:`FEATURES`; all are finite.
 
     Args:
@@ -66,7 +66,7 @@ def features(answer: Answer, rarity: Rarity) -> FloatArray:
     return np.array([float(values[name]) for name in FEATURES])
 
 
-def document_log_probs(hypothesis: Hypothesis, priors: FloatArray, marginalize: str) -> FloatArray:
+def document_log_probs(hypothesis: Hypothesis, priors: DoubleArray, marginalize: str) -> DoubleArray:
     """log p(y_t | x, z, y_<t) of every token under every document, [T, D], from posteriors by Bayes' rule.
 
     RAG-Token:     p(y_t | x, z, y_<t) = p(z | x, y_t, y_<t) p(y_t | x, y_<t) / p(z | x)
@@ -85,11 +85,11 @@ def document_log_probs(hypothesis: Hypothesis, priors: FloatArray, marginalize: 
         rows = np.diff(joint, axis=0, prepend=np.zeros((1, joint.shape[1])))
     else:
         rows = log_posteriors + tokens - log_priors
-    found: FloatArray = np.where(possible, np.clip(rows, LOWEST, 0.0), LOWEST)
+    found: DoubleArray = np.where(possible, np.clip(rows, LOWEST, 0.0), LOWEST)
     return found
 
 
-def _without(alone: FloatArray, priors: FloatArray, main: int, marginalize: str) -> float:
+def _without(alone: DoubleArray, priors: DoubleArray, main: int, marginalize: str) -> float:
     """log p(y | x) of the documents but ``main``, their priors normalised anew; the lowest if it is alone."""
     rest = np.delete(priors, main)
     if rest.sum() <= 0:
@@ -109,7 +109,7 @@ def _margin(answer: Answer) -> float:
     return first - second
 
 
-def _words(answer: Answer, shares: FloatArray, main: int, rarity: Rarity) -> dict[str, float]:
+def _words(answer: Answer, shares: DoubleArray, main: int, rarity: Rarity) -> dict[str, float]:
     """The features that compare words."""
     said, asked = folded_words(answer.text), set(folded_words(answer.question))
     read = [[*folded_words(document.title), *folded_words(document.text)] for document in answer.documents]
@@ -136,6 +136,6 @@ def _share(words: list[str], known: set[str]) -> float:
     return sum(word in known for word in words) / len(words) if words else 0.0
 
 
-def _entropy(shares: FloatArray) -> float:
+def _entropy(shares: DoubleArray) -> float:
     positive = shares[shares > 0]
     return max(0.0, float(-(positive * np.log(positive)).sum()))

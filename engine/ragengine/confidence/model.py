@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ragengine.arrays import FloatArray
+from ragengine.arrays import DoubleArray
 from ragengine.confidence.features import FEATURES
 from ragengine.confidence.rarity import Rarity
 from ragengine.errors import IndexFolderError
@@ -21,6 +21,9 @@ from ragengine.storage.strict_json import read_json
 FORMAT = "ragengine-calibration"
 FORMAT_VERSION = 1
 
+FARTHEST = 8.0
+"""Standard deviations at which a feature is cut: no value beyond is known from the fit."""
+
 _Weight = Annotated[float, Range(-1e6, 1e6)]
 _Probability = Annotated[float, Range(0, 1)]
 _IRRELEVANT = ("num_return_sequences",)  # the search asks for the hypotheses that the features need
@@ -33,10 +36,10 @@ class Logistic:
     intercept: _Weight
     weights: list[_Weight]
 
-    def probability(self, values: FloatArray) -> FloatArray:
+    def probability(self, values: DoubleArray) -> DoubleArray:
         """p of features [..., F]: [...]."""
         logits = np.clip(self.intercept + values @ np.array(self.weights), -500, 500)
-        found: FloatArray = 1 / (1 + np.exp(-logits))
+        found: DoubleArray = 1 / (1 + np.exp(-logits))
         return found
 
 
@@ -85,9 +88,9 @@ class ConfidenceModel:
         """Whether answers with ``options`` are of the kind that was calibrated."""
         return relevant_options(options) == self.options
 
-    def probabilities(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def probabilities(self, values: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
         """(confidence, answerability) of features [..., F] in the order of :data:`FEATURES`: [...] each."""
-        standard = np.clip((values - np.array(self.means)) / np.array(self.scales), -8, 8)
+        standard = np.clip((values - np.array(self.means)) / np.array(self.scales), -FARTHEST, FARTHEST)
         answerability = self.answerable.probability(standard)
         return answerability * self.right.probability(standard), answerability
 

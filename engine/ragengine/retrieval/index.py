@@ -1,6 +1,7 @@
 """An index: the folder that holds a corpus, its vectors and a FAISS index over them."""
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,7 @@ import numpy as np
 
 from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
-from ragengine.confidence.corpus import Corpus, fingerprint, sampled_rows
+from ragengine.confidence.corpus import NEIGHBOURS, SAMPLED, Corpus, fingerprint, median_nearness, spread_rows
 from ragengine.confidence.model import ConfidenceModel
 from ragengine.corpus.passage import Passage
 from ragengine.errors import ClosedError, IndexFolderError, InputError, RagEngineError
@@ -53,13 +54,9 @@ class PassageIndex(OneProcess):
         self.device: Device = "cpu"
         self.placement = Placement("cpu", "device is cpu")
         """Where candidates are searched, and why."""
-        self.corpus = Corpus(
-            manifest_fingerprint(manifest),
-            manifest.count,
-            np.asarray(searcher.vectors[sampled_rows(manifest.count)], np.float32),
-            calibration,
-        )
-        """What flags of answers need to know of the passages, with the index's calibration."""
+        self._calibration = calibration
+        self._corpus: Corpus | None = None
+        self._sampling = threading.Lock()
 
     @classmethod
     @awaited_at_exit
@@ -109,6 +106,27 @@ class PassageIndex(OneProcess):
     def dimension(self) -> int:
         """The number of components of a vector, E."""
         return self.manifest.dimension
+
+    @property
+    def corpus(self) -> Corpus:
+        """What flags of answers need to know of the passages, with the index's calibration.
+
+        Some passages are searched for when it is first asked for.
+        """
+        with self._sampling:
+            if self._corpus is None:
+                self._corpus = self._sampled()
+            return self._corpus
+
+    def _sampled(self) -> Corpus:
+        rows = np.array(spread_rows(self.count, SAMPLED))
+        sample = np.asarray(self._open_part().vectors[rows], np.float32)
+        asked = slice(None, None, max(1, len(rows) // NEIGHBOURS))
+        found = self.search(sample[asked], min(2, self.count))
+        others = np.where(found.rows == rows[asked, None], -np.inf, found.scores)
+        nearest = others.max(axis=1)
+        nearness = median_nearness(sample, sample[asked], nearest, self.count)
+        return Corpus(manifest_fingerprint(self.manifest), sample, nearness, self._calibration)
 
     def check_belongs_to(self, bundle: Bundle) -> None:
         """Raise :class:`IndexFolderError` unless the vectors were made by the encoder of ``bundle``."""
@@ -172,6 +190,7 @@ class PassageIndex(OneProcess):
         """Search once: it loads what a search needs, and fails now if the index cannot be searched."""
         question = np.asarray(self._open_part().vectors[:1], np.float32)
         self.search_documents(question, 1)
+        _ = self.corpus
 
     def passages(self, rows: Iterable[int]) -> list[Passage]:
         """The passages of ``rows``, in that order, repeated rows too."""

@@ -201,28 +201,7 @@ class Answer:
     @property
     def notes(self) -> tuple[str, ...]:
         """A sentence for each of :attr:`flags`."""
-        found, asked = len(self.documents) + self.pruned_documents, self.options.n_docs
-        sentences = {
-            "question_truncated": "The question is longer than the generator reads and was cut.",
-            "fewer_documents": f"Only {found} documents were there, fewer than n_docs, {asked}.",
-            "documents_pruned": f"{self.pruned_documents} not read, with a prior of {self.pruned_mass:.3g}.",
-            "max_length_reached": "The length limit cut the answer off; a larger max_length gives more.",
-            "trained_for_token": "The model was trained for RAG-Token.",
-            "trained_for_sequence": "The model was trained for RAG-Sequence.",
-            "empty_answer": "The answer is empty.",
-            "low_probability": f"The model gave this answer {_percent(math.exp(min(self.log_prob, 0.0)))}, and "
-            "all others together more.",
-            "not_in_documents": "No passage that was read has every word of the answer.",
-            "posterior_spread": "No passage has half of the posterior: the answer rests on several.",
-            "far_from_corpus": "No passage is as near to the question as passages are to their neighbours.",
-            "low_confidence": f"The confidence, {_percent(self.confidence or 0.0)}, is under the threshold.",
-            "calibration_stale": "The calibration is of another bundle or index, so there is no confidence; "
-            "run ragengine calibrate again.",
-            "calibration_other_options": "The calibration was made with other generation options, so there is "
-            "no confidence.",
-            "abstained": "The text was withheld, since the confidence is low.",
-        }
-        return tuple(sentences[flag] for flag in self.flags)
+        return tuple(note(self, flag) for flag in self.flags)
 
     def abstain(self) -> "Answer":
         """This answer, or where its confidence is low its documents without any text.
@@ -317,6 +296,32 @@ class Answer:
             "answerability": self.answerability,
             "notes": list(self.notes),
         }
+
+
+def note(answer: Answer, flag: str) -> str:
+    """The sentence for one of :attr:`Answer.flags`."""
+    found, asked = len(answer.documents) + answer.pruned_documents, answer.options.n_docs
+    probability, confidence = math.exp(min(answer.log_prob, 0.0)), answer.confidence or 0.0
+    sentences = {
+        "question_truncated": "The question is longer than the generator reads and was cut.",
+        "fewer_documents": f"Only {found} documents were there, fewer than n_docs, {asked}.",
+        "documents_pruned": f"{answer.pruned_documents} not read, with a prior of {answer.pruned_mass:.3g}.",
+        "max_length_reached": "The length limit cut the answer off; a larger max_length gives more.",
+        "trained_for_token": "The model was trained for RAG-Token.",
+        "trained_for_sequence": "The model was trained for RAG-Sequence.",
+        "empty_answer": "The answer is empty.",
+        "low_probability": f"The model gave this answer {_percent(probability)}, and the others more.",
+        "not_in_documents": "No passage that was read has every word of the answer.",
+        "posterior_spread": "No passage has half of the posterior: the answer rests on several.",
+        "far_from_corpus": "No passage is as near to the question as passages are to their neighbours.",
+        "low_confidence": f"The confidence, {_percent(confidence)}, is under the calibration's threshold.",
+        "calibration_stale": "The index's calibration is of another state of bundle or index and is ignored; "
+        "run ragengine calibrate again.",
+        "calibration_other_options": "The index's calibration was made with other generation options and is "
+        "ignored.",
+        "abstained": "The text was withheld, since the confidence is low.",
+    }
+    return sentences[flag]
 
 
 def posterior_entropy(posteriors: FloatArray) -> FloatArray:

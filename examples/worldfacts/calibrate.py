@@ -1,4 +1,4 @@
-"""Calibrate the shipped index: `python calibrate.py` writes `index/calibration.json` and `data/calibration.png`.
+"""Calibrate the shipped index: writes `index/calibration.json` and `data/calibration.png`.
 
 The answerable and the unanswerable test questions are split by their pattern, the wording of `asking.py`
 that they were made from: one half is what the calibration is fitted to, the other half judges it. No wording
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from asking import HELD_OUT, QUESTIONS, UNSTATED
+from asking import HELD_OUT, OF_THE_COUNTRY, QUESTIONS, UNSTATED
 from common import Row, read_jsonl, write_jsonl
 
 HERE = Path(__file__).parent
@@ -25,12 +25,11 @@ _PLACE = re.compile(r"\{(?:x|iata|icao)\}")
 @cache
 def wordings() -> dict[str, re.Pattern[str]]:
     """Every wording, with the expression that its questions match."""
-    texts = [
-        text for source in (QUESTIONS, HELD_OUT, UNSTATED) for group in source.values() for text in group
-    ]
+    sources = (QUESTIONS, HELD_OUT, OF_THE_COUNTRY, UNSTATED)
+    texts = {text for source in sources for group in source.values() for text in group}
     return {
         text: re.compile("(.+)".join(map(re.escape, _PLACE.split(text))), re.IGNORECASE)
-        for text in sorted(set(texts))
+        for text in sorted(texts)
     }
 
 

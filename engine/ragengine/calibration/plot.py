@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragengine.calibration.figures import ConfidenceFigures
 from ragengine.errors import DependencyError, InputError
+from ragengine.evaluation.confidence import ConfidenceFigures
 from ragengine.storage.atomic import output_file
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _risk(axes: "Axes", figures: ConfidenceFigures) -> None:
     if figures.error is not None:
         axes.plot([figures.answered], [figures.error], color=_RED, marker="o")
         axes.annotate(
-            f"threshold {figures.threshold:.2f}: {figures.answered:.0%} answered, {figures.error:.1%} wrong",
+            f"{_limit(figures)}{figures.answered:.0%} answered, {figures.error:.1%} wrong",
             (figures.answered, figures.error),
             (-8, 12),
             textcoords="offset points",
@@ -84,6 +84,10 @@ def _risk(axes: "Axes", figures: ConfidenceFigures) -> None:
         )
     axes.set(xlabel="share answered", ylabel="share wrong of these", xlim=(0, 1), title="Risk and coverage")
     axes.set_ylim(bottom=0)
+
+
+def _limit(figures: ConfidenceFigures) -> str:
+    return "" if figures.threshold is None else f"threshold {figures.threshold:.2f}: "
 
 
 def _write(figure: "Figure", path: Path) -> None:

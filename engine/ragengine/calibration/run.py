@@ -9,12 +9,12 @@ import numpy as np
 
 from ragengine.calibration import fit as fitting
 from ragengine.calibration import plot as plotting
-from ragengine.calibration.figures import ConfidenceFigures, choose_threshold, judge
 from ragengine.calibration.observations import Observations, count_words, observe
 from ragengine.confidence.features import FEATURES
 from ragengine.confidence.model import ConfidenceModel, relevant_options
 from ragengine.engine import RagEngine
 from ragengine.errors import InputError
+from ragengine.evaluation.confidence import ConfidenceFigures, choose_threshold, judge
 from ragengine.evaluation.questions import Question, read_questions
 from ragengine.messages import short_repr
 from ragengine.runtime.devices import Device

@@ -32,8 +32,8 @@ def print_report(report: "CalibrationReport", index: Path) -> None:
     console.print(table)
     console.print(
         line(
-            f"answers with a confidence under {report.model.threshold:.3f} are flagged low_confidence; written "
-            f"beside {index}"
+            f"answers with a confidence under {report.model.threshold:.3f} are flagged low_confidence; "
+            f"written beside {index}"
         ),
         soft_wrap=True,
     )

@@ -5,7 +5,10 @@ import unicodedata
 from dataclasses import dataclass
 
 # Scripts that put no space between words: every character is a word of its own.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
 _MARKS = "\u0300-\u036f"
 _WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_]|[{_MARKS}])+")
 
@@ -28,7 +31,7 @@ def fold(text: str) -> str:
 
 
 def words_of(text: str) -> list[Word]:
-    """The words of a text in their order: runs of letters and digits; in scripts without spaces, characters."""
+    """The words of a text in their order; in scripts without spaces, its characters."""
     found = (Word(fold(m.group()), m.start(), m.end()) for m in _WORD.finditer(text))
     return [word for word in found if word.folded]
 

@@ -28,7 +28,7 @@ class ConfidenceFigures:
     auroc_answerable_by_confidence   the same by the confidence
     auroc_answerable_by_probability  the same by the answer's probability alone
     reliability           expected calibration error, Brier score and the reliability curve
-    threshold             the confidence from which on a question is answered
+    threshold             the confidence from which on a question is answered; None where it is not known
     answered              share of the questions that are
     error                 share of wrong answers among those; None where none is answered
     risk_coverage         (share answered, share wrong of those) by falling confidence
@@ -42,7 +42,7 @@ class ConfidenceFigures:
     auroc_answerable_by_confidence: float | None
     auroc_answerable_by_probability: float | None
     reliability: Calibration
-    threshold: float
+    threshold: float | None
     answered: float
     error: float | None
     risk_coverage: tuple[tuple[float, float], ...]
@@ -66,10 +66,14 @@ def judge(
     log_probs: DoubleArray,
     right: NDArray[np.bool_],
     answerable: NDArray[np.bool_],
-    threshold: float,
+    threshold: float | None = None,
+    low: NDArray[np.bool_] | None = None,
 ) -> ConfidenceFigures:
-    """The figures of Q answers; every argument but the threshold is [Q]."""
-    answered = confidence >= threshold
+    """The figures of Q answers; every argument but the threshold is [Q].
+
+    Those with a confidence of ``threshold`` are answered; without one, those that are not ``low``.
+    """
+    answered = confidence >= threshold if threshold is not None else ~np.asarray(low)
     return ConfidenceFigures(
         n=len(right),
         unanswerable=int(np.sum(~answerable)),

@@ -11,6 +11,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from ragengine.bundle.bundle import Bundle
+    from ragengine.calibration.run import CalibrationReport, calibrate
     from ragengine.engine import RagEngine
     from ragengine.errors import RagEngineError
     from ragengine.evaluation.report import Evaluation
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ragengine.pipeline.prepared import PreparedQuestion
     from ragengine.pipeline.streaming import AnswerStream, AnswerToken
     from ragengine.replay import Record
-    from ragengine.results import Answer, Document, Hypothesis
+    from ragengine.results import Answer, Citation, Document, Hypothesis
     from ragengine.retrieval.custom import DocumentSearcher
     from ragengine.retrieval.listing import list_passages, show_passages
     from ragengine.retrieval.manifest import IndexManifest
@@ -40,6 +41,8 @@ __all__ = [
     "AnswerStream",
     "AnswerToken",
     "Bundle",
+    "CalibrationReport",
+    "Citation",
     "Document",
     "DocumentSearcher",
     "Evaluation",
@@ -56,6 +59,7 @@ __all__ = [
     "SyncResult",
     "add_passages",
     "build_index",
+    "calibrate",
     "compact_index",
     "delete_passages",
     "evaluate",
@@ -74,6 +78,8 @@ _MODULES = {
     "AnswerStream": "pipeline.streaming",
     "AnswerToken": "pipeline.streaming",
     "Bundle": "bundle.bundle",
+    "CalibrationReport": "calibration.run",
+    "Citation": "results",
     "Document": "results",
     "DocumentSearcher": "retrieval.custom",
     "Evaluation": "evaluation.report",
@@ -91,6 +97,7 @@ _MODULES = {
     "__version__": "version",
     "add_passages": "indexing.update",
     "build_index": "indexing.build",
+    "calibrate": "calibration.run",
     "compact_index": "indexing.compact",
     "delete_passages": "indexing.update",
     "evaluate": "evaluation.run",

@@ -12,11 +12,11 @@ TITLE_WIDTH = 26
 
 
 def print_answer(console: SafeConsole, answer: Answer, *, explain: bool) -> None:
-    """Print the answer, its documents with prior and posterior, and the time it took."""
+    """Print the answer, its documents with prior and posterior, what it is copied from, and its time."""
     console.print(line(answer.question, "bold"))
     console.print(
         Text.assemble(
-            "  ", (shown(answer.text.strip()) or "(no text)", "bold green"), f"   score {answer.score:.3f}"
+            "  ", (shown(answer.text.rstrip()) or "(no text)", "bold green"), f"   score {answer.score:.3f}"
         )
     )
     table = Table(box=None, padding=(0, 1), show_edge=False)
@@ -27,6 +27,12 @@ def print_answer(console: SafeConsole, answer: Answer, *, explain: bool) -> None
         text = Text.assemble((shown(document.title), "bold"), "  ", (shown(document.text), "dim"))
         table.add_row(str(number), f"{document.prior:.3f}", f"{document.posterior:.3f}", text)
     console.print(table)
+    for citation in answer.citations:
+        cited = shown(" ".join(citation.sentence.split()))
+        console.print(Text(f"  [{citation.document + 1}] {cited}", style="dim"), soft_wrap=True)
+    if answer.confidence is not None:
+        said = f"confidence {answer.confidence:.2f}, answerability {answer.answerability:.2f}"
+        console.print(Text(f"  {said}", style="dim"))
     if explain:
         print_posteriors(console, answer)
     total = sum(answer.timings_ms.values())

@@ -65,6 +65,7 @@ def compact_index(
             writer.write_faiss(plan.factory, manifest.seed)
             draft = dataclasses.replace(manifest, factory=plan.factory, reason=plan.reason, max_norm=0.0)
             writer.finish(draft, old.questions(), old.target if recall is None else recall)
+            writer.carry_calibration(old.path)
     return IndexManifest.read(index)
 
 

@@ -164,6 +164,7 @@ def revise(
         max_norm = 0.0 if len(gone) else manifest.max_norm  # of what is gone, perhaps
         draft = dataclasses.replace(manifest, created_from=revision.created_from, max_norm=max_norm)
         writer.finish(draft, old.questions(), old.target)
+        writer.carry_calibration(old.path)
     return IndexManifest.read(index)
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ragengine.confidence.corpus import Corpus
 from ragengine.errors import InputError
 from ragengine.messages import short_repr
 from ragengine.results import Document
@@ -22,12 +23,14 @@ class PreparedQuestion:
     n_docs     how many documents were searched for; 0: none, they are given, or searched for with a filter
     documents  those found, best first, with their scores; fewer where the index holds fewer
     encoded    q(x), and the question as the generator reads it
+    corpus     what was searched, where that is known
     """
 
     question: str
     n_docs: int
     documents: tuple[Document, ...]
     encoded: EncodedQuestions
+    corpus: Corpus | None = None
 
 
 Question: TypeAlias = str | PreparedQuestion
@@ -80,6 +83,10 @@ class Asked:
             truncated=[cut for part in parts for cut in part.truncated],
             timings_ms={stage: max(part.timings_ms.get(stage, 0.0) for part in parts) for stage in stages},
         )
+
+    def corpora(self) -> tuple[Corpus | None, ...]:
+        """What each of the prepared questions was searched in."""
+        return tuple(one.corpus for one in self.prepared or ())
 
     def found(self, n_docs: int, filter: PassageFilter | None) -> list[list[Document]] | None:
         """The documents that were found when the questions were prepared; None: they are to be searched.

@@ -12,6 +12,7 @@ import click
 
 from ragengine.cli.console import SafeConsole, line
 from ragengine.cli.output import echo
+from ragengine.installation import check_packages
 from ragengine.runtime.processor import available_cores
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.compare.html_page import write_page
@@ -21,11 +22,8 @@ from ragengine_bench.harness.interrupts import INTERRUPTED, sigterm_as_ctrl_c
 from ragengine_bench.harness.machine import machine
 from ragengine_bench.harness.report import FILE, Report
 
-# Imported when something is measured, which takes seconds; but said here where one is missing.
-for _needed in ("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib"):
-    if importlib.util.find_spec(_needed) is None:
-        raise ModuleNotFoundError(f"No module named {_needed!r}", name=_needed)
-
+# Imported when something is measured, which takes seconds; that one is missing is said before.
+_NEEDED = ("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib")
 _SUBCOMMANDS = {"index": "ragengine_bench.index.command:index_bench"}
 
 
@@ -140,6 +138,7 @@ def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: A
     if ctx.invoked_subcommand is not None:
         return
     plan = _plan(options, threads or available_cores())
+    check_packages("ragengine bench needs", _NEEDED, "bench")
     from ragengine_bench.compare.plan import measure
 
     report = Report(command=_command(ctx), machine=machine(plan.threads))

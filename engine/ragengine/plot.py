@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ragengine.arrays import FloatArray
-from ragengine.errors import DependencyError, InputError
+from ragengine.errors import InputError
+from ragengine.installation import missing_package
 from ragengine.storage.atomic import output_file
 
 if TYPE_CHECKING:
@@ -72,10 +73,7 @@ def draw(plot: PosteriorPlot, path: str | Path | None = None) -> "Figure":
     try:
         figure = _Drawing.of(plot).figure()
     except ModuleNotFoundError as reason:
-        raise DependencyError(
-            f"Plots need the package {reason.name}, which is not installed; "
-            'run pip install "ragengine[plot]".'
-        ) from reason
+        raise missing_package("Plots need", reason, "plot") from reason
     if target is not None:
         kind = target.suffix.lower()[1:]
         with output_file(target) as file:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -25,7 +25,8 @@ from ragengine_export.checkpoint import (
     join_checkpoints,
     load_checkpoint,
 )
-from ragengine_export.encoders import GIVEN_POOLINGS, EncoderCheckpoint, GivenPooling
+from ragengine_export.choices import GIVEN_POOLINGS, PRECISIONS, GivenPooling, Precision
+from ragengine_export.encoders import EncoderCheckpoint
 from ragengine_export.generation_defaults import generation_defaults
 from ragengine_export.graphs.models import (
     cross_model,
@@ -37,13 +38,10 @@ from ragengine_export.graphs.models import (
 from ragengine_export.tokenization import tokenizer_json, tokenizer_spec
 from ragengine_export.weights import (
     PASSAGES_FILE,
-    Precision,
     WeightWriter,
     bind,
     computes_in,
 )
-
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)

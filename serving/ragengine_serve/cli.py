@@ -1,7 +1,6 @@
 """`ragengine serve`: the engine as a service."""
 
 import asyncio
-import importlib.util
 import os
 import types
 from collections.abc import Callable
@@ -12,13 +11,9 @@ import click
 
 from ragengine.cli.demo import embedded_model
 from ragengine.cli.output import echo
+from ragengine.installation import check_packages
 from ragengine_serve.configuration.settings import SETTINGS, Settings
 from ragengine_serve.configuration.sources import folders_of, models_of_environment, read_settings
-
-# Imported when the server starts; but said here where one is missing.
-for _needed in ("fastapi", "uvicorn", "prometheus_client"):
-    if importlib.util.find_spec(_needed) is None:
-        raise ModuleNotFoundError(f"No module named {_needed!r}", name=_needed)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,6 +58,7 @@ def serve(bundle: Path | None, index: Path | None, model_name: str | None, **fla
     a variable RAGENGINE_NAME in the environment and a line of the file; the command line wins, then the
     environment.  SIGTERM and Ctrl-C let running requests finish, and the exit code is then 0.
     """
+    check_packages("ragengine serve needs", ("fastapi", "uvicorn", "prometheus_client"), "serve")
     if (bundle is None) != (index is None):
         raise click.UsageError("Missing argument: give BUNDLE and INDEX, or neither.")
     if bundle is not None and index is not None:

@@ -29,14 +29,14 @@ _PATH = click.Path(path_type=Path)
     type=click.Choice(["qa", "generation", "classification"]),
     default="qa",
     show_default=True,
-    help="Also ROUGE-L and BLEU of long answers (needs ragengine[eval]), or label accuracy.",
+    help="Also ROUGE-L and BLEU of long answers (needs the extra eval), or label accuracy.",
 )
 @click.option(
     "--metrics",
     type=click.Choice(["squad", "kilt", "dpr"]),
     default="squad",
     show_default=True,
-    help="Whose definition of exact match, F1 and ROUGE-L (dpr: exact match alone, needs ragengine[eval]).",
+    help="Whose definition of exact match, F1 and ROUGE-L (dpr: exact match alone, needs the extra eval).",
 )
 @click.option(
     "--label", "labels", multiple=True, help="A class label; may be repeated [default: the first answers]."

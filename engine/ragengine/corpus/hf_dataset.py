@@ -17,6 +17,7 @@ import numpy as np
 from ragengine.arrays import FloatArray
 from ragengine.corpus.passage import Passage, checked_passage
 from ragengine.errors import DependencyError, PassagesError
+from ragengine.installation import pip_install
 from ragengine.messages import one_line
 from ragengine.storage.foreign_files import open_plain, read_plain
 from ragengine.storage.strict_json import MAX_BYTES
@@ -149,6 +150,6 @@ def _pyarrow() -> Any:
     except ModuleNotFoundError as reason:
         raise DependencyError(
             "A datasets folder is read with pyarrow, which is not installed; "
-            'run pip install "ragengine[export]", or write the passages as .jsonl.'
+            f"run {pip_install('export')}, or write the passages as .jsonl."
         ) from reason
     return pyarrow

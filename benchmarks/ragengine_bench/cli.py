@@ -24,6 +24,7 @@ from ragengine_bench.harness.report import FILE, Report
 
 # Imported when something is measured, which takes seconds; that one is missing is said before.
 _NEEDED = ("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib")
+_SOURCE_TOKENS = 160
 _SUBCOMMANDS = {"index": "ragengine_bench.index.command:index_bench"}
 
 
@@ -80,7 +81,9 @@ class _Bench(click.Group):
     "--documents", type=click.IntRange(1), default=5, show_default=True, help="Documents a question."
 )
 @click.option(
-    "--source-tokens", type=click.IntRange(2), default=160, show_default=True, help="Tokens of a document."
+    "--source-tokens",
+    type=click.IntRange(2),
+    help=f"Tokens of a document [default: {_SOURCE_TOKENS}, or as many as the shape reads].",
 )
 @click.option(
     "--num-beams", type=click.IntRange(1), default=4, show_default=True, help="Beams; 1 is greedy search."
@@ -183,6 +186,9 @@ def _plan(options: dict[str, Any], threads: int) -> Plan:
         )
     if "precision" in options["sweeps"] and not options["shape"]:
         raise click.UsageError("--sweep precision needs --shape, whose random weights are exported in each.")
+    if options["source_tokens"] is None:
+        fits = SHAPES[options["shape"]].positions if options["shape"] else _SOURCE_TOKENS
+        options["source_tokens"] = min(_SOURCE_TOKENS, fits)
     if options["shape"]:
         most = SHAPES[options["shape"]].positions
         for name in ("source_tokens", "target_tokens"):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ragengine.arrays import FloatArray
 from ragengine.errors import InputError
-from ragengine.installation import missing_package
+from ragengine.installation import check_packages
 from ragengine.storage.atomic import output_file
 
 if TYPE_CHECKING:
@@ -66,19 +66,22 @@ def draw(plot: PosteriorPlot, path: str | Path | None = None) -> "Figure":
         InputError: the path has another suffix or cannot be written.
     """
     target = None if path is None else Path(path)
-    if target is not None and target.suffix.lower() not in _SUFFIXES:
-        raise InputError(
-            f"{target} has the suffix {target.suffix!r}; a plot is written as .png or .svg, so name it so."
-        )
-    try:
-        figure = _Drawing.of(plot).figure()
-    except ModuleNotFoundError as reason:
-        raise missing_package("Plots need", reason, "plot") from reason
+    check_drawable(target)
+    figure = _Drawing.of(plot).figure()
     if target is not None:
         kind = target.suffix.lower()[1:]
         with output_file(target) as file:
             figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
     return figure
+
+
+def check_drawable(path: Path | None) -> None:
+    """Raise what :func:`draw` would, before there is anything to draw: matplotlib is missing, or a suffix."""
+    if path is not None and path.suffix.lower() not in _SUFFIXES:
+        raise InputError(
+            f"{path} has the suffix {path.suffix!r}; a plot is written as .png or .svg, so name it so."
+        )
+    check_packages("Plots need", ("matplotlib",), "plot")
 
 
 @dataclass

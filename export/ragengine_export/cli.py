@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
+from ragengine.cli.common import force_option, may_replace
 from ragengine.cli.console import SafeConsole, line
 from ragengine.cli.output import echo
 from ragengine_export.choices import GIVEN_POOLINGS, PRECISIONS, GivenPooling, Precision
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
     help="How an encoder makes a vector of a text, where its folder does not say so.",
 )
 @click.option("--check/--no-check", default=True, show_default=True, help="Compare every graph with torch.")
+@force_option
 def export(
     paths: tuple[str, ...], precision: Precision, context_encoder: str | None, question_encoder: str | None,
-    generator: str | None, pooling: GivenPooling | None, check: bool,
+    generator: str | None, pooling: GivenPooling | None, check: bool, force: bool,
 ) -> None:  # fmt: skip
     """Export a Hugging Face RAG checkpoint, a folder or hub id SOURCE, to the folder BUNDLE.
 
@@ -55,6 +57,7 @@ def export(
         generator=generator,
         pooling=pooling,
         check=check,
+        force=may_replace(paths[-1], force),
     )
     print_report(SafeConsole(), report)
 

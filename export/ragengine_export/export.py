@@ -65,6 +65,7 @@ def export_checkpoint(
     generator: str | Path | None = None,
     pooling: GivenPooling | None = None,
     check: bool = True,
+    force: bool = True,
 ) -> ExportReport:
     """Export a Hugging Face RAG checkpoint to a bundle.
 
@@ -72,7 +73,8 @@ def export_checkpoint(
     checkpoints that are joined.  ``context_encoder`` adds the passage encoder, which most RAG checkpoints
     do not hold.  ``pooling`` says how a bare encoder makes a vector of a text's states.  With ``check``
     every graph is compared with torch first, and :class:`ExportError` is raised when they differ by more
-    than ``check.TOLERANCE``.  The bundle appears whole or not at all.
+    than ``check.TOLERANCE``.  The bundle appears whole or not at all, and replaces one
+    that is there, unless ``force`` is False.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision is {precision!r}; this version exports {', '.join(PRECISIONS)}.")
@@ -85,7 +87,7 @@ def export_checkpoint(
         raise ExportError("Without a RAG checkpoint both --question-encoder and --generator are needed.")
     path = Path(bundle_path)
     # The folder first: that it cannot be written is said before gigabytes are loaded.
-    with folders.replaced_folder(path, manifest.FORMAT, ExportError) as staging:
+    with folders.replaced_folder(path, manifest.FORMAT, ExportError, force=force) as staging:
         if source is not None:
             checkpoint = load_checkpoint(str(source), context, pooling)
         else:

@@ -4,6 +4,7 @@ import dataclasses
 
 import click
 
+from ragengine.cli.common import force_option, may_replace
 from ragengine.cli.index_import import import_command
 from ragengine.cli.index_options import (
     batch_tokens_option,
@@ -41,6 +42,7 @@ index.add_command(import_command)
 @queries_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Draws the samples.")
 @click.option("--resume", is_flag=True, help="Go on with a build of INDEX that was killed or interrupted.")
+@force_option
 @batch_tokens_option
 @threads_option
 def build(
@@ -53,6 +55,7 @@ def build(
     queries: str | None,
     seed: int,
     resume: bool,
+    force: bool,
     batch_tokens: int,
     threads: int | None,
 ) -> None:
@@ -64,6 +67,7 @@ def build(
     """
     from ragengine import build_index
 
+    force = force if resume else may_replace(index, force)
     with progress_bars() as progress:
         manifest = build_index(
             passages,
@@ -75,6 +79,7 @@ def build(
             recall=recall,
             seed=seed,
             resume=resume,
+            force=force,
             batch_tokens=batch_tokens,
             threads=threads,
             progress=progress,
@@ -134,16 +139,18 @@ def delete(index: str, ids: tuple[str, ...], threads: int | None) -> None:
 @click.argument("first", type=click.Path())
 @click.argument("second", type=click.Path())
 @click.argument("index", type=click.Path())
+@force_option
 @threads_option
-def merge(first: str, second: str, index: str, threads: int | None) -> None:
+def merge(first: str, second: str, index: str, force: bool, threads: int | None) -> None:
     """Write INDEX with the passages of FIRST and SECOND, two indexes of one encoder.
 
     The FAISS index is FIRST's with the vectors of SECOND added: give the larger one first.
     """
     from ragengine import merge_indexes
 
+    force = may_replace(index, force)
     with progress_bars() as progress:
-        manifest = merge_indexes(first, second, index, threads=threads, progress=progress)
+        manifest = merge_indexes(first, second, index, force=force, threads=threads, progress=progress)
     print_result(index, manifest)
 
 

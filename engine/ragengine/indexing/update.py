@@ -109,6 +109,7 @@ def merge_indexes(
     second: str | Path,
     index: str | Path,
     *,
+    force: bool = True,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> IndexManifest:
@@ -120,6 +121,7 @@ def merge_indexes(
         first: an index folder, whose FAISS index gets the vectors of the other: give the larger one first.
         second: an index folder, whose passages follow those of ``first``.
         index: the folder to write; ``first`` and ``second`` stay as they are, unless it is one of them.
+        force: False refuses to replace an index, as the command does without ``--force``.
         threads: threads to use; all cores where None.
         progress: called with (phase, done, total), as by :func:`build_index`.
 
@@ -142,7 +144,7 @@ def merge_indexes(
             )
         source = stored_vectors(f"index {shown_name(Path(second))}", other.vectors)
         added = _Addition(other.passages(), theirs.count, other.passages_bytes, source)
-        with _opened(old, Path(index), "merge", added, threads, progress) as writer:
+        with _opened(old, Path(index), "merge", added, threads, progress, force=force) as writer:
             _append(writer, old, added, history.of_merged(ours.created_from, theirs.created_from))
     return IndexManifest.read(index)
 
@@ -271,6 +273,8 @@ def _opened(
     added: _Addition | None,
     threads: int | None,
     progress: Progress | None,
+    *,
+    force: bool = True,
 ) -> AbstractContextManager[IndexWriter]:
     """A writer of ``index``, once there is known to be room for ``old`` and what is added."""
     manifest = old.manifest
@@ -287,7 +291,7 @@ def _opened(
         texts=old.passages_bytes + texts,
         memory=0 if added is None else added.source.memory,
     )
-    return IndexWriter.open(index, {"command": command}, threads=threads, progress=progress)
+    return IndexWriter.open(index, {"command": command}, force=force, threads=threads, progress=progress)
 
 
 def _append(writer: IndexWriter, old: _OldIndex, added: _Addition, created_from: dict[str, Any]) -> None:

@@ -3,14 +3,14 @@
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import Literal, Unpack, overload
 
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.generation.generator import Generator
 from ragengine.generation.search.rules import AllowedTokens
 from ragengine.generation.validation import check_streamable, checked_allowed
-from ragengine.options import GenerationOptions, checked_kind
+from ragengine.options import GenerationOptions, GenerationOverrides, ScoringOverrides, checked_kind
 from ragengine.pipeline.answers import build_answer
 from ragengine.pipeline.documents import (
     Documents,
@@ -23,12 +23,13 @@ from ragengine.pipeline.documents import (
 from ragengine.pipeline.labels import GivenAnswer, build_labels, shares
 from ragengine.pipeline.prepared import Asked, PreparedQuestion, Question, checked_counts
 from ragengine.pipeline.prompts import Prompts, build_prompts
+from ragengine.pipeline.settings import GenerateSettings, OwnDocuments, ScoreSettings
 from ragengine.pipeline.streaming import AnswerStream
 from ragengine.results import Answer, Document, Hypothesis
 from ragengine.retrieval.custom import DocumentSearcher
 from ragengine.retrieval.encoder import EncodedQuestions
 from ragengine.retrieval.retriever import Retriever
-from ragengine.runtime.cancellation import Stop
+from ragengine.runtime.cancellation import CancelSignal, Stop
 from ragengine.runtime.devices import Device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
 from ragengine.runtime.stage_clock import StageClock
@@ -39,8 +40,6 @@ from ragengine.validation import (
     checked_labels,
     checked_questions,
 )
-
-OwnDocuments: TypeAlias = Sequence[Document] | Sequence[Sequence[Document]] | None
 
 
 class RagEngine(Resource):
@@ -71,18 +70,19 @@ class RagEngine(Resource):
     def load(
         cls,
         bundle: str | Path,
-        index: str | Path | DocumentSearcher,
+        index: str | Path | DocumentSearcher | None = None,
         device: Device = "auto",
         threads: int | None = None,
         verify: Literal["sha256", "size"] = "sha256",
         memory_limit: int | None = None,
         search_device: Device | None = None,
     ) -> "RagEngine":
-        """Open a bundle and an index, a folder or a :class:`DocumentSearcher` of your own.
+        """Open a bundle and an index, a folder or a :class:`DocumentSearcher` of your own; or a bundle alone.
 
         Args:
             bundle: the bundle's folder.
-            index: the index's folder, or a :class:`DocumentSearcher` of your own, which then searches.
+            index: the index's folder, or a :class:`DocumentSearcher` of your own, which then searches; None
+                where every question comes with its documents.
             device: where the graphs run: auto, cpu or cuda; :attr:`device` says what auto chose.
             threads: threads of a graph; None takes all cores of this process.
             verify: "sha256" hashes every file, "size" compares sizes alone.
@@ -196,9 +196,13 @@ class RagEngine(Resource):
         return self._search(asked, self._encoded(asked, stop), n_docs, None, None, stop).documents[0]
 
     @overload
-    def generate(self, question: Question, **settings: Any) -> Answer: ...
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, question: Question, **settings: Unpack[GenerateSettings]
+    ) -> Answer: ...
     @overload
-    def generate(self, question: Sequence[Question], **settings: Any) -> list[Answer]: ...
+    def generate(
+        self, question: Sequence[Question], **settings: Unpack[GenerateSettings]
+    ) -> list[Answer]: ...
     @while_open
     def generate(
         self,
@@ -209,8 +213,8 @@ class RagEngine(Resource):
         doc_pruning: float | None = None,
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
-        **overrides: Any,
+        cancel: CancelSignal | None = None,
+        **overrides: Unpack[GenerationOverrides],
     ) -> Answer | list[Answer]:
         """Answer a question, or several in one batch (the answers are those of one at a time).
 
@@ -282,7 +286,7 @@ class RagEngine(Resource):
         doc_pruning: float | None = None,
         deadline: float | Stop | None = None,
         cancel: threading.Event | None = None,
-        **overrides: Any,
+        **overrides: Unpack[GenerationOverrides],
     ) -> AnswerStream:
         """Answer one question token by token.
 
@@ -298,7 +302,7 @@ class RagEngine(Resource):
         """
         stop = Stop.of(deadline, cancel)
         asked, options = Asked.one(question), self._options(options, overrides)
-        check_streamable(options)
+        check_streamable(options, self.default_options)
         own = given_documents(documents, 1, single=True)
         doc_pruning = checked_pruning(doc_pruning)
         questions = self._encoded(asked, stop)
@@ -333,10 +337,15 @@ class RagEngine(Resource):
         )
 
     @overload
-    def score(self, question: Question, answer: GivenAnswer, **settings: Any) -> float: ...
+    def score(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, question: Question, answer: GivenAnswer, **settings: Unpack[ScoreSettings]
+    ) -> float: ...
     @overload
     def score(
-        self, question: Sequence[Question], answer: Sequence[GivenAnswer], **settings: Any
+        self,
+        question: Sequence[Question],
+        answer: Sequence[GivenAnswer],
+        **settings: Unpack[ScoreSettings],
     ) -> list[float]: ...
     @while_open
     def score(
@@ -350,8 +359,8 @@ class RagEngine(Resource):
         with_bos: bool | None = None,
         exclude_bos_score: bool | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
-        **overrides: Any,
+        cancel: CancelSignal | None = None,
+        **overrides: Unpack[ScoringOverrides],
     ) -> float | list[float]:
         """log p(y | x) of an answer to a question, or of one answer to each of several questions.
 
@@ -402,7 +411,7 @@ class RagEngine(Resource):
         with_bos: bool | None = None,
         deadline: float | Stop | None = None,
         cancel: threading.Event | None = None,
-        **overrides: Any,
+        **overrides: Unpack[GenerationOverrides],
     ) -> dict[str, float]:
         """p(label | x) over the given labels, as the paper classifies FEVER's claims (section 3.4).
 
@@ -476,7 +485,7 @@ class RagEngine(Resource):
         self.generator.close()
         self._drop("_tokenizer", "_scorer")
 
-    def _options(self, options: GenerationOptions | None, overrides: dict[str, Any]) -> GenerationOptions:
+    def _options(self, options: GenerationOptions | None, overrides: ScoringOverrides) -> GenerationOptions:
         """The options of a call, checked before anything is computed."""
         options = checked_kind(self.default_options if options is None else options)
         if overrides:

@@ -97,21 +97,14 @@ def test_the_help_of_every_command_needs_no_extra() -> None:
     assert len(commands) > 15
 
 
-def test_a_plot_without_matplotlib_says_what_to_install(pair: Pair) -> None:
-    arguments = (
-        "ask",
-        pair.bundle,
-        pair.bundle.parent / "index",
-        "q",
-        "--max-length",
-        "3",
-        "--plot",
-        "f.png",
+def test_a_plot_that_cannot_be_drawn_is_said_before_anything_is_loaded() -> None:
+    asked = ("ask", "no-bundle", "no-index", "q", "--plot")
+    missing = run(*asked, "f.png", blocked=("matplotlib",))
+    assert (missing.returncode, missing.stderr) == (
+        1,
+        f"ragengine: Plots need the package matplotlib, which is not installed; run {pip_install('plot')}.\n",
     )
-    result = run(*arguments, blocked=("matplotlib",))
-    assert result.returncode == 1
-    assert f"run {pip_install('plot')}." in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert "f.gif has the suffix '.gif'" in run(*asked, "f.gif").stderr
 
 
 def test_without_onnxruntime_the_remedy_is_named(pair: Pair) -> None:

@@ -118,7 +118,7 @@ class _Drawing:
             self._heat_map(_axes(figure, width, height, box), start, stop)
             if panel == 0:
                 left = MARGIN + TITLES + columns * CELL_WIDTH + GAP
-                bars = ("p(z|x)", self.plot.priors), ("share", self.plot.shares)
+                bars = ("p(z|x)", self.plot.priors), ("p(z|x,y)", self.plot.shares)
                 for number, (name, values) in enumerate(bars):
                     box = (left + number * (BARS + GAP), bottom, BARS, rows * CELL_HEIGHT)
                     self._bars(_axes(figure, width, height, box), name, values)
@@ -171,7 +171,7 @@ class _Drawing:
             axes.text(
                 value - 0.04 if inside else value + 0.04,
                 row + 0.52,
-                f"{value * 100:.0f}" if value >= 0.0095 or not value else f"{value * 100:.1g}",
+                f"{value:.3f}",
                 ha="right" if inside else "left",
                 **style,
             )

@@ -79,10 +79,10 @@ class Retriever(Resource):
             dimension = opened.manifest.question_encoder.dimension
             searched = NoIndex() if index is None else CustomIndex(index, dimension)
             if search_device is not None:
-                raise InputError(
-                    f"search_device is {search_device!r}, but the {searched.name} decides itself where it "
-                    "searches; leave it out."
-                )
+                where = "there is no index to search"
+                if index is not None:
+                    where = f"the {searched.name} decides itself where it searches"
+                raise InputError(f"search_device is {search_device!r}, but {where}; leave it out.")
         try:
             return cls(opened, searched, device=device, threads=threads)
         except BaseException:

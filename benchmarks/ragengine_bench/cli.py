@@ -12,6 +12,7 @@ import click
 
 from ragengine.cli.console import SafeConsole, line
 from ragengine.cli.output import echo
+from ragengine.installation import check_packages
 from ragengine.runtime.processor import available_cores
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.compare.html_page import write_page
@@ -21,11 +22,9 @@ from ragengine_bench.harness.interrupts import INTERRUPTED, sigterm_as_ctrl_c
 from ragengine_bench.harness.machine import machine
 from ragengine_bench.harness.report import FILE, Report
 
-# Imported when something is measured, which takes seconds; but said here where one is missing.
-for _needed in ("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib"):
-    if importlib.util.find_spec(_needed) is None:
-        raise ModuleNotFoundError(f"No module named {_needed!r}", name=_needed)
-
+# Imported when something is measured, which takes seconds; that one is missing is said before.
+_NEEDED = ("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib")
+_SOURCE_TOKENS = 160
 _SUBCOMMANDS = {"index": "ragengine_bench.index.command:index_bench"}
 
 
@@ -82,7 +81,9 @@ class _Bench(click.Group):
     "--documents", type=click.IntRange(1), default=5, show_default=True, help="Documents a question."
 )
 @click.option(
-    "--source-tokens", type=click.IntRange(2), default=160, show_default=True, help="Tokens of a document."
+    "--source-tokens",
+    type=click.IntRange(2),
+    help=f"Tokens of a document [default: {_SOURCE_TOKENS}, or as many as the shape reads].",
 )
 @click.option(
     "--num-beams", type=click.IntRange(1), default=4, show_default=True, help="Beams; 1 is greedy search."
@@ -141,6 +142,7 @@ def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: A
     if ctx.invoked_subcommand is not None:
         return
     plan = _plan(options, threads or available_cores())
+    check_packages("ragengine bench needs", _NEEDED, "bench")
     from ragengine_bench.compare.plan import measure
 
     report = Report(command=_command(ctx), machine=machine(plan.threads))
@@ -185,6 +187,9 @@ def _plan(options: dict[str, Any], threads: int) -> Plan:
         )
     if "precision" in options["sweeps"] and not options["shape"]:
         raise click.UsageError("--sweep precision needs --shape, whose random weights are exported in each.")
+    if options["source_tokens"] is None:
+        fits = SHAPES[options["shape"]].positions if options["shape"] else _SOURCE_TOKENS
+        options["source_tokens"] = min(_SOURCE_TOKENS, fits)
     if options["shape"]:
         most = SHAPES[options["shape"]].positions
         for name in ("source_tokens", "target_tokens"):

@@ -1,8 +1,9 @@
 """Retrieval-Augmented Generation (Lewis et al. 2020) from ONNX files."""
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ragengine.lazy_names import lazy_names
 
 # onnxruntime 1.29 and later report every session to their maker, on Linux too, and decide about it once, when
 # imported.  ragengine talks to nobody: this comes before every import of onnxruntime by ragengine, and keeps
@@ -72,7 +73,6 @@ __all__ = [
     "verify_index",
 ]
 
-# Imported on first use: `ragengine --help` must not wait for onnxruntime, nor fail where it is missing.
 _MODULES = {
     "Answer": "results",
     "AnswerStream": "pipeline.streaming",
@@ -110,12 +110,4 @@ _MODULES = {
     "verify_index": "indexing.verify",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import Literal, Unpack, overload
 
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.bundle import Bundle
@@ -11,7 +11,7 @@ from ragengine.confidence.corpus import Corpus
 from ragengine.generation.generator import Generator
 from ragengine.generation.search.rules import AllowedTokens
 from ragengine.generation.validation import check_streamable, checked_allowed
-from ragengine.options import GenerationOptions, checked_kind
+from ragengine.options import GenerationOptions, GenerationOverrides, ScoringOverrides, checked_kind
 from ragengine.pipeline.answers import build_answer
 from ragengine.pipeline.assessment import Evidence
 from ragengine.pipeline.documents import (
@@ -26,13 +26,14 @@ from ragengine.pipeline.documents import (
 from ragengine.pipeline.labels import GivenAnswer, build_labels, shares
 from ragengine.pipeline.prepared import Asked, PreparedQuestion, Question, checked_counts
 from ragengine.pipeline.prompts import Prompts, build_prompts
+from ragengine.pipeline.settings import GenerateSettings, OwnDocuments, ScoreSettings
 from ragengine.pipeline.streaming import AnswerStream
 from ragengine.results import Answer, Document, Hypothesis
 from ragengine.retrieval.custom import DocumentSearcher
 from ragengine.retrieval.encoder import EncodedQuestions
 from ragengine.retrieval.passage_filter import Filter, PassageFilter
 from ragengine.retrieval.retriever import Retriever
-from ragengine.runtime.cancellation import Stop
+from ragengine.runtime.cancellation import CancelSignal, Stop
 from ragengine.runtime.devices import Device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
 from ragengine.runtime.stage_clock import StageClock
@@ -43,8 +44,6 @@ from ragengine.validation import (
     checked_labels,
     checked_questions,
 )
-
-OwnDocuments: TypeAlias = Sequence[Document] | Sequence[Sequence[Document]] | None
 
 
 class RagEngine(Resource):
@@ -76,18 +75,19 @@ class RagEngine(Resource):
     def load(
         cls,
         bundle: str | Path,
-        index: str | Path | DocumentSearcher,
+        index: str | Path | DocumentSearcher | None = None,
         device: Device = "auto",
         threads: int | None = None,
         verify: Literal["sha256", "size"] = "sha256",
         memory_limit: int | None = None,
         search_device: Device | None = None,
     ) -> "RagEngine":
-        """Open a bundle and an index, a folder or a :class:`DocumentSearcher` of your own.
+        """Open a bundle and an index, a folder or a :class:`DocumentSearcher` of your own; or a bundle alone.
 
         Args:
             bundle: the bundle's folder.
-            index: the index's folder, or a :class:`DocumentSearcher` of your own, which then searches.
+            index: the index's folder, or a :class:`DocumentSearcher` of your own, which then searches; None
+                where every question comes with its documents.
             device: where the graphs run: auto, cpu or cuda; :attr:`device` says what auto chose.
             threads: threads of a graph; None takes all cores of this process.
             verify: "sha256" hashes every file, "size" compares sizes alone.
@@ -207,9 +207,13 @@ class RagEngine(Resource):
         ]
 
     @overload
-    def generate(self, question: Question, **settings: Any) -> Answer: ...
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, question: Question, **settings: Unpack[GenerateSettings]
+    ) -> Answer: ...
     @overload
-    def generate(self, question: Sequence[Question], **settings: Any) -> list[Answer]: ...
+    def generate(
+        self, question: Sequence[Question], **settings: Unpack[GenerateSettings]
+    ) -> list[Answer]: ...
     @while_open
     def generate(
         self,
@@ -222,8 +226,8 @@ class RagEngine(Resource):
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
         abstain: bool = False,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
-        **overrides: Any,
+        cancel: CancelSignal | None = None,
+        **overrides: Unpack[GenerationOverrides],
     ) -> Answer | list[Answer]:
         """Answer a question, or several in one batch (the answers are those of one at a time).
 
@@ -311,7 +315,7 @@ class RagEngine(Resource):
         filter: Filter | None = None,
         deadline: float | Stop | None = None,
         cancel: threading.Event | None = None,
-        **overrides: Any,
+        **overrides: Unpack[GenerationOverrides],
     ) -> AnswerStream:
         """Answer one question token by token.
 
@@ -327,7 +331,7 @@ class RagEngine(Resource):
         """
         stop = Stop.of(deadline, cancel)
         asked, options = Asked.one(question), self._options(options, overrides)
-        check_streamable(options)
+        check_streamable(options, self.default_options)
         own = given_documents(documents, 1, single=True)
         doc_pruning = checked_pruning(doc_pruning)
         passages = checked_filter(filter, own)
@@ -366,10 +370,15 @@ class RagEngine(Resource):
         )
 
     @overload
-    def score(self, question: Question, answer: GivenAnswer, **settings: Any) -> float: ...
+    def score(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, question: Question, answer: GivenAnswer, **settings: Unpack[ScoreSettings]
+    ) -> float: ...
     @overload
     def score(
-        self, question: Sequence[Question], answer: Sequence[GivenAnswer], **settings: Any
+        self,
+        question: Sequence[Question],
+        answer: Sequence[GivenAnswer],
+        **settings: Unpack[ScoreSettings],
     ) -> list[float]: ...
     @while_open
     def score(
@@ -384,8 +393,8 @@ class RagEngine(Resource):
         with_bos: bool | None = None,
         exclude_bos_score: bool | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
-        **overrides: Any,
+        cancel: CancelSignal | None = None,
+        **overrides: Unpack[ScoringOverrides],
     ) -> float | list[float]:
         """log p(y | x) of an answer to a question, or of one answer to each of several questions.
 
@@ -438,7 +447,7 @@ class RagEngine(Resource):
         with_bos: bool | None = None,
         deadline: float | Stop | None = None,
         cancel: threading.Event | None = None,
-        **overrides: Any,
+        **overrides: Unpack[GenerationOverrides],
     ) -> dict[str, float]:
         """p(label | x) over the given labels, as the paper classifies FEVER's claims (section 3.4).
 
@@ -513,7 +522,7 @@ class RagEngine(Resource):
         self.generator.close()
         self._drop("_tokenizer", "_scorer")
 
-    def _options(self, options: GenerationOptions | None, overrides: dict[str, Any]) -> GenerationOptions:
+    def _options(self, options: GenerationOptions | None, overrides: ScoringOverrides) -> GenerationOptions:
         """The options of a call, checked before anything is computed."""
         options = checked_kind(self.default_options if options is None else options)
         if overrides:

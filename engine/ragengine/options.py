@@ -3,9 +3,9 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from ragengine.errors import OptionsError
 from ragengine.messages import short_repr
@@ -154,10 +154,11 @@ class GenerationOptions:
         found["bad_words_ids"] = tuple(token for word in self.bad_words_ids or () for token in word)
         return found
 
-    def replace(self, **changes: Any) -> "GenerationOptions":
+    def replace(self, **changes: Unpack["GenerationOverrides"]) -> "GenerationOptions":
         """A copy with some options changed; an unknown name is an error that suggests the nearest."""
         check_names(changes)
-        return dataclasses.replace(self, **changes)
+        values: dict[str, Any] = {**changes}  # sequences become tuples
+        return dataclasses.replace(self, **values)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "GenerationOptions":
@@ -170,6 +171,49 @@ class GenerationOptions:
     def to_dict(self) -> dict[str, Any]:
         """All options by name, as JSON values."""
         return dataclasses.asdict(self)
+
+
+class ScoringOverrides(TypedDict, total=False):
+    """:class:`GenerationOverrides` but for ``exclude_bos_score``, an argument of a score's own."""
+
+    n_docs: int
+    marginalize: Literal["token", "sequence"]
+    search: Literal["thorough", "fast", "joint"]
+    do_deduplication: bool
+    num_beams: int
+    num_return_sequences: int
+    max_length: int
+    min_length: int
+    max_new_tokens: int | None
+    min_new_tokens: int | None
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    no_repeat_ngram_size: int
+    encoder_no_repeat_ngram_size: int
+    repetition_penalty: float
+    bad_words_ids: Sequence[Sequence[int]] | None
+    suppress_tokens: Sequence[int] | None
+    begin_suppress_tokens: Sequence[int] | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | None
+    eos_token_id: int | Sequence[int] | None
+    decoder_start_token_id: int
+    do_sample: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    typical_p: float
+    epsilon_cutoff: float
+    seed: int | None
+
+
+class GenerationOverrides(ScoringOverrides, total=False):
+    """Single options by name, as keyword arguments of a call, for type checkers.
+
+    They are the fields of :class:`GenerationOptions`; where those are tuples, any sequence will do.
+    """
+
+    exclude_bos_score: bool
 
 
 OPTION_NAMES = tuple(field.name for field in dataclasses.fields(GenerationOptions))

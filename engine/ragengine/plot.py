@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ragengine.arrays import FloatArray
-from ragengine.errors import DependencyError, InputError
+from ragengine.errors import InputError
+from ragengine.installation import check_packages
 from ragengine.storage.atomic import output_file
 
 if TYPE_CHECKING:
@@ -65,22 +66,22 @@ def draw(plot: PosteriorPlot, path: str | Path | None = None) -> "Figure":
         InputError: the path has another suffix or cannot be written.
     """
     target = None if path is None else Path(path)
-    if target is not None and target.suffix.lower() not in _SUFFIXES:
-        raise InputError(
-            f"{target} has the suffix {target.suffix!r}; a plot is written as .png or .svg, so name it so."
-        )
-    try:
-        figure = _Drawing.of(plot).figure()
-    except ModuleNotFoundError as reason:
-        raise DependencyError(
-            f"Plots need the package {reason.name}, which is not installed; "
-            'run pip install "ragengine[plot]".'
-        ) from reason
+    check_drawable(target)
+    figure = _Drawing.of(plot).figure()
     if target is not None:
         kind = target.suffix.lower()[1:]
         with output_file(target) as file:
             figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
     return figure
+
+
+def check_drawable(path: Path | None) -> None:
+    """Raise what :func:`draw` would, before there is anything to draw: matplotlib is missing, or a suffix."""
+    if path is not None and path.suffix.lower() not in _SUFFIXES:
+        raise InputError(
+            f"{path} has the suffix {path.suffix!r}; a plot is written as .png or .svg, so name it so."
+        )
+    check_packages("Plots need", ("matplotlib",), "plot")
 
 
 @dataclass
@@ -117,7 +118,7 @@ class _Drawing:
             self._heat_map(_axes(figure, width, height, box), start, stop)
             if panel == 0:
                 left = MARGIN + TITLES + columns * CELL_WIDTH + GAP
-                bars = ("p(z|x)", self.plot.priors), ("share", self.plot.shares)
+                bars = ("p(z|x)", self.plot.priors), ("p(z|x,y)", self.plot.shares)
                 for number, (name, values) in enumerate(bars):
                     box = (left + number * (BARS + GAP), bottom, BARS, rows * CELL_HEIGHT)
                     self._bars(_axes(figure, width, height, box), name, values)
@@ -170,7 +171,7 @@ class _Drawing:
             axes.text(
                 value - 0.04 if inside else value + 0.04,
                 row + 0.52,
-                f"{value * 100:.0f}" if value >= 0.0095 or not value else f"{value * 100:.1g}",
+                f"{value:.3f}",
                 ha="right" if inside else "left",
                 **style,
             )

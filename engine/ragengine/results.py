@@ -251,7 +251,7 @@ class Answer:
         from ragengine.plot import PosteriorPlot, draw
 
         kind = "p(z | x, y≤ₜ)" if self.options.marginalize == "sequence" else "p(z | x, yₜ, y<ₜ)"
-        notes = [f"posterior {kind} in percent", f"log p(y|x) {self.log_prob:.2f}"]
+        notes = [f"posterior {kind} in %", f"log p(y|x) {self.log_prob:.2f}"]
         if self.pruned:
             notes.append(f"{self.pruned_documents} more left out, prior {self.pruned_mass:.2g}")
         plot = PosteriorPlot(

@@ -73,11 +73,10 @@ def train() -> None:
 
 def export(checkpoint: Path, bundle: Path, index: Path, precision: str = "fp32") -> None:
     """Bundle and index of the shipped passages."""
-    context_encoder = checkpoint / "context_encoder"
-    ragengine("export", checkpoint, bundle, "--context-encoder", context_encoder, "--precision", precision)
-    ragengine(
-        "index", "build", DATA / "shipped_passages.tsv", index, "--bundle", bundle, "--factory", FACTORY
-    )
+    encoder = ("--context-encoder", checkpoint / "context_encoder")
+    ragengine("export", checkpoint, bundle, *encoder, "--precision", precision, "--force")
+    passages, options = DATA / "shipped_passages.tsv", ("--bundle", bundle, "--factory", FACTORY, "--force")
+    ragengine("index", "build", passages, index, *options)
 
 
 def evaluate(name: str, questions: Sequence[str], *options: object, bundle: str = "") -> None:

@@ -1,12 +1,14 @@
 """Export of Hugging Face RAG checkpoints to ragengine bundles."""
 
-from ragengine.errors import DependencyError
+from typing import TYPE_CHECKING
 
-try:
+from ragengine.lazy_names import lazy_names
+
+if TYPE_CHECKING:
     from ragengine_export.export import ExportReport, export_checkpoint
-except ModuleNotFoundError as reason:
-    raise DependencyError(
-        f'Exporting needs the package {reason.name}; run pip install "ragengine[export]".'
-    ) from reason
 
 __all__ = ["ExportReport", "export_checkpoint"]
+
+_MODULES = {"ExportReport": "export", "export_checkpoint": "export"}
+
+__getattr__, __dir__ = lazy_names(__name__, _MODULES, "Exporting needs", "export")

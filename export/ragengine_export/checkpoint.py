@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from ragengine.errors import ExportError
-from ragengine_export.encoders import EncoderCheckpoint, GivenPooling, encoder_of, for_side, load_encoder
+from ragengine_export.choices import GivenPooling
+from ragengine_export.encoders import EncoderCheckpoint, encoder_of, for_side, load_encoder
 from ragengine_export.families import Graphs, generator_shape, generator_type
 from ragengine_export.graphs.generator import GeneratorShape
 from ragengine_export.loading import load_config, load_model, load_with_left_over, torch_state

@@ -1,14 +1,18 @@
 """`ragengine export`: a checkpoint in, a checked bundle out."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
+from ragengine.cli.common import force_option, may_replace
 from ragengine.cli.console import SafeConsole, line
 from ragengine.cli.output import echo
-from ragengine_export.encoders import GIVEN_POOLINGS, GivenPooling
-from ragengine_export.export import PRECISIONS, ExportReport, export_checkpoint
+from ragengine_export.choices import GIVEN_POOLINGS, PRECISIONS, GivenPooling, Precision
+
+if TYPE_CHECKING:
+    from ragengine_export import ExportReport
 
 
 @click.command()
@@ -29,9 +33,10 @@ from ragengine_export.export import PRECISIONS, ExportReport, export_checkpoint
     help="How an encoder makes a vector of a text, where its folder does not say so.",
 )
 @click.option("--check/--no-check", default=True, show_default=True, help="Compare every graph with torch.")
+@force_option
 def export(
-    paths: tuple[str, ...], precision: str, context_encoder: str | None, question_encoder: str | None,
-    generator: str | None, pooling: GivenPooling | None, check: bool,
+    paths: tuple[str, ...], precision: Precision, context_encoder: str | None, question_encoder: str | None,
+    generator: str | None, pooling: GivenPooling | None, check: bool, force: bool,
 ) -> None:  # fmt: skip
     """Export a Hugging Face RAG checkpoint, a folder or hub id SOURCE, to the folder BUNDLE.
 
@@ -41,20 +46,23 @@ def export(
     if len(paths) != (1 if joined else 2):
         expected = "BUNDLE alone (the checkpoints are given as options)" if joined else "SOURCE and BUNDLE"
         raise click.UsageError(f"expected {expected}, got {len(paths)} paths")
+    from ragengine_export import export_checkpoint
+
     report = export_checkpoint(
         None if joined else paths[0],
         Path(paths[-1]),
-        precision,  # type: ignore[arg-type]  # click has checked the choice
+        precision,
         context_encoder=context_encoder,
         question_encoder=question_encoder,
         generator=generator,
         pooling=pooling,
         check=check,
+        force=may_replace(paths[-1], force),
     )
     print_report(SafeConsole(), report)
 
 
-def print_report(console: SafeConsole, report: ExportReport) -> None:
+def print_report(console: SafeConsole, report: "ExportReport") -> None:
     """Print the table of graphs, the sizes, and what the user should know."""
     if report.checks:
         table = Table(box=None, title="graphs against torch, random inputs", title_justify="left")

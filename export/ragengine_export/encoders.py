@@ -9,9 +9,9 @@ from tokenizers.normalizers import BertNormalizer, Lowercase, Sequence
 from transformers import DPRContextEncoder, DPRQuestionEncoder, PreTrainedModel, PreTrainedTokenizerBase
 
 from ragengine.errors import ExportError
+from ragengine_export.choices import GIVEN_POOLINGS, GivenPooling
 from ragengine_export.encoder_families import ENCODERS, encoder_family, encoder_shape
 from ragengine_export.graphs.bert import BertEncoder
-from ragengine_export.graphs.pooling import POOLINGS, Pooling
 from ragengine_export.graphs.text_encoder import DenseShape, EncoderShape, HeadShape, TextEncoder
 from ragengine_export.loading import load_config, load_model, torch_state
 from ragengine_export.sentence_folder import SentenceFolder, Similarity, read_sentence_folder
@@ -19,9 +19,6 @@ from ragengine_export.tokenization import load_fast_tokenizer
 from ragengine_export.weights import State, fingerprint
 
 Side: TypeAlias = Literal["question", "passage"]
-GivenPooling: TypeAlias = Pooling | Literal["pooler"]
-GIVEN_POOLINGS: Final[tuple[GivenPooling, ...]] = (*POOLINGS, "pooler")
-"""What ``--pooling`` may be: a pooling, or the layer that BERT itself has behind its first token."""
 
 _DPR: Final[Mapping[Side, type[PreTrainedModel]]] = {
     "question": DPRQuestionEncoder,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -25,7 +25,8 @@ from ragengine_export.checkpoint import (
     join_checkpoints,
     load_checkpoint,
 )
-from ragengine_export.encoders import GIVEN_POOLINGS, EncoderCheckpoint, GivenPooling
+from ragengine_export.choices import GIVEN_POOLINGS, PRECISIONS, GivenPooling, Precision
+from ragengine_export.encoders import EncoderCheckpoint
 from ragengine_export.generation_defaults import generation_defaults
 from ragengine_export.graphs.generator import GeneratorShape
 from ragengine_export.graphs.models import (
@@ -39,13 +40,10 @@ from ragengine_export.tokenization import tokenizer_json, tokenizer_spec
 from ragengine_export.weights import (
     PASSAGES_FILE,
     QUANTISED,
-    Precision,
     WeightWriter,
     bind,
     computes_in,
 )
-
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,7 @@ def export_checkpoint(
     generator: str | Path | None = None,
     pooling: GivenPooling | None = None,
     check: bool = True,
+    force: bool = True,
 ) -> ExportReport:
     """Export a Hugging Face RAG checkpoint to a bundle.
 
@@ -76,7 +75,8 @@ def export_checkpoint(
     checkpoints that are joined.  ``context_encoder`` adds the passage encoder, which most RAG checkpoints
     do not hold.  ``pooling`` says how a bare encoder makes a vector of a text's states.  With ``check``
     every graph is compared with torch first, and :class:`ExportError` is raised when they differ by more
-    than ``check.TOLERANCE``.  The bundle appears whole or not at all.
+    than ``check.TOLERANCE``.  The bundle appears whole or not at all, and replaces one
+    that is there, unless ``force`` is False.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision is {precision!r}; this version exports {', '.join(PRECISIONS)}.")
@@ -89,7 +89,7 @@ def export_checkpoint(
         raise ExportError("Without a RAG checkpoint both --question-encoder and --generator are needed.")
     path = Path(bundle_path)
     # The folder first: that it cannot be written is said before gigabytes are loaded.
-    with folders.replaced_folder(path, manifest.FORMAT, ExportError) as staging:
+    with folders.replaced_folder(path, manifest.FORMAT, ExportError, force=force) as staging:
         if source is not None:
             checkpoint = load_checkpoint(str(source), context, pooling)
         else:

@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 
 from ragengine.errors import ExportError
 from ragengine.messages import short_repr
-from ragengine_export.graphs.pooling import Pooling
+from ragengine_export.choices import Pooling
 from ragengine_export.graphs.text_encoder import DenseShape
 from ragengine_export.loading import loaded
 from ragengine_export.weights import State

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxscript import nn
 
 from ragengine.errors import ExportError
+from ragengine_export.choices import Precision
 from ragengine_export.graphs.layers import FLOAT, FLOAT16, Embedding, LayerNorm, Linear
 from ragengine_export.graphs.weight_formats import FloatWeight, Int4Weight, Int8Weight, StoredWeight
 from ragengine_export.quantize import int4_blocks, int8_rows
@@ -23,7 +24,6 @@ ALIGNMENT = 64  # bytes; a cache line, and enough for every vector unit
 
 INT4_BLOCK_SIZE = 32  # numbers that share a scale (docs/notes/operators.md)
 
-Precision: TypeAlias = Literal["fp32", "fp16", "int8", "int4"]
 QUANTISED: Final = ("int8", "int4")
 State: TypeAlias = Mapping[str, NDArray[np.float32]]
 

@@ -1,7 +1,8 @@
 """The engine as a service: `ragengine serve`, and a typed client of it."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ragengine.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ragengine_serve.client.async_client import AsyncClient
@@ -21,12 +22,4 @@ _MODULES = {
     "ServerError": "errors",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -1,7 +1,6 @@
 """`ragengine serve`: the engine as a service."""
 
 import asyncio
-import importlib.util
 import os
 import types
 from collections.abc import Callable
@@ -10,15 +9,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import click
 
+from ragengine.cli.common import folder_options, placed
 from ragengine.cli.demo import embedded_model
 from ragengine.cli.output import echo
+from ragengine.installation import check_packages
 from ragengine_serve.configuration.settings import SETTINGS, Settings
 from ragengine_serve.configuration.sources import folders_of, models_of_environment, read_settings
-
-# Imported when the server starts; but said here where one is missing.
-for _needed in ("fastapi", "uvicorn", "prometheus_client"):
-    if importlib.util.find_spec(_needed) is None:
-        raise ModuleNotFoundError(f"No module named {_needed!r}", name=_needed)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,24 +45,36 @@ def setting_options(command: F) -> F:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
-@click.argument("index", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", required=False)
+@click.argument("index", required=False)
+@folder_options
 @click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file with these settings and [[models]]."
 )
 @click.option("--model-name", help="Name of the model [default: its folder's].")
 @setting_options
-def serve(bundle: Path | None, index: Path | None, model_name: str | None, **flags: Any) -> None:
+def serve(
+    bundle: str | None,
+    index: str | None,
+    bundle_folder: Path | None,
+    index_folder: Path | None,
+    model_name: str | None,
+    **flags: Any,
+) -> None:
     """Answer questions over HTTP with the model in BUNDLE from the passages in INDEX.
 
     Without BUNDLE and INDEX: the models of --config, or the embedded worldfacts model.  Every option is also
     a variable RAGENGINE_NAME in the environment and a line of the file; the command line wins, then the
     environment.  SIGTERM and Ctrl-C let running requests finish, and the exit code is then 0.
     """
-    if (bundle is None) != (index is None):
+    check_packages("ragengine serve needs", ("fastapi", "uvicorn", "prometheus_client"), "serve")
+    model, passages, others = placed([bundle, index], bundle_folder, index_folder)
+    if (model is None) != (passages is None):
         raise click.UsageError("Missing argument: give BUNDLE and INDEX, or neither.")
-    if bundle is not None and index is not None:
-        models: Any = (folders_of(bundle, index, model_name),)
+    if others:
+        raise click.UsageError(f"Got unexpected extra argument ({others[0]}).")
+    if model is not None and passages is not None:
+        models: Any = (folders_of(model, passages, model_name),)
     else:
         models = models_of_environment(os.environ)
     settings = read_settings(flags, os.environ, models)

@@ -48,7 +48,17 @@ def test_a_whole_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path, number: signal.Signals) -> None:
-    arguments = [*TINY, "--peer", "none", "--repeats", "1000000", "--output", tmp_path]
+    arguments = [
+        "--shape",
+        "tiny",
+        "--threads",
+        "1",
+        "--peer",
+        "none",
+        "--repeats",
+        "1000000",
+    ]  # its defaults fit
+    arguments += ["--output", str(tmp_path)]
     with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         until = time.monotonic() + 300
         while not _samples(tmp_path):

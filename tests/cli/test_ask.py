@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from ragengine.cli.console import SafeConsole
 from ragengine.cli.explain import print_answer
+from ragengine.cli.main import cli
 from ragengine_bench.parity.pairs import Pair
 from tests.support.commands import run
+from tests.support.paths import WORLDFACTS
 
 
 def test_ask_prints_an_answer_a_question(pair: Pair) -> None:
@@ -79,3 +82,22 @@ def test_flags_are_sentences(pair: Pair, capsys: pytest.CaptureFixture[str]) -> 
 )
 def test_ask_says_which_arguments_do_not_go_together(arguments: list[str]) -> None:
     assert run("ask", *arguments).returncode == 2
+
+
+@pytest.mark.parametrize("command", ["ask", "eval", "doctor"])
+def test_bundle_and_index_may_be_options(command: str, tmp_path: Path) -> None:
+    bundle, index = WORLDFACTS / "bundle", WORLDFACTS / "index"
+    (tmp_path / "q.jsonl").write_text(
+        '{"question": "What is the capital of Iceland?", "answers": ["Reykjavik"]}'
+    )
+    rest: dict[str, list[object]] = {
+        "ask": ["What is the capital of Iceland?", "--json"],
+        "eval": [tmp_path / "q.jsonl", "--json", "--resamples", "0"],
+        "doctor": ["--json"],
+    }
+    arguments = [command, "--index", index, *rest[command], "--bundle", bundle]
+    done = CliRunner().invoke(cli, [str(word) for word in [*arguments, "--threads", "1"]])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    said = {"ask": "Reykjavik", "eval": 1.0, "doctor": True}[command]
+    assert said in (str(found.get("answer")).strip(), found.get("exact_match"), "reasons" in found)

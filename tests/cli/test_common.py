@@ -1,12 +1,15 @@
 """Options that several commands share: NAME=VALUE pairs, and which of two settings wins."""
 
+import os
+import select
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from ragengine.cli.common import generation_options, given, progress_bar
+from ragengine.cli.common import generation_options, given, may_replace, placed, progress_bar
 
 
 @click.command()
@@ -50,3 +53,47 @@ def test_a_progress_bar_writes_nothing_to_stdout(capsys: pytest.CaptureFixture[s
         report(1, 2)
         report(2, 2)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "expected"),
+    [
+        (["b", "i", "q"], (None, None), ("b", "i", ["q"])),
+        (["i", "q", "r"], ("b", None), ("b", "i", ["q", "r"])),
+        (["b", "q"], (None, "i"), ("b", "i", ["q"])),
+        (["q//r"], ("b", "i"), ("b", "i", ["q//r"])),
+        ([None, None], (None, None), (None, None, [])),
+        (["b"], (None, None), ("b", None, [])),
+    ],
+)
+def test_an_option_stands_for_an_argument_and_the_others_move_up(
+    arguments: list[str | None], options: tuple[str | None, ...], expected: tuple[Any, ...]
+) -> None:
+    bundle, index, others = placed(arguments, *(None if name is None else Path(name) for name in options))
+    assert (bundle and str(bundle), index and str(index), others) == expected
+
+
+@pytest.mark.parametrize(
+    ("terminal", "typed", "may"), [(False, "", False), (True, "y\n", True), (True, "n\n", False)]
+)
+def test_a_terminal_is_asked_and_a_script_is_not(
+    terminal: bool, typed: str, may: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not may_replace(tmp_path / "new", False)
+    assert may_replace(tmp_path / "new", True)
+    (tmp_path / "manifest.json").touch()
+    assert may_replace(tmp_path, True)
+    primary, secondary = os.openpty()
+    device = Path(os.ttyname(secondary))
+    with device.open() as terminal_in, device.open("w") as terminal_out:
+        if terminal:
+            monkeypatch.setattr("sys.stdin", terminal_in)
+            monkeypatch.setattr("sys.stderr", terminal_out)
+            os.write(primary, typed.encode())
+        assert may_replace(tmp_path, False) is may
+    said = ""
+    while select.select([primary], [], [], 0.1)[0]:
+        said += os.read(primary, 1000).decode()
+    os.close(primary)
+    os.close(secondary)
+    assert ("exists. Replace it?" in said) == terminal

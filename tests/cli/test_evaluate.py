@@ -10,6 +10,7 @@ import ragengine
 from ragengine.cli.main import cli
 from ragengine.errors import RagEngineError
 from ragengine.evaluation import Question
+from ragengine.installation import pip_install
 from ragengine_bench.parity.pairs import Pair
 from tests.support.commands import run
 from tests.support.paths import WORLDFACTS
@@ -98,7 +99,7 @@ def test_a_missing_package_is_named_with_its_extra(pair: Pair, questions_file: P
     )  # fmt: skip
     assert done.returncode == 1
     assert f"needs the package {package}" in done.stderr
-    assert 'pip install "ragengine[eval]"' in done.stderr
+    assert f"run {pip_install('eval')}." in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,9 +1,35 @@
 """The command line: exit codes, one sentence for a user's mistake, extras that are not installed."""
 
+import subprocess
+import sys
+
 import pytest
 
+from ragengine.installation import TORCH_FOR_CPU, pip_install
 from ragengine_bench.parity.pairs import Pair
-from tests.support.commands import run
+from tests.support.commands import BLOCKING, run
+from tests.support.paths import ROOT
+
+EXTRA_MODULES = (
+    "torch", "transformers", "optimum", "safetensors", "onnxscript", "onnx_ir", "datasets", "pyarrow", "h5py",
+    "msgpack", "matplotlib", "sacrebleu", "rouge_score", "regex", "accelerate", "ctranslate2", "httpx2",
+    "fastapi", "uvicorn", "prometheus_client", "starlette", "pydantic", "h11", "opentelemetry",
+)  # fmt: skip
+"""What the extras bring, but for `cpu` and `gpu`."""
+WALK = """
+import click
+from ragengine.cli.main import cli
+
+def walk(command, names):
+    context = click.Context(command, info_name=names[-1])
+    assert command.get_help(context)
+    print(" ".join(names))
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            walk(command.get_command(context, name), [*names, name])
+
+walk(cli, ["ragengine"])
+"""
 
 
 @pytest.mark.parametrize(
@@ -39,36 +65,52 @@ def test_wrong_usage_is_exit_code_2() -> None:
     assert run("export", "only-one-path").returncode == 2
 
 
-@pytest.mark.parametrize(("command", "extra"), [("export", "export"), ("bench", "bench"), ("train", "train")])
-def test_a_command_without_its_extra_says_what_to_install(command: str, extra: str) -> None:
-    result = run(command, "--help", blocked=("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib"))
-    assert result.returncode == 1
-    assert f"ragengine {command} needs the package " in result.stderr
-    assert f'pip install "ragengine[{extra}]"' in result.stderr
+@pytest.mark.parametrize(
+    ("arguments", "who", "extra"),
+    [
+        (("export", "source", "bundle"), "Exporting needs", "export"),
+        (("bench",), "ragengine bench needs", "bench"),
+        (("bench", "index"), "ragengine bench index needs", "bench"),
+        (("train", "config.toml"), "Training needs", "train"),
+        (("serve",), "ragengine serve needs", "serve"),
+    ],
+)
+def test_a_command_without_its_extra_says_what_to_install(
+    arguments: tuple[str, ...], who: str, extra: str
+) -> None:
+    result = run(*arguments, blocked=(*EXTRA_MODULES, "matplotlib"))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"ragengine: {who} the package " in result.stderr
+    assert f'which is not installed; run pip install -e "{ROOT}[{extra}]"' in result.stderr
+    assert (TORCH_FOR_CPU in result.stderr) == (extra != "serve")
     assert result.stderr.count("\n") == 1
 
 
-def test_a_plot_without_matplotlib_says_what_to_install(pair: Pair) -> None:
-    arguments = (
-        "ask",
-        pair.bundle,
-        pair.bundle.parent / "index",
-        "q",
-        "--max-length",
-        "3",
-        "--plot",
-        "f.png",
+def test_the_help_of_every_command_needs_no_extra() -> None:
+    """Every group and command, walked in one process that has the base dependencies alone."""
+    blocked = ("onnxruntime", "faiss", *EXTRA_MODULES)
+    code = f"{BLOCKING.format(blocked=set(blocked))}\n{WALK}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    commands = done.stdout.splitlines()
+    assert {"ragengine train", "ragengine export", "ragengine bench index", "ragengine serve"} <= {*commands}
+    assert len(commands) > 15
+
+
+def test_a_plot_that_cannot_be_drawn_is_said_before_anything_is_loaded() -> None:
+    asked = ("ask", "no-bundle", "no-index", "q", "--plot")
+    missing = run(*asked, "f.png", blocked=("matplotlib",))
+    assert (missing.returncode, missing.stderr) == (
+        1,
+        f"ragengine: Plots need the package matplotlib, which is not installed; run {pip_install('plot')}.\n",
     )
-    result = run(*arguments, blocked=("matplotlib",))
-    assert result.returncode == 1
-    assert 'pip install "ragengine[plot]"' in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert "f.gif has the suffix '.gif'" in run(*asked, "f.gif").stderr
 
 
 def test_without_onnxruntime_the_remedy_is_named(pair: Pair) -> None:
     result = run("ask", pair.bundle, pair.bundle.parent / "index", "q", blocked=("onnxruntime",))
     assert result.returncode == 1
-    assert 'pip install "ragengine[cpu]"' in result.stderr
+    assert f"run {pip_install('cpu')}, or on a CUDA machine {pip_install('gpu')}." in result.stderr
 
 
 def test_help_lists_every_command() -> None:

@@ -9,6 +9,7 @@ from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Passage
 from ragengine.errors import PassagesError
+from ragengine.installation import pip_install
 from tests.corpus.files import pdf
 
 STRICT = ReadingOptions(strict=True)
@@ -115,7 +116,7 @@ def test_a_missing_package_leaves_its_files_out(company: Path, monkeypatch: pyte
         "importlib.util.find_spec", lambda name, *a: None if name == "pypdf" else real(name, *a)
     )
     (left_out,) = (one for one in Corpus.open(company).left_out if one.path.suffix == ".pdf")
-    assert left_out.reason == 'needs pypdf: pip install "ragengine[documents]"'
+    assert left_out.reason == f"needs pypdf: {pip_install('documents')}"
 
 
 def test_faults_are_named_with_their_file(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from ragengine.cli.main import cli
 from ragengine.errors import BundleError, ExportError
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine_export import export_checkpoint
+from ragengine_export.choices import Precision
 from ragengine_export.cli import export as export_command
 from ragengine_export.encoder_families import ENCODERS
 from ragengine_export.encoders import load_encoder
 from ragengine_export.export import PRECISIONS, _write_encoder
 from ragengine_export.verification import TOLERANCE, check_encoder
-from ragengine_export.weights import Precision, WeightWriter
+from ragengine_export.weights import WeightWriter
 from tests.support.bundles import rewrite_manifest
 from tests.support.models import save_bart, save_dpr
 from tests.support.sentence_folders import PASSAGES, QUESTIONS, make_encoder, make_tokenizer

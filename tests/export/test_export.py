@@ -25,8 +25,8 @@ from ragengine.retrieval.encoder import TextEncoder
 from ragengine_bench.checkpoints.tokenizers import train_question_tokenizer
 from ragengine_bench.parity.pairs import Pair
 from ragengine_export import export_checkpoint, verification
+from ragengine_export.choices import Precision
 from ragengine_export.cli import export as export_command
-from ragengine_export.weights import Precision
 from tests.support.models import randomised, save_bart, save_dpr
 
 BART_VARIANTS: list[dict[str, Any]] = [

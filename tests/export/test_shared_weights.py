@@ -15,8 +15,8 @@ from ragengine.bundle.onnx_reader import read_graph
 from ragengine.errors import BundleError
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine_export import export_checkpoint
-from ragengine_export.export import PRECISIONS
-from ragengine_export.weights import ALIGNMENT, Precision
+from ragengine_export.choices import PRECISIONS, Precision
+from ragengine_export.weights import ALIGNMENT
 from tests.robustness.forgery import field
 from tests.support.bundles import rewrite_manifest
 from tests.support.models import save_bart, save_dpr

@@ -98,6 +98,42 @@ def test_only_searches_that_know_their_first_token_stream() -> None:
             check_streamable(GenerationOptions(**options))
 
 
+@pytest.mark.parametrize(
+    ("options", "default", "expected"),
+    [
+        (
+            {"num_beams": 4},
+            {"num_beams": 4},
+            "A search with num_beams=4 (the default of this model) cannot stream: what comes first may "
+            "change until the end; give num_beams=1.",
+        ),
+        (
+            {"num_beams": 3, "num_return_sequences": 2, "do_sample": True},
+            {"num_beams": 4},
+            "A search with num_beams=3, num_return_sequences=2, do_sample=True cannot stream: what comes "
+            "first may change until the end; give num_beams=1, num_return_sequences=1, do_sample=False.",
+        ),
+        (
+            {"marginalize": "sequence", "num_beams": 2},
+            {},
+            "RAG-Sequence with num_beams=2, search='thorough' (the default of this model) cannot stream: "
+            "what comes first may change until the end; give num_beams=1, search='joint'.",
+        ),
+    ],
+)
+def test_the_error_says_how_to_ask_for_a_stream(
+    options: dict[str, Any], default: dict[str, Any], expected: str
+) -> None:
+    asked = GenerationOptions(**options)
+    with pytest.raises(OptionsError) as raised:
+        check_streamable(asked, GenerationOptions(**default))
+    assert str(raised.value) == expected
+    remedy = expected.rpartition("give ")[2].rstrip(".").split(", ")
+    values = {"1": 1, "False": False, "'joint'": "joint"}
+    given: dict[str, Any] = {name: values[value] for name, value in (part.split("=") for part in remedy)}
+    check_streamable(asked.replace(**given))
+
+
 def test_allowed_tokens_come_as_numbers_of_the_vocabulary() -> None:
     assert checked_allowed(None, V) is None
     seen: list[Any] = []

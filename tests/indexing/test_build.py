@@ -19,6 +19,7 @@ from ragengine.errors import ClosedError, IndexFolderError, InputError, Passages
 from ragengine.indexing import training
 from ragengine.indexing.build import build_index
 from ragengine.indexing.plan import IndexPlan
+from ragengine.installation import pip_install
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import FORMAT, IndexManifest
 from ragengine.retrieval.recall import sample_rows
@@ -317,7 +318,7 @@ def test_missing_faiss_says_what_to_install() -> None:
         "except DependencyError as error: print(error)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 'pip install "ragengine[cpu]", or "ragengine[gpu]"' in run.stdout
+    assert f"run {pip_install('cpu')}, or on a CUDA machine {pip_install('gpu')}" in run.stdout
 
 
 def test_manifest_names_its_format(build: Callable[..., Path]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import ragengine.integrations
 from ragengine.errors import DependencyError
+from ragengine.installation import pip_install
 from tests.support.project import PROJECT
 
 # the adapter -> the framework's name, its package, the extra that brings it
@@ -32,7 +33,7 @@ def test_missing_framework_is_one_sentence_with_the_remedy(
         importlib.import_module(f"ragengine.integrations.{adapter}")
     assert str(raised.value) == (
         f"The adapters for {framework} need the package {package}, which is not installed; "
-        f'run pip install "ragengine[{extra}]".'
+        f"run {pip_install(extra)}."
     )
     assert extra in PROJECT["optional-dependencies"]
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from ragengine.runtime.sessions import create_session
+from ragengine_export.choices import POOLINGS
 from ragengine_export.encoder_families import ENCODERS
 from ragengine_export.encoders import EncoderCheckpoint, encoder_of
 from ragengine_export.export import _write_encoder
-from ragengine_export.graphs.pooling import POOLINGS
 from ragengine_export.reference_vectors import torch_vectors
 from ragengine_export.weights import WeightWriter
 from tests.support.sentence_folders import make_encoder, make_tokenizer

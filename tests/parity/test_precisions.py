@@ -10,7 +10,7 @@ from ragengine_bench.checkpoints.generators import GENERATORS
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec
 from ragengine_bench.parity.pairs import build_pair
 from ragengine_bench.parity.precisions import Precisions
-from ragengine_export.weights import Precision
+from ragengine_export.choices import Precision
 from tests.support.models import transformers_5
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "int4", "fp16")

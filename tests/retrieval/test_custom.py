@@ -276,3 +276,27 @@ def test_a_search_device_needs_an_index_folder() -> None:
 def test_the_protocol_is_the_method() -> None:
     assert isinstance(NumpySearch(), DocumentSearcher)
     assert not isinstance("index", DocumentSearcher)
+
+
+def test_without_an_index_questions_bring_their_documents() -> None:
+    with RagEngine.load(BUNDLE, device="cpu") as alone, RagEngine.load(BUNDLE, INDEX, device="cpu") as whole:
+        found = whole.retrieve(QUESTIONS[0])
+        expected = whole.generate(QUESTIONS[0])
+        bare = [Document(title=one.title, text=one.text) for one in found]
+        for documents in (found, bare):  # with their scores, and scored by the passage encoder
+            assert alone.generate(QUESTIONS[0], documents=documents).text == expected.text
+        (prepared,) = alone.prepare([QUESTIONS[0]], n_docs=0)
+        assert alone.generate(prepared, documents=found).text == expected.text
+        assert alone.score(QUESTIONS[0], expected.text, documents=found) == pytest.approx(
+            whole.score(QUESTIONS[0], expected.text), abs=1e-4
+        )
+        for search in (
+            lambda: alone.generate(QUESTIONS[0]),
+            lambda: alone.retrieve(QUESTIONS[0]),
+            lambda: alone.prepare(QUESTIONS),
+            lambda: alone.swap_index(INDEX),
+        ):
+            with pytest.raises(InputError, match=r"loaded without an index.*give documents"):
+                search()
+    with pytest.raises(InputError, match="search_device is 'cpu', but there is no index to search"):
+        RagEngine.load(BUNDLE, device="cpu", search_device="cpu")

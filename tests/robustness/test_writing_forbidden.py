@@ -121,7 +121,7 @@ def test_writers_at_once_never_mix(scene: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     command: list[object] = [*COMMAND, "index", "build"]
     command += [scene / "few.jsonl", index, "--bundle", scene / "old" / "export"]
-    command += ["--embeddings", scene / "few.npy", "--threads", "1"]
+    command += ["--embeddings", scene / "few.npy", "--threads", "1", "--force"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     writers = [
         subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, env=environment)

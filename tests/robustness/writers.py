@@ -23,7 +23,7 @@ from ragengine.retrieval.index import PassageIndex
 from tests.support.bundles import random_vectors
 
 if TYPE_CHECKING:
-    from ragengine_export.weights import Precision
+    from ragengine_export.choices import Precision
 
 COUNT = 300
 E = 64  # makes the files of vectors larger than those of texts, so that limits reach them

@@ -118,3 +118,17 @@ def test_what_may_not_be_written_is_refused_before_the_work() -> None:
         folder.chmod(0o755)
     assert "PermissionError" in said
     assert str(folder) in said
+
+
+def test_without_force_only_what_is_empty_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "absent", tmp_path / "empty"):
+        check_replaceable(folder, FORMAT, InputError, force=False)
+    folder = ours(tmp_path / "ours")
+    with pytest.raises(InputError) as raised:
+        check_replaceable(folder, FORMAT, InputError, force=False)
+    assert str(raised.value) == (
+        f"{folder} exists; give --force to replace it (in Python force=True), or another path."
+    )
+    with pytest.raises(InputError, match="is not a other-format"):  # force would not help
+        check_replaceable(folder, "other-format", InputError, force=False)

@@ -5,14 +5,17 @@ import sys
 
 COMMAND = [sys.executable, "-c", "from ragengine.cli.main import main; main()"]
 """Starts the command line of this tree, whatever is installed."""
-_MAIN = """
+BLOCKING = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {blocked!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Block())
-sys.argv = ["ragengine", *{arguments!r}]
+"""
+"""With ``blocked`` filled in, a program's first lines: the packages in it cannot be imported."""
+_MAIN = f"""{BLOCKING}
+sys.argv = ["ragengine", *{{arguments!r}}]
 from ragengine.cli.main import main
 main()
 """

@@ -3,17 +3,26 @@
 :func:`train` is what `ragengine train CONFIG.toml` runs.
 """
 
-from ragengine.errors import DependencyError
+from typing import TYPE_CHECKING
 
-try:
+from ragengine.lazy_names import lazy_names
+
+if TYPE_CHECKING:
     from ragengine_train.config import TrainConfig
     from ragengine_train.config_file import read_config
     from ragengine_train.pipeline import train
     from ragengine_train.progress import TrainProgress
     from ragengine_train.report import StageResult, TrainResult
-except ModuleNotFoundError as reason:
-    raise DependencyError(
-        f'Training needs the package {reason.name}; run pip install "ragengine[train]".'
-    ) from reason
 
 __all__ = ["StageResult", "TrainConfig", "TrainProgress", "TrainResult", "read_config", "train"]
+
+_MODULES = {
+    "StageResult": "report",
+    "TrainConfig": "config",
+    "TrainProgress": "progress",
+    "TrainResult": "report",
+    "read_config": "config_file",
+    "train": "pipeline",
+}
+
+__getattr__, __dir__ = lazy_names(__name__, _MODULES, "Training needs", "train")

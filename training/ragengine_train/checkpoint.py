@@ -22,6 +22,7 @@ from transformers import (
 
 from ragengine.errors import ExportError
 from ragengine_export import encoders
+from ragengine_export.choices import GIVEN_POOLINGS
 from ragengine_export.encoder_families import encoder_shape
 from ragengine_export.families import generator_type
 from ragengine_export.graphs.text_encoder import HeadShape
@@ -102,7 +103,7 @@ def load_encoder(source: str, cls: type[PreTrainedModel], pooling: Any = None) -
     if is_bare and pooling is None and config.model_type != "bert":
         raise ExportError(
             f"{source} is a bare {config.model_type} model, and nothing in its folder says how it pools; set "
-            f"model.pooling to one of {', '.join(encoders.GIVEN_POOLINGS)}."
+            f"model.pooling to one of {', '.join(GIVEN_POOLINGS)}."
         )
     if folder is not None or (is_bare and pooling is not None):
         side: encoders.Side = "question" if cls is DPRQuestionEncoder else "passage"

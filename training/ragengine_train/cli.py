@@ -5,8 +5,7 @@ from pathlib import Path
 import click
 
 from ragengine.cli.output import echo
-from ragengine_train.pipeline import train as run_training
-from ragengine_train.provenance import RESULTS, ResultName
+from ragengine_train.choices import RESULTS, ResultName
 
 
 @click.command()
@@ -28,6 +27,8 @@ def train(config: Path, fresh: bool, start: ResultName | None, threads: int | No
         raise click.UsageError(
             f"--fresh makes everything again and --from {start} does not; give one of them."
         )
+    from ragengine_train import train as run_training
+
     result = run_training(
         config,
         start=start,

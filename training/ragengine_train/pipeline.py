@@ -21,6 +21,7 @@ from ragengine.storage.schema import join_errors
 from ragengine.version import __version__
 from ragengine_train import preflight
 from ragengine_train.checkpoint import Parts, write_checkpoint
+from ragengine_train.choices import RESULTS, ResultName
 from ragengine_train.config import STAGES, TrainConfig
 from ragengine_train.config_file import read_config
 from ragengine_train.data import TrainingPassages
@@ -30,7 +31,7 @@ from ragengine_train.folders import remove
 from ragengine_train.generator import train_generator
 from ragengine_train.joint import train_joint
 from ragengine_train.progress import Progress, TrainProgress, silent
-from ragengine_train.provenance import PLACES, RESULTS, ResultName, Settings, changes
+from ragengine_train.provenance import PLACES, Settings, changes
 from ragengine_train.report import (
     CURVES,
     REPORT,

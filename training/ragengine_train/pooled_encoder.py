@@ -15,8 +15,8 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 from transformers.models.dpr.modeling_dpr import DPRQuestionEncoderOutput
 
+from ragengine_export.choices import Pooling
 from ragengine_export.encoders import EncoderCheckpoint
-from ragengine_export.graphs.pooling import Pooling
 from ragengine_export.graphs.text_encoder import DenseShape
 
 _ACTIVATIONS: Final = {

@@ -4,14 +4,12 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 from ragengine.storage.folders import sha256_of
+from ragengine_train.choices import RESULTS
 from ragengine_train.config import TrainConfig, listed
 
-ResultName: TypeAlias = Literal["encoders", "generator", "index", "joint", "checkpoint"]
-RESULTS: tuple[ResultName, ...] = get_args(ResultName)
-"""The results of a run in the order in which they are made; the index depends on the passage encoder."""
 # Where a stage's result holds which network.
 PLACES = {
     "encoders": {"question_encoder": "question_encoder", "context_encoder": "context_encoder"},

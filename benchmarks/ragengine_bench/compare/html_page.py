@@ -20,6 +20,15 @@ th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #e4e7
 th:first-child, td:first-child, td.text { text-align: left } th { font-weight: 600; font-size: .85rem }
 img { max-width: 100%; height: auto } .faint { color: #616e7c }
 .warn { background: #fdf6e3; padding: .5rem 1rem }
+p, li, h2, h3 { overflow-wrap: anywhere }
+@media (max-width: 40rem) {  /* a phone: each row is a card of names and values, so that nothing is beside */
+  body { margin-top: 1rem } table, tbody, tr { display: block } tr.head, td:empty { display: none }
+  tr { border-bottom: 1px solid #e4e7eb; padding: .4rem 0 }
+  td, td.text { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .05rem 0;
+                text-align: right }
+  td::before { content: attr(data-name); color: #616e7c; text-align: left; flex: none; max-width: 50% }
+  td:first-child { font-weight: 600 } td:first-child::before { content: none }
+}
 """
 _WIDE = ("setting",)
 
@@ -78,11 +87,12 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     body = "".join(
         "<tr>" + "".join(_cell(columns[place], row[place]) for place in kept) + "</tr>" for row in rows
     )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    return f'<div class="scroll"><table><tr class="head">{head}</tr>{body}</table></div>'
 
 
 def _cell(column: str, text: str) -> str:
-    return f'<td class="text">{escape(text)}</td>' if column in _WIDE else f"<td>{escape(text)}</td>"
+    kind = ' class="text"' if column in _WIDE else ""
+    return f'<td{kind} data-name="{escape(column)}">{escape(text)}</td>'
 
 
 def _picture(path: Path) -> str:

@@ -11,8 +11,7 @@ from ragengine_bench.checkpoints.random_checkpoint import GENERATOR, RAG, write_
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.peers import Contender
 from ragengine_export import export_checkpoint
-from ragengine_export.export import PRECISIONS
-from ragengine_export.weights import Precision
+from ragengine_export.choices import PRECISIONS, Precision
 
 Say = Callable[[str], None]
 

@@ -18,8 +18,7 @@ from ragengine_bench.harness.runs import Runs, Workload
 from ragengine_bench.peers import Contender
 from ragengine_bench.roofline.linear_graph import write_linear
 from ragengine_bench.roofline.roofline import Rates
-from ragengine_export.export import PRECISIONS
-from ragengine_export.weights import Precision
+from ragengine_export.choices import PRECISIONS, Precision
 
 _POINTS: dict[str, tuple[int, ...]] = {
     "beams": (1, 2, 4, 8),

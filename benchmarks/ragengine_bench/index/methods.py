@@ -1,4 +1,4 @@
-"""The index methods that are compared, and the measurement of one of them."""
+"""The measurement of one index method."""
 
 import math
 import statistics
@@ -19,7 +19,6 @@ from ragengine.retrieval.recall import RECALL_AT, RecallTest
 from ragengine.retrieval.vector_index import VectorIndex
 from ragengine.runtime.progress import silent
 
-METHODS = ("flat", "ivf", "ivf-pq", "opq-ivf-pq", "hnsw")
 WIDTHS = (16, 64, 256)
 """Candidates that are re-ranked with the stored vectors."""
 _GRAPH_WIDTH = 16

@@ -19,7 +19,7 @@ from ragengine import Answer, RagEngine
 from ragengine_bench.parity.pairs import Pair
 from ragengine_bench.parity.requests import any_request, with_special_tokens
 from ragengine_export import export_checkpoint
-from ragengine_export.weights import Precision
+from ragengine_export.choices import Precision
 
 # Options of GenerationConfig that a search reads and that are none of the logits processors'.
 _NOT_PROCESSED = {"n_docs", "do_deduplication", "num_return_sequences", "early_stopping", "length_penalty"}

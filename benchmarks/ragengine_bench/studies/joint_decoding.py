@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -42,7 +42,9 @@ class Comparison:
     def add(self, search: Search, options: GenerationOptions, joint_beams: int) -> None:
         """Search a question both ways."""
         found, seconds = {}, {}
-        for name, beams in (("thorough", options.num_beams), ("joint", joint_beams)):
+        ways: tuple[tuple[Literal["thorough", "joint"], int], ...]
+        ways = ("thorough", options.num_beams), ("joint", joint_beams)
+        for name, beams in ways:
             chosen = options.replace(marginalize="sequence", search=name, num_beams=beams)
             start = time.perf_counter()
             found[name] = search(chosen)

@@ -14,7 +14,7 @@ from ragengine.calibration.patterns import question_patterns
 from ragengine.confidence.features import FEATURES
 from ragengine.confidence.model import FARTHEST, Logistic
 from ragengine.confidence.rarity import Rarity
-from ragengine.errors import DependencyError
+from ragengine.installation import missing_package
 
 FOLDS = 5
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -58,10 +58,7 @@ def check_installed() -> None:
     try:
         import sklearn  # noqa: F401
     except ModuleNotFoundError as reason:
-        raise DependencyError(
-            "A calibration needs scikit-learn, which is not installed; "
-            'run pip install "ragengine[calibrate]".'
-        ) from reason
+        raise missing_package("A calibration needs", reason, "calibrate") from reason
 
 
 def fit(observed: Observations, words: tuple[Counter[str], int], strength: float) -> Fitted:

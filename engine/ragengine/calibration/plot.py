@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragengine.errors import DependencyError, InputError
+from ragengine.errors import InputError
 from ragengine.evaluation.confidence import ConfidenceFigures
+from ragengine.installation import missing_package
 from ragengine.storage.atomic import output_file
 
 if TYPE_CHECKING:
@@ -27,10 +28,7 @@ def check_plot(path: Path) -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as reason:
-        raise DependencyError(
-            f"Plots need the package {reason.name}, which is not installed; "
-            'run pip install "ragengine[plot]".'
-        ) from reason
+        raise missing_package("Plots need", reason, "plot") from reason
 
 
 def draw(figures: ConfidenceFigures, path: Path, title: str) -> None:

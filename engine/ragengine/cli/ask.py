@@ -5,16 +5,25 @@ from typing import Any
 
 import click
 
-from ragengine.cli.common import device_options, filter_option, generation_options, given, verify_option
+from ragengine.cli.common import (
+    device_options,
+    filter_option,
+    folder_options,
+    generation_options,
+    given,
+    placed,
+    verify_option,
+)
 from ragengine.cli.output import echo, print_json
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
-@click.argument("index", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", required=False)
+@click.argument("index", required=False)
 @click.argument("questions", nargs=-1, metavar="QUESTION...")
+@folder_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a question, on one line.")
 @click.option("--explain", is_flag=True, help="Show every token's posterior over the documents.")
 @click.option("--plot", type=FILE, help="Draw that as PNG or SVG; of several questions, FILE-1, FILE-2, ...")
@@ -33,33 +42,38 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @device_options
 @verify_option
 def ask(
-    bundle: Path | None, index: Path | None, questions: tuple[str, ...], as_json: bool, explain: bool,
-    plot: Path | None, record: Path | None, replayed: Path | None, abstain: bool, device: Any,
-    search_device: Any, threads: int | None, verify: Any, **settings: Any,
+    bundle: str | None, index: str | None, questions: tuple[str, ...], bundle_folder: Path | None,
+    index_folder: Path | None, as_json: bool, explain: bool, plot: Path | None, record: Path | None,
+    replayed: Path | None, abstain: bool, device: Any, search_device: Any, threads: int | None, verify: Any,
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Answer each QUESTION with the model in BUNDLE from the passages in INDEX.
 
     With --replay FILE give no question; BUNDLE and INDEX are by default those of the record.  The exit code
     is 0 when everything is as recorded, and 1 when something differs.
     """
+    model, passages, asked = placed([bundle, index, *questions], bundle_folder, index_folder)
     options = given(**settings)
     placing = {"device": device, "search_device": search_device, "threads": threads, "verify": verify}
     if replayed is not None:
-        if questions or options or plot or record or explain or as_json or abstain:
+        if asked or options or plot or record or explain or as_json or abstain:
             raise click.UsageError("--replay takes questions and options from its file; give no others.")
-        _replay(replayed, bundle, index, **placing)
+        _replay(replayed, model, passages, **placing)
         return
-    if bundle is None or index is None or not questions:
+    if model is None or passages is None or not asked:
         raise click.UsageError("Missing argument: BUNDLE INDEX QUESTION... (or --replay FILE) are needed.")
     from ragengine.cli.console import SafeConsole
     from ragengine.cli.explain import print_answer
     from ragengine.engine import RagEngine
+    from ragengine.plot import check_drawable
     from ragengine.replay import Record, write_records
 
+    if plot is not None:
+        check_drawable(plot)
     records = []
-    with RagEngine.load(bundle, index=index, **placing) as engine:
+    with RagEngine.load(model, index=passages, **placing) as engine:
         console = SafeConsole()
-        for number, question in enumerate(questions, 1):
+        for number, question in enumerate(asked, 1):
             answer = whole = engine.generate(question, **options)
             if abstain:
                 answer = whole.abstain()
@@ -68,7 +82,7 @@ def ask(
             else:
                 print_answer(console, answer, explain=explain)
             if plot is not None:
-                whole.plot(plot if len(questions) == 1 else plot.with_stem(f"{plot.stem}-{number}"))
+                whole.plot(plot if len(asked) == 1 else plot.with_stem(f"{plot.stem}-{number}"))
             if record is not None:
                 records.append(Record.of(engine, whole))
     if record is not None:

@@ -2,17 +2,58 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ragengine.messages import short_repr
+from ragengine.messages import short_repr, shown
+from ragengine.storage.ownership import MANIFEST
 
 if TYPE_CHECKING:
     from ragengine.runtime.progress import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def folder_options(command: F) -> F:
+    """``--bundle`` and ``--index``, which stand for the arguments BUNDLE and INDEX; see :func:`placed`."""
+    folder = click.Path(path_type=Path)
+    command = click.option("--index", "index_folder", type=folder, help="INDEX, as an option.")(command)
+    return click.option("--bundle", "bundle_folder", type=folder, help="BUNDLE, as an option.")(command)
+
+
+def placed(
+    arguments: Sequence[str | None], bundle: Path | None, index: Path | None
+) -> tuple[Path | None, Path | None, list[str]]:
+    """The bundle, the index, and the other arguments, in their order.
+
+    Args:
+        arguments: BUNDLE, INDEX and the others as they were typed; what was given as an option is not
+            among them, so that the others move up.
+        bundle: ``--bundle``.
+        index: ``--index``.
+    """
+    words = [word for word in arguments if word is not None]
+    if bundle is None and words:
+        bundle = Path(words.pop(0))
+    if index is None and words:
+        index = Path(words.pop(0))
+    return bundle, index, words
+
+
+force_option = click.option("--force", is_flag=True, help="Replace what an earlier run wrote there.")
+
+
+def may_replace(output: str | Path, force: bool) -> bool:
+    """Whether a folder that an earlier run wrote may be replaced: ``--force``, or who sits there says so."""
+    if force or not (Path(output) / MANIFEST).is_file():
+        return force
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return click.confirm(f"{shown(str(output))} exists. Replace it?", err=True)
 
 
 def device_options(command: F) -> F:

@@ -5,23 +5,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ragengine.cli.common import device_options
+from ragengine.cli.common import device_options, folder_options, placed
 from ragengine.cli.output import print_json
 
 if TYPE_CHECKING:
     from ragengine.doctor import Diagnosis
 
-FOLDER = click.Path(path_type=Path)
-
 
 @click.command()
-@click.argument("bundle", type=FOLDER, required=False)
-@click.argument("index", type=FOLDER, required=False)
+@click.argument("bundle", required=False)
+@click.argument("index", required=False)
+@folder_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @device_options
 def doctor(
-    bundle: Path | None,
-    index: Path | None,
+    bundle: str | None,
+    index: str | None,
+    bundle_folder: Path | None,
+    index_folder: Path | None,
     as_json: bool,
     device: Any,
     search_device: Any,
@@ -33,7 +34,10 @@ def doctor(
     """
     from ragengine.doctor import diagnose
 
-    diagnosis = diagnose(bundle, index, device=device, search_device=search_device, threads=threads)
+    model, passages, others = placed([bundle, index], bundle_folder, index_folder)
+    if others:
+        raise click.UsageError(f"Got unexpected extra argument ({others[0]}).")
+    diagnosis = diagnose(model, passages, device=device, search_device=search_device, threads=threads)
     if as_json:
         print_json(diagnosis.to_dict(), indent=2)
     else:

@@ -9,9 +9,11 @@ import click
 from ragengine.cli.common import (
     device_options,
     filter_option,
+    folder_options,
     generation_options,
     given,
     name_value_pairs,
+    placed,
     progress_bar,
     verify_option,
 )
@@ -21,23 +23,24 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command("eval")
-@click.argument("bundle", type=_PATH)
-@click.argument("index", type=_PATH)
-@click.argument("questions", type=_PATH, metavar="QUESTIONS.jsonl")
+@click.argument("bundle", required=False)
+@click.argument("index", required=False)
+@click.argument("questions", required=False, metavar="QUESTIONS.jsonl")
+@folder_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--task",
     type=click.Choice(["qa", "generation", "classification"]),
     default="qa",
     show_default=True,
-    help="Also ROUGE-L and BLEU of long answers (needs ragengine[eval]), or label accuracy.",
+    help="Also ROUGE-L and BLEU of long answers (needs the extra eval), or label accuracy.",
 )
 @click.option(
     "--metrics",
     type=click.Choice(["squad", "kilt", "dpr"]),
     default="squad",
     show_default=True,
-    help="Whose definition of exact match, F1 and ROUGE-L (dpr: exact match alone, needs ragengine[eval]).",
+    help="Whose definition of exact match, F1 and ROUGE-L (dpr: exact match alone, needs the extra eval).",
 )
 @click.option(
     "--label", "labels", multiple=True, help="A class label; may be repeated [default: the first answers]."
@@ -95,9 +98,11 @@ _PATH = click.Path(path_type=Path)
 @device_options
 @verify_option
 def evaluate_command(
-    bundle: Path,
-    index: Path,
-    questions: Path,
+    bundle: str | None,
+    index: str | None,
+    questions: str | None,
+    bundle_folder: Path | None,
+    index_folder: Path | None,
     as_json: bool,
     task: Any,
     metrics: Any,
@@ -127,16 +132,19 @@ def evaluate_command(
         raise click.UsageError("--label is for --task classification alone.")
     if answer_prefix is not None and not likelihood:
         raise click.UsageError("--answer-prefix is for --likelihood alone.")
+    model, passages, files = placed([bundle, index, questions], bundle_folder, index_folder)
+    if model is None or passages is None or len(files) != 1:
+        raise click.UsageError("BUNDLE, INDEX and one QUESTIONS.jsonl are needed.")
     from ragengine.cli.evaluation_tables import print_evaluation
     from ragengine.engine import RagEngine
     from ragengine.evaluation import Source, evaluate, read_questions
     from ragengine.evaluation.systems import System, check_systems
 
-    asked = read_questions(questions)  # once: the file may be a pipe
+    asked = read_questions(file := Path(files[0]))  # once: the file may be a pipe
     options = given(**settings)
-    systems = [System(bundle, index, options)]
+    systems = [System(model, passages, options)]
     if compare or compare_index or compared:
-        systems.append(System(compare or bundle, compare_index or index, options | compared))
+        systems.append(System(compare or model, compare_index or passages, options | compared))
     # One is in memory at a time, so what is wrong with the second is found before the first answers.
     check_systems(systems, ks=ks, verify=verify)
     evaluations = []
@@ -166,7 +174,7 @@ def evaluate_command(
                 filter=filter,
                 **system.options,
             )
-        source = Source(str(system.bundle), str(system.index), str(questions), system.options, filter)
+        source = Source(str(system.bundle), str(system.index), str(file), system.options, filter)
         evaluations.append(dataclasses.replace(found, source=source))
     first, *others = evaluations
     result = first.compare(others[0]) if others else first

@@ -1,10 +1,11 @@
 """An answer in a terminal, and Figure 2 of the paper: the posterior of every document at every token."""
 
+from rich.cells import set_cell_size
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ragengine.cli.console import SafeConsole, line
+from ragengine.cli.console import OneLine, SafeConsole, cut_at_word, line
 from ragengine.messages import shown
 from ragengine.results import Answer
 
@@ -22,9 +23,9 @@ def print_answer(console: SafeConsole, answer: Answer, *, explain: bool) -> None
     table = Table(box=None, padding=(0, 1), show_edge=False)
     for name in ("", "p(z|x)", "p(z|x,y)"):
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name), header_style="dim")
-    table.add_column("document", no_wrap=True, min_width=8, header_style="dim")
+    table.add_column("document", header_style="dim")  # the one that gives way
     for number, document in enumerate(answer.documents, 1):
-        text = Text.assemble((shown(document.title), "bold"), "  ", (shown(document.text), "dim"))
+        text = OneLine((document.title, "bold"), (document.text, "dim"))
         table.add_row(str(number), f"{document.prior:.3f}", f"{document.posterior:.3f}", text)
     console.print(table)
     for citation in answer.citations:
@@ -58,8 +59,8 @@ def print_posteriors(console: SafeConsole, answer: Answer) -> None:
             header.append(columns[token].rjust(widths[token]) + " ", style="bold")
         console.print(header, no_wrap=True, crop=True)
         for row, document in enumerate(answer.documents):
-            title = shown(document.title)[: TITLE_WIDTH - 1]
-            shares = Text(f"{row + 1:3} {title:<{TITLE_WIDTH}}", style="none")
+            title = cut_at_word(shown(" ".join(document.title.split())), TITLE_WIDTH - 1)
+            shares = Text(f"{row + 1:3} {set_cell_size(title, TITLE_WIDTH)}", style="none")
             for token in range(start, end):
                 posterior = float(answer.token_posteriors[token, row])
                 shares.append(f"{posterior * 100:.0f}%".rjust(widths[token]), style=_shade(posterior))

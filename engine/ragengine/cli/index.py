@@ -4,6 +4,7 @@ import dataclasses
 
 import click
 
+from ragengine.cli.common import force_option, may_replace
 from ragengine.cli.index_changes import compact_command, sync_command, upsert_command
 from ragengine.cli.index_import import import_command
 from ragengine.cli.index_look import list_command, search_command, show_command
@@ -54,6 +55,7 @@ for _command in (
 @queries_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Draws the samples.")
 @click.option("--resume", is_flag=True, help="Go on with a build of INDEX that was killed or interrupted.")
+@force_option
 @batch_tokens_option
 @threads_option
 def build(
@@ -72,6 +74,7 @@ def build(
     queries: str | None,
     seed: int,
     resume: bool,
+    force: bool,
     batch_tokens: int,
     threads: int | None,
 ) -> None:
@@ -83,6 +86,7 @@ def build(
     """
     from ragengine import build_index
 
+    force = force if resume else may_replace(index, force)
     with progress_bars() as progress:
         manifest = build_index(
             passages,
@@ -100,6 +104,7 @@ def build(
             recall=recall,
             seed=seed,
             resume=resume,
+            force=force,
             batch_tokens=batch_tokens,
             threads=threads,
             progress=progress,
@@ -172,16 +177,18 @@ def delete(index: str, ids: tuple[str, ...], threads: int | None) -> None:
 @click.argument("first", type=click.Path())
 @click.argument("second", type=click.Path())
 @click.argument("index", type=click.Path())
+@force_option
 @threads_option
-def merge(first: str, second: str, index: str, threads: int | None) -> None:
+def merge(first: str, second: str, index: str, force: bool, threads: int | None) -> None:
     """Write INDEX with the passages of FIRST and SECOND, two indexes of one encoder.
 
     The FAISS index is FIRST's with the vectors of SECOND added: give the larger one first.
     """
     from ragengine import merge_indexes
 
+    force = may_replace(index, force)
     with progress_bars() as progress:
-        manifest = merge_indexes(first, second, index, threads=threads, progress=progress)
+        manifest = merge_indexes(first, second, index, force=force, threads=threads, progress=progress)
     print_result(index, manifest)
 
 

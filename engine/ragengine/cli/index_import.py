@@ -2,6 +2,7 @@
 
 import click
 
+from ragengine.cli.common import force_option, may_replace
 from ragengine.cli.index_options import (
     bundle_option,
     field_options,
@@ -40,6 +41,7 @@ from ragengine.cli.output import echo
 )
 @recall_option
 @queries_option
+@force_option
 @threads_option
 def import_command(
     source: str,
@@ -54,6 +56,7 @@ def import_command(
     factory: str | None,
     recall: float,
     queries: str | None,
+    force: bool,
     threads: int | None,
 ) -> None:
     """Import SOURCE, passages with a FAISS file, as INDEX.
@@ -64,6 +67,7 @@ def import_command(
     """
     from ragengine import import_index
 
+    force = may_replace(index, force)
     with progress_bars() as progress:
         manifest = import_index(
             source,
@@ -78,6 +82,7 @@ def import_command(
             queries=queries,
             factory=factory,
             recall=recall,
+            force=force,
             threads=threads,
             progress=progress,
             on_plan=lambda plan: echo(f"{plan.factory}: {plan.reason}.", err=True),

@@ -14,6 +14,7 @@ import click
 from ragengine.cli.output import echo
 from ragengine.cli.streams import OutputError, abandon_stdout, guard_streams
 from ragengine.errors import DependencyError, RagEngineError
+from ragengine.installation import missing_package, pip_install
 from ragengine.messages import shown, shown_lines
 from ragengine.version import __version__
 
@@ -90,19 +91,15 @@ def _usage_errors_shown() -> Iterator[None]:
 
 
 def _from_extra(name: str) -> click.Command:
-    """Import a command of another package; if a package is missing, say which extra brings it."""
+    """Import a command of another package, whose help does without the extra that the command needs."""
     extra, _ = _EXTRAS[name]
-    remedy = f'run pip install "ragengine[{extra}]"'
     for entry in entry_points(group="ragengine.commands", name=name):
         try:
             command: click.Command = entry.load()
-        except (ModuleNotFoundError, DependencyError) as reason:
-            cause = reason.__cause__ or reason  # the packages turn a missing module into a DependencyError
-            missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
-            what = f" needs the package {missing}, which is not installed" if missing else " is not installed"
-            raise DependencyError(f"ragengine {name}{what}; {remedy}.") from reason
+        except ModuleNotFoundError as reason:
+            raise missing_package(f"ragengine {name} needs", reason, extra) from reason
         return command
-    raise DependencyError(f"ragengine {name} is not installed; {remedy}.")
+    raise DependencyError(f"ragengine {name} is not installed; run {pip_install(extra)}.")
 
 
 @click.group(

@@ -10,7 +10,8 @@ from ragengine.arrays import FloatArray
 from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Columns, Passage
 from ragengine.corpus.splitting import split_record
-from ragengine.errors import DependencyError, PassagesError
+from ragengine.errors import PassagesError
+from ragengine.installation import missing_package
 from ragengine.messages import one_line
 
 EMBEDDINGS: Final = "embeddings"
@@ -83,10 +84,7 @@ def import_pyarrow() -> Any:
         import pyarrow.ipc
         import pyarrow.parquet
     except ModuleNotFoundError as reason:
-        raise DependencyError(
-            "Datasets folders and Parquet files are read with pyarrow, which is not installed; "
-            'run pip install "ragengine[documents]", or write the passages as .jsonl.'
-        ) from reason
+        raise missing_package("Datasets folders and Parquet files need", reason, "documents") from reason
     return pyarrow
 
 

@@ -15,6 +15,7 @@ from ragengine.corpus.pdf_files import read_pdf
 from ragengine.corpus.splitting import Part, Text, document_title, split_document
 from ragengine.corpus.word_files import read_docx
 from ragengine.errors import PassagesError, RagEngineError
+from ragengine.installation import pip_install
 from ragengine.storage.foreign_files import open_unpacked, shown_path, utf8_lines, why
 from ragengine.storage.unpacking import GZIP_SUFFIX
 
@@ -59,7 +60,7 @@ class DocumentFile:
         module, package = _PACKAGES.get(self.kind, (None, ""))
         if module is None or importlib.util.find_spec(module) is not None:
             return None
-        return f'needs {package}: pip install "ragengine[documents]"'
+        return f"needs {package}: {pip_install('documents')}"
 
     def _parts(self) -> Iterable[Part]:
         if self.kind == "text":

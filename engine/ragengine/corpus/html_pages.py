@@ -11,7 +11,7 @@ from io import BufferedReader
 from typing import Any, Final
 
 from ragengine.corpus.splitting import LONGEST_BLOCK, LONGEST_HEADING, Block, Heading, Part, Text, Title
-from ragengine.errors import DependencyError
+from ragengine.installation import missing_package
 from ragengine.messages import one_line, short_repr
 
 _HEADINGS: Final = {f"h{level}": level for level in range(1, 7)}
@@ -78,9 +78,7 @@ def _parser(page: "_Page") -> Any:
     try:
         from lxml import etree
     except ModuleNotFoundError as reason:
-        raise DependencyError(
-            'HTML is read with lxml, which is not installed; run pip install "ragengine[documents]".'
-        ) from reason
+        raise missing_package("HTML pages need", reason, "documents") from reason
     return etree.HTMLParser(target=page, encoding="utf-8", no_network=True)
 
 

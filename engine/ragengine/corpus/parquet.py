@@ -12,6 +12,7 @@ from ragengine.corpus import arrow_tables
 from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Columns, Passage
 from ragengine.errors import PassagesError, RagEngineError
+from ragengine.installation import pip_install
 from ragengine.messages import one_line
 from ragengine.storage.foreign_files import open_plain, shown_path, why
 
@@ -40,7 +41,7 @@ class ParquetFile:
     def missing(self) -> str | None:
         """What the table lacks, for a file that nobody named: one of something else than passages."""
         if importlib.util.find_spec("pyarrow") is None:
-            return 'needs pyarrow: pip install "ragengine[documents]"'
+            return f"needs pyarrow: {pip_install('documents')}"
         try:
             Columns.among(self._schema().names, self.options)
         except ValueError as reason:

@@ -8,7 +8,7 @@ from io import BufferedReader
 from typing import Any, Final
 
 from ragengine.corpus.splitting import LONGEST_HEADING, Page, Part, Text, Title
-from ragengine.errors import DependencyError
+from ragengine.installation import missing_package
 from ragengine.messages import one_line
 
 _LONGEST_PAGE: Final = 1 << 24
@@ -38,9 +38,7 @@ class _Reader:
         try:
             import pypdf
         except ModuleNotFoundError as reason:
-            raise DependencyError(
-                'PDF is read with pypdf, which is not installed; run pip install "ragengine[documents]".'
-            ) from reason
+            raise missing_package("PDF files need", reason, "documents") from reason
         # It warns of every oddity of a file, quoting it: for its own log, if somebody listens there.
         logging.getLogger("pypdf").addHandler(logging.NullHandler())
         with _guarded():

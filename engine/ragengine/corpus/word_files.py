@@ -15,7 +15,7 @@ from ragengine.corpus.splitting import (
     Text,
     Title,
 )
-from ragengine.errors import DependencyError
+from ragengine.installation import missing_package
 from ragengine.messages import one_line
 
 _MOST_XML: Final = 1 << 26
@@ -40,9 +40,7 @@ def read_docx(file: BufferedReader) -> Iterator[Part]:
     try:
         import docx
     except ModuleNotFoundError as reason:
-        raise DependencyError(
-            'DOCX is read with python-docx, which is not installed; run pip install "ragengine[documents]".'
-        ) from reason
+        raise missing_package("DOCX files need", reason, "documents") from reason
     try:
         document = docx.Document(_texts_only(file))
         yield from _Document(document).parts()

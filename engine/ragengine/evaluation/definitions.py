@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
 
-from ragengine.errors import DependencyError
 from ragengine.evaluation.long_answers import rouge_scorer
 from ragengine.evaluation.metrics import exact_match, f1, normalize_answer
+from ragengine.installation import missing_package
 
 Metrics: TypeAlias = Literal["squad", "kilt", "dpr"]
 AnswerMeasures: TypeAlias = Callable[[str, Sequence[str]], dict[str, float]]
@@ -62,10 +62,7 @@ def _dpr_measures() -> AnswerMeasures:
     try:
         import regex
     except ModuleNotFoundError as reason:
-        raise DependencyError(
-            "DPR's exact match needs the package regex, which is not installed; "
-            'run pip install "ragengine[eval]".'
-        ) from reason
+        raise missing_package("DPR's exact match needs", reason, "eval") from reason
     articles = regex.compile(r"\b(a|an|the)\b")
 
     def dpr_measures(answer: str, references: Sequence[str]) -> dict[str, float]:

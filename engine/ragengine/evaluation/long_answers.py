@@ -7,6 +7,7 @@ import numpy as np
 
 from ragengine.arrays import DoubleArray
 from ragengine.errors import DependencyError
+from ragengine.installation import missing_package
 
 BLEU_ORDERS = {"bleu": 4, "bleu-1": 1}  # the longest n-grams of each figure
 _LONGEST = max(BLEU_ORDERS.values())
@@ -78,7 +79,4 @@ def _sacrebleu() -> Any:
 
 
 def _missing(reason: ModuleNotFoundError) -> DependencyError:
-    return DependencyError(
-        f"--task generation needs the package {reason.name}, which is not installed; "
-        'run pip install "ragengine[eval]".'
-    )
+    return missing_package("--task generation needs", reason, "eval")

@@ -173,7 +173,7 @@ class Generator(Resource):
         """
         stop = Stop.of(deadline, cancel)
         options = self._checked_options(options)
-        check_streamable(options)
+        check_streamable(options, self.default_options)
         contexts = checked_contexts(self._model.spec, context_input_ids, context_attention_mask, doc_scores)
         if len(contexts) != 1:
             raise InputError(f"{len(contexts)} questions cannot stream together; stream one at a time.")

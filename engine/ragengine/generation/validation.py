@@ -54,18 +54,33 @@ def checked_labels(spec: GeneratorSpec, labels: Any, questions: int) -> IntArray
     return checked
 
 
-def check_streamable(options: GenerationOptions) -> None:
-    """Refuse a search whose first token is not known before its last."""
-    if options.num_beams > 1 or options.do_sample:
-        raise OptionsError(
-            f"A search with num_beams={options.num_beams}, do_sample={options.do_sample} cannot stream: "
-            "its first token may change until the last; use num_beams=1 without sampling."
-        )
+def check_streamable(options: GenerationOptions, default: GenerationOptions | None = None) -> None:
+    """Refuse a search whose first token is not known before its last.
+
+    The error says how to ask, and which settings are the model's own, ``default``, not the caller's.
+    """
+    remedy: dict[str, Any] = {}
+    if options.num_beams > 1:
+        remedy["num_beams"] = 1
+        if options.num_return_sequences > 1:
+            remedy["num_return_sequences"] = 1
+    if options.do_sample:
+        remedy["do_sample"] = False
     if options.marginalize == "sequence" and options.search != "joint":
-        raise OptionsError(
-            f"RAG-Sequence with search={options.search!r} cannot stream: whole outputs are ranked at its "
-            "end; use search='joint'."
-        )
+        remedy["search"] = "joint"
+    if not remedy:
+        return
+
+    def said(name: str) -> str:
+        value = getattr(options, name)
+        own = default is not None and getattr(default, name) == value
+        return f"{name}={value!r}{' (the default of this model)' * own}"
+
+    kind = "RAG-Sequence" if "search" in remedy else "A search"
+    raise OptionsError(
+        f"{kind} with {', '.join(map(said, remedy))} cannot stream: what comes first may change until "
+        f"the end; give {', '.join(f'{name}={value!r}' for name, value in remedy.items())}."
+    )
 
 
 def checked_marginalize(marginalize: Any, default: Marginalize) -> Marginalize:

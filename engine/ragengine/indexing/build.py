@@ -45,6 +45,7 @@ def build_index(
     recall: float = 0.95,
     seed: int = 0,
     resume: bool = False,
+    force: bool = True,
     device: Device = "auto",
     threads: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
@@ -81,6 +82,7 @@ def build_index(
         recall: the recall at 5 documents that an approximate index is tuned for.
         seed: draws the training sample and the questions of the recall test.
         resume: go on with a build of ``index`` that was killed or interrupted.
+        force: False refuses to replace an index, as the command does without ``--force``.
         device: where passages are encoded: auto, cpu or cuda.
         threads: threads to use; all cores where None.
         batch_tokens: tokens that the encoder reads at once.
@@ -145,7 +147,9 @@ def build_index(
         "faiss": import_faiss().__version__,
         "ragengine": __version__,
     }
-    with IndexWriter.open(index, settings, resume=resume, threads=threads, progress=progress) as writer:
+    with IndexWriter.open(
+        index, settings, resume=resume, force=force, threads=threads, progress=progress
+    ) as writer:
         if not writer.finished:
             count = writer.write_passages(corpus.read())
             if count == 0:

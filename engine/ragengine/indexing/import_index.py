@@ -62,6 +62,7 @@ def import_index(
     factory: str | None = None,
     recall: float = 0.95,
     seed: int = 0,
+    force: bool = True,
     threads: int | None = None,
     progress: Progress | None = None,
     on_plan: Callable[[IndexPlan], object] | None = None,
@@ -89,6 +90,7 @@ def import_index(
         factory: a FAISS factory string of an index to build instead of keeping the structure.
         recall: the recall at 5 documents that an approximate index is tuned for.
         seed: draws the training sample and the questions of the recall test.
+        force: False refuses to replace an index, as the command does without ``--force``.
         threads: threads to use; all cores where None.
         progress: called with (phase, done, total), as by :func:`build_index`.
         on_plan: called with the ``factory`` of the new index and the ``reason`` for it.
@@ -130,7 +132,9 @@ def import_index(
     )
     if on_plan is not None:
         on_plan(plan)
-    with IndexWriter.open(index, {"command": "import"}, threads=threads, progress=progress) as writer:
+    with IndexWriter.open(
+        index, {"command": "import"}, force=force, threads=threads, progress=progress
+    ) as writer:
         _write_passages(writer, corpus, None if ids is None else Path(ids), foreign.count)
         vectors = writer.write_vectors(vectors_from, dimension)
         foreign.check_agrees(vectors, sample_rows(foreign.count, seed))

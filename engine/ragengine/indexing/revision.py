@@ -135,9 +135,17 @@ class Revision:
 
 
 def revise(
-    old: OldIndex, index: Path, revision: Revision, threads: int | None, progress: Progress | None
+    old: OldIndex,
+    index: Path,
+    revision: Revision,
+    threads: int | None,
+    progress: Progress | None,
+    *,
+    force: bool = True,
 ) -> IndexManifest:
     """Write ``index``: ``old`` with a revision, which leaves at least one passage.
+
+    Without ``force`` no other index is replaced.
 
     Raises:
         PassagesError: nothing is added although something should be, its vectors do not fit, or its ids are
@@ -147,7 +155,9 @@ def revise(
     check_room(old, index, revision.added)
     gone, added = revision.gone, revision.added
     kept = np.delete(np.arange(old.manifest.count), gone)
-    with IndexWriter.open(index, {"command": revision.command}, threads=threads, progress=progress) as writer:
+    with IndexWriter.open(
+        index, {"command": revision.command}, force=force, threads=threads, progress=progress
+    ) as writer:
         passages = itertools.chain(_kept_passages(old, revision), () if added is None else added.passages)
         writer.write_passages(passages, len(kept) if revision.fixed_ids else 0, old.path)
         if added is not None:

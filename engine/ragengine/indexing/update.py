@@ -94,6 +94,7 @@ def merge_indexes(
     second: str | Path,
     index: str | Path,
     *,
+    force: bool = True,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> IndexManifest:
@@ -105,6 +106,7 @@ def merge_indexes(
         first: an index folder, whose FAISS index gets the vectors of the other: give the larger one first.
         second: an index folder, whose passages follow those of ``first``.
         index: the folder to write; ``first`` and ``second`` stay as they are, unless it is one of them.
+        force: False refuses to replace an index, as the command does without ``--force``.
         threads: threads to use; all cores where None.
         progress: called with (phase, done, total), as by :func:`build_index`.
 
@@ -129,7 +131,7 @@ def merge_indexes(
         added = Addition(other.passages(), theirs.count, other.passages_bytes, source)
         created_from = history.of_merged(ours.created_from, theirs.created_from)
         revision = Revision("merge", created_from, added=added)
-        return revise(old, Path(index), revision, threads, progress)
+        return revise(old, Path(index), revision, threads, progress, force=force)
 
 
 def delete_passages(

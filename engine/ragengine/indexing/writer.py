@@ -91,6 +91,7 @@ class IndexWriter:
         settings: Mapping[str, str],
         *,
         resume: bool | None = None,
+        force: bool = True,
         threads: int | None,
         progress: Progress | None,
     ) -> Iterator["IndexWriter"]:
@@ -98,11 +99,12 @@ class IndexWriter:
 
         Before it does, the folder is opened as every reader opens it and searched once.  ``settings`` are
         what the result depends on; ``resume`` goes on with what a run with equal settings left, and None is
-        for a job that leaves nothing.  Raises :class:`IndexFolderError`; then ``index`` is as it was.
+        for a job that leaves nothing; without ``force`` no index is replaced.  Raises
+        :class:`IndexFolderError`; then ``index`` is as it was.
         """
         hopeless = (BaseException,) if resume is None else _HOPELESS
         with folders.resumable_folder(
-            index, FORMAT, IndexFolderError, resume=bool(resume), hopeless=hopeless
+            index, FORMAT, IndexFolderError, resume=bool(resume), hopeless=hopeless, force=force
         ) as folder:
             writer = cls(BuildState.open(folder, settings), threads, progress)
             yield writer

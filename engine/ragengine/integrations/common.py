@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from ragengine.engine import RagEngine
 from ragengine.errors import DependencyError, InputError
+from ragengine.installation import missing_package
 from ragengine.messages import short_repr
 from ragengine.results import Answer, Document
 from ragengine.validation import checked_question
@@ -23,11 +24,7 @@ _NAMED_BY_THE_CALL = ("question", "documents", "options")
 
 def missing_framework(framework: str, extra: str, reason: ModuleNotFoundError) -> DependencyError:
     """The error for a framework that cannot be imported; ``extra`` installs it."""
-    package = (reason.name or framework).partition(".")[0]
-    return DependencyError(
-        f"The adapters for {framework} need the package {package}, which is not installed; "
-        f'run pip install "ragengine[{extra}]".'
-    )
+    return missing_package(f"The adapters for {framework} need", reason, extra)
 
 
 def checked_engine(engine: Any) -> RagEngine:

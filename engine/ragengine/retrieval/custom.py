@@ -126,7 +126,44 @@ class CustomIndex:
         return documents
 
 
-AnyIndex: TypeAlias = PassageIndex | CustomIndex
+class NoIndex:
+    """In the place of an index where every question comes with its documents."""
+
+    name = "engine without an index"
+    """What messages call it."""
+
+    @property
+    def corpus(self) -> None:
+        """There is none."""
+
+    def check_belongs_to(self, bundle: Bundle) -> None:
+        """Nothing."""
+
+    def search_documents(
+        self,
+        vectors: FloatArray,
+        n_docs: int,
+        *,
+        nprobe: int | None = None,
+        rerank_width: int | None = None,
+        filter: Filter | PassageFilter | None = None,
+    ) -> list[list[Document]]:
+        """Raises :class:`InputError`: there is nothing to search."""
+        raise no_index()
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def no_index() -> InputError:
+    """The error for a search where nothing can be searched."""
+    return InputError(
+        "The engine was loaded without an index, so it finds no documents; give documents with the "
+        "question, or load the engine with an index."
+    )
+
+
+AnyIndex: TypeAlias = PassageIndex | CustomIndex | NoIndex
 """What a retriever searches."""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ragengine.arrays import FloatArray, RowArray
 from ragengine.errors import DependencyError, IndexFolderError, InputError
+from ragengine.installation import pip_install
 from ragengine.messages import one_line
 from ragengine.runtime.lifecycle import lost_openmp_threads
 
@@ -103,7 +104,7 @@ def import_faiss() -> Any:
         import faiss
     except ImportError as reason:
         raise DependencyError(
-            'faiss is not installed; run pip install "ragengine[cpu]", or "ragengine[gpu]" on a CUDA machine '
+            f"faiss is not installed; run {pip_install('cpu')}, or on a CUDA machine {pip_install('gpu')} "
             f"({reason})."
         ) from reason
     except (RuntimeError, OSError) as reason:  # a GPU build that does not find the CUDA libraries it needs

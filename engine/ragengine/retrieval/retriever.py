@@ -13,7 +13,7 @@ from ragengine.arrays import FloatArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError
 from ragengine.results import Document
-from ragengine.retrieval.custom import AnyIndex, CustomIndex, DocumentSearcher
+from ragengine.retrieval.custom import AnyIndex, CustomIndex, DocumentSearcher, NoIndex, no_index
 from ragengine.retrieval.encoder import EncodedQuestions, TextEncoder
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.index_slot import IndexSlot
@@ -48,7 +48,7 @@ class Retriever(Resource):
     def load(
         cls,
         bundle: str | Path | Bundle,
-        index: str | Path | DocumentSearcher,
+        index: str | Path | DocumentSearcher | None = None,
         device: Device = "auto",
         threads: int | None = None,
         verify: Literal["sha256", "size"] = "sha256",
@@ -58,7 +58,8 @@ class Retriever(Resource):
 
         Args:
             bundle: the path of a bundle, or an opened one.
-            index: the path of an index folder, or a :class:`DocumentSearcher` of your own.
+            index: the path of an index folder, or a :class:`DocumentSearcher` of your own; None where nothing
+                is searched.
             device: where questions are encoded: auto, cpu or cuda.
             threads: threads that the encoder may use; all cores of this process where None.
             verify: ``sha256`` checks every byte of bundle and index, ``size`` the sizes of files.
@@ -76,12 +77,13 @@ class Retriever(Resource):
         if isinstance(index, str | os.PathLike):
             searched = PassageIndex.open(index, verify=verify, device=search_device or device)
         else:
-            searched = CustomIndex(index, opened.manifest.question_encoder.dimension)
+            dimension = opened.manifest.question_encoder.dimension
+            searched = NoIndex() if index is None else CustomIndex(index, dimension)
             if search_device is not None:
-                raise InputError(
-                    f"search_device is {search_device!r}, but the {searched.name} decides itself where it "
-                    "searches; leave it out."
-                )
+                where = "there is no index to search"
+                if index is not None:
+                    where = f"the {searched.name} decides itself where it searches"
+                raise InputError(f"search_device is {search_device!r}, but {where}; leave it out.")
         try:
             return cls(opened, searched, device=device, threads=threads)
         except BaseException:
@@ -93,11 +95,13 @@ class Retriever(Resource):
         """The index that is searched now; another one after :meth:`swap_index`.
 
         Raises:
-            InputError: a :class:`DocumentSearcher` is searched instead of an index folder.
+            InputError: a :class:`DocumentSearcher` is searched instead of an index folder, or nothing.
         """
         index = self._slot.index
         if isinstance(index, PassageIndex):
             return index
+        if isinstance(index, NoIndex):
+            raise no_index()
         raise InputError(
             f"There is no index folder to look at or to swap: the {index.name} takes its place; change what "
             "that object searches."

@@ -2,13 +2,20 @@
 
 import math
 import numbers
-import threading
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from ragengine.errors import CancelledError, DeadlineError, InputError
 from ragengine.messages import short_repr
 from ragengine.runtime.lifecycle import check_interpreter
+
+
+class CancelSignal(Protocol):
+    """What ``cancel`` has to be: a :class:`threading.Event`, or anything else that can say whether to end."""
+
+    def is_set(self) -> bool:
+        """Whether the call is to end."""
+        ...
 
 
 class Stop:
@@ -17,7 +24,7 @@ class Stop:
     Given to several calls as their ``deadline``, one object ends them together.
     """
 
-    def __init__(self, deadline: float | None = None, cancel: threading.Event | None = None) -> None:
+    def __init__(self, deadline: float | None = None, cancel: CancelSignal | None = None) -> None:
         """Start the clock.
 
         Args:
@@ -38,7 +45,7 @@ class Stop:
         self._cancel = cancel
 
     @classmethod
-    def of(cls, deadline: "float | Stop | None", cancel: threading.Event | None) -> "Stop":
+    def of(cls, deadline: "float | Stop | None", cancel: CancelSignal | None) -> "Stop":
         """The :class:`Stop` that the arguments ``deadline`` and ``cancel`` of a call stand for.
 
         Raises:

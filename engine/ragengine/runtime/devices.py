@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ragengine.errors import DeviceError
+from ragengine.installation import pip_install
 from ragengine.messages import log, one_line
 from ragengine.runtime.cuda_driver import read_driver
 from ragengine.runtime.probe_graph import PROBE_GRAPH
@@ -77,11 +78,11 @@ def why_no_cuda() -> str | None:
         if len(both) > 1:
             return (
                 f"{' and '.join(both)} are both installed and overwrite each other; uninstall both, then "
-                'install "ragengine[gpu]"'
+                f"run {pip_install('gpu')}"
             )
         return (
             f"this onnxruntime {ort.__version__} has no {CUDA_PROVIDER}; "
-            'install "ragengine[gpu]" in an environment without the cpu extra'
+            f"run {pip_install('gpu')} in an environment without the cpu extra"
         )
     try:
         read_driver()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.errors import BundleError, DependencyError, DeviceError, GraphOutputError, InputError
+from ragengine.installation import pip_install
 from ragengine.messages import one_line, short_repr
 from ragengine.runtime.cuda_capture import CUDA_WORK
 from ragengine.runtime.devices import CUDA_PROVIDER, ResolvedDevice
@@ -19,8 +20,7 @@ try:
     import onnxruntime as ort
 except ModuleNotFoundError as reason:
     raise DependencyError(
-        'onnxruntime is not installed; run pip install "ragengine[cpu]", '
-        'or "ragengine[gpu]" on a CUDA machine.'
+        f"onnxruntime is not installed; run {pip_install('cpu')}, or on a CUDA machine {pip_install('gpu')}."
     ) from reason
 
 InferenceSession: TypeAlias = ort.InferenceSession

@@ -65,7 +65,9 @@ def sha256_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def replaced_folder(target: Path, format_name: str, error: type[RagEngineError]) -> Iterator[Path]:
+def replaced_folder(
+    target: Path, format_name: str, error: type[RagEngineError], *, force: bool = True
+) -> Iterator[Path]:
     """Yield an empty folder that replaces ``target`` when the block ends without an error.
 
     An existing ``target`` is replaced only if it is empty, or holds a manifest of ``format_name`` and no
@@ -76,12 +78,15 @@ def replaced_folder(target: Path, format_name: str, error: type[RagEngineError])
         target: the folder to write.
         format_name: the ``format`` in its manifest.
         error: the class of the errors that are raised.
+        force: False refuses to replace a folder, too.
 
     Raises:
         RagEngineError: as ``error``: ``target`` cannot be replaced, or another process is writing it.
     """
     everything = (BaseException,)
-    with resumable_folder(target, format_name, error, resume=False, hopeless=everything) as workspace:
+    with resumable_folder(
+        target, format_name, error, resume=False, hopeless=everything, force=force
+    ) as workspace:
         (workspace / OUTPUT).mkdir()
         yield workspace / OUTPUT
 
@@ -94,14 +99,15 @@ def resumable_folder(
     *,
     resume: bool,
     hopeless: tuple[type[BaseException], ...],
+    force: bool = True,
 ) -> Iterator[Path]:
     """Yield a sibling workspace whose subfolder ``OUTPUT`` replaces ``target`` at the end.
 
     The workspace outlives a kill, an interrupt and every exception but the ``hopeless`` ones.  With
-    ``resume`` it is yielded as the last run left it, else it begins empty.  Otherwise as
-    :func:`replaced_folder`.
+    ``resume`` it is yielded as the last run left it, and ``force`` is what that run was given; else it begins
+    empty.  Otherwise as :func:`replaced_folder`.
     """
-    with _workspace(target, format_name, error) as (target, workspace):
+    with _workspace(target, format_name, error, resume, force) as (target, workspace):
         replacing = False
         try:
             _tidy(workspace, target, resume, format_name, error)
@@ -159,7 +165,9 @@ def _replace(target: Path, workspace: Path, format_name: str, error: type[RagEng
 
 
 @contextlib.contextmanager
-def _workspace(target: Path, format_name: str, error: type[RagEngineError]) -> Iterator[tuple[Path, Path]]:
+def _workspace(
+    target: Path, format_name: str, error: type[RagEngineError], resume: bool, force: bool
+) -> Iterator[tuple[Path, Path]]:
     """The real path of ``target`` and a sibling that this process locks; refuses to replace foreign files."""
     with contextlib.ExitStack() as stack:
         try:
@@ -170,7 +178,8 @@ def _workspace(target: Path, format_name: str, error: type[RagEngineError]) -> I
             stack.enter_context(held_folder(workspace))
             stack.enter_context(marked(workspace, error))
             _repair(real, workspace)
-            check_replaceable(real, format_name, error)
+            resumed = resume and any(path.name != MARK for path in workspace.iterdir())
+            check_replaceable(real, format_name, error, force=force or resumed)
         except BlockingIOError as reason:
             raise error(f"{target} is being written by another process; wait for it or stop it.") from reason
         except OSError as reason:

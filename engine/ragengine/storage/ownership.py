@@ -39,10 +39,13 @@ def marked(workspace: Path, error: type[RagEngineError]) -> Iterator[None]:
                 mark.unlink()
 
 
-def check_replaceable(target: Path, format_name: str, error: type[RagEngineError]) -> None:
+def check_replaceable(
+    target: Path, format_name: str, error: type[RagEngineError], *, force: bool = True
+) -> None:
     """Raise ``error`` if a new folder must not take the place of ``target``; :class:`OSError` if it cannot.
 
-    It may if nothing is there, an empty folder, or one of ``format_name`` with nothing else in it.
+    It may if nothing is there, an empty folder, or, with ``force``, one of ``format_name`` with nothing else
+    in it.
     """
     if not os.path.lexists(target):
         return
@@ -55,6 +58,8 @@ def check_replaceable(target: Path, format_name: str, error: type[RagEngineError
     if Path.cwd().is_relative_to(target):
         raise error(f"{target} is or holds the current folder, so it cannot be replaced; run this elsewhere.")
     check_nothing_foreign(target, target, format_name, error)
+    if not force and any(target.iterdir()):
+        raise error(f"{target} exists; give --force to replace it (in Python force=True), or another path.")
 
 
 def check_nothing_foreign(folder: Path, shown: Path, format_name: str, error: type[RagEngineError]) -> None:

@@ -1,15 +1,13 @@
 """From the states of a text's tokens to one vector, as `sentence_transformers.models.Pooling` does it."""
 
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
+from ragengine_export.choices import Pooling
 from ragengine_export.graphs.layers import FLOAT, Op, known, number
 from ragengine_export.graphs.weight_formats import cast
-
-Pooling: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last_token"]
-POOLINGS: Final[tuple[Pooling, ...]] = get_args(Pooling)
 
 _FEWEST = 1e-9  # what the number of tokens is at least, there
 _SHORTEST = 1e-12  # what the norm is at least, in torch.nn.functional.normalize

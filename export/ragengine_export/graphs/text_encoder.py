@@ -5,9 +5,10 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from ragengine_export.choices import Pooling
 from ragengine_export.graphs.layers import FLOAT, Linear, Op, activate, known
 from ragengine_export.graphs.naming import Namespace
-from ragengine_export.graphs.pooling import Pooling, normalized, pooled
+from ragengine_export.graphs.pooling import normalized, pooled
 from ragengine_export.graphs.weight_formats import cast
 
 

@@ -66,7 +66,7 @@ async def answer(request: Request, body: AnswerRequest, state: ServerState = Sta
         if len(questions) > 1 or not isinstance(body.question, str):
             raise ApiError(400, "invalid_input", "A list of questions cannot stream; ask one.", "stream")
         try:
-            check_streamable(options)
+            check_streamable(options, model.engine.default_options)
         except RagEngineError as error:
             raise api_error(error, ("num_beams", "search", "do_sample")) from error
         asked = StreamedQuestion(model, questions[0], options, reads[0], body.deadline_ms)

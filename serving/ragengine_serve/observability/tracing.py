@@ -9,6 +9,7 @@ from typing import Any
 from fastapi.telemetry import TelemetryConfig
 
 from ragengine.errors import DependencyError
+from ragengine.installation import pip_install
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -38,7 +39,7 @@ class Tracing:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError as reason:
             raise DependencyError(
-                'OpenTelemetry is not installed; run pip install "ragengine[otel]", or give no endpoint.'
+                f"OpenTelemetry is not installed; run {pip_install('otel')}, or give no endpoint."
             ) from reason
         self.provider = TracerProvider(resource=Resource.create({"service.name": "ragengine"}))
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")

@@ -6,7 +6,8 @@ import pytest
 
 from ragengine.retrieval.recall import RecallTest
 from ragengine_bench.index import command as command
-from ragengine_bench.index.methods import METHODS, factory_of, measure_method
+from ragengine_bench.index.command import METHODS
+from ragengine_bench.index.methods import factory_of, measure_method
 from ragengine_bench.index.synthetic_vectors import Clusters
 
 COUNT, DIMENSION = 3000, 32

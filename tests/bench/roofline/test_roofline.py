@@ -31,7 +31,7 @@ from ragengine_bench.roofline.roofline import (
 )
 from ragengine_bench.roofline.sizes import BYTES_PER_WEIGHT, Sizes, sizes_of
 from ragengine_export import export_checkpoint
-from ragengine_export.export import PRECISIONS
+from ragengine_export.choices import PRECISIONS
 from tests.support.models import save_dpr, save_generator
 
 SHAPE = SHAPES["tiny"]

@@ -13,6 +13,7 @@ from typing import IO, Any
 import pytest
 
 from ragengine import build_index
+from ragengine.installation import pip_install
 from ragengine_serve import Client, ServerError
 from tests.support.commands import COMMAND, run
 from tests.support.paths import WORLDFACTS
@@ -202,4 +203,4 @@ def test_a_server_that_cannot_start_says_why_in_one_sentence(tmp_path: Path) -> 
 def test_without_the_extra_the_command_says_which(tmp_path: Path) -> None:
     done = run("serve", *FOLDERS, blocked=("fastapi",))
     assert (done.returncode, done.stdout) == (1, "")
-    assert 'run pip install "ragengine[serve]"' in done.stderr
+    assert f"run {pip_install('serve')}." in done.stderr

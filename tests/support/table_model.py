@@ -29,6 +29,10 @@ class TableDecoding:
     steps: int
     length: int = 0
 
+    def keep(self, questions: np.ndarray) -> None:
+        self.encoded = self.encoded.of_questions(questions)
+        self.prefixes = [self.prefixes[question] for question in questions.tolist()]
+
 
 @dataclass
 class TableModel:

@@ -28,6 +28,10 @@ class EncodedDocuments:
     context_attention_mask: IntArray
     memory: dict[str, OrtValue]
 
+    def of_questions(self, questions: IntArray) -> "EncodedDocuments":
+        """The documents of the questions at these places, in that order; the memory is still that of all."""
+        return EncodedDocuments(self.context_attention_mask[questions], dict(self.memory))
+
     def by_document(self) -> "EncodedDocuments":
         """The same documents as Q·D questions of one document each."""
         q, d, s = self.context_attention_mask.shape
@@ -100,6 +104,9 @@ class Decoding(Protocol):
 
     def advance(self, inputs: StepInputs) -> StepOutputs:
         """Let every beam read its last token."""
+
+    def keep(self, questions: IntArray) -> None:
+        """Go on with the questions at these places alone, in that order; the others are done."""
 
 
 class Decoder(Protocol):

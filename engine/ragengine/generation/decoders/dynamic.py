@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ragengine.arrays import BoolArray
+from ragengine.arrays import BoolArray, IntArray
 from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.bundle.signatures import MIXTURE_OUTPUTS, layer_names
 from ragengine.generation.decoders.base import (
@@ -84,6 +84,19 @@ class DynamicDecoding:
         outputs, self._past = self._decoder.run(feeds | self.encoded.memory | self._past)
         self.length += 1
         return outputs
+
+    def keep(self, questions: IntArray) -> None:
+        """Copy keys and values of the questions that go on: a step then computes no row of the others.
+
+        One array after the other, so that no more than one is there twice.
+        """
+        documents = self.encoded.context_attention_mask.shape[1]
+        rows = (questions[:, None] * documents + np.arange(documents)).ravel()
+        self.encoded = self.encoded.of_questions(questions)
+        for arrays in (self.encoded.memory, self._past):
+            for name, value in arrays.items():
+                arrays[name] = to_device(value.numpy()[rows], "cpu")
+        self._own_past = self._own_past[questions]
 
     def _drop_dead_tokens(self) -> None:
         """Forget the tokens that no beam continues, once they are more than half of the past.

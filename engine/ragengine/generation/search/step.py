@@ -25,9 +25,16 @@ class SearchStep:
         self.options = rules.options
         self.vocab_size = model.spec.vocab_size
         self._rules = rules
+        self._numbers: list[int] = list(range(len(log_prior)))  # of the questions that are searched still
         self._stop = stop
         self._model = model
         self._decoding = model.start(encoded, beams=self.options.paths, steps=self.options.longest - 1)
+
+    def keep(self, questions: IntArray) -> None:
+        """Go on with the questions at these places alone, in that order; the others are done."""
+        self.log_prior = self.log_prior[questions]
+        self._numbers = [self._numbers[question] for question in questions.tolist()]
+        self._decoding.keep(questions)
 
     def candidates(
         self,
@@ -46,7 +53,7 @@ class SearchStep:
             beam_scores: float32 [Q, B], as the search counts them.
             count: candidates wanted of each question.
         """
-        rules = self._rules.at(sequences)
+        rules = self._rules.at(sequences, self._numbers)
         log_weights = beam_weights(self.log_prior, log_probs, self.options.marginalize)
         probes = probe_ids(rules, filler=self.options.decoder_start_token_id)
         wanted = 1 if rules.forced is not None or rules.allowed is not None else count + rules.margin

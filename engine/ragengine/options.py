@@ -41,6 +41,9 @@ class GenerationOptions:
     forced_eos_token_id     the last token of an answer that reaches ``max_length``
     eos_token_id            token, or tokens, that end an answer
     decoder_start_token_id  what the decoder reads first
+    prompt_lookup_num_tokens  read up to so many tokens ahead that the documents suggest, where one question
+                            is answered by greedy RAG-Token: the same tokens in fewer steps; None reads none
+    max_matching_ngram_size of the last tokens that are looked up in the documents; None is 2
     do_sample               draw tokens instead of taking the best, from the distribution that temperature,
                             top_k (0: all), top_p, typical_p and epsilon_cutoff leave
     seed                    of the draws; None draws anew each time
@@ -69,6 +72,8 @@ class GenerationOptions:
     forced_eos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     decoder_start_token_id: int = 2
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int | None = None
     do_sample: bool = False
     temperature: float = 1.0
     top_k: int = 50
@@ -276,6 +281,8 @@ _RULES: dict[str, tuple[str, Any]] = {
         lambda value: value is None or _is_token(value) or (_are_tokens(value) and len(value) > 0),
     ),
     "decoder_start_token_id": ("a token id", _is_token),
+    "prompt_lookup_num_tokens": _whole(1, optional=True),
+    "max_matching_ngram_size": _whole(1, optional=True),
     "do_sample": _FLAG,
     "temperature": _number("from 1e-6 to 1e6", lambda value: 1e-6 <= value <= 1e6),
     "top_k": _whole(0),

@@ -17,11 +17,11 @@ from ragengine.generation.memory import check_weights_fit, questions_at_once, qu
 from ragengine.generation.model import GeneratorModel
 from ragengine.generation.search.greedy import greedy_tokens
 from ragengine.generation.search.likelihood import log_likelihoods
+from ragengine.generation.search.lookahead import search_step
 from ragengine.generation.search.outputs import ForwardOutput, StreamedToken, no_output
 from ragengine.generation.search.prefix_trie import output_log_probs
 from ragengine.generation.search.rules import AllowedTokens, Rules
 from ragengine.generation.search.search import search
-from ragengine.generation.search.step import SearchStep
 from ragengine.generation.validation import (
     check_streamable,
     checked_allowed,
@@ -289,7 +289,7 @@ class Generator(Resource):
         encoded = self._model.encode_documents(contexts.input_ids, contexts.attention_mask, stop)
         rules = Rules(options, contexts.visible_ids)
         return self._in_this_process(
-            greedy_tokens(SearchStep(self._model, encoded, contexts.log_prior, rules, stop))
+            greedy_tokens(search_step(self._model, encoded, contexts.log_prior, rules, stop))
         )
 
     @while_open
@@ -354,7 +354,8 @@ class Generator(Resource):
 
     def _questions_at_once(self, contexts: Contexts, options: GenerationOptions) -> int:
         """How many of the questions are searched together: all, if there is memory for them."""
-        beams = max(options.num_beams, options.num_return_sequences)
+        ahead = min(options.prompt_lookup_num_tokens or 0, options.longest)
+        beams = max(options.num_beams, options.num_return_sequences, 1 + ahead)
         return self._fitting(contexts.input_ids.shape, beams, options.longest)
 
     def _fitting(self, shape: tuple[int, ...], beams: int, target: int) -> int:

@@ -74,7 +74,7 @@ def questions_that_fit(
     """
     one = working_bytes(spec, n_docs, source, beams, target)
     together = one + _document_bytes(spec, n_docs, source)
-    if questions == 1 and one <= _ALWAYS_THERE or questions * together <= _ALWAYS_THERE:
+    if (questions == 1 and one <= _ALWAYS_THERE) or questions * together <= _ALWAYS_THERE:
         return questions
     free = available_memory()
     if free is None:

@@ -1,4 +1,4 @@
-"""Questions that are done leave the batch: fewer rows are computed, and every answer is that of one question."""
+"""Questions that are done leave the batch: fewer rows are computed, and every answer stays the same."""
 
 from typing import Any
 

@@ -48,6 +48,7 @@ class StepInputs:
     beam_scores     float32 [Q, B]     log p(y_<t | x), as the search counts it
     num_candidates  C
     probe_ids       int64 [Q, B, P]    tokens whose probabilities are wanted whatever their rank
+    chained         each beam continues the one before it of this step, the first one ``beam_indices``
     """
 
     token_ids: IntArray
@@ -56,6 +57,7 @@ class StepInputs:
     beam_scores: FloatArray
     num_candidates: int
     probe_ids: IntArray
+    chained: bool = False
 
     @property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -100,10 +102,10 @@ class Decoding(Protocol):
 
     encoded: EncodedDocuments
     length: int
-    """T, the tokens that each beam has read."""
+    """T, the tokens that each beam has read; of a chain, its first beam."""
 
     def advance(self, inputs: StepInputs) -> StepOutputs:
-        """Let every beam read its last token."""
+        """Let every beam read its last token: all beams have read as many, except for those of a chain."""
 
     def keep(self, questions: IntArray) -> None:
         """Go on with the questions at these places alone, in that order; the others are done."""
@@ -114,6 +116,8 @@ class Decoder(Protocol):
 
     dtype: type[np.floating[Any]]
     """What the graphs compute in."""
+    reads_chains: bool
+    """Whether a step can be :attr:`StepInputs.chained`."""
 
     def source_length(self, length: int) -> int:
         """The length S that documents of ``length`` tokens are padded to before they are encoded."""

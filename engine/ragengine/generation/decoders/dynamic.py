@@ -29,6 +29,8 @@ class DynamicDecoder:
         self._past, self._present = layer_names("past", spec), layer_names("present", spec)
         half = any(value.type == "tensor(float16)" for value in self._decoder.get_inputs())
         self.dtype: type[np.floating[Any]] = np.float16 if half else np.float32
+        # one position for all beams in bundles of before
+        self.reads_chains = any(v.name == "position" and v.shape != [1] for v in self._decoder.get_inputs())
 
     def source_length(self, length: int) -> int:
         """``length``: every length is computed as it is."""
@@ -69,11 +71,12 @@ class DynamicDecoding:
         """Let every beam read its last token."""
         self._own_past = inherited(self._own_past, inputs.beam_indices)
         self._drop_dead_tokens()
-        self._own_past = _with_own_tokens(self._own_past)
+        position = np.array([self._own_past[0, 0].sum()], np.int64)
+        self._own_past = _with_own_tokens(self._own_past, chained=inputs.chained)
         arrays = {
             "token_ids": inputs.token_ids,
             "own_past": self._own_past,
-            "position": np.array([self.length], np.int64),
+            "position": position + np.arange(inputs.token_ids.shape[1]) if inputs.chained else position,
             "context_attention_mask": self.encoded.context_attention_mask,
             "log_weights": inputs.log_weights,
             "beam_scores": inputs.beam_scores,
@@ -82,7 +85,7 @@ class DynamicDecoding:
         }
         feeds = {name: to_device(array, "cpu") for name, array in arrays.items()}
         outputs, self._past = self._decoder.run(feeds | self.encoded.memory | self._past)
-        self.length += 1
+        self.length = int(position[0]) + 1
         return outputs
 
     def keep(self, questions: IntArray) -> None:
@@ -118,8 +121,9 @@ class DynamicDecoding:
         self._own_past = np.take_along_axis(self._own_past, kept[:, None], axis=2)
 
 
-def _with_own_tokens(own_past: BoolArray) -> BoolArray:
-    """[Q, B, P] -> [Q, B, P+B]: every beam reads its own new token as well."""
+def _with_own_tokens(own_past: BoolArray, *, chained: bool = False) -> BoolArray:
+    """[Q, B, P] -> [Q, B, P+B]: every beam reads its own new token as well, and in a chain those before."""
     q, b, _ = own_past.shape
-    own = np.broadcast_to(np.eye(b, dtype=np.bool_), (q, b, b))
+    new = np.tri(b, dtype=np.bool_) if chained else np.eye(b, dtype=np.bool_)
+    own = np.broadcast_to(new, (q, b, b))
     return np.concatenate([own_past, own], axis=2)

@@ -62,6 +62,8 @@ class StaticDecoder:
     onnxruntime keeps the CUDA graphs that a thread captures with that thread, so all steps run in one.
     """
 
+    reads_chains = False  # its graph takes one position for all beams
+
     def __init__(self, open_session: OpenSession, spec: GeneratorSpec, device: ResolvedDevice) -> None:
         self.spec = spec
         self.device: ResolvedDevice = device

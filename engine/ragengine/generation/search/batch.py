@@ -1,8 +1,8 @@
 """Questions that are searched together, and leave when they are done.
 
-A step computes a row for every beam of every question of the batch, so a question that has its answer costs as
-much as one that has not.  Leaving copies keys and values of those that stay: the questions that are done wait
-until they are a quarter of the batch, so that all copies of a search together are less than three batches.
+A step computes a row for every beam of every question of the batch, so a question that has its answer costs
+as much as one that has not.  Leaving copies keys and values of those that stay: the questions that are done
+wait until they are a quarter of the batch, so that all copies of a search together are at most three batches.
 """
 
 from typing import Final

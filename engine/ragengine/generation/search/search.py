@@ -6,6 +6,7 @@ from ragengine.arrays import FloatArray
 from ragengine.generation.decoders.base import EncodedDocuments
 from ragengine.generation.model import GeneratorModel
 from ragengine.generation.search.beam_search import beam_search
+from ragengine.generation.search.lookahead import search_step
 from ragengine.generation.search.outputs import Output, hypothesis
 from ragengine.generation.search.rag_sequence import fast, search_by_document, thorough
 from ragengine.generation.search.rules import Rules
@@ -26,7 +27,7 @@ def search(
     options = rules.options
     joint = options.marginalize == "sequence" and options.search == "joint"
     if options.marginalize == "token" or joint:
-        found = _over_the_marginal(SearchStep(model, encoded, log_prior, _all_beams(rules, joint), stop))
+        found = _over_the_marginal(search_step(model, encoded, log_prior, _all_beams(rules, joint), stop))
     else:
         by_document = search_by_document(model, encoded, rules, stop)
         if options.search == "fast":

@@ -28,7 +28,11 @@ class SearchStep:
         self._numbers: list[int] = list(range(len(log_prior)))  # of the questions that are searched still
         self._stop = stop
         self._model = model
-        self._decoding = model.start(encoded, beams=self.options.paths, steps=self.options.longest - 1)
+        self._decoding = model.start(encoded, beams=self._beams(), steps=self.options.longest - 1)
+
+    def _beams(self) -> int:
+        """How many rows a question has in a step at most."""
+        return self.options.paths
 
     def keep(self, questions: IntArray) -> None:
         """Go on with the questions at these places alone, in that order; the others are done."""

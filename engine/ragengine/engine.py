@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, overload
 
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.bundle import Bundle
+from ragengine.generation.adaptive import check_adaptive
 from ragengine.generation.generator import Generator
 from ragengine.generation.search.rules import AllowedTokens
 from ragengine.generation.validation import check_streamable, checked_allowed
@@ -207,6 +208,7 @@ class RagEngine(Resource):
         options: GenerationOptions | None = None,
         documents: OwnDocuments = None,
         doc_pruning: float | None = None,
+        adaptive_reading: bool = False,
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
         deadline: float | Stop | None = None,
         cancel: threading.Event | None = None,
@@ -221,6 +223,8 @@ class RagEngine(Resource):
                 several.  They keep their scores, or are scored by the bundle's passage encoder.
             doc_pruning: leave out, before they are read, documents whose prior p(z | x) is under this; the
                 best always stays.
+            adaptive_reading: read the documents in the order of p(z | x), and each only while it could change
+                a token of greedy RAG-Token; :attr:`Answer.pruned` are those that were not read.
             prefix_allowed_tokens_fn: called with a question's number and its tokens so far, int64 [T] with
                 the start token; returns the token ids that may follow.  Its exceptions come out unchanged.
             deadline: seconds from now, or a :class:`Stop` that several calls share.
@@ -243,6 +247,8 @@ class RagEngine(Resource):
         stop = Stop.of(deadline, cancel)
         asked = Asked.some(question)
         options = self._options(options, overrides)
+        if checked_flag("adaptive_reading", adaptive_reading):
+            check_adaptive(options)
         own = given_documents(documents, len(asked.texts), single=asked.single)
         doc_pruning = checked_pruning(doc_pruning)
         allowed = checked_allowed(prefix_allowed_tokens_fn, self.bundle.manifest.generator.vocab_size)
@@ -254,7 +260,8 @@ class RagEngine(Resource):
         clock.stage("search")
         prompts = self._tokenize_documents(questions, selected, stop)  # x and z joined
         clock.stage("tokenize_documents")
-        generated = self.generator._generate(prompts.contexts, options, allowed, stop)  # p(y | x)
+        generate = self.generator._generate_adaptively if adaptive_reading else self.generator._generate
+        generated = generate(prompts.contexts, options, allowed, stop)  # p(y | x)
         answers = [
             build_answer(
                 text,
@@ -267,6 +274,7 @@ class RagEngine(Resource):
                 timings_ms=clock.timings | generated.timings_ms,
                 doc_pruning=doc_pruning,
                 own_documents=documents is not None,
+                read=generated.read[number] if generated.read else None,
             )
             for number, text in enumerate(asked.texts)
         ]

@@ -41,12 +41,12 @@ class GenerationOptions:
     forced_eos_token_id     the last token of an answer that reaches ``max_length``
     eos_token_id            token, or tokens, that end an answer
     decoder_start_token_id  what the decoder reads first
-    prompt_lookup_num_tokens  read up to so many tokens ahead that the documents suggest, where one question
-                            is answered by greedy RAG-Token: the same tokens in fewer steps; None reads none
-    max_matching_ngram_size of the last tokens that are looked up in the documents; None is 2
     do_sample               draw tokens instead of taking the best, from the distribution that temperature,
                             top_k (0: all), top_p, typical_p and epsilon_cutoff leave
     seed                    of the draws; None draws anew each time
+    prompt_lookup_num_tokens  read up to so many tokens ahead that the documents suggest, where one question
+                            is answered by greedy RAG-Token: the same tokens in fewer steps; None reads none
+    max_matching_ngram_size of the last tokens that are looked up in the documents; None is 2
     """
 
     n_docs: int = 5
@@ -72,8 +72,6 @@ class GenerationOptions:
     forced_eos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     decoder_start_token_id: int = 2
-    prompt_lookup_num_tokens: int | None = None
-    max_matching_ngram_size: int | None = None
     do_sample: bool = False
     temperature: float = 1.0
     top_k: int = 50
@@ -81,6 +79,8 @@ class GenerationOptions:
     typical_p: float = 1.0
     epsilon_cutoff: float = 0.0
     seed: int | None = None
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"):

@@ -68,6 +68,7 @@ class Record:
     score: float
     log_prob: float
     text: str
+    adaptive_reading: bool = False
 
     @classmethod
     def of(cls, engine: "RagEngine", answer: Answer) -> "Record":
@@ -102,6 +103,7 @@ class Record:
             score=best.score,
             log_prob=best.log_prob,
             text=answer.text,
+            adaptive_reading=answer.adaptive_reading,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,7 +148,13 @@ def replay(engine: "RagEngine", record: Record) -> Replay:
             Document(document.title or "", document.text or "", document.id, document.score)
             for document in (*record.documents, *record.pruned)
         ]
-    answer = engine.generate(record.question, options=options, documents=own, doc_pruning=record.doc_pruning)
+    answer = engine.generate(
+        record.question,
+        options=options,
+        documents=own,
+        doc_pruning=record.doc_pruning,
+        adaptive_reading=record.adaptive_reading,
+    )
     again = Record.of(engine, answer)
     return Replay(answer, tuple(_differences(record, again)))
 

@@ -73,7 +73,7 @@ class Answer:
     flags            what a reader should know before trusting the answer:
                      ``question_truncated``, the generator did not read the whole question;
                      ``fewer_documents``, fewer than ``n_docs`` were there;
-                     ``documents_pruned``, some were left out by ``doc_pruning``;
+                     ``documents_pruned``, some were left out by ``doc_pruning`` or ``adaptive_reading``;
                      ``max_length_reached``, the length limit cut the answer off;
                      ``trained_for_token``, ``trained_for_sequence``, the checkpoint is of the other kind
                      of RAG model than ``options.marginalize``
@@ -82,6 +82,7 @@ class Answer:
     doc_pruning      the threshold under which documents were left out, if there was one
     pruned           the documents left out, with the prior they had
     own_documents    whether the caller brought the documents
+    adaptive_reading whether documents were read only while they could change a token
     """
 
     question: str
@@ -95,6 +96,7 @@ class Answer:
     doc_pruning: float | None = None
     pruned: tuple[Document, ...] = ()
     own_documents: bool = False
+    adaptive_reading: bool = False
 
     @property
     def text(self) -> str:

@@ -11,6 +11,7 @@ from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.checks import option_errors
 from ragengine.errors import InputError, OptionsError
+from ragengine.generation.adaptive import generate_adaptively
 from ragengine.generation.contexts import Contexts
 from ragengine.generation.marginalization import Marginalize, logsumexp, token_posteriors, token_weights
 from ragengine.generation.memory import check_weights_fit, questions_at_once, questions_that_fit
@@ -41,10 +42,14 @@ from ragengine.validation import checked_flag
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """The hypotheses of each question, best first, and the milliseconds that reading and decoding took."""
+    """The hypotheses of each question, best first, and the milliseconds that reading and decoding took.
+
+    ``read`` are the places of the documents that each question's answer took; None: all.
+    """
 
     hypotheses: list[list[Hypothesis]]
     timings_ms: dict[str, float]
+    read: list[IntArray] | None = None
 
 
 class Generator(Resource):
@@ -281,6 +286,24 @@ class Generator(Resource):
                 if not found:
                     raise no_output(question)
         return Generated(hypotheses, clock.timings)
+
+    @while_open
+    def _generate_adaptively(
+        self, contexts: Contexts, options: GenerationOptions, allowed: AllowedTokens | None, stop: Stop
+    ) -> Generated:
+        """:meth:`_generate` question by question, with no more documents than their tokens need."""
+        clock, hypotheses, read = StageClock(), [], []
+        for question in range(len(contexts)):
+            part = contexts[question : question + 1]
+            self._questions_at_once(part, options)
+            rules = Rules(options, part.visible_ids, numbered_from(question, allowed))
+            found = generate_adaptively(self._model, part, rules, stop)
+            if not found.hypotheses:
+                raise no_output(question)
+            hypotheses.append(found.hypotheses)
+            read.append(found.documents)
+        clock.stage("decode")
+        return Generated(hypotheses, clock.timings, read)
 
     @while_open
     def _stream(self, contexts: Contexts, options: GenerationOptions, stop: Stop) -> Iterator[StreamedToken]:

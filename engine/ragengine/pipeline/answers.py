@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from ragengine.arrays import IntArray
 from ragengine.bundle.manifest import RagSpec
 from ragengine.options import GenerationOptions
 from ragengine.pipeline.prompts import Prompts
@@ -25,9 +26,13 @@ def build_answer(
     timings_ms: dict[str, float],
     doc_pruning: float | None,
     own_documents: bool,
+    read: IntArray | None = None,
 ) -> Answer:
-    """The answer to question ``number`` of ``prompts``; ``hypotheses`` are at least one, best first."""
-    documents, pruned = prompts.selected.documents[number], prompts.selected.pruned[number]
+    """The answer to question ``number`` of ``prompts``; ``hypotheses`` are at least one, best first.
+
+    ``read`` are the places of the documents that it took; None: all that were selected.
+    """
+    documents, pruned = prompts.selected.of_question(number, read)
     count = len(documents)
     found = tuple(replace(h, token_posteriors=h.token_posteriors[:, :count]) for h in hypotheses)
     trained_for = _TRAINED_FOR[rag.architecture]
@@ -51,6 +56,7 @@ def build_answer(
         doc_pruning=doc_pruning,
         pruned=tuple(pruned),
         own_documents=own_documents,
+        adaptive_reading=read is not None,
     )
 
 

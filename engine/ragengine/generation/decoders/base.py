@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragengine.arrays import BoolArray, FloatArray, IntArray
-from ragengine.runtime.sessions import InferenceSession, OrtValue
+from ragengine.runtime.sessions import InferenceSession, OrtValue, to_device
 
 OpenSession: TypeAlias = Callable[..., InferenceSession]
 """Opens a graph of the generator by its file name; ``cuda_graphs=True`` lets its runs be captured."""
@@ -31,6 +32,18 @@ class EncodedDocuments:
     def of_questions(self, questions: IntArray) -> "EncodedDocuments":
         """The documents of the questions at these places, in that order; the memory is still that of all."""
         return EncodedDocuments(self.context_attention_mask[questions], dict(self.memory))
+
+    def joined(self, other: "EncodedDocuments") -> "EncodedDocuments":
+        """The documents of both, of one question; the shorter ones are padded."""
+        parts = (self, other)
+        longest = max(part.context_attention_mask.shape[2] for part in parts)
+        masks = [_padded(part.context_attention_mask, 2, longest) for part in parts]
+        memory = {}
+        for name, value in self.memory.items():
+            arrays = [part.memory[name].numpy() for part in parts]  # [Q·D, ..., S, width]
+            joined = np.concatenate([_padded(array, array.ndim - 2, longest) for array in arrays])
+            memory[name] = to_device(joined, value.device_name())
+        return EncodedDocuments(np.concatenate(masks, axis=1), memory)
 
     def by_document(self) -> "EncodedDocuments":
         """The same documents as Q·D questions of one document each."""
@@ -91,6 +104,13 @@ class StepOutputs:
         """The shapes of all arrays, in their order."""
         arrays = (self.scores, self.beams, self.tokens, self.log_probs, self.probe_log_probs)
         return tuple(array.shape for array in arrays)
+
+
+def _padded(array: NDArray[Any], axis: int, length: int) -> NDArray[Any]:
+    """``array`` with zeros at the end of ``axis``."""
+    wide = [(0, 0)] * array.ndim
+    wide[axis] = (0, length - array.shape[axis])
+    return np.pad(array, wide)
 
 
 class Decoding(Protocol):

@@ -21,7 +21,7 @@ from ragengine.generation.model import GeneratorModel
 from ragengine.generation.search.candidates import DEAD, Candidates, probe_ids, ruled
 from ragengine.generation.search.prompt_lookup import PromptLookup
 from ragengine.generation.search.rules import Rules, StepRules
-from ragengine.generation.search.step import SearchStep
+from ragengine.generation.search.step import SearchStep, Watch
 from ragengine.options import GenerationOptions
 from ragengine.runtime.cancellation import NEVER, Stop
 
@@ -30,11 +30,16 @@ _CANDIDATES: Final = 64
 
 
 def search_step(
-    model: GeneratorModel, encoded: EncodedDocuments, log_prior: FloatArray, rules: Rules, stop: Stop = NEVER
+    model: GeneratorModel,
+    encoded: EncodedDocuments,
+    log_prior: FloatArray,
+    rules: Rules,
+    stop: Stop = NEVER,
+    watch: Watch | None = None,
 ) -> SearchStep:
     """The step of a search: with suggestions where the options ask for them and they can change nothing.
 
-    A callback of the caller's is not asked about tokens that no output has.
+    A callback of the caller's is not asked about tokens that no output has; ``watch`` sees every candidate.
     """
     possible = (
         _wants_suggestions(rules.options)
@@ -42,8 +47,11 @@ def search_step(
         and rules.allowed_tokens is None
         and rules.context_input_ids is not None
         and model.reads_chains
+        and watch is None
     )
-    return (LookaheadStep if possible else SearchStep)(model, encoded, log_prior, rules, stop)
+    if possible:
+        return LookaheadStep(model, encoded, log_prior, rules, stop)
+    return SearchStep(model, encoded, log_prior, rules, stop, watch)
 
 
 def _wants_suggestions(options: GenerationOptions) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ragengine.arrays import FloatArray, IntArray
+from ragengine.arrays import BoolArray, FloatArray, IntArray
 from ragengine.generation.marginalization import logsumexp, token_log_probs, token_weights
 from ragengine.generation.search.batch import Batch, leave_now
 from ragengine.generation.search.beams import Beams
@@ -210,7 +210,7 @@ def sample(step: SearchStep) -> list[list[Output]]:
         running = continued
         parents = np.arange(count)[None].repeat(len(done), axis=0)
         done |= stuck | np.isin(chosen.tokens, options.eos_token_ids)
-        over = done.all(axis=1) | (length == options.longest - 1)
+        over: BoolArray = done.all(axis=1) | (length == options.longest - 1)
         if not leave_now(over):
             continue
         batch.collect(over, running.outputs(count))

@@ -1,12 +1,18 @@
 """One step of a search: ask the model, apply the rules."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.generation.decoders.base import EncodedDocuments, StepInputs
 from ragengine.generation.marginalization import beam_weights
 from ragengine.generation.model import GeneratorModel
 from ragengine.generation.search.candidates import Candidates, probe_ids, ruled
-from ragengine.generation.search.rules import Rules
+from ragengine.generation.search.rules import Rules, StepRules
 from ragengine.runtime.cancellation import NEVER, Stop
+
+Watch: TypeAlias = Callable[[Candidates, StepRules, FloatArray], None]
+"""Sees the candidates of a step, the rules and the beams' scores [Q, B] before the search does; may raise."""
 
 
 class SearchStep:
@@ -19,6 +25,7 @@ class SearchStep:
         log_prior: FloatArray,
         rules: Rules,
         stop: Stop = NEVER,
+        watch: Watch | None = None,
     ) -> None:
         """``log_prior`` is log p(z | x), float32 [Q, D], of the encoded documents."""
         self.log_prior = log_prior
@@ -27,6 +34,7 @@ class SearchStep:
         self._rules = rules
         self._numbers: list[int] = list(range(len(log_prior)))  # of the questions that are searched still
         self._stop = stop
+        self._watch = watch
         self._model = model
         self._decoding = model.start(encoded, beams=self._beams(), steps=self.options.longest - 1)
 
@@ -70,4 +78,7 @@ class SearchStep:
             probe_ids=probes,
         )
         outputs = self._model.decode_step(self._decoding, inputs, self._stop)
-        return ruled(outputs, rules, probes, beam_scores, log_weights, self.options.repetition_penalty)
+        found = ruled(outputs, rules, probes, beam_scores, log_weights, self.options.repetition_penalty)
+        if self._watch is not None:
+            self._watch(found, rules, beam_scores)
+        return found

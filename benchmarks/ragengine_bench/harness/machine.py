@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ragengine.runtime.processor import instructions, model_name
+
 PACKAGES = (
     "ragengine", "onnxruntime", "onnxruntime-gpu", "faiss-cpu", "faiss-gpu-cuvs", "numpy", "tokenizers",
     "torch", "transformers", "ctranslate2",
@@ -17,16 +19,16 @@ INSTRUCTION_SETS = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimd", "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
-_CPUINFO, _STAT = Path("/proc/cpuinfo"), Path("/proc/stat")
+_STAT = Path("/proc/stat")
 
 
 def machine(threads: int) -> dict[str, Any]:
     """Processor, memory, system, versions; the load average shows whether anything else was running."""
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
-        "processor": _processor(),
+        "processor": model_name(),
         "cores": os.cpu_count(),
-        "instruction_sets": _instruction_sets(),
+        "instruction_sets": [name for name in INSTRUCTION_SETS if name in instructions()],
         "memory_bytes": _memory_bytes(),
         "threads": threads,
         "load_average_at_start": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -34,22 +36,6 @@ def machine(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
-
-
-def _processor() -> str:
-    lines = _CPUINFO.read_text("utf-8").splitlines() if _CPUINFO.exists() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def _instruction_sets() -> list[str]:
-    """Those that decide how fast matrix products are; empty where the system does not list any."""
-    flags: set[str] = set()
-    if _CPUINFO.exists():
-        lines = _CPUINFO.read_text("utf-8").splitlines()
-        listed = (line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features")))
-        flags = set(next(listed, "").split())
-    return [name for name in INSTRUCTION_SETS if name in flags]
 
 
 class StealClock:

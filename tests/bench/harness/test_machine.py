@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ragengine.runtime import processor
 from ragengine_bench.harness import machine as module
 from ragengine_bench.harness.machine import StealClock, machine
 
@@ -11,11 +12,11 @@ from ragengine_bench.harness.machine import StealClock, machine
 def test_instruction_sets_are_those_of_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("model name\t: A\nflags\t\t: fpu avx2 amx_int8 avx512f_not\n", "utf-8")
-    monkeypatch.setattr(module, "_CPUINFO", cpuinfo)
+    monkeypatch.setattr(processor, "_CPUINFO", cpuinfo)
     found = machine(1)
     assert found["instruction_sets"] == ["avx2", "amx_int8"]
     assert found["processor"] == "A"
-    monkeypatch.setattr(module, "_CPUINFO", tmp_path / "missing")
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "missing")
     assert machine(1)["instruction_sets"] == []
 
 

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ragengine import GenerationOptions, Generator
 from ragengine.generation.search import lookahead
 from ragengine_bench.checkpoints.generators import GENERATORS
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec
 from ragengine_bench.parity.pairs import Pair, build_pair
 from ragengine_bench.parity.requests import any_request, random_request, with_special_tokens
-from tests.support.models import transformers_5
+from ragengine_export import export_checkpoint
+from tests.support.copying import save_copying_bart
+from tests.support.models import save_dpr, transformers_5
 
 ROUNDING = 2e-5  # a row computed among others is rounded otherwise than alone
 DIGITS = 2e-6  # float32 keeps seven of a log-probability, however far it is from 0
@@ -106,3 +109,40 @@ def test_the_same_answer_in_no_more_steps(
                 agree(stream.answer(), expected)
     assert total["ahead"] < total["plain"]
     pair.engine.close()
+
+
+@pytest.mark.parametrize("ahead", [2, 5, 10])
+def test_a_document_is_copied_in_few_steps(
+    ahead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By real graphs, whose weights are set so that the answer is the best document's text."""
+    export_checkpoint(
+        None,
+        tmp_path / "bundle",
+        question_encoder=save_dpr(tmp_path / "encoder"),
+        generator=save_copying_bart(tmp_path / "generator"),
+        check=False,
+    )
+    generator = Generator.load(tmp_path / "bundle", device="cpu", threads=1)
+    ids = np.random.default_rng(0).permuted(np.tile(np.arange(5, 205), (3, 1)), axis=1)[None, :, :120]
+    ids[:, :, 0], ids[:, :, -1] = 0, 2
+    scores = np.log([[0.2, 0.7, 0.1]]).astype(np.float32)
+    options = GenerationOptions(max_length=150, eos_token_id=2)
+    steps: list[int] = []
+    step = type(generator._model).decode_step
+
+    def counted(*given: Any) -> Any:
+        steps.append(given[2].token_ids.shape[1])
+        return step(*given)
+
+    monkeypatch.setattr(type(generator._model), "decode_step", counted)
+    ((plain,),) = generator.generate(ids, np.ones_like(ids), scores, options)
+    assert plain.token_ids.tolist() == ids[0, 1, 1:].tolist()
+    assert len(steps) == 119
+    steps.clear()
+    given = options.replace(prompt_lookup_num_tokens=ahead)
+    ((found,),) = generator.generate(ids, np.ones_like(ids), scores, given)
+    assert found.token_ids.tolist() == plain.token_ids.tolist()
+    np.testing.assert_allclose(found.token_log_probs, plain.token_log_probs, atol=ROUNDING)
+    # the first token alone, then 1 + ahead a step
+    assert len(steps) == 1 + -(-118 // (1 + ahead))

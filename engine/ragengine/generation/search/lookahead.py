@@ -95,9 +95,8 @@ class LookaheadStep(SearchStep):
         self._most = min(options.prompt_lookup_num_tokens, options.longest)
         super().__init__(model, encoded, log_prior, rules, stop)
         self._encoded = encoded
-        self._lookup = PromptLookup(
-            rules.context_input_ids[0], options.max_matching_ngram_size, options.eos_token_ids
-        )
+        best_first = rules.context_input_ids[0][np.argsort(-log_prior[0], kind="stable")]
+        self._lookup = PromptLookup(best_first, options.max_matching_ngram_size, options.eos_token_ids)
         self._chain: list[int] = []  # all tokens read, the last of them by the rows of the last step
         self._rows: list[_Row] = []
 

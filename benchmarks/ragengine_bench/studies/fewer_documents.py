@@ -145,7 +145,8 @@ def _by_turns(
     number: int,
 ) -> tuple[Answer, Answer, list[float]]:
     """The answers from all documents and from fewer; every second question the other way round."""
-    answers, seconds, ways = {}, {}, ({}, less)
+    answers, seconds = {}, {}
+    ways: tuple[dict[str, Any], ...] = ({}, less)
     for place in (0, 1) if number % 2 == 0 else (1, 0):
         start = time.perf_counter()
         answers[place] = engine.generate(question.question, **common, **ways[place])

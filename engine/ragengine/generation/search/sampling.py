@@ -210,7 +210,7 @@ def sample(step: SearchStep) -> list[list[Output]]:
         running = continued
         parents = np.arange(count)[None].repeat(len(done), axis=0)
         done |= stuck | np.isin(chosen.tokens, options.eos_token_ids)
-        over: BoolArray = done.all(axis=1) | (length == options.longest - 1)
+        over: BoolArray = np.logical_or(done.all(axis=1), length == options.longest - 1)
         if not leave_now(over):
             continue
         batch.collect(over, running.outputs(count))

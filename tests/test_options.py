@@ -69,6 +69,11 @@ CASES: dict[str, tuple[list[Any], list[tuple[Any, str]]]] = {
     "typical_p": ([0.1, 1.0], [(0.0, "typical_p is 0.0"), (2, "typical_p is 2")]),
     "epsilon_cutoff": ([0, 0.99], [(1.0, "is 1.0, it must be a number of at least 0 and below 1")]),
     "seed": ([None, 0, 2**40], [(-1, "seed is -1"), (0.5, "seed is 0.5")]),
+    "prompt_lookup_num_tokens": (
+        [None, 1, 9],
+        [(0, "is 0, it must be a whole number of at least 1 or None")],
+    ),
+    "max_matching_ngram_size": ([None, 1, 3], [(0, "is 0, it must be a whole number of at least 1 or None")]),
 }
 
 

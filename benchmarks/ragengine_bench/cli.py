@@ -19,7 +19,7 @@ from ragengine_bench.compare.html_page import write_page
 from ragengine_bench.compare.options import AXES, KINDS, PRECISIONS, Plan
 from ragengine_bench.compare.terminal import print_report
 from ragengine_bench.harness.interrupts import INTERRUPTED, sigterm_as_ctrl_c
-from ragengine_bench.harness.machine import machine
+from ragengine_bench.harness.machine import StealClock, machine
 from ragengine_bench.harness.report import FILE, Report
 
 # Imported when something is measured, which takes seconds; that one is missing is said before.
@@ -145,13 +145,18 @@ def bench(ctx: click.Context, /, output: Path, threads: int | None, **options: A
     check_packages("ragengine bench needs", _NEEDED, "bench")
     from ragengine_bench.compare.plan import measure
 
-    report = Report(command=_command(ctx), machine=machine(plan.threads))
+    report, steal = Report(command=_command(ctx), machine=machine(plan.threads)), StealClock()
+
+    def save() -> None:
+        report.machine["steal"] = steal.share
+        report.write(output)
+
     with ExitStack() as stack:
         stack.enter_context(sigterm_as_ctrl_c())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ragengine-bench-")))
         interrupted = False
         try:
-            measure(plan, report, folder, lambda: report.write(output), _progress(stack))
+            measure(plan, report, folder, save, _progress(stack))
             report.complete = True
         except KeyboardInterrupt:
             interrupted = True

@@ -8,6 +8,7 @@ from typing import Literal, Unpack, overload
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.confidence.corpus import Corpus
+from ragengine.generation.adaptive import check_adaptive
 from ragengine.generation.generator import Generator
 from ragengine.generation.search.rules import AllowedTokens
 from ragengine.generation.validation import check_streamable, checked_allowed
@@ -223,6 +224,7 @@ class RagEngine(Resource):
         documents: OwnDocuments = None,
         doc_pruning: float | None = None,
         filter: Filter | None = None,
+        adaptive_reading: bool = False,
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
         abstain: bool = False,
         deadline: float | Stop | None = None,
@@ -240,6 +242,8 @@ class RagEngine(Resource):
                 best always stays.
             filter: search only passages whose metadata has these values: ``{"owner": "data"}``, or
                 ``{"year": [2024, 2025]}`` for any of several.  Where fewer than ``n_docs`` match, those.
+            adaptive_reading: read the documents in the order of p(z | x), and each only while it could change
+                a token of greedy RAG-Token; :attr:`Answer.pruned` are those that were not read.
             prefix_allowed_tokens_fn: called with a question's number and its tokens so far, int64 [T] with
                 the start token; returns the token ids that may follow.  Its exceptions come out unchanged.
             abstain: give no text, but the documents, where the confidence is under the threshold of the
@@ -265,6 +269,8 @@ class RagEngine(Resource):
         stop = Stop.of(deadline, cancel)
         asked = Asked.some(question)
         options = self._options(options, overrides)
+        if checked_flag("adaptive_reading", adaptive_reading):
+            check_adaptive(options)
         own = given_documents(documents, len(asked.texts), single=asked.single)
         doc_pruning = checked_pruning(doc_pruning)
         passages = checked_filter(filter, own)
@@ -282,7 +288,8 @@ class RagEngine(Resource):
         prompts = self._tokenize_documents(questions, selected, stop)  # x and z joined
         clock.stage("tokenize_documents")
         searched = evidence.search_options(options)
-        generated = self.generator._generate(prompts.contexts, searched, allowed, stop)  # p(y | x)
+        generate = self.generator._generate_adaptively if adaptive_reading else self.generator._generate
+        generated = generate(prompts.contexts, searched, allowed, stop)  # p(y | x)
         answers = [
             build_answer(
                 text,
@@ -296,6 +303,7 @@ class RagEngine(Resource):
                 doc_pruning=doc_pruning,
                 passages=passages,
                 own_documents=documents is not None,
+                read=generated.read[number] if generated.read else None,
             )
             for number, text in enumerate(asked.texts)
         ]

@@ -44,6 +44,9 @@ class GenerationOptions:
     do_sample               draw tokens instead of taking the best, from the distribution that temperature,
                             top_k (0: all), top_p, typical_p and epsilon_cutoff leave
     seed                    of the draws; None draws anew each time
+    prompt_lookup_num_tokens  read up to so many tokens ahead that the documents suggest, where one question
+                            is answered by greedy RAG-Token: the same tokens in fewer steps; None reads none
+    max_matching_ngram_size of the last tokens that are looked up in the documents; None is 2
     """
 
     n_docs: int = 5
@@ -76,6 +79,8 @@ class GenerationOptions:
     typical_p: float = 1.0
     epsilon_cutoff: float = 0.0
     seed: int | None = None
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"):
@@ -320,6 +325,8 @@ _RULES: dict[str, tuple[str, Any]] = {
         lambda value: value is None or _is_token(value) or (_are_tokens(value) and len(value) > 0),
     ),
     "decoder_start_token_id": ("a token id", _is_token),
+    "prompt_lookup_num_tokens": _whole(1, optional=True),
+    "max_matching_ngram_size": _whole(1, optional=True),
     "do_sample": _FLAG,
     "temperature": _number("from 1e-6 to 1e6", lambda value: 1e-6 <= value <= 1e6),
     "top_k": _whole(0),

@@ -69,6 +69,7 @@ class Record:
     log_prob: float
     text: str
     filter: dict[str, list[str]] | None = None
+    adaptive_reading: bool = False
 
     @classmethod
     def of(cls, engine: "RagEngine", answer: Answer) -> "Record":
@@ -104,6 +105,7 @@ class Record:
             log_prob=best.log_prob,
             text=answer.raw_text,
             filter=answer.filter,
+            adaptive_reading=answer.adaptive_reading,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,6 +156,7 @@ def replay(engine: "RagEngine", record: Record) -> Replay:
         documents=own,
         doc_pruning=record.doc_pruning,
         filter=record.filter,
+        adaptive_reading=record.adaptive_reading,
     )
     again = Record.of(engine, answer)
     return Replay(answer, tuple(_differences(record, again)))

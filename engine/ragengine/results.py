@@ -98,7 +98,7 @@ class Answer:
     flags            what a reader should know before trusting the answer:
                      ``question_truncated``, the generator did not read the whole question;
                      ``fewer_documents``, fewer than ``n_docs`` were there;
-                     ``documents_pruned``, some were left out by ``doc_pruning``;
+                     ``documents_pruned``, some were left out by ``doc_pruning`` or ``adaptive_reading``;
                      ``max_length_reached``, the length limit cut the answer off;
                      ``trained_for_token``, ``trained_for_sequence``, the checkpoint is of the other kind
                      of RAG model than ``options.marginalize``;
@@ -123,6 +123,7 @@ class Answer:
     citations        the sentences that the answer's words are copied from; none where no passage has them
     confidence       the probability that the answer is right, by the index's calibration; None without one
     answerability    the probability that the documents hold an answer, by the same
+    adaptive_reading whether documents were read only while they could change a token
     """
 
     question: str
@@ -141,6 +142,7 @@ class Answer:
     citations: tuple[Citation, ...] = ()
     confidence: float | None = None
     answerability: float | None = None
+    adaptive_reading: bool = False
 
     @property
     def text(self) -> str:

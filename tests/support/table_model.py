@@ -29,6 +29,10 @@ class TableDecoding:
     steps: int
     length: int = 0
 
+    def keep(self, questions: np.ndarray) -> None:
+        self.encoded = self.encoded.of_questions(questions)
+        self.prefixes = [self.prefixes[question] for question in questions.tolist()]
+
 
 @dataclass
 class TableModel:
@@ -43,6 +47,8 @@ class TableModel:
     @property
     def spec(self) -> GeneratorSpec:
         return GeneratorSpec("generator", 1, 1, 1, V, 64, PAD, BOS, TokenizerSpec(PAD, 64, False))
+
+    reads_chains = True
 
     @property
     def encoded(self) -> EncodedDocuments:
@@ -85,12 +91,12 @@ class TableModel:
         stop.check(f"after {decoding.length} tokens")
         self.steps.append(inputs)
         decoding.prefixes = [
-            [(*own[parent], token) for parent, token in zip(parents, tokens, strict=True)]
+            _read(own, parents, tokens, chained=inputs.chained)
             for own, parents, tokens in zip(
                 decoding.prefixes, inputs.beam_indices.tolist(), inputs.token_ids.tolist(), strict=True
             )
         ]
-        decoding.length += 1
+        decoding.length = len(decoding.prefixes[0][0])
         assert decoding.length <= decoding.steps
         assert all(len(own) <= decoding.beams for own in decoding.prefixes)
         rows = decoding.encoded.context_attention_mask[:, :, 0].tolist()
@@ -101,6 +107,13 @@ class TableModel:
             ]
         )  # [Q, D, B, V]
         return mixture(log_probs, inputs)
+
+
+def _read(own: list[Prefix], parents: list[int], tokens: list[int], *, chained: bool) -> list[Prefix]:
+    """The prefixes of beams that have read their tokens."""
+    if chained:
+        return [(*own[parents[0]], *tokens[: place + 1]) for place in range(len(tokens))]
+    return [(*own[parent], token) for parent, token in zip(parents, tokens, strict=True)]
 
 
 def mixture(log_probs: np.ndarray, inputs: StepInputs) -> StepOutputs:

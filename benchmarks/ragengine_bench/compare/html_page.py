@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ragengine.storage.atomic import output_file
 from ragengine_bench.harness.report import Report
-from ragengine_bench.harness.tables import agreement, machine_line, tables_of
+from ragengine_bench.harness.tables import agreement, machine_line, noise, tables_of
 
 FILE = "index.html"
 
@@ -59,8 +59,8 @@ def write_page(report: Report, plots: Sequence[Path], folder: Path) -> Path:
             parts.append(_table(columns, rows))
             if place == 0:
                 parts += [_picture(plot) for plot in plots if plot.name.startswith(f"{number}-")]
-                if same := agreement(section):
-                    parts.append(f'<p class="faint">{escape(same)}</p>')
+                told = filter(None, (agreement(section), noise(section)))
+                parts += [f'<p class="faint">{escape(sentence)}</p>' for sentence in told]
     parts.append(f"<h2>How to read this</h2>{_HOW}</body></html>")
     path = folder / FILE
     with output_file(path) as file:

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from ragengine.cli.console import SafeConsole, line
 from ragengine_bench.harness.report import Report, Section
-from ragengine_bench.harness.tables import Cells, agreement, machine_line, tables_of
+from ragengine_bench.harness.tables import Cells, agreement, machine_line, noise, tables_of
 
 
 def print_report(console: SafeConsole, report: Report) -> None:
@@ -19,8 +19,8 @@ def print_report(console: SafeConsole, report: Report) -> None:
             _print(console, title, columns, rows)
             if "setting" in columns:
                 _print_settings(console, section)
-        if same := agreement(section):
-            console.print(line(same), soft_wrap=True)
+        for sentence in filter(None, (agreement(section), noise(section))):
+            console.print(line(sentence), soft_wrap=True)
 
 
 def _print(console: SafeConsole, title: str, columns: Sequence[str], rows: Cells) -> None:

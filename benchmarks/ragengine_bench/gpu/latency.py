@@ -17,7 +17,7 @@ from ragengine_bench.gpu.report import Recorder, Table, Target
 from ragengine_bench.harness.process import Engine
 from ragengine_bench.harness.report import Report, Row, Section, percentile
 from ragengine_bench.harness.runs import Runs, Workload
-from ragengine_bench.harness.tables import agreement, tables_of
+from ragengine_bench.harness.tables import agreement, noise, tables_of
 from ragengine_bench.peers import Contender
 
 TIMES_EAGER, STEP_MS, ANSWER_MS = 15, 1.2, 30
@@ -192,7 +192,7 @@ def _add_tables(recorder: Recorder, section: Section) -> None:
     for title, columns, rows in tables_of(section):
         named = [_COLUMNS.get(name, name) for name in columns]
         recorder.step.tables.append(Table(title, named, rows))
-    recorder.step.notes += [line for line in (agreement(section),) if line]
+    recorder.step.notes += [line for line in (agreement(section), noise(section)) if line]
     recorder.step.notes += [f"{row.name} failed: {row.failure}" for row in section.rows if row.failure]
 
 

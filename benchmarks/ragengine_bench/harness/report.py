@@ -13,6 +13,8 @@ from ragengine.errors import InputError
 from ragengine.storage.atomic import output_file
 
 SCHEMA = 2
+MOST_SPREAD = 1 / 3
+"""Of the runs of a row: with more, no ratio of its times is told."""
 FILE = "report.json"
 
 
@@ -60,6 +62,12 @@ class Row:
         return median(self.seconds)
 
     @property
+    def spread(self) -> float:
+        """How far apart its runs are: from their 10th to their 90th percentile, as a part of the median."""
+        low, high = (percentile(self.seconds, percent) for percent in (10, 90))
+        return (high - low) / self.median
+
+    @property
     def questions_per_second(self) -> float:
         return sum(sample.questions for sample in self.samples) / sum(self.seconds)
 
@@ -105,6 +113,13 @@ class Section:
     workload: dict[str, Any]
     axis: str = ""
     rows: list[Row] = field(default_factory=list)
+
+    def is_noisy(self, row: Row) -> bool:
+        """Whether the runs of ``row``, which did the same work, are too far apart to compare.
+
+        The runs of ``questions`` are different questions, whose times differ by themselves.
+        """
+        return bool(row.samples) and self.kind != "questions" and row.spread > MOST_SPREAD
 
     @property
     def measured(self) -> list[Row]:

@@ -23,6 +23,8 @@ from ragengine_bench.roofline.sizes import Sizes, sizes_of
 FIRST_WORD = 4  # BART's token ids below are special
 # Seconds after another engine's turn: its threads may spin on, Intel's OpenMP for 0.2 s by default.
 SETTLE = 0.3
+MOST_TURNS = 3
+"""Where runs are too far apart, all rows take turns again: at most so many times ``repeats``."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Runs:
         self._by_turns([_Entry(section, c, load, None) for c in _both_ways(rows, len(questions))])
 
     def _by_turns(self, entries: Sequence["_Entry"]) -> None:
-        """Load every engine, run every entry once to warm up, then take turns."""
+        """Load every engine, run every entry once to warm up, then take turns; more where runs spread."""
         engines: dict[tuple[str, str], Engine] = {}
         with ExitStack() as stack:
             for entry in entries:
@@ -155,12 +157,15 @@ class Runs:
                     entry.engine = engines[key]
                     self.say(f"warm-up: {entry}")
                     self._loaded(entry.row, entry.engine, self._run(entry, fresh=True))
-            for turn in range(self.repeats):
+            for turn in range(MOST_TURNS * self.repeats):
+                if turn >= self.repeats and not any(e.section.is_noisy(e.row) for e in entries):
+                    break
                 for entry in entries:
                     if entry.row.failure:
                         continue
                     with self._guarded(entry.row):
-                        self.say(f"turn {turn + 1} of {self.repeats}: {entry}")
+                        again = " again, since runs spread" if turn >= self.repeats else ""
+                        self.say(f"turn {turn + 1} of {self.repeats}{again}: {entry}")
                         call = self._run(entry)
                         entry.row.outputs = call.result["outputs"]
                         self._keep(entry.row, call, entry.sizes, entry.load)
@@ -240,7 +245,7 @@ class _Entry:
         arrays: Path | None,
         point: int | str | None = None,
     ) -> None:
-        self.contender, self.load, self.arrays = contender, load, arrays
+        self.section, self.contender, self.load, self.arrays = section, contender, load, arrays
         self.row = _row(section, contender, point)
         self.sizes = _sizes(contender)
         self.engine: Engine | None = None

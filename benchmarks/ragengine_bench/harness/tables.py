@@ -6,6 +6,7 @@ from ragengine_bench.harness.report import Row, Section, percentile
 
 DECODE, STEP = "decode", "decode, a step"
 LESS = " *"  # after the name of an engine that does less
+NOISY = "noisy"  # in the place of a ratio that is not told
 Cells = list[list[str]]
 
 
@@ -31,16 +32,26 @@ def _times(section: Section) -> tuple[list[str], Cells]:
             cells.append([name, row.failure or "not measured", *[""] * (len(columns) - 2)])
             continue
         line = [name, *_percentiles(row.seconds)]
-        line += ["" if row is other else f"{row.median / other.median:.1f} x" for other in ours]
+        line += ["" if row is other else _faster(section, row, other) for other in ours]
         cells.append([*line, _gain(section, row)] if section.kind == "batch" else line)
     return columns, cells
+
+
+def _faster(section: Section, row: Row, ours: Row) -> str:
+    """How many times as long ``row`` takes, unless the runs of one of them are too far apart."""
+    noisy = section.is_noisy(row) or section.is_noisy(ours)
+    return NOISY if noisy else f"{row.median / ours.median:.1f} x"
 
 
 def _gain(section: Section, row: Row) -> str:
     """How many times more questions a second a batch answers than the same engine one by one."""
     alone = row.name.rsplit(", ", 1)[0] + ", one by one"
     found = [other for other in section.measured if other.name == alone and other is not row]
-    return f"{row.questions_per_second / found[0].questions_per_second:.2f} x" if found else ""
+    if not found:
+        return ""
+    if section.is_noisy(row) or section.is_noisy(found[0]):
+        return NOISY
+    return f"{row.questions_per_second / found[0].questions_per_second:.2f} x"
 
 
 def _costs(section: Section) -> tuple[list[str], Cells]:
@@ -127,9 +138,23 @@ def machine_line(machine: dict[str, Any]) -> str:
     """The machine and the versions, in a line."""
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if number)
     total = f"{machine['memory_bytes'] / 1e9:.0f} GB, " if machine.get("memory_bytes") else ""
+    sets = f"{' '.join(machine['instruction_sets'])}, " if machine.get("instruction_sets") else ""
+    steal = machine.get("steal")
+    stolen = "" if steal is None else f"{steal:.0%} of the processor's time stolen, "
     return (
-        f"{machine['processor']}, {machine['cores']} cores, {total}{machine['threads']} threads each, "
-        f"{machine['date']}; {versions}"
+        f"{machine['processor']}, {machine['cores']} cores, {sets}{total}{machine['threads']} threads each, "
+        f"{stolen}{machine['date']}; {versions}"
+    )
+
+
+def noise(section: Section) -> str:
+    """Which rows are noisy, in a sentence; empty where none is."""
+    names = [row.name for row in section.measured if section.is_noisy(row)]
+    if not names:
+        return ""
+    return (
+        f"Noisy: the runs of {', '.join(names)} spread by more than a third of their median, so no ratio is "
+        "told; measure on a quieter machine, or with more --repeats."
     )
 
 

@@ -128,16 +128,17 @@ def _generator_errors(folder: Path, spec: GeneratorSpec, graphs: Graphs) -> Iter
 
 def _signature_errors(name: str, graph: Graph, expected: Signature) -> Iterator[str]:
     """Inputs and outputs that are missing, unknown, or of another type or shape."""
-    for kind, found, wanted in (
-        ("input", graph.inputs, expected.inputs),
-        ("output", graph.outputs, expected.outputs),
+    for kind, found, wanted, older in (
+        ("input", graph.inputs, expected.inputs, expected.older),
+        ("output", graph.outputs, expected.outputs, {}),
     ):
         for value in sorted(wanted.keys() - found.keys() - expected.optional):
             yield f"{name}: it has no {kind} {value}"
         for value in sorted(found.keys() - wanted.keys()):
             yield f"{name}: it has the unknown {kind} {value!a:.80}"
         for value in sorted(found.keys() & wanted.keys()):
-            if not _fits(found[value], wanted[value]):
+            kinds = (wanted[value], older.get(value, wanted[value]))
+            if not any(_fits(found[value], one) for one in kinds):
                 yield (
                     f"{name}: its {kind} {value} is {_described(found[value])}, "
                     f"{_described(wanted[value])} was expected"

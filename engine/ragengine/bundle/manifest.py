@@ -9,7 +9,8 @@ from ragengine.storage.schema import FileName, Hash, Line, Range, Size, TokenId
 
 FORMAT = "ragengine-bundle"
 FORMAT_VERSION = 5
-"""3 added step.onnx, which CUDA needs; 4 EncoderSpec.graph; 5 what defaults in the specifications say."""
+"""3 added step.onnx, which CUDA needs; 4 EncoderSpec.graph; 5 what defaults in the specifications say,
+and a position for each beam of decoder.onnx."""
 OLDEST_VERSION = 2  # 1 had no cross.onnx, and its decoder reordered the cache
 
 ENCODER_GRAPH: Final = "encoder.onnx"

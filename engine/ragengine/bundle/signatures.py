@@ -7,10 +7,11 @@ An axis is a number, or a symbol:
 
     N  texts        S  source tokens        Q  questions        D  documents of a question
     B  beams        P  tokens of the past   C  candidates       probes  tokens asked for by name
+    T  1, or B: a position for all beams, or one for each
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -71,12 +72,13 @@ PART_WIDTH: Final = 1024
 class Signature:
     """The inputs and outputs of a graph; where an axis is a symbol, a graph may use another symbol.
 
-    ``optional`` are inputs that graphs of older bundles lack.
+    ``optional`` are inputs that graphs of older bundles lack, ``older`` inputs as these have them.
     """
 
     inputs: Values
     outputs: Values
     optional: frozenset[str] = frozenset()
+    older: Values = field(default_factory=dict)
 
 
 def text_encoder_signature(dimension: int) -> Signature:
@@ -153,15 +155,20 @@ def array_of(value: Value, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], t
 
 
 def _dynamic_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
-    """The decoder whose past grows by the B tokens of each step."""
+    """The decoder whose past grows by the B tokens of each step.
+
+    With a position for each beam, a step can read several tokens of one output.
+    """
     inputs = {
         **STEP_INPUTS,
+        "position": Value(INT64, ("T",)),
         "own_past": Value(BOOL, ("Q", "B", "P+B")),
         "context_attention_mask": Value(INT64, ("Q", "D", "S")),
         **memory_values(spec, data_type),
         **_layers("past", "P", spec, data_type),
     }
-    return Signature(inputs, MIXTURE_OUTPUTS | _layers("present", "P+B", spec, data_type))
+    outputs = MIXTURE_OUTPUTS | _layers("present", "P+B", spec, data_type)
+    return Signature(inputs, outputs, older={"position": STEP_INPUTS["position"]})
 
 
 def _static_decoder(spec: GeneratorSpec, data_type: int) -> Signature:

@@ -38,6 +38,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--deadline", type=float, help="Seconds that a question may take [default: no limit].")
 @click.option("--doc-pruning", type=float, help="Do not read documents whose prior p(z|x) is less than this.")
 @filter_option
+@click.option(
+    "--adaptive-reading",
+    flag_value=True,
+    default=None,
+    type=bool,
+    help="Read a document only while it could change a token (greedy RAG-Token).",
+)
 @generation_options
 @device_options
 @verify_option

@@ -11,17 +11,18 @@ from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.checks import option_errors
 from ragengine.errors import InputError, OptionsError
+from ragengine.generation.adaptive import generate_adaptively
 from ragengine.generation.contexts import Contexts
 from ragengine.generation.marginalization import Marginalize, logsumexp, token_posteriors, token_weights
 from ragengine.generation.memory import check_weights_fit, questions_at_once, questions_that_fit
 from ragengine.generation.model import GeneratorModel
 from ragengine.generation.search.greedy import greedy_tokens
 from ragengine.generation.search.likelihood import log_likelihoods
+from ragengine.generation.search.lookahead import search_step
 from ragengine.generation.search.outputs import ForwardOutput, StreamedToken, no_output
 from ragengine.generation.search.prefix_trie import output_log_probs
 from ragengine.generation.search.rules import AllowedTokens, Rules
 from ragengine.generation.search.search import search
-from ragengine.generation.search.step import SearchStep
 from ragengine.generation.validation import (
     check_streamable,
     checked_allowed,
@@ -41,10 +42,14 @@ from ragengine.validation import checked_flag
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """The hypotheses of each question, best first, and the milliseconds that reading and decoding took."""
+    """The hypotheses of each question, best first, and the milliseconds that reading and decoding took.
+
+    ``read`` are the places of the documents that each question's answer took; None: all.
+    """
 
     hypotheses: list[list[Hypothesis]]
     timings_ms: dict[str, float]
+    read: list[IntArray] | None = None
 
 
 class Generator(Resource):
@@ -283,13 +288,31 @@ class Generator(Resource):
         return Generated(hypotheses, clock.timings)
 
     @while_open
+    def _generate_adaptively(
+        self, contexts: Contexts, options: GenerationOptions, allowed: AllowedTokens | None, stop: Stop
+    ) -> Generated:
+        """:meth:`_generate` question by question, with no more documents than their tokens need."""
+        clock, hypotheses, read = StageClock(), [], []
+        for question in range(len(contexts)):
+            part = contexts[question : question + 1]
+            self._questions_at_once(part, options)
+            rules = Rules(options, part.visible_ids, numbered_from(question, allowed))
+            found = generate_adaptively(self._model, part, rules, stop)
+            if not found.hypotheses:
+                raise no_output(question)
+            hypotheses.append(found.hypotheses)
+            read.append(found.documents)
+        clock.stage("decode")
+        return Generated(hypotheses, clock.timings, read)
+
+    @while_open
     def _stream(self, contexts: Contexts, options: GenerationOptions, stop: Stop) -> Iterator[StreamedToken]:
         """:meth:`stream`; the documents are read before it returns."""
         self._questions_at_once(contexts, options)
         encoded = self._model.encode_documents(contexts.input_ids, contexts.attention_mask, stop)
         rules = Rules(options, contexts.visible_ids)
         return self._in_this_process(
-            greedy_tokens(SearchStep(self._model, encoded, contexts.log_prior, rules, stop))
+            greedy_tokens(search_step(self._model, encoded, contexts.log_prior, rules, stop))
         )
 
     @while_open
@@ -354,7 +377,8 @@ class Generator(Resource):
 
     def _questions_at_once(self, contexts: Contexts, options: GenerationOptions) -> int:
         """How many of the questions are searched together: all, if there is memory for them."""
-        beams = max(options.num_beams, options.num_return_sequences)
+        ahead = min(options.prompt_lookup_num_tokens or 0, options.longest)
+        beams = max(options.num_beams, options.num_return_sequences, 1 + ahead)
         return self._fitting(contexts.input_ids.shape, beams, options.longest)
 
     def _fitting(self, shape: tuple[int, ...], beams: int, target: int) -> int:

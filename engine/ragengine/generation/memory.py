@@ -24,12 +24,8 @@ def working_bytes(spec: GeneratorSpec, n_docs: int, source: int, beams: int, tar
     ``source`` tokens a document, ``target`` tokens an output.  Keys and values of the documents; past and
     present of the beams if they share nothing; a step's distributions.
     """
-    width = spec.num_heads * spec.head_size
-    keys_and_values = 2 * spec.num_decoder_layers * width
-    a_document = (
-        keys_and_values * (source + 2 * beams * target) + _VOCABULARY_ARRAYS * beams * spec.vocab_size
-    )
-    return _FLOAT * n_docs * a_document
+    past = 2 * beams * target * _keys_and_values(spec) + _VOCABULARY_ARRAYS * beams * spec.vocab_size
+    return _FLOAT * n_docs * past + _document_bytes(spec, n_docs, source)
 
 
 def check_weights_fit(bundle: Bundle, limit: int) -> None:
@@ -65,7 +61,7 @@ def questions_at_once(
             f"documents of {source} tokens, {beams} beams and {target} tokens may need {_mb(one + encoder)} "
             "more: raise the limit, or ask for fewer documents, beams or tokens."
         )
-    return free // one
+    return max(1, free // (one + _document_bytes(spec, n_docs, source)))
 
 
 def questions_that_fit(
@@ -77,7 +73,8 @@ def questions_that_fit(
     answered in parts or refused with numbers, and end no process.
     """
     one = working_bytes(spec, n_docs, source, beams, target)
-    if questions * one <= _ALWAYS_THERE:
+    together = one + _document_bytes(spec, n_docs, source)
+    if (questions == 1 and one <= _ALWAYS_THERE) or questions * together <= _ALWAYS_THERE:
         return questions
     free = available_memory()
     if free is None:
@@ -87,7 +84,17 @@ def questions_that_fit(
             f"One question with {n_docs} documents of {source} tokens, {beams} beams and {target} tokens may "
             f"need {_mb(one)}, {_mb(free)} can be had here; ask for fewer documents, beams or tokens."
         )
-    return min(questions, max(1, free // 2 // one))  # half: other threads answer, too
+    return min(questions, max(1, free // 2 // together))  # half: other threads answer, too
+
+
+def _document_bytes(spec: GeneratorSpec, n_docs: int, source: int) -> int:
+    """Keys and values of a question's documents: twice there when others leave its batch (`search.batch`)."""
+    return _FLOAT * n_docs * source * _keys_and_values(spec)
+
+
+def _keys_and_values(spec: GeneratorSpec) -> int:
+    """Numbers in the keys and values of one token, of all layers."""
+    return 2 * spec.num_decoder_layers * spec.num_heads * spec.head_size
 
 
 def _mb(size: int) -> str:

@@ -91,6 +91,11 @@ class GeneratorModel:
         stop.check("after the documents were read")
         return encoded
 
+    @property
+    def reads_chains(self) -> bool:
+        """Whether a step can read several tokens of one output (:attr:`StepInputs.chained`)."""
+        return self._decoder.reads_chains
+
     def start(self, encoded: EncodedDocuments, *, beams: int, steps: int) -> Decoding:
         """Beams over encoded documents: at most ``beams`` a question and ``steps`` steps."""
         return self._decoder.start(encoded, beams=beams, steps=steps)

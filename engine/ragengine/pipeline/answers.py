@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from ragengine.arrays import IntArray
 from ragengine.bundle.manifest import RagSpec
 from ragengine.grounding.citations import cite
 from ragengine.options import GenerationOptions
@@ -28,9 +29,13 @@ def build_answer(
     doc_pruning: float | None,
     own_documents: bool,
     passages: PassageFilter | None = None,
+    read: IntArray | None = None,
 ) -> Answer:
-    """The answer to question ``number`` of ``prompts``; ``hypotheses`` are at least one, best first."""
-    documents, pruned = prompts.selected.documents[number], prompts.selected.pruned[number]
+    """The answer to question ``number`` of ``prompts``; ``hypotheses`` are at least one, best first.
+
+    ``read`` are the places of the documents that it took; None: all that were selected.
+    """
+    documents, pruned = prompts.selected.of_question(number, read)
     count = len(documents)
     found = tuple(replace(h, token_posteriors=h.token_posteriors[:, :count]) for h in hypotheses)
     trained_for = _TRAINED_FOR[rag.architecture]
@@ -42,13 +47,13 @@ def build_answer(
         f"trained_for_{trained_for}": options.marginalize != trained_for,
     }
     shares = document_shares(found[0].token_posteriors, options.marginalize).tolist()
-    read = tuple(replace(d, posterior=share) for d, share in zip(documents, shares, strict=True))
+    shown = tuple(replace(d, posterior=share) for d, share in zip(documents, shares, strict=True))
     raw_texts = tuple(tokenizer.decode(h.token_ids.tolist()) for h in found)
     texts = tuple(text.lstrip() for text in raw_texts)
     return Answer(
         question=question,
         texts=texts,
-        documents=read,
+        documents=shown,
         hypotheses=found,
         tokens=tuple(tokenizer.token_texts(found[0].token_ids.tolist())),
         flags=tuple(flag for flag, raised in flags.items() if raised),
@@ -59,7 +64,8 @@ def build_answer(
         own_documents=own_documents,
         filter=None if passages is None else passages.to_dict(),
         raw_texts=raw_texts,
-        citations=cite(texts[0], question, read),
+        citations=cite(texts[0], question, shown),
+        adaptive_reading=read is not None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ragengine.arrays import FloatArray
+from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.confidence.corpus import Corpus
 from ragengine.errors import IndexFolderError, InputError
@@ -40,6 +40,18 @@ class SelectedDocuments:
     pruned: Documents
     log_prior: FloatArray
     corpora: tuple[Corpus | None, ...] = ()
+
+    def of_question(self, question: int, read: IntArray | None) -> tuple[list[Document], list[Document]]:
+        """The documents that an answer took, and those left out.
+
+        ``read`` are the places of those that were read, in that order; None: all that were selected.
+        """
+        found, pruned = self.documents[question], self.pruned[question]
+        if read is None:
+            return found, pruned
+        places = read.tolist()
+        ((kept,), _) = _with_priors([[found[place] for place in places]])
+        return kept, pruned + [document for place, document in enumerate(found) if place not in places]
 
 
 def select_documents(

@@ -27,6 +27,7 @@ class GenerateSettings(CallSettings, GenerationOverrides, total=False):
     """The keyword arguments of :meth:`RagEngine.generate`."""
 
     filter: Filter | None
+    adaptive_reading: bool
     prefix_allowed_tokens_fn: AllowedTokens | None
     abstain: bool
 

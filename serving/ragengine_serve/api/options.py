@@ -86,6 +86,7 @@ def chosen_options(given: Mapping[str, Any], model: ServedModel, settings: Setti
         ("n_docs", options.n_docs, settings.max_n_docs),
         ("num_beams", options.num_beams, settings.max_num_beams),
         ("num_return_sequences", options.num_return_sequences, settings.max_num_beams),
+        ("prompt_lookup_num_tokens", options.prompt_lookup_num_tokens or 0, settings.max_num_beams),
         ("max_new_tokens", options.longest - 1, settings.max_new_tokens),
     ):
         if value > limit:

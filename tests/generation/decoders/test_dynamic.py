@@ -1,5 +1,6 @@
 """The dynamic decoder: what no beam continues is forgotten, and that changes no number."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,3 +63,40 @@ def test_every_beam_reads_its_own_new_token_alone() -> None:
     own_past = np.array([[[True, False], [False, True]]])
     found = dynamic._with_own_tokens(own_past)
     assert found.astype(int).tolist() == [[[1, 0, 1, 0], [0, 1, 0, 1]]]
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+def test_questions_that_stay_are_not_changed_by_those_that_leave(pair: Pair, kind: Any) -> None:
+    """Documents of different lengths, so that every question has keys and values of its own."""
+    model = GeneratorModel(Bundle.open(pair.bundle), device="cpu", threads=1, decoder=kind)
+    rng, q, stays, leaves_after = np.random.default_rng(1), 4, [1, 3], 2
+    ids = rng.integers(4, 40, (q, D, S))
+    mask = (np.arange(S) < rng.integers(1, S + 1, (q, D, 1))).astype(np.int64)
+    steps = [
+        StepInputs(
+            token_ids=rng.integers(4, 40, (q, B)),
+            beam_indices=rng.integers(0, B if number else 1, (q, B)),
+            log_weights=np.log(rng.dirichlet(np.ones(D), (q, B))).transpose(0, 2, 1).astype(np.float32),
+            beam_scores=-rng.exponential(size=(q, B)).astype(np.float32),
+            num_candidates=4,
+            probe_ids=rng.integers(4, 40, (q, B, 5)),
+        )
+        for number in range(6)
+    ]
+
+    def of(inputs: StepInputs, questions: list[int]) -> StepInputs:
+        arrays = ("token_ids", "beam_indices", "log_weights", "beam_scores", "probe_ids")
+        return replace(inputs, **{name: getattr(inputs, name)[questions] for name in arrays})
+
+    encoded = model.encode_documents(ids, mask)
+    decoding, alone = (model.start(encoded, beams=B, steps=6) for _ in range(2))
+    for number, inputs in enumerate(steps):
+        expected = model.decode_step(alone, inputs)
+        if number == leaves_after:
+            decoding.keep(np.array(stays))
+        present = stays if number >= leaves_after else list(range(q))
+        outputs = model.decode_step(decoding, of(inputs, present))
+        assert (outputs.beams == expected.beams[present]).all()
+        assert (outputs.tokens == expected.tokens[present]).all()
+        for name in ("scores", "log_probs", "probe_log_probs"):
+            np.testing.assert_allclose(getattr(outputs, name), getattr(expected, name)[present], atol=1e-5)

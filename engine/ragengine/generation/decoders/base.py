@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragengine.arrays import BoolArray, FloatArray, IntArray
-from ragengine.runtime.sessions import InferenceSession, OrtValue
+from ragengine.runtime.sessions import InferenceSession, OrtValue, to_device
 
 OpenSession: TypeAlias = Callable[..., InferenceSession]
 """Opens a graph of the generator by its file name; ``cuda_graphs=True`` lets its runs be captured."""
@@ -27,6 +28,22 @@ class EncodedDocuments:
 
     context_attention_mask: IntArray
     memory: dict[str, OrtValue]
+
+    def of_questions(self, questions: IntArray) -> "EncodedDocuments":
+        """The documents of the questions at these places, in that order; the memory is still that of all."""
+        return EncodedDocuments(self.context_attention_mask[questions], dict(self.memory))
+
+    def joined(self, other: "EncodedDocuments") -> "EncodedDocuments":
+        """The documents of both, of one question; the shorter ones are padded."""
+        parts = (self, other)
+        longest = max(part.context_attention_mask.shape[2] for part in parts)
+        masks = [_padded(part.context_attention_mask, 2, longest) for part in parts]
+        memory = {}
+        for name, value in self.memory.items():
+            arrays = [part.memory[name].numpy() for part in parts]  # [Q·D, ..., S, width]
+            joined = np.concatenate([_padded(array, array.ndim - 2, longest) for array in arrays])
+            memory[name] = to_device(joined, value.device_name())
+        return EncodedDocuments(np.concatenate(masks, axis=1), memory)
 
     def by_document(self) -> "EncodedDocuments":
         """The same documents as Q·D questions of one document each."""
@@ -44,6 +61,7 @@ class StepInputs:
     beam_scores     float32 [Q, B]     log p(y_<t | x), as the search counts it
     num_candidates  C
     probe_ids       int64 [Q, B, P]    tokens whose probabilities are wanted whatever their rank
+    chained         each beam continues the one before it of this step, the first one ``beam_indices``
     """
 
     token_ids: IntArray
@@ -52,6 +70,7 @@ class StepInputs:
     beam_scores: FloatArray
     num_candidates: int
     probe_ids: IntArray
+    chained: bool = False
 
     @property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -87,6 +106,13 @@ class StepOutputs:
         return tuple(array.shape for array in arrays)
 
 
+def _padded(array: NDArray[Any], axis: int, length: int) -> NDArray[Any]:
+    """``array`` with zeros at the end of ``axis``."""
+    wide = [(0, 0)] * array.ndim
+    wide[axis] = (0, length - array.shape[axis])
+    return np.pad(array, wide)
+
+
 class Decoding(Protocol):
     """Beams that decode over encoded documents, step by step.
 
@@ -96,10 +122,13 @@ class Decoding(Protocol):
 
     encoded: EncodedDocuments
     length: int
-    """T, the tokens that each beam has read."""
+    """T, the tokens that each beam has read; of a chain, its first beam."""
 
     def advance(self, inputs: StepInputs) -> StepOutputs:
-        """Let every beam read its last token."""
+        """Let every beam read its last token: all beams have read as many, except for those of a chain."""
+
+    def keep(self, questions: IntArray) -> None:
+        """Go on with the questions at these places alone, in that order; the others are done."""
 
 
 class Decoder(Protocol):
@@ -107,6 +136,8 @@ class Decoder(Protocol):
 
     dtype: type[np.floating[Any]]
     """What the graphs compute in."""
+    reads_chains: bool
+    """Whether a step can be :attr:`StepInputs.chained`."""
 
     def source_length(self, length: int) -> int:
         """The length S that documents of ``length`` tokens are padded to before they are encoded."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ragengine.arrays import BoolArray
+from ragengine.arrays import BoolArray, IntArray
 from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.bundle.onnx_reader import FLOAT
 from ragengine.bundle.signatures import MIXTURE_OUTPUTS, layer_names, memory_values
@@ -30,6 +30,8 @@ class DynamicDecoder:
         self._past, self._present = layer_names("past", spec), layer_names("present", spec)
         half = any(value.type == "tensor(float16)" for value in self._decoder.get_inputs())
         self.dtype: type[np.floating[Any]] = np.float16 if half else np.float32
+        # one position for all beams in bundles of before
+        self.reads_chains = any(v.name == "position" and v.shape != [1] for v in self._decoder.get_inputs())
 
     def source_length(self, length: int) -> int:
         """``length``: every length is computed as it is."""
@@ -70,11 +72,12 @@ class DynamicDecoding:
         """Let every beam read its last token."""
         self._own_past = inherited(self._own_past, inputs.beam_indices)
         self._drop_dead_tokens()
-        self._own_past = _with_own_tokens(self._own_past)
+        position = np.array([self._own_past[0, 0].sum()], np.int64)
+        self._own_past = _with_own_tokens(self._own_past, chained=inputs.chained)
         arrays = {
             "token_ids": inputs.token_ids,
             "own_past": self._own_past,
-            "position": np.array([self.length], np.int64),
+            "position": position + np.arange(inputs.token_ids.shape[1]) if inputs.chained else position,
             "context_attention_mask": self.encoded.context_attention_mask,
             "log_weights": inputs.log_weights,
             "beam_scores": inputs.beam_scores,
@@ -83,8 +86,21 @@ class DynamicDecoding:
         }
         feeds = {name: to_device(array, "cpu") for name, array in arrays.items()}
         outputs, self._past = self._decoder.run(feeds | self.encoded.memory | self._past)
-        self.length += 1
+        self.length = int(position[0]) + 1
         return outputs
+
+    def keep(self, questions: IntArray) -> None:
+        """Copy keys and values of the questions that go on: a step then computes no row of the others.
+
+        One array after the other, so that no more than one is there twice.
+        """
+        documents = self.encoded.context_attention_mask.shape[1]
+        rows = (questions[:, None] * documents + np.arange(documents)).ravel()
+        self.encoded = self.encoded.of_questions(questions)
+        for arrays in (self.encoded.memory, self._past):
+            for name, value in arrays.items():
+                arrays[name] = to_device(value.numpy()[rows], "cpu")
+        self._own_past = self._own_past[questions]
 
     def _drop_dead_tokens(self) -> None:
         """Forget the tokens that no beam continues, once they are more than half of the past.
@@ -106,8 +122,9 @@ class DynamicDecoding:
         self._own_past = np.take_along_axis(self._own_past, kept[:, None], axis=2)
 
 
-def _with_own_tokens(own_past: BoolArray) -> BoolArray:
-    """[Q, B, P] -> [Q, B, P+B]: every beam reads its own new token as well."""
+def _with_own_tokens(own_past: BoolArray, *, chained: bool = False) -> BoolArray:
+    """[Q, B, P] -> [Q, B, P+B]: every beam reads its own new token as well, and in a chain those before."""
     q, b, _ = own_past.shape
-    own = np.broadcast_to(np.eye(b, dtype=np.bool_), (q, b, b))
+    new = np.tri(b, dtype=np.bool_) if chained else np.eye(b, dtype=np.bool_)
+    own = np.broadcast_to(new, (q, b, b))
     return np.concatenate([own_past, own], axis=2)

@@ -63,6 +63,8 @@ class StaticDecoder:
     onnxruntime keeps the CUDA graphs that a thread captures with that thread, so all steps run in one.
     """
 
+    reads_chains = False  # its graph takes one position for all beams
+
     def __init__(self, open_session: OpenSession, spec: GeneratorSpec, device: ResolvedDevice) -> None:
         self.spec = spec
         self.device: ResolvedDevice = device
@@ -117,6 +119,7 @@ class StaticDecoding:
         self._buffers = buffers
         q = len(encoded.context_attention_mask)
         self._own_past: BoolArray = np.zeros((q, 1, buffers.bucket.capacity), np.bool_)
+        self._rows = np.arange(q)  # where along the buffers' questions each of this search is
 
     def advance(self, inputs: StepInputs) -> StepOutputs:
         """Let every beam read its last token."""
@@ -125,10 +128,15 @@ class StaticDecoding:
         self._own_past = inherited(self._own_past, inputs.beam_indices)
         self._own_past[:, np.arange(beams), slots[:beams]] = True
         buffers = self._buffers.for_step(inputs.num_candidates, inputs.probe_ids.shape[2])
-        buffers.fill(inputs, self._own_past, self.length, slots)
+        buffers.fill(inputs, self._rows, self._own_past, self.length, slots)
         self._buffers.worker.submit(buffers.run).result()
         self.length += 1
-        return buffers.outputs(inputs)
+        return buffers.outputs(inputs, self._rows)
+
+    def keep(self, questions: IntArray) -> None:
+        """The others become padding: the shapes of a bucket are what its graph was captured with."""
+        self.encoded = self.encoded.of_questions(questions)
+        self._own_past, self._rows = self._own_past[questions], self._rows[questions]
 
 
 class DecoderBuffers:
@@ -219,18 +227,23 @@ class StepBuffers:
         self._run_options = run_options(graph) if device == "cuda" else None
         self._will_capture = graph != NOT_CAPTURED
 
-    def fill(self, inputs: StepInputs, own_past: BoolArray, length: int, slots: IntArray) -> None:
-        """Put in the inputs of a step.  Beams and questions beyond are padding: no beam, score -inf."""
-        arrays, (q, b) = self._sent.arrays, inputs.token_ids.shape
-        arrays["token_ids"][:q, :b] = inputs.token_ids
-        arrays["own_past"][:q, :b] = own_past
+    def fill(
+        self, inputs: StepInputs, rows: IntArray, own_past: BoolArray, length: int, slots: IntArray
+    ) -> None:
+        """Put in the inputs of a step, each question at its row.
+
+        Other beams and questions are padding: no beam, score -inf.
+        """
+        arrays, b = self._sent.arrays, inputs.token_ids.shape[1]
+        arrays["token_ids"][rows, :b] = inputs.token_ids
+        arrays["own_past"][rows, :b] = own_past
         arrays["position"][:] = length
         arrays["slots"][:] = slots
-        arrays["log_weights"][:q, :, :b] = inputs.log_weights
+        arrays["log_weights"][rows, :, :b] = inputs.log_weights
         arrays["beam_scores"][:] = -np.inf
-        arrays["beam_scores"][:q, :b] = inputs.beam_scores
+        arrays["beam_scores"][rows, :b] = inputs.beam_scores
         arrays["best_scores"][:] = arrays["beam_scores"].max(axis=1, keepdims=True)
-        arrays["probe_ids"][:q, :b, : inputs.probe_ids.shape[2]] = inputs.probe_ids
+        arrays["probe_ids"][rows, :b, : inputs.probe_ids.shape[2]] = inputs.probe_ids
 
     def run(self) -> None:
         """Send, compute, and take back; the first time, capture."""
@@ -240,18 +253,18 @@ class StepBuffers:
             self._returned.download()
         self._will_capture = False
 
-    def outputs(self, inputs: StepInputs) -> StepOutputs:
-        """The outputs of the last run without the padding."""
-        arrays, (q, b) = self._returned.arrays, inputs.token_ids.shape
+    def outputs(self, inputs: StepInputs, rows: IntArray) -> StepOutputs:
+        """A copy of the last run's outputs for the questions at these rows, without the padding."""
+        arrays, b = self._returned.arrays, inputs.token_ids.shape[1]
         scores, beams, tokens, log_probs, probes = (arrays[name] for name in MIXTURE_OUTPUTS)
         few = slice(inputs.num_candidates)
         return StepOutputs(
-            scores=scores[:q, few].copy(),
+            scores=scores[rows, few],
             # a candidate that no beam made has the score -inf, and may name a padded beam
-            beams=np.minimum(beams[:q, few], b - 1),
-            tokens=tokens[:q, few].copy(),
-            log_probs=log_probs[:q, :, few].copy(),
-            probe_log_probs=probes[:q, :, :b, : inputs.probe_ids.shape[2]].copy(),
+            beams=np.minimum(beams[rows, few], b - 1),
+            tokens=tokens[rows, few],
+            log_probs=log_probs[rows, :, few],
+            probe_log_probs=probes[rows, :, :b, : inputs.probe_ids.shape[2]],
         )
 
 

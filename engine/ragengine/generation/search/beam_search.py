@@ -4,8 +4,8 @@ The graph has summed over the documents already, so to this search a RAG model l
 sequence-to-sequence model (paper, section 2.5).  RAG-Token sums with p(z | x); with weights that every beam
 carries, p(z | x, y_<t), the same loop searches RAG-Sequence's own likelihood (``search="joint"``).
 
-Greedy search is one beam that stops at its first finished output.  A question that is done stays in the
-batch unchanged until all are: its answer never depends on its neighbours.
+Greedy search is one beam that stops at its first finished output.  A question that is done waits unchanged
+until it leaves the batch: its answer never depends on its neighbours.
 """
 
 from dataclasses import replace
@@ -14,6 +14,7 @@ import numpy as np
 
 from ragengine.arrays import BoolArray
 from ragengine.generation.model import ROUNDING
+from ragengine.generation.search.batch import Batch, leave_now
 from ragengine.generation.search.beams import Beams
 from ragengine.generation.search.candidates import DEAD
 from ragengine.generation.search.outputs import Output
@@ -36,8 +37,9 @@ def beam_search(step: SearchStep) -> list[list[Output]]:
     running = Beams.started(num_questions, 1, n_docs, options)  # all beams start alike: one is enough
     parents = np.zeros((num_questions, 1), np.int64)
     done = np.zeros(num_questions, np.bool_)
+    batch = Batch(num_questions)
     length = 1
-    while not done.all():
+    while True:
         candidates = step.candidates(
             running.tokens[:, :, :length],
             running.log_probs[:, :, 1:length],
@@ -63,7 +65,18 @@ def beam_search(step: SearchStep) -> list[list[Output]]:
         length += 1
         done |= ends.all(axis=1) | ~_may_improve(running, finished, options, length)
         done |= _settled(running, finished, options, length)
-    return finished.outputs(options.num_return_sequences)
+        if not leave_now(done):
+            continue
+        batch.collect(done, finished.outputs(options.num_return_sequences))
+        if done.all():
+            return batch.outputs
+        kept = np.flatnonzero(~done)
+        batch.keep(kept)
+        step.keep(kept)
+        if sampler:
+            sampler.keep(kept)
+        running, finished = running.of_questions(kept), finished.of_questions(kept)
+        parents, done = parents[kept], done[kept]
 
 
 def _ends(candidates: Beams, options: GenerationOptions, length: int) -> BoolArray:

@@ -45,6 +45,10 @@ class Beams:
         rows = np.arange(len(places))[:, None]
         return Beams(*(getattr(self, field.name)[rows, places] for field in fields(self)))
 
+    def of_questions(self, questions: IntArray) -> "Beams":
+        """The beams of the questions at these places."""
+        return Beams(*(getattr(self, field.name)[questions] for field in fields(self)))
+
     def continued(self, candidates: Candidates, length: int) -> "Beams":
         """Each candidate after the beam it continues, as token number ``length``."""
         beams = self.take(candidates.beams)

@@ -13,6 +13,7 @@ import numpy as np
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.generation.decoders.base import EncodedDocuments, StepInputs
 from ragengine.generation.model import GeneratorModel
+from ragengine.generation.search.batch import leave_now
 from ragengine.runtime.cancellation import NEVER, Stop
 
 
@@ -50,12 +51,18 @@ def output_log_probs(
     depths = max(map(len, tries))
     widest = max((len(level.tokens) for levels in tries for level in levels), default=1)
     decoding = model.start(encoded, beams=widest, steps=depths)
+    asked = np.arange(q)  # the questions of the batch, which leave it after their longest output
     for depth in range(depths):
-        levels = [levels[depth] if depth < len(levels) else _Level() for levels in tries]
+        over = np.array([depth >= len(tries[question]) for question in asked])
+        if leave_now(over):
+            decoding.keep(np.flatnonzero(~over))
+            asked = asked[~over]
+        levels = [tries[n][depth] if depth < len(tries[n]) else _Level() for n in asked]
         width = max(1, *(len(level.tokens) for level in levels))
         edges = max(1, *(len(tokens) for level in levels for tokens in level.children))
-        tokens, parents = np.zeros((q, width), np.int64), np.zeros((q, width), np.int64)
-        probes = np.zeros((q, width, edges), np.int64)
+        shape = len(asked), width
+        tokens, parents = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        probes = np.zeros((*shape, edges), np.int64)
         for question, level in enumerate(levels):
             tokens[question, : len(level.tokens)] = level.tokens
             parents[question, : len(level.parents)] = level.parents
@@ -64,15 +71,15 @@ def output_log_probs(
         inputs = StepInputs(
             token_ids=tokens,
             beam_indices=parents,
-            log_weights=np.zeros((q, d, width), np.float32),
-            beam_scores=np.zeros((q, width), np.float32),
+            log_weights=np.zeros((len(asked), d, width), np.float32),
+            beam_scores=np.zeros(shape, np.float32),
             num_candidates=1,
             probe_ids=probes,
         )
         probed = model.decode_step(decoding, inputs, stop).probe_log_probs
         for question, level in enumerate(levels):
             for output, node, edge in level.members:
-                found[question][output][depth] = probed[question, :, node, edge]
+                found[asked[question]][output][depth] = probed[question, :, node, edge]
     return found
 
 

@@ -5,7 +5,7 @@ it fetches as many candidates more as the rules can take away, and asks for the 
 the rules bring in by name (the graph's ``probe_ids``).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -79,20 +79,25 @@ class Rules:
             None if allowed is None else lambda row, tokens: allowed(row // n_docs, tokens),
         )
 
-    def at(self, sequences: IntArray) -> StepRules:
-        """The rules after ``sequences``, int64 [Q, B, T] with the decoder's start token."""
+    def at(self, sequences: IntArray, numbers: Sequence[int] | None = None) -> StepRules:
+        """The rules after ``sequences``, int64 [Q, B, T] with the decoder's start token.
+
+        ``numbers`` are those of the questions among all that the search began with; None: all, in order.
+        """
+        numbers = range(len(sequences)) if numbers is None else numbers
         forced = self._forced(sequences.shape[2])
         everywhere = self._banned_everywhere(sequences.shape[2])
         repeats = self.options.repetition_penalty != 1.0
 
         def each(rule: Callable[[int, list[int]], set[int]]) -> TokenSets:
-            return [[rule(q, beam) for beam in beams] for q, beams in enumerate(sequences.tolist())]
+            beams = zip(numbers, sequences.tolist(), strict=True)
+            return [[rule(question, beam) for beam in own] for question, own in beams]
 
         return StepRules(
             forced=forced,
             banned=each(lambda question, beam: everywhere | self._banned_after(question, beam)),
             penalised=each(lambda question, beam: set(beam) if repeats else set()),
-            allowed=None if self.allowed_tokens is None else self._allowed(sequences),
+            allowed=None if self.allowed_tokens is None else self._allowed(sequences, numbers),
         )
 
     def _forced(self, length: int) -> int | None:
@@ -128,9 +133,10 @@ class Rules:
                 banned.add(word[0])
         return banned
 
-    def _allowed(self, sequences: IntArray) -> TokenSets:
+    def _allowed(self, sequences: IntArray, numbers: Sequence[int]) -> TokenSets:
         """`PrefixConstrainedLogitsProcessor`."""
-        return [[self._allowed_after(q, beam) for beam in beams] for q, beams in enumerate(sequences)]
+        beams = zip(numbers, sequences, strict=True)
+        return [[self._allowed_after(question, beam) for beam in own] for question, own in beams]
 
     def _allowed_after(self, question: int, tokens: IntArray) -> set[int]:
         assert self.allowed_tokens is not None

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ragengine.arrays import FloatArray, IntArray
+from ragengine.arrays import BoolArray, FloatArray, IntArray
 from ragengine.generation.marginalization import logsumexp, token_log_probs, token_weights
+from ragengine.generation.search.batch import Batch, leave_now
 from ragengine.generation.search.beams import Beams
 from ragengine.generation.search.candidates import DEAD, Candidates
 from ragengine.generation.search.outputs import Output
@@ -48,6 +49,10 @@ class Sampler:
         self._options = options
         self._vocab_size = vocab_size
         self._rngs = [np.random.default_rng(options.seed) for _ in range(num_questions)]
+
+    def keep(self, questions: IntArray) -> None:
+        """Draw for the questions at these places alone, in that order."""
+        self._rngs = [self._rngs[question] for question in questions.tolist()]
 
     def needed(self, num_beams: int) -> int:
         """How many of the best candidates the draws depend on.
@@ -182,32 +187,42 @@ def sample(step: SearchStep) -> list[list[Output]]:
     the rules left a draw no token.
     """
     options, (num_questions, n_docs) = step.options, step.log_prior.shape
-    count = options.num_return_sequences
+    count, log_prior = options.num_return_sequences, step.log_prior
     sampler = Sampler(options, num_questions, step.vocab_size)
     running = Beams.started(num_questions, count, n_docs, options)
     parents = np.zeros((num_questions, count), np.int64)
     done = np.zeros((num_questions, count), np.bool_)
+    batch = Batch(num_questions)
     for length in range(1, options.longest):
+        none_yet = np.zeros(done.shape, np.float32)  # draws do not compete: their scores are left out
         candidates = step.candidates(
             running.tokens[:, :, :length],
             running.log_probs[:, :, 1:length],
             parents,
-            np.zeros((num_questions, count), np.float32),
+            none_yet,
             sampler.needed(count),
         )
-        chosen = sampler.one_per_beam(candidates, np.zeros((num_questions, count), np.float32))
+        chosen = sampler.one_per_beam(candidates, none_yet)
         continued = running.continued(chosen, length)
         continued.lengths[done] = running.lengths[done]
         stuck = ~done & (chosen.scores == DEAD)
         continued.scores = np.where(stuck, DEAD, running.scores)
         running = continued
-        parents = np.arange(count)[None].repeat(num_questions, axis=0)
+        parents = np.arange(count)[None].repeat(len(done), axis=0)
         done |= stuck | np.isin(chosen.tokens, options.eos_token_ids)
-        if done.all():
+        over: BoolArray = np.logical_or(done.all(axis=1), length == options.longest - 1)
+        if not leave_now(over):
+            continue
+        batch.collect(over, running.outputs(count))
+        if over.all():
             break
+        kept = np.flatnonzero(~over)
+        for part in (batch, step, sampler):
+            part.keep(kept)
+        running, parents, done = running.of_questions(kept), parents[kept], done[kept]
     return [
         [_scored(output, prior, options) for output in outputs]
-        for outputs, prior in zip(running.outputs(count), step.log_prior, strict=True)
+        for outputs, prior in zip(batch.outputs, log_prior, strict=True)
     ]
 
 

@@ -6,27 +6,36 @@ from ragengine.arrays import FloatArray
 from ragengine.generation.decoders.base import EncodedDocuments
 from ragengine.generation.model import GeneratorModel
 from ragengine.generation.search.beam_search import beam_search
+from ragengine.generation.search.lookahead import search_step
 from ragengine.generation.search.outputs import Output, hypothesis
 from ragengine.generation.search.rag_sequence import fast, search_by_document, thorough
 from ragengine.generation.search.rules import Rules
 from ragengine.generation.search.sampling import sample
-from ragengine.generation.search.step import SearchStep
+from ragengine.generation.search.step import SearchStep, Watch
 from ragengine.options import GenerationOptions
 from ragengine.results import Hypothesis
 from ragengine.runtime.cancellation import Stop
 
 
 def search(
-    model: GeneratorModel, encoded: EncodedDocuments, log_prior: FloatArray, rules: Rules, stop: Stop
+    model: GeneratorModel,
+    encoded: EncodedDocuments,
+    log_prior: FloatArray,
+    rules: Rules,
+    stop: Stop,
+    watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
     """The best outputs of each question under ``rules.options``, best first; none where the rules leave none.
 
-    ``log_prior`` is log p(z | x), float32 [Q, D], of the encoded documents.
+    ``log_prior`` is log p(z | x), float32 [Q, D], of the encoded documents; ``watch`` sees every step of a
+    search over their mixture.
     """
     options = rules.options
     joint = options.marginalize == "sequence" and options.search == "joint"
     if options.marginalize == "token" or joint:
-        found = _over_the_marginal(SearchStep(model, encoded, log_prior, _all_beams(rules, joint), stop))
+        found = _over_the_marginal(
+            search_step(model, encoded, log_prior, _all_beams(rules, joint), stop, watch)
+        )
     else:
         by_document = search_by_document(model, encoded, rules, stop)
         if options.search == "fast":

@@ -51,7 +51,9 @@ def network_state(
         model = network(config)
     state: dict[str, NDArray[np.float32]] = {}
     lacking = []
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    shapes = {
+        key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if tensor.is_floating_point()
+    }
     for group in _tied(model, shapes):
         found = {key: weights[graph_name(key)] for key in group if graph_name(key) in weights}
         if not found:

@@ -90,7 +90,9 @@ def load_checkpoint(
         part: load_fast_tokenizer(source, f"{part}_tokenizer", getattr(config, part))
         for part in ("question_encoder", "generator")
     }
-    if Path(source, "question_encoder", "modules.json").is_file():  # as `ragengine train` and `unpack` write it
+    if Path(
+        source, "question_encoder", "modules.json"
+    ).is_file():  # as `ragengine train` and `unpack` write it
         question = load_encoder(str(Path(source, "question_encoder")), "question")
     else:
         question = encoder_of(source, rag.question_encoder, tokenizers["question_encoder"], pooling)

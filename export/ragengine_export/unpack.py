@@ -104,7 +104,10 @@ class _Writer:
         encoders = {part: self._write_encoder(part) for part in self.specs}
         generator = self._write_generator(content["generator"])
         rag = {
-            **{f"rag.question_encoder.{name}": values for name, values in encoders["question_encoder"].items()},
+            **{
+                f"rag.question_encoder.{name}": values
+                for name, values in encoders["question_encoder"].items()
+            },
             **{f"rag.generator.{name}": values for name, values in generator.items()},
         }
         _write_json(self.folder / "config.json", content)
@@ -140,11 +143,17 @@ class _Writer:
         """What a user should know about the checkpoint."""
         notes = []
         if any(origin.kind == "bare" for origin in self._origins.values()):
-            notes.append(f"nothing in it says how its encoders pool: export it with --pooling {self._given_pooling}")
+            notes.append(
+                f"nothing in it says how its encoders pool: export it with --pooling {self._given_pooling}"
+            )
         if self.manifest.precision == "fp16":
-            notes.append("the weights are those of the fp16 bundle, as float32: indexes of the fp32 bundle do not fit")
+            notes.append(
+                "the weights are those of the fp16 bundle, as float32: indexes of the fp32 bundle do not fit"
+            )
         if self.is_inferred:
-            notes.append("the bundle is an older one: the configs are made of its graphs, and were compared with them")
+            notes.append(
+                "the bundle is an older one: the configs are made of its graphs, and were compared with them"
+            )
         return notes
 
     @property

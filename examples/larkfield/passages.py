@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MOST_WORDS = 45
-SENTENCE_END = re.compile(r"(?<=[.:?!]) (?=[A-Z0-9])")
+SENTENCE_END = re.compile(r"(?<=[.?!]) (?=[A-Z0-9])")
 
 Record = dict[str, Any]
 
@@ -44,7 +44,9 @@ def pieces(text: str) -> list[str]:
 
 
 def with_passage(question: Record, known: list[Record]) -> Record:
-    """The question with ``passage_id``: the passage of its page that holds the first answer."""
+    """The question with ``passage_id``: the passage of its page that holds the first answer, if it has one."""
+    if not question["answers"]:
+        return question
     page, answer = question["page"], question["answers"][0]
     for passage in known:
         if passage["id"].startswith(f"{page}#") and answer in passage["text"]:

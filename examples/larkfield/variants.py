@@ -1,16 +1,16 @@
-"""Write changed copies of questions and their passages: other names, numbers and days in the same sentences.
+"""Write changed copies of questions and their passages, from which reading can be learned and nothing else.
 
-    python variants.py train.jsonl 3 > variants.jsonl       three copies of each question
+    python variants.py train.jsonl 60 > variants.jsonl      sixty copies of each question
 
-A model that is trained on few questions learns the answers by heart.  Of a copy it cannot: its answer stands
-nowhere but in its own passage, so that what is learned is to find and copy it.
+Two things are easier to learn from few questions than to read.  One is the answers: so a copy has other
+names, numbers and days.  The other is which fact of a passage is asked for, whatever the question says: so
+most copies put the sentence with the answer among sentences of other pages.
 """
 
 import json
 import random
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from passages import SENTENCE_END, Record, read
@@ -51,6 +51,7 @@ _UNITS = ["seconds", "minutes", "hours", "days", "weeks", "months", "years"]
 _SETS = (_NUMBERS, _DAYS, _MONTHS, _UNITS)
 _DIGITS = frozenset(map(str, range(10)))
 _SHARE = 0.7  # of the words that can be changed
+_MIXED = 0.75  # of the copies
 
 
 def made_up(rng: random.Random, capital: bool) -> str:
@@ -89,8 +90,13 @@ def names_of(passages: list[Record]) -> list[str]:
     return sorted({word for word in inside | titles if word.lower() not in lower} | code - lower - _DIGITS)
 
 
-def variant(question: Record, passage: Record, names: list[str], rng: random.Random) -> Record:
+def variant(
+    question: Record, passage: Record, known: list[Record], names: list[str], rng: random.Random
+) -> Record:
     """One changed copy; a word is changed in passage, question and answer alike."""
+    answer = question["answers"][0]
+    text = _mixed(answer, passage, known, rng) if rng.random() < _MIXED else _reordered(passage["text"], rng)
+    answer_words = set(_WORD.findall(answer))
     chosen: dict[str, str] = {}
 
     def change(match: re.Match[str]) -> str:
@@ -101,13 +107,21 @@ def variant(question: Record, passage: Record, names: list[str], rng: random.Ran
             chosen[word] = new if new is not None and (must or rng.random() < _SHARE) else word
         return chosen[word]
 
-    answer_words = set(_WORD.findall(question["answers"][0]))
-    changed: Callable[[str], str] = lambda text: _WORD.sub(change, text)  # noqa: E731
-    return {
-        "question": changed(question["question"]),
-        "answers": [changed(question["answers"][0])],
-        "passage": {"title": changed(passage["title"]), "text": changed(_reordered(passage["text"], rng))},
-    }
+    asked, answered, title, told = (
+        _WORD.sub(change, one) for one in (question["question"], answer, passage["title"], text)
+    )
+    return {"question": asked, "answers": [answered], "passage": {"title": title, "text": told}}
+
+
+def _mixed(answer: str, passage: Record, known: list[Record], rng: random.Random) -> str:
+    """The sentence with the answer among some of other pages, which are now about this page's subject."""
+    own = [sentence for sentence in SENTENCE_END.split(passage["text"]) if answer in sentence][:1]
+    subject = passage["title"].split()[0]
+    for other in rng.sample(known, rng.randint(2, 4)):
+        sentence = rng.choice(SENTENCE_END.split(other["text"]))
+        own.append(re.sub(rf"\b{other['title'].split()[0]}\b", subject, sentence))
+    rng.shuffle(own)
+    return " ".join(own)
 
 
 def _reordered(text: str, rng: random.Random) -> str:
@@ -124,7 +138,7 @@ def main(source: str, count: int) -> None:
     by_id, names = {passage["id"]: passage for passage in known}, names_of(known)
     for question in read(Path(source)):
         for _ in range(count):
-            copy = variant(question, by_id[question["passage_id"]], names, rng)
+            copy = variant(question, by_id[question["passage_id"]], known, names, rng)
             print(json.dumps(copy, ensure_ascii=False))
 
 

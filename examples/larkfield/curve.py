@@ -2,8 +2,8 @@
 
     python curve.py      in a folder where the tutorial was followed, with start/ and the .jsonl files
 
-prints a line for each: questions written by hand, changed copies of each, seconds of training, exact match and
-the share of questions whose passage is among the first five.
+prints a line for each: questions written by hand, changed copies of each, seconds of training, exact match
+and the share of questions whose passage is among the first five.
 """
 
 import json

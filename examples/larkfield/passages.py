@@ -44,7 +44,7 @@ def pieces(text: str) -> list[str]:
 
 
 def with_passage(question: Record, known: list[Record]) -> Record:
-    """The question with ``passage_id``: the passage of its page that holds the first answer, if it has one."""
+    """The question with ``passage_id``: the passage of its page with the first answer, if it has any."""
     if not question["answers"]:
         return question
     page, answer = question["page"], question["answers"][0]

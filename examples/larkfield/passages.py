@@ -4,9 +4,9 @@
 
 writes `passages.jsonl`, and of each file in `questions/` one with the same name, to the working folder.
 
-The embedded generator learned from passages of 17 to 67 words: a passage here is as many whole sentences of a
-page as have at most 45.  A question names its page and its answer as it stands there, so that the passage is
-found and nobody has to count passages.
+A passage is as many whole sentences of a page as have at most 20 words: one or two.  The encoder is good at
+finding the sentence that a question is about, and the small generator at copying from a short one.  A question
+names its page and its answer as it stands there, so that the passage is found and nobody has to count them.
 """
 
 import json
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MOST_WORDS = 45
+MOST_WORDS = 20
 SENTENCE_END = re.compile(r"(?<=[.?!]) (?=[A-Z0-9])")
 
 Record = dict[str, Any]

@@ -114,10 +114,10 @@ def variant(
 
 
 def _mixed(answer: str, passage: Record, known: list[Record], rng: random.Random) -> str:
-    """The sentence with the answer among some of other pages, which are now about this page's subject."""
+    """The sentence with the answer, and up to two of other pages, which are now about this page's subject."""
     own = [sentence for sentence in SENTENCE_END.split(passage["text"]) if answer in sentence][:1]
     subject = passage["title"].split()[0]
-    for other in rng.sample(known, rng.randint(2, 4)):
+    for other in rng.sample(known, rng.randint(0, 2)):
         sentence = rng.choice(SENTENCE_END.split(other["text"]))
         own.append(re.sub(rf"\b{other['title'].split()[0]}\b", subject, sentence))
     rng.shuffle(own)

@@ -5,8 +5,8 @@
 writes `passages.jsonl`, and of each file in `questions/` one with the same name, to the working folder.
 
 A passage is as many whole sentences of a page as have at most 20 words: one or two.  The encoder is good at
-finding the sentence that a question is about, and the small generator at copying from a short one.  A question
-names its page and its answer as it stands there, so that the passage is found and nobody has to count them.
+finding the sentence that a question is about, and the small generator at copying from a short one.  A
+question names its page and its answer as it stands there, so that nobody has to count passages.
 """
 
 import json

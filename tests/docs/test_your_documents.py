@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ragengine.evaluation.metrics import normalize_answer
+from ragengine_export import unpack_bundle
 from ragengine_train import check_data, read_config
 from tests.docs.pages import ROOT, blocks, run_page
 
@@ -63,16 +64,7 @@ def test_the_data_of_the_page_pass_their_check(tmp_path: Path) -> None:
     (settings,) = (block.code for block in blocks(PAGE) if block.title == "train.toml")
     made(tmp_path, "passages.py")
     (tmp_path / "variants.jsonl").write_text(made(tmp_path, "variants.py", "train.jsonl", "2"), "utf-8")
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from ragengine_export import unpack_bundle as unpack; unpack(*sys.argv[1:], check=False)",
-            str(ROOT / "examples/worldfacts/bundle"),
-            str(tmp_path / "start"),
-        ],
-        check=True,
-    )
+    unpack_bundle(ROOT / "examples/worldfacts/bundle", tmp_path / "start", check=False)
     (tmp_path / "train.toml").write_text(settings, "utf-8")
     config = read_config(tmp_path / "train.toml")
     assert config.generator is not None

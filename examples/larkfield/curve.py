@@ -18,8 +18,8 @@ from passages import read, write
 from ragengine_train import train
 
 HERE = Path(__file__).parent
-POINTS = ((50, 0), (150, 0), (150, 3), (50, 60), (150, 60))
-"""Questions, and copies of each: 150 with three copies are 600 lines."""
+POINTS = ((50, 0, 60), (150, 0, 100), (150, 3, 200), (150, 60, 500))
+"""Questions, copies of each (150 with three copies are 600 lines), and steps."""
 
 
 def lines_of(count: int, copies: int) -> list[str]:
@@ -39,16 +39,17 @@ def lines_of(count: int, copies: int) -> list[str]:
 def main() -> None:
     """Train and measure every point."""
     settings = Path("train.toml").read_text("utf-8")
-    for count, copies in POINTS:
+    for count, copies, steps in POINTS:
         name = f"curve-{count}-{copies}"
         files = json.dumps(lines_of(count, copies))
         text = settings.replace('"run"', json.dumps(name)).replace('["train.jsonl", "variants.jsonl"]', files)
+        text = text.replace("max_steps = 500", f"max_steps = {steps}")
         Path(f"{name}.toml").write_text(text, "utf-8")
         started = time.perf_counter()
         result = train(f"{name}.toml")
         measured = result.dev["index"]["answers"]
         print(
-            f"{count} questions, {copies} copies of each, "
+            f"{count} questions, {copies} copies of each, {steps} steps, "
             f"{time.perf_counter() - started:.0f} s: "
             f"exact match {measured['exact_match']:.1%}, recall@5 {measured['passage_recall@5']:.1%}",
             flush=True,

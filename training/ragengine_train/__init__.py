@@ -10,17 +10,29 @@ from ragengine.lazy_names import lazy_names
 if TYPE_CHECKING:
     from ragengine_train.config import TrainConfig
     from ragengine_train.config_file import read_config
+    from ragengine_train.data_check import Finding, check_data
     from ragengine_train.pipeline import train
     from ragengine_train.progress import TrainProgress
     from ragengine_train.report import StageResult, TrainResult
 
-__all__ = ["StageResult", "TrainConfig", "TrainProgress", "TrainResult", "read_config", "train"]
+__all__ = [
+    "Finding",
+    "StageResult",
+    "TrainConfig",
+    "TrainProgress",
+    "TrainResult",
+    "check_data",
+    "read_config",
+    "train",
+]
 
 _MODULES = {
+    "Finding": "data_check",
     "StageResult": "report",
     "TrainConfig": "config",
     "TrainProgress": "progress",
     "TrainResult": "report",
+    "check_data": "data_check",
     "read_config": "config_file",
     "train": "pipeline",
 }

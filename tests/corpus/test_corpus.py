@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.delimited import Table
 from ragengine.corpus.documents import DocumentFile
 from ragengine.corpus.json_lines import JsonLines
-from ragengine.errors import PassagesError
+from ragengine.corpus.options import ReadingOptions
+from ragengine.corpus.passage import Passage
+from ragengine.errors import InputError, PassagesError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.update import add_passages
 from tests.support.bundles import random_vectors
@@ -118,3 +121,121 @@ def test_nothing_to_read_is_an_error_at_once(
     arrange(tmp_path / "passages")
     with pytest.raises(PassagesError, match=message):
         Corpus.open(tmp_path / "passages")
+
+
+def test_several_inputs_are_read_in_their_order(tmp_path: Path, markdown: Path) -> None:
+    (tmp_path / "p.tsv").write_text("text\nx\n")
+    (tmp_path / "q.jsonl").write_text('{"text": "y"}\n{"id": 7, "text": "z"}\n')
+    corpus = Corpus.open([tmp_path / "q.jsonl", str(markdown), tmp_path / "p.tsv", tmp_path / "q.jsonl"])
+    assert corpus.name == "q.jsonl, notes, p.tsv and 1 more"
+    assert [p.id for p in corpus.read(10)] == [
+        "10",
+        "7",
+        *(f"{n}#{i}" for n in NAMES for i in (0, 1)),
+        "18",
+        "19",
+        "7",
+    ]
+    assert len(corpus.files) == 6
+    assert corpus.bytes == sum(file.stat().st_size for file in corpus.files)
+    assert corpus.estimate() == 12
+
+
+NAMES = ("a.md", "deeper/b.md", "deeper/c.markdown")
+
+
+@dataclass
+class Note:
+    """What another program calls a document."""
+
+    text: str
+    title: str = ""
+    id: str = ""
+
+
+def test_passages_of_a_program(tmp_path: Path) -> None:
+    given: list[Any] = [
+        {"text": "a", "owner": "x"},
+        {"_id": 3, "title": "t", "text": "b"},
+        Note("c"),
+        Note("d", "u", "n"),
+    ]
+    expected = [
+        Passage("5", "", "a", metadata={"owner": "x"}),
+        Passage("3", "t", "b"),
+        Passage("7", "", "c"),
+        Passage("n", "u", "d"),
+    ]
+    for passages in (given, iter(given), tuple(given)):
+        corpus = Corpus.open(passages)
+        assert corpus.given
+        assert list(corpus.read(5)) == expected
+    assert Corpus.open(given).estimate() == 4
+    assert Corpus.open(iter(given)).estimate() == 0
+    found = Corpus.open([{"body": "a b c"}], ReadingOptions(text_field="body", passage_words=2)).read()
+    assert [p.text for p in found] == ["a b", "c"]
+
+
+def test_passages_of_a_program_stream() -> None:
+    def endless() -> Iterator[dict[str, str]]:
+        while True:
+            yield {"text": "x"}
+
+    passages = Corpus.open(endless()).read()
+    assert [next(passages).id for _ in range(3)] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("passages", "error", "message"),
+    [
+        (3, InputError, "passages is 3; give a path, paths, or passages as dicts"),
+        ({"text": "a"}, InputError, "passages is {'text': 'a'}; give"),
+        (b"a.tsv", InputError, "passages is b'a.tsv'"),
+        (None, InputError, "passages is None"),
+        (
+            [{"text": "a"}, "b"],
+            PassagesError,
+            "passage 1 of those given is 'b'; give dicts .* or a list of paths",
+        ),
+        ([{"title": "a"}], PassagesError, "passage 0 of those given: there is no 'text', only 'title'"),
+        ([{"text": 7}], PassagesError, "passage 0 of those given: 'text' must be a string, found int"),
+        (["a.tsv", 3], PassagesError, "passage 0 of those given is 'a.tsv'"),
+    ],
+)
+def test_what_is_no_passages(passages: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        list(Corpus.open(passages).read())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"passage_words": 0}, "passage_words is 0; it must be a whole number from 1"),
+        ({"passage_words": True}, "passage_words is True"),
+        ({"passage_words": 2.0}, "passage_words is 2.0"),
+        (
+            {"passage_words": 10, "overlap": 10},
+            "overlap is 10; it must be a whole number from 0 to 9, fewer words",
+        ),
+        ({"overlap": -1}, "overlap is -1; it must be a whole number from 0 to 99"),
+        ({"text_field": ""}, "text_field is ''; it must be the name of a column"),
+        ({"id_field": 3}, "id_field is 3"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ReadingOptions(**options)
+
+
+def test_embeddings_are_used_where_all_inputs_have_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"text": ["a"], "embeddings": [[1.0, 2.0]]}), tmp_path / "a.parquet")
+    (tmp_path / "b.csv").write_text("text\nb\n")
+    both = Corpus.open([tmp_path / "a.parquet", tmp_path / "a.parquet"])
+    assert both.has_embeddings()
+    assert np.concatenate(list(both.read_embeddings())).tolist() == [[1.0, 2.0], [1.0, 2.0]]
+    assert not Corpus.open([tmp_path / "a.parquet", tmp_path / "b.csv"]).has_embeddings()
+    assert "The column 'embeddings' of" in caplog.text

@@ -45,6 +45,13 @@ def dataset(path: Path) -> object:
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "TSV": ("passages.tsv", corpus_texts),
+    "CSV": ("passages.csv", corpus_texts),
+    "gzip": ("passages.csv.gz", corpus_texts),
+    "Parquet": ("passages.parquet", corpus_texts),
+    "HTML": ("notes.html", corpus_texts),
+    "PDF": ("notes.pdf", corpus_texts),
+    "DOCX": ("notes.docx", corpus_texts),
+    "a table in a folder": ("passages.csv", lambda path: corpus_texts(path.parent)),
     "JSONL": ("passages.jsonl", corpus_texts),
     "text": ("notes.txt", corpus_texts),
     "Markdown": ("notes.md", corpus_texts),
@@ -94,7 +101,7 @@ def test_what_is_no_plain_file_is_refused_at_once(reader: str, kind: str, tmp_pa
     folder = tmp_path / "folder"
     folder.mkdir()
     place(kind, folder / name)
-    if (reader, kind) in (("TSV", "folder"), ("JSONL", "folder"), ("text", "folder"), ("Markdown", "folder")):
+    if kind == "folder" and read is corpus_texts:
         return  # a folder of that name, which is empty
     refused(lambda: read(folder / name))
 
@@ -111,6 +118,12 @@ def test_unreadable_and_absent_files_are_one_sentence(reader: str, tmp_path: Pat
 
 LINKED = {
     "notes.md": lambda path: corpus_texts(path.parent),
+    "notes.html": lambda path: corpus_texts(path.parent),
+    "notes.pdf": lambda path: corpus_texts(path.parent),
+    "notes.docx": lambda path: corpus_texts(path.parent),
+    "passages.csv": lambda path: corpus_texts(path.parent),
+    "passages.jsonl.gz": lambda path: corpus_texts(path.parent),
+    "passages.parquet": lambda path: corpus_texts(path.parent),
     "sub/notes.txt": lambda path: corpus_texts(path.parents[1]),
     "data.arrow": dataset,
     "state.json": lambda path: corpus_texts(path.parent),
@@ -148,7 +161,7 @@ def test_file_that_is_replaced_by_a_link_after_the_look_is_not_read(tmp_path: Pa
     assert "leads out of" in refused(lambda: list(corpus.read()))
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a.jsonl", "questions.jsonl", "state.json"])
+@pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a.csv", "a.jsonl", "questions.jsonl", "state.json"])
 def test_sparse_file_is_not_read_whole(name: str, tmp_path: Path) -> None:
     with (tmp_path / name).open("wb") as file:
         file.truncate(100 << 30)

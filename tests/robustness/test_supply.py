@@ -20,7 +20,7 @@ PACKAGES = packages()
 # What each package may import: the extras that bring it.  `peers` and `optimum` are other engines, measured
 # where somebody has installed them (benchmarks/README.md).
 EXTRAS = {
-    "ragengine": {"cpu", "plot", "eval", "langchain", "llama-index", "haystack"},
+    "ragengine": {"cpu", "documents", "plot", "eval", "langchain", "llama-index", "haystack"},
     "ragengine_export": {"cpu", "export"},
     "ragengine_train": {"cpu", "export", "plot", "train"},
     "ragengine_serve": {"cpu", "serve", "client", "otel"},
@@ -32,8 +32,8 @@ ELSEWHERE = {
     "llama_index": "llama-index-core",
     "haystack": "haystack-ai",
 }
-# Of the extra export: `datasets` folders are read where it is installed, and scripts make graphs with it.
-ONLY_INSIDE = {"ragengine": {"pyarrow", "onnx_ir", "onnx"}}
+# Of the extra export: scripts make graphs with it.
+ONLY_INSIDE = {"ragengine": {"onnx_ir", "onnx"}}
 PROMISES = [ROOT / "SECURITY.md", *(ROOT / "docs").rglob("versioning.md")]
 PEERS = {"ragengine_bench": {"optimum", "onnx"}}
 

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from ragengine.errors import InputError
-from ragengine.storage.npy import map_npy, open_vectors, read_rows
+from ragengine.storage.npy import as_float32, map_npy, open_given_vectors, open_vectors, read_rows
 
 NUMBERS = st.sampled_from(["f2", "f4", "f8", ">f4", "i8", "u1", "<i4"]).map(np.dtype)
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
@@ -141,3 +141,25 @@ def test_vectors_have_one_type_and_two_axes(path: Path, array: NDArray[Any]) -> 
         open_vectors(path, np.float32, InputError)
     np.save(path, np.ones((2, 3), np.float32))
     np.testing.assert_array_equal(open_vectors(path, np.float32, InputError), np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
+def test_vectors_of_a_user_are_read_as_float32(path: Path, name: str, order: Any) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    dtype = ml_dtypes.bfloat16 if name == "bfloat16" else np.dtype(name)
+    numbers = [[0.0, -1.5, 3.0e4], [float("inf"), float("nan"), 1e-6], [2.0, 0.1, -0.0]]
+    vectors = np.array(numbers, dtype, order=order)
+    np.save(path, vectors)
+    mapped = open_given_vectors(path, InputError)
+    found = as_float32(read_rows(mapped, 0, 3))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, vectors.astype(np.float32))
+    np.testing.assert_array_equal(as_float32(mapped[1:]), vectors[1:].astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8", "uint16", "V4"])
+def test_vectors_of_other_types_are_refused(path: Path, dtype: str) -> None:
+    np.save(path, np.zeros((2, 3), dtype))
+    with pytest.raises(InputError, match=r"float32, float16 or bfloat16|not plain numbers"):
+        open_given_vectors(path, InputError)

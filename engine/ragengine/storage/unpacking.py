@@ -39,10 +39,9 @@ class _Unpacked(io.RawIOBase):
         try:
             content = self._content.read(len(buffer))
         except gzip.BadGzipFile as reason:
-            what = (
-                "damaged behind its first bytes" if self._done else "not a gzip file, whatever its name says"
-            )
-            raise ValueError(f"it is {what} ({one_line(reason)})") from reason
+            if not self._done and str(reason).startswith("Not a gzipped file"):
+                raise ValueError("it is not a gzip file, whatever its name says; rename it") from reason
+            raise ValueError(f"it is a damaged gzip file ({one_line(reason)}); copy it again") from reason
         except EOFError as reason:
             raise ValueError("it is a gzip file that is cut off") from reason
         except zlib.error as reason:

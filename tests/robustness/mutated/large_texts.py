@@ -19,6 +19,7 @@ _MOST_MEMORY: Final = 14 * _SIZE
 _HEADER = b"id\ttext\ttitle\n"
 READERS: dict[str, Callable[[Path], Iterable[object]]] = {
     "passages.tsv": lambda path: Corpus.open(path).read(),
+    "passages.csv": lambda path: Corpus.open(path).read(),
     "passages.jsonl": lambda path: Corpus.open(path).read(),
     "passages.txt": lambda path: Corpus.open(path).read(),
     "passages.md": lambda path: Corpus.open(path).read(),

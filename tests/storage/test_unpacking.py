@@ -1,0 +1,82 @@
+"""gzip files are unpacked as they are read; bombs, cuts and other files are refused."""
+
+import gzip
+import io
+import itertools
+from pathlib import Path
+
+import pytest
+
+from ragengine.errors import PassagesError
+from ragengine.storage import unpacking
+from ragengine.storage.foreign_files import json_lines, open_unpacked, utf8_lines
+
+
+def packed(path: Path, content: bytes) -> Path:
+    path.write_bytes(gzip.compress(content))
+    return path
+
+
+def test_lines_of_a_gzip_file_of_several_members(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress("\ufeffé\nb\n".encode()) + gzip.compress(b"c"))
+    assert list(utf8_lines(path, PassagesError)) == ["é\n", "b\n", "c"]
+    assert list(json_lines(packed(tmp_path / "a.jsonl.GZ", b"{}\n\n[]\n"), PassagesError)) == [
+        (1, "{}\n"),
+        (3, "[]\n"),
+    ]
+    assert list(utf8_lines(packed(tmp_path / "empty.gz", b""), PassagesError)) == []
+
+
+def test_a_file_that_is_closed_early_leaves_nothing_open(tmp_path: Path) -> None:
+    lines = utf8_lines(packed(tmp_path / "a.gz", b"a\nb\n"), PassagesError)
+    assert next(lines) == "a\n"
+    lines.close()  # type: ignore[attr-defined]
+
+
+def test_a_bomb_is_refused_without_being_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = packed(tmp_path / "a.txt.gz", b"word word\n" * 400_000)
+    assert sum(1 for _ in utf8_lines(path, PassagesError)) == 400_000  # a small one may
+    monkeypatch.setattr(unpacking, "UNPACKED_FREELY", 1 << 20)
+    lines = utf8_lines(path, PassagesError)
+    assert len(list(itertools.islice(lines, 100_000))) == 100_000
+    message = r"a\.txt\.gz cannot be read: its \d+ bytes unpack to more than 100 times as many"
+    with pytest.raises(PassagesError, match=message):
+        list(itertools.islice(lines, 200_000))
+
+
+def test_a_text_that_shrinks_well_is_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacking, "UNPACKED_FREELY", 1000)
+    rows = b"".join(b"%d,name of row %d\n" % (row, row) for row in range(20_000))
+    with open_unpacked(packed(tmp_path / "a.csv.gz", rows)) as file:
+        assert file.read() == rows
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (gzip.compress(b"x"), "a gzip file"),
+        ("x".encode("utf-16"), "text in UTF-16"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"PAR1", "a Parquet file"),
+        (b"PK\3\4", "a zip archive"),
+        (b"SQLite format 3\0", "an SQLite database"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Office file"),
+        (b"text", None),
+        (b"", None),
+    ],
+)
+def test_kinds_of_files_that_are_no_text(start: bytes, kind: str | None) -> None:
+    found = unpacking.binary_kind(start)
+    assert (found is None) if kind is None else (found or "").startswith(f"{kind}")
+    assert found is None or "; " in found  # with a remedy
+
+
+def test_a_pipe_is_not_waited_for_and_no_link_leads_out(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    packed(tmp_path / "secret.gz", b"secret\n")
+    (tmp_path / "in" / "a.gz").symlink_to("../secret.gz")
+    with pytest.raises(PassagesError, match="leads out of"):
+        list(utf8_lines(tmp_path / "in" / "a.gz", PassagesError, tmp_path / "in"))
+    with pytest.raises(io.UnsupportedOperation):
+        open_unpacked(tmp_path / "secret.gz").seek(0)

@@ -39,12 +39,18 @@ def save(request: pytest.FixtureRequest, tmp_path: Path) -> Save:
 
 def test_columns(save: Save) -> None:
     path = save(
-        {"id": [7, 8], "text": ["x", "y"], "title": ["t", None], "day": [datetime.date(2026, 1, 2), None]}
+        {
+            "n": [float("nan"), 1.5],
+            "id": [7, 8],
+            "text": ["x", "y"],
+            "title": ["t", None],
+            "day": [datetime.date(2026, 1, 2), None],
+        }
     )
     corpus = Corpus.open(path)
     assert list(corpus.read()) == [
         Passage("7", "t", "x", metadata={"day": "2026-01-02"}),
-        Passage("8", "", "y"),
+        Passage("8", "", "y", metadata={"n": "1.5"}),
     ]
     assert corpus.estimate() == 2
     assert not corpus.has_embeddings()

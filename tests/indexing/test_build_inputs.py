@@ -70,6 +70,7 @@ def test_the_commands_take_them_too(tmp_path: Path, bundle: Path) -> None:
         ("b.txt#0", "one two"),
         ("b.txt#1", "two three"),
     ]
+    (tmp_path / "docs" / "b.txt").rename(tmp_path / "docs" / "d.txt")
     run("add", tmp_path / "index", tmp_path / "docs", "--bundle", bundle, "--passage-words", 3)
     done = CliRunner().invoke(
         index_command,

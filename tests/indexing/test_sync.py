@@ -194,6 +194,23 @@ def test_after_any_changes_the_index_holds_what_the_file_holds(
         assert (again.encoded, again.added, again.changed, again.moved, again.deleted) == (0, (), (), (), ())
 
 
+def test_a_passage_that_has_no_id_any_more_leaves_it_to_another(
+    tmp_path: Path, encoding_bundle: Path
+) -> None:
+    file, index = tmp_path / "p.jsonl", tmp_path / "index"
+    file.write_text('{"id": "i", "title": "", "text": "a"}')
+    build_index(file, index, bundle=encoding_bundle)
+    file.write_text('{"title": "", "text": "a"}')
+    assert sync_index(file, index, bundle=encoding_bundle).unchanged == 1
+    file.write_text('{"id": "i", "title": "", "text": "b"}\n{"title": "", "text": "a"}')
+    sync_index(file, index, bundle=encoding_bundle)
+    found = held(index)
+    assert found["i"][1] == "b"
+    assert sorted(text for _, text, _, _ in found.values()) == ["a", "b"]
+    again = sync_index(file, index, bundle=encoding_bundle)
+    assert (again.unchanged, again.moved, again.changed) == (2, (), ())
+
+
 def test_matches_prefer_the_same_id() -> None:
     old = [Passage("a", "", "x"), Passage("b", "", "x"), Passage("c", "", "y")]
     new = [Passage("b", "", "x"), Passage("d", "", "x"), Passage("c", "", "z"), Passage("e", "", "x")]

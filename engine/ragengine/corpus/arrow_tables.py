@@ -1,5 +1,6 @@
 """Passages and embeddings in Arrow's record batches, which datasets folders and Parquet files are read as."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -110,5 +111,7 @@ def _records(batch: Any) -> Iterator[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: dates, times and decimals as texts."""
+    """A value as JSON has it: dates, times and decimals as texts, and no NaN, as pandas writes for null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value if value is None or isinstance(value, str | int | float | bool | list | dict) else str(value)

@@ -43,7 +43,8 @@ class Matches:
 
     row_of   the row with the same title and text for each passage of the corpus, -1 for none: int64 [M];
              no row is there twice
-    renewed  the places in the corpus of those among them whose id or metadata differ from their row's
+    renewed  the places in the corpus of those among them whose id or metadata differ from their row's, or
+             whether their id was given
     changed  the places of new passages with the id of a row that says something else
     gone     the rows that the corpus has not, ascending
     """
@@ -66,8 +67,9 @@ class Matches:
         _match_contents(row_of, corpus.content, index.content)
         matched = np.flatnonzero(row_of >= 0)
         rows = row_of[matched]
-        named = given[matched] & (index.numbered[rows] | (corpus.ids[matched] != index.ids[rows]))
-        renewed = matched[named | (corpus.metadata[matched] != index.metadata[rows])]
+        named = given[matched] & (corpus.ids[matched] != index.ids[rows])
+        numbered = corpus.numbered[matched] != index.numbered[rows]
+        renewed = matched[named | numbered | (corpus.metadata[matched] != index.metadata[rows])]
         gone = np.setdiff1d(np.arange(len(index)), rows)
         changed = np.flatnonzero(given & (row_of < 0) & (same_id >= 0))
         return cls(row_of, renewed, changed, gone)

@@ -116,7 +116,7 @@ def sync_index(
             raise PassagesError(f"{corpus.name} has no passages; an index needs at least one.")
         matches = Matches.between(there, Digests(old.passages()))
         result, renewed = _described(old, corpus, matches)
-        nothing = result.unchanged == old.manifest.count == len(there)
+        nothing = not (renewed or result.encoded or len(matches.gone))
         if dry_run:
             return result
         if nothing:
@@ -155,6 +155,7 @@ def _described(old: OldIndex, corpus: Corpus, matches: Matches) -> tuple[SyncRes
     changed: list[str] = []
     moved: list[tuple[str, str]] = []
     renewed: dict[int, Passage] = {}
+    unchanged = old.manifest.count - len(matches.gone)
     places = {*matches.renewed.tolist(), *np.flatnonzero(matches.row_of < 0).tolist()}
     another_text = set(matches.changed.tolist())
     replaced = set()
@@ -174,6 +175,9 @@ def _described(old: OldIndex, corpus: Corpus, matches: Matches) -> tuple[SyncRes
             changed.append(id)
         elif before.id != id:
             moved.append((before.id, id))
+        else:
+            continue  # only whether its id was given changed
+        unchanged -= 1
     gone = (passage.id for passage in old.store.fetch(matches.gone.tolist()))
     result = SyncResult(
         manifest=old.manifest,
@@ -181,7 +185,7 @@ def _described(old: OldIndex, corpus: Corpus, matches: Matches) -> tuple[SyncRes
         changed=tuple(changed),
         moved=tuple(moved),
         deleted=tuple(id for id in gone if id not in replaced),
-        unchanged=old.manifest.count - len(matches.gone) - len(renewed),
+        unchanged=unchanged,
         encoded=int((matches.row_of < 0).sum()),
     )
     return result, renewed

@@ -242,6 +242,7 @@ class PassageIndex(OneProcess):
                 f"{self.path} is damaged: {PASSAGES_FILE} has {found} passages, its manifest says "
                 f"{self.count}; build the index again."
             )
+        self._store.check_metadata()
         for start in range(0, self.count, _ROWS_AT_ONCE):
             block = np.asarray(searcher.vectors[start : start + _ROWS_AT_ONCE], np.float32)
             norms = np.linalg.norm(block.astype(np.float64), axis=1)

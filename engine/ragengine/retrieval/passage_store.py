@@ -249,6 +249,14 @@ class PassageStore:
         ((count,),) = self._query("SELECT count(*) FROM passages WHERE length(text) >= 0")
         return int(count)
 
+    def check_metadata(self) -> None:
+        """Check that the rows of each value are those that have it, by reading everything.
+
+        Raises :class:`IndexFolderError` where the file is damaged.
+        """
+        if self._has_metadata and (found := self._query("PRAGMA integrity_check(1)")) != [("ok",)]:
+            raise IndexFolderError(f"{self.path} is damaged: {one_line(found[0][0])}; build the index again.")
+
     def close(self) -> None:
         """Close the file; may be called again."""
         with self._lock:

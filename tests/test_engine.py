@@ -60,7 +60,8 @@ def test_to_dict_is_the_contracts_json(pair: Pair) -> None:
     assert len(answer.notes) == len(answer.flags)
     assert [h["answer"] for h in content["hypotheses"]] == list(answer.texts)
     assert content["hypotheses"][0]["score"] == content["score"]
-    assert list(content["documents"][0]) == ["id", "title", "text", "doc_score", "prior", "posterior"]
+    document = ["id", "title", "text", "doc_score", "prior", "posterior"]
+    assert list(content["documents"][0]) == [*document, "metadata"]
     assert list(content["tokens"][0]) == ["id", "text", "posterior", "log_prob", "entropy"]
     assert [token["id"] for token in content["tokens"]] == answer.hypotheses[0].token_ids.tolist()
 

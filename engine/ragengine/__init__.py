@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from ragengine.evaluation.run import evaluate
     from ragengine.generation.generator import Generator
     from ragengine.indexing.build import build_index
+    from ragengine.indexing.compact import compact_index
     from ragengine.indexing.import_index import import_index
+    from ragengine.indexing.sync import SyncResult, sync_index
     from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
+    from ragengine.indexing.upsert import upsert_passages
     from ragengine.indexing.verify import verify_index
     from ragengine.options import GenerationOptions
     from ragengine.pipeline.prepared import PreparedQuestion
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from ragengine.replay import Record
     from ragengine.results import Answer, Document, Hypothesis
     from ragengine.retrieval.custom import DocumentSearcher
+    from ragengine.retrieval.listing import list_passages, show_passages
     from ragengine.retrieval.manifest import IndexManifest
     from ragengine.retrieval.retriever import Retriever
     from ragengine.runtime.cancellation import Stop
@@ -49,12 +53,18 @@ __all__ = [
     "Record",
     "Retriever",
     "Stop",
+    "SyncResult",
     "add_passages",
     "build_index",
+    "compact_index",
     "delete_passages",
     "evaluate",
     "import_index",
+    "list_passages",
     "merge_indexes",
+    "show_passages",
+    "sync_index",
+    "upsert_passages",
     "verify_index",
 ]
 
@@ -77,13 +87,19 @@ _MODULES = {
     "Record": "replay",
     "Retriever": "retrieval.retriever",
     "Stop": "runtime.cancellation",
+    "SyncResult": "indexing.sync",
     "__version__": "version",
     "add_passages": "indexing.update",
     "build_index": "indexing.build",
+    "compact_index": "indexing.compact",
     "delete_passages": "indexing.update",
     "evaluate": "evaluation.run",
     "import_index": "indexing.import_index",
+    "list_passages": "retrieval.listing",
     "merge_indexes": "indexing.update",
+    "show_passages": "retrieval.listing",
+    "sync_index": "indexing.sync",
+    "upsert_passages": "indexing.upsert",
     "verify_index": "indexing.verify",
 }
 

@@ -22,7 +22,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "merge": ragengine.merge_indexes,
     "import": ragengine.import_index,
     "verify": ragengine.verify_index,
+    "sync": ragengine.sync_index,
+    "upsert": ragengine.upsert_passages,
+    "compact": ragengine.compact_index,
+    "list": ragengine.list_passages,
+    "show": ragengine.show_passages,
 }
+OF_THE_TERMINAL = {"as_json", "watch", "every"}
+"""Options that say how a command prints, or when it runs again."""
 
 
 def command(name: str) -> click.Command:
@@ -38,6 +45,7 @@ def test_a_command_has_the_words_of_its_function(name: str) -> None:
     arguments = [p.name for p in command(name).params if isinstance(p, click.Argument)]
     assert arguments == positional
     options = [p for p in command(name).params if isinstance(p, click.Option)]
+    options = [option for option in options if option.name not in OF_THE_TERMINAL]
     least = ["x"] * len(arguments) + [word for o in options if o.required for word in (o.opts[0], "x")]
     values = command(name).make_context(name, least).params
     for option in options:
@@ -49,7 +57,8 @@ def test_a_command_has_the_words_of_its_function(name: str) -> None:
 
 def test_every_command_has_a_function() -> None:
     commands = set(index_command.list_commands(click.Context(index_command)))
-    assert commands - FUNCTIONS.keys() == {"info"}  # which is IndexManifest.read
+    # these are IndexManifest.read and Retriever.search
+    assert commands - FUNCTIONS.keys() == {"info", "search"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

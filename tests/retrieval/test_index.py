@@ -225,8 +225,8 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "wrong types": (lambda path: None, {"count": "20"}, "count: expected int, found str"),
     "newer version": (
         lambda path: None,
-        {"format_version": 2},
-        "format version 2, this ragengine reads up to 1",
+        {"format_version": 3},
+        "format version 3, this ragengine reads up to 2",
     ),
 }
 

@@ -57,6 +57,13 @@ def test_a_golden_passage_encoder_gives_the_recorded_vector() -> None:
     assert vector.tolist() == pytest.approx(recorded, abs=1e-4)
 
 
+def test_a_golden_index_has_its_metadata() -> None:
+    with PassageIndex.open(GOLDEN / "index_v2") as opened:
+        found = opened.passages(range(opened.count))
+        assert [p.metadata for p in found] == [{"row": str(row), "half": str(row // 10)} for row in range(20)]
+        assert opened.matching_rows({"half": 1}).tolist() == list(range(10, 20))
+
+
 def test_every_version_that_should_open_is_there() -> None:
     """An old version cannot be written later: the commit that raises the version has to add its folder."""
     bundles = {f"bundle_v{n}" for n in range(bundle_format.OLDEST_VERSION, bundle_format.FORMAT_VERSION)}

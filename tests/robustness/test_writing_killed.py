@@ -24,6 +24,9 @@ STEPS = {
     "delete": "vectors.npy,before exchange",
     "merge": "index.faiss,after exchange",
     "import": "vectors.npy,index.faiss,after exchange",
+    "sync": "passages.sqlite,vectors.npy,before exchange",
+    "upsert": "index.faiss,after exchange",
+    "compact": "vectors.npy,exchange",
 }
 
 

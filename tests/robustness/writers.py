@@ -14,8 +14,11 @@ import numpy as np
 
 from ragengine.bundle.bundle import Bundle
 from ragengine.indexing.build import build_index
+from ragengine.indexing.compact import compact_index
 from ragengine.indexing.import_index import import_index
+from ragengine.indexing.sync import sync_index
 from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
+from ragengine.indexing.upsert import upsert_passages
 from ragengine.retrieval.index import PassageIndex
 from tests.support.bundles import random_vectors
 
@@ -67,6 +70,18 @@ def _import(scene: Path, target: Path) -> None:
     import_index(scene / "all.jsonl", target, bundle=_bundle(scene), faiss=scene / "all.faiss")
 
 
+def _sync(scene: Path, target: Path) -> None:
+    sync_index(scene / "changed.jsonl", target, bundle=_bundle(scene), force=True)
+
+
+def _upsert(scene: Path, target: Path) -> None:
+    upsert_passages(target, **_inputs(scene, "some"))
+
+
+def _compact(scene: Path, target: Path) -> None:
+    compact_index(target, factory="IVF2,Flat")
+
+
 COMMANDS: dict[str, Callable[[Path, Path], None]] = {
     "export": _export,
     "build": _build,
@@ -75,6 +90,9 @@ COMMANDS: dict[str, Callable[[Path, Path], None]] = {
     "delete": _delete,
     "merge": _merge,
     "import": _import,
+    "sync": _sync,
+    "upsert": _upsert,
+    "compact": _compact,
 }
 
 
@@ -86,7 +104,9 @@ def make_scene(scene: Path) -> Path:
     save_dpr(scene / "context", context=True, seed=1, hidden_size=E)
     save_bart(scene / "bart")
     _export(scene, scene / "old" / "export", "fp16")
-    for name, rows in (("few", range(50)), ("more", range(200, 300)), ("all", range(COUNT))):
+    parts = {"few": range(50), "more": range(200, 300), "all": range(COUNT)}
+    parts |= {"some": range(40, 70), "changed": range(5, 52)}
+    for name, rows in parts.items():
         lines = [json.dumps({"id": f"p{row}", "title": f"t{row}", "text": f"text {row}"}) for row in rows]
         (scene / f"{name}.jsonl").write_text("\n".join(lines))
         np.save(scene / f"{name}.npy", VECTORS[list(rows)])
@@ -96,7 +116,7 @@ def make_scene(scene: Path) -> Path:
     faiss.write_index(index, str(scene / "all.faiss"))
     build_index(**_inputs(scene, "few"), index=scene / "old" / "build", factory=FACTORY)
     build_index(**_inputs(scene, "more"), index=scene / "second")
-    for name in ("resume", "add", "delete", "merge", "import"):
+    for name in ("resume", "add", "delete", "merge", "import", "sync", "upsert", "compact"):
         shutil.copytree(scene / "old" / "build", scene / "old" / name)
     return scene
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ragengine.cli.common import device_options, generation_options, given, verify_option
+from ragengine.cli.common import device_options, filter_option, generation_options, given, verify_option
 from ragengine.cli.output import echo, print_json
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -27,6 +27,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--deadline", type=float, help="Seconds that a question may take [default: no limit].")
 @click.option("--doc-pruning", type=float, help="Do not read documents whose prior p(z|x) is less than this.")
+@filter_option
 @generation_options
 @device_options
 @verify_option

@@ -63,6 +63,31 @@ def generation_options(command: F) -> F:
     return command
 
 
+def filter_option(command: F) -> F:
+    """``--filter``: only passages whose metadata has certain values."""
+    return click.option(
+        "--filter",
+        "filter",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        callback=_filter_pairs,
+        help="Search only passages whose metadata has this value; repeated for one field, any of its values.",
+    )(command)
+
+
+def _filter_pairs(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, list[str]] | None:
+    """The values of each field; None where there is no filter."""
+    fields: dict[str, list[str]] = {}
+    for pair in values:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{short_repr(pair)} is not FIELD=VALUE.")
+        fields.setdefault(name, []).append(value)
+    return fields or None
+
+
 def given(*, others: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """The generation options that were given on the command line; an own flag wins over ``--set``."""
     return others | {name: value for name, value in settings.items() if value is not None}

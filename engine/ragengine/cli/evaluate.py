@@ -8,6 +8,7 @@ import click
 
 from ragengine.cli.common import (
     device_options,
+    filter_option,
     generation_options,
     given,
     name_value_pairs,
@@ -81,6 +82,7 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="The seed of these samples.",
 )
+@filter_option
 @generation_options
 @device_options
 @verify_option
@@ -100,6 +102,7 @@ def evaluate_command(
     compared: dict[str, Any],
     resamples: int,
     resampling_seed: int,
+    filter: dict[str, list[str]] | None,
     device: Any,
     search_device: Any,
     threads: int | None,
@@ -149,9 +152,10 @@ def evaluate_command(
                 resamples=resamples,
                 resampling_seed=resampling_seed,
                 progress=progress,
+                filter=filter,
                 **system.options,
             )
-        source = Source(str(system.bundle), str(system.index), str(questions), system.options)
+        source = Source(str(system.bundle), str(system.index), str(questions), system.options, filter)
         evaluations.append(dataclasses.replace(found, source=source))
     first, *others = evaluations
     result = first.compare(others[0]) if others else first

@@ -4,7 +4,9 @@ import dataclasses
 
 import click
 
+from ragengine.cli.index_changes import compact_command, sync_command, upsert_command
 from ragengine.cli.index_import import import_command
+from ragengine.cli.index_look import list_command, search_command, show_command
 from ragengine.cli.index_options import (
     batch_tokens_option,
     bundle_option,
@@ -22,10 +24,19 @@ from ragengine.cli.output import echo, print_json
 
 @click.group()
 def index() -> None:
-    """Build, change, describe and check indexes of passages."""
+    """Build, change, search, describe and check indexes of passages."""
 
 
-index.add_command(import_command)
+for _command in (
+    import_command,
+    sync_command,
+    upsert_command,
+    compact_command,
+    list_command,
+    show_command,
+    search_command,
+):
+    index.add_command(_command)
 
 
 @index.command()

@@ -64,12 +64,14 @@ class Source:
     index       the folder of the index; None where the engine searches an object of the caller's own
     questions   the file of questions; None where they did not come from one
     options     the generation options that are not the bundle's defaults, by name
+    filter      the values that the passages had to have, by field; None where all were searched
     """
 
     bundle: str
     index: str | None
     questions: str | None
     options: dict[str, Any]
+    filter: dict[str, list[str]] | None = None
 
 
 @dataclass(frozen=True)

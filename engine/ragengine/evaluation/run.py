@@ -20,6 +20,7 @@ from ragengine.messages import short_repr
 from ragengine.options import OPTION_NAMES, GenerationOptions, check_names, checked_kind
 from ragengine.results import Answer
 from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.passage_filter import Filter, PassageFilter
 from ragengine.runtime.progress import Report, silent
 from ragengine.validation import checked_labels
 
@@ -40,6 +41,7 @@ def evaluate(
     resampling_seed: int = 0,
     batch_size: int = 8,
     progress: Report | None = None,
+    filter: Filter | None = None,
     options: GenerationOptions | None = None,
     **changes: Any,
 ) -> Evaluation:
@@ -64,6 +66,7 @@ def evaluate(
         resampling_seed: the seed of these samples.
         batch_size: questions answered together.
         progress: called as ``progress(done, total)`` after each question.
+        filter: search only passages whose metadata has these values, as in :meth:`RagEngine.generate`.
         options: generation options, by default those of the model.
         **changes: single generation options by name.
 
@@ -103,6 +106,7 @@ def evaluate(
         answer_prefix=answer_prefix,
         batch_size=batch_size,
         progress=progress,
+        filter=filter,
         **settings,
     )
     different = changes if options is None else options.to_dict() | changes
@@ -111,6 +115,7 @@ def evaluate(
         index=_index_path(engine),
         questions=str(questions) if isinstance(questions, str | Path) else None,
         options=different,
+        filter=None if (passages := PassageFilter.of(filter)) is None else passages.to_dict(),
     )
     return report(
         measured,
@@ -148,6 +153,7 @@ def measure(
     answer_prefix: str | None = None,
     batch_size: int = 8,
     progress: Report | None = None,
+    filter: Filter | None = None,
     **options: Any,
 ) -> list[Measured]:
     """Answer the questions and measure each answer: :func:`evaluate` without its summary.
@@ -170,9 +176,9 @@ def measure(
     predictions: Iterator[Prediction]
     if task == "classification":
         labels = checked_labels(labels or first_answers(questions))
-        predictions = _classified(engine, questions, labels, n_docs, options)
+        predictions = _classified(engine, questions, labels, n_docs, filter, options)
     else:
-        predictions = _answered(engine, questions, batch_size, options)
+        predictions = _answered(engine, questions, batch_size, {"filter": filter, **options})
     measured = []
     for question, prediction in zip(questions, predictions, strict=True):
         values = score(question, prediction) | retrieval_values(question, prediction.documents, ks, n_docs)
@@ -228,10 +234,11 @@ def _classified(
     questions: Sequence[Question],
     labels: Sequence[str],
     n_docs: int,
+    filter: Filter | None,
     options: dict[str, Any],
 ) -> Iterator[Prediction]:
     for question in questions:
-        documents = engine.retrieve(question.question, n_docs=n_docs)
+        documents = engine.retrieve(question.question, n_docs=n_docs, filter=filter)
         shares = engine.classify(question.question, labels, documents=documents, **options)
         label = max(shares, key=shares.__getitem__)
         yield Prediction(label, shares[label], tuple(documents))

@@ -17,7 +17,7 @@ from ragengine.indexing.inputs import (
     opened_bundle,
     read_queries,
 )
-from ragengine.indexing.plan import IndexPlan, plan_index
+from ragengine.indexing.plan import CHOSEN, IndexPlan, plan_index
 from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
 from ragengine.indexing.writer import IndexWriter, draft_manifest
 from ragengine.retrieval.encoder import BATCH_TOKENS
@@ -118,7 +118,7 @@ def build_index(
     )
 
     def planned(count: int) -> IndexPlan:
-        return plan_index(count, dimension) if factory is None else IndexPlan(factory, "chosen by the user")
+        return plan_index(count, dimension) if factory is None else IndexPlan(factory, CHOSEN)
 
     def check_count(count: int) -> None:
         parse_factory(planned(count).factory, dimension).check_count(count)

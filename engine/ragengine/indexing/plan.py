@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ragengine.retrieval.faiss_api import extract_ivf, import_faiss
 from ragengine.retrieval.gpu.placement import GPU_SUBQUANTIZERS
@@ -21,6 +21,10 @@ _PROCESS_BYTES = 400 << 20  # Python, numpy, faiss and onnxruntime, a batch that
 _FLOAT = 4
 _HALF = 2
 _ID = 8
+
+
+CHOSEN: Final = "chosen by the user"
+"""The reason for a factory that somebody asked for."""
 
 
 @dataclass(frozen=True)

@@ -1,55 +1,26 @@
-"""Changing an index without building it again: add, delete, merge.
+"""Changing an index without building it again: add, delete, merge."""
 
-Each writes a new folder, which takes the place of the old one when it is whole: a search that runs, and a
-process that is killed, leave one or the other.  What FAISS learned in training (rotation, lists, codes)
-stays; the search settings are tuned and the recall is measured again.
-"""
-
-import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus, PassagesInput
 from ragengine.corpus.options import ReadingOptions
-from ragengine.corpus.passage import Passage
-from ragengine.errors import IndexFolderError, InputError, PassagesError
-from ragengine.indexing import resources, training
-from ragengine.indexing.factory import parse_factory
+from ragengine.errors import IndexFolderError, InputError
 from ragengine.indexing.inputs import check_threads, opened_bundle, shown_name
 from ragengine.indexing.passage_ids import shown_ids
-from ragengine.indexing.vector_sources import VectorSource, encoded_vectors, given_vectors, stored_vectors
-from ragengine.indexing.writer import IndexWriter
+from ragengine.indexing.revision import Addition, OldIndex, Revision, revise
+from ragengine.indexing.vector_sources import encoded_vectors, given_vectors, stored_vectors
 from ragengine.messages import short_repr
 from ragengine.retrieval import history
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole
-from ragengine.retrieval.faiss_reader import read_faiss
-from ragengine.retrieval.index import PassageIndex
-from ragengine.retrieval.manifest import (
-    FAISS_FILE,
-    NUMBERED_FILE,
-    PASSAGES_FILE,
-    QUERIES_FILE,
-    VECTORS_FILE,
-    IndexManifest,
-)
-from ragengine.retrieval.passage_store import PassageStore
+from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
-from ragengine.storage.foreign_files import why
-from ragengine.storage.npy import map_npy, open_vectors
-
-_DEFAULT_RECALL = 0.95  # of an index whose manifest does not say what was asked for
-_STORE_BLOCK = 4096
 
 
 def add_passages(
@@ -107,16 +78,15 @@ def add_passages(
     check_threads(threads)
     reading = ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict)
     bundle, corpus = opened_bundle(bundle), Corpus.open(passages, reading)
-    with _OldIndex(Path(index), bundle) as old:
+    with OldIndex(Path(index), bundle) as old:
         source = given_vectors(corpus, embeddings, bundle.index_encoder) or encoded_vectors(
             bundle, device=device, threads=threads, batch_tokens=batch_tokens
         )
         created_from = history.with_added(old.manifest.created_from, corpus.name)
         count = source.count or corpus.estimate()
-        added = _Addition(corpus.read(old.manifest.count), count, corpus.bytes, source)
-        with _opened(old, Path(index), "add", added, threads, progress) as writer:
-            _append(writer, old, added, created_from)
-    return IndexManifest.read(index)
+        added = Addition(corpus.read(old.manifest.count), count, corpus.bytes, source)
+        revision = Revision("add", created_from, added=added)
+        return revise(old, Path(index), revision, threads, progress)
 
 
 def merge_indexes(
@@ -147,7 +117,7 @@ def merge_indexes(
             be written, or there is not enough memory or disk.
     """
     check_threads(threads)
-    with _OldIndex(Path(first)) as old, _OldIndex(Path(second)) as other:
+    with OldIndex(Path(first)) as old, OldIndex(Path(second)) as other:
         ours, theirs = old.manifest, other.manifest
         if (ours.encoder.fingerprint, ours.encoder.kind) != (theirs.encoder.fingerprint, theirs.encoder.kind):
             raise IndexFolderError(
@@ -156,10 +126,10 @@ def merge_indexes(
                 f"({theirs.encoder.fingerprint[:12]}); only vectors of one encoder can be compared."
             )
         source = stored_vectors(f"index {shown_name(Path(second))}", other.vectors)
-        added = _Addition(other.passages(), theirs.count, other.passages_bytes, source)
-        with _opened(old, Path(index), "merge", added, threads, progress) as writer:
-            _append(writer, old, added, history.of_merged(ours.created_from, theirs.created_from))
-    return IndexManifest.read(index)
+        added = Addition(other.passages(), theirs.count, other.passages_bytes, source)
+        created_from = history.of_merged(ours.created_from, theirs.created_from)
+        revision = Revision("merge", created_from, added=added)
+        return revise(old, Path(index), revision, threads, progress)
 
 
 def delete_passages(
@@ -187,8 +157,8 @@ def delete_passages(
         IndexFolderError: the index is not whole, it cannot be written, or there is not enough memory or disk.
     """
     check_threads(threads)
-    wanted = _checked_ids(ids)
-    with _OldIndex(Path(index)) as old:
+    wanted = checked_ids(ids)
+    with OldIndex(Path(index)) as old:
         found = old.store.rows_of(wanted)
         absent = [id for id in wanted if id not in found]
         if absent:
@@ -199,141 +169,11 @@ def delete_passages(
         if not len(gone):
             return old.manifest
         created_from = history.with_deleted(old.manifest.created_from, len(gone))
-        with _opened(old, Path(index), "delete", None, threads, progress) as writer:
-            deleted = set(gone.tolist())
-            left = (passage for row, passage in enumerate(old.passages()) if row not in deleted)
-            writer.write_passages(left, old.manifest.count - len(gone), old.path)
-            rows = np.delete(np.arange(old.manifest.count), gone)
-            source = stored_vectors(f"index {shown_name(Path(index))}", old.vectors, rows)
-            writer.write_vectors(source, old.manifest.dimension)
-            faiss_index = old.read_faiss()
-            if not training.remove(faiss_index, gone):
-                faiss_index.reset()
-            _finish(writer, old, faiss_index, created_from, max_norm=0.0)
-    return IndexManifest.read(index)
+        revision = Revision("delete", created_from, gone=gone)
+        return revise(old, Path(index), revision, threads, progress)
 
 
-class _OldIndex:
-    """An index that a new one is made from, checked against its hashes."""
-
-    def __init__(self, path: Path, bundle: Bundle | None = None) -> None:
-        """Open the index at ``path``, which must belong to ``bundle`` where one is given."""
-        with PassageIndex.open(path, verify="sha256") as index:
-            if bundle is not None:
-                index.check_belongs_to(bundle)
-            self.manifest = index.manifest
-        self.path = path
-        self.vectors: HalfArray = open_vectors(path / VECTORS_FILE, np.float16, IndexFolderError)
-        self.store = PassageStore(path / PASSAGES_FILE)
-        self.passages_bytes = self.store.path.stat().st_size
-        self._numbered = self._read_numbered()
-
-    def __enter__(self) -> "_OldIndex":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.store.close()
-
-    def passages(self) -> Iterator[Passage]:
-        """The passages in order."""
-        stored = itertools.chain.from_iterable(self.store.blocks(_STORE_BLOCK))
-        for passage, numbered in zip(stored, self._numbered, strict=True):
-            yield dataclasses.replace(passage, numbered=True) if numbered else passage
-
-    def _read_numbered(self) -> NDArray[np.uint8]:
-        """1 for each passage whose id was not given; the file is there if one was not."""
-        if NUMBERED_FILE not in self.manifest.files:
-            return np.zeros(self.manifest.count, np.uint8)
-        path = self.path / NUMBERED_FILE
-        try:
-            numbered = map_npy(path)
-        except (OSError, ValueError) as reason:
-            raise IndexFolderError(
-                f"{path} cannot be read: {why(reason)}; build the index again."
-            ) from reason
-        if numbered.dtype != np.uint8 or numbered.shape != (self.manifest.count,):
-            raise IndexFolderError(
-                f"{path} holds {numbered.dtype} {list(numbered.shape)}, uint8 [{self.manifest.count}] was "
-                "expected; build the index again."
-            )
-        return numbered
-
-    def read_faiss(self) -> Any:
-        """The FAISS index, in memory and free to change."""
-        return read_faiss(self.path / FAISS_FILE, mapped=False)
-
-    def questions(self) -> FloatArray | None:
-        """The questions that the index was tuned with, where they were given."""
-        if self.manifest.tuning is None or self.manifest.tuning.source == "passages":
-            return None
-        return np.array(open_vectors(self.path / QUERIES_FILE, np.float32, IndexFolderError))
-
-
-@dataclass(frozen=True)
-class _Addition:
-    """What is added to an index: about ``count`` passages of up to ``bytes``, with their vectors."""
-
-    passages: Iterator[Passage]
-    count: int
-    bytes: int
-    source: VectorSource
-
-
-def _opened(
-    old: _OldIndex,
-    index: Path,
-    command: str,
-    added: _Addition | None,
-    threads: int | None,
-    progress: Progress | None,
-) -> AbstractContextManager[IndexWriter]:
-    """A writer of ``index``, once there is known to be room for ``old`` and what is added."""
-    manifest = old.manifest
-    try:
-        parse_factory(manifest.factory, manifest.dimension)
-    except InputError as reason:
-        raise IndexFolderError(f"The index {old.path} can be searched, but not changed: {reason}") from reason
-    count, texts = (0, 0) if added is None else (added.count, added.bytes)
-    resources.check_room(
-        index,
-        manifest.factory,
-        manifest.count + count,
-        manifest.dimension,
-        texts=old.passages_bytes + texts,
-        memory=0 if added is None else added.source.memory,
-    )
-    return IndexWriter.open(index, {"command": command}, threads=threads, progress=progress)
-
-
-def _append(writer: IndexWriter, old: _OldIndex, added: _Addition, created_from: dict[str, Any]) -> None:
-    """Write the passages and vectors of ``old``, then those that are added."""
-    passages = itertools.chain(old.passages(), added.passages)
-    writer.write_passages(passages, old.manifest.count, old.path)
-    _check_added(writer, old, added.source)
-    writer.write_vectors(added.source, old.manifest.dimension, old.vectors)
-    _finish(writer, old, old.read_faiss(), created_from, max_norm=old.manifest.max_norm)
-
-
-def _check_added(writer: IndexWriter, old: _OldIndex, source: VectorSource) -> None:
-    """Check that passages were added, as many as there are vectors."""
-    row = old.manifest.count
-    if writer.count == row:
-        raise PassagesError(f"There are no passages to add to {old.path}; give at least one.")
-    source.check_count(writer.count - row)
-
-
-def _finish(
-    writer: IndexWriter, old: _OldIndex, faiss_index: Any, created_from: dict[str, Any], *, max_norm: float
-) -> None:
-    """Add what ``faiss_index`` lacks of the stored vectors, and tune as ``old`` was."""
-    manifest = old.manifest
-    writer.write_faiss(manifest.factory, manifest.seed, faiss_index)
-    draft = dataclasses.replace(manifest, created_from=created_from, max_norm=max_norm)
-    target = _DEFAULT_RECALL if manifest.tuning is None else manifest.tuning.target
-    writer.finish(draft, old.questions(), target)
-
-
-def _checked_ids(ids: Iterable[str]) -> list[str]:
+def checked_ids(ids: Iterable[str]) -> list[str]:
     """Each of ``ids`` once."""
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
         raise InputError(f"ids is {short_repr(ids)}; give a list of passage ids.")

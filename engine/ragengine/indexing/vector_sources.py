@@ -167,6 +167,12 @@ def in_blocks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (values[start : start + ROWS_AT_ONCE] for start in range(0, len(values), ROWS_AT_ONCE))
 
 
+def largest_norm(vectors: HalfArray) -> float:
+    """The largest Euclidean norm of ``vectors`` [K, E]."""
+    squares = np.einsum("ke,ke->k", vectors, vectors, dtype=np.float64)  # converts as it goes: no copy
+    return float(np.sqrt(squares.max(initial=0.0)))
+
+
 def _skipping(blocks: Iterable[FloatArray], done: int) -> Iterator[FloatArray]:
     for block in blocks:
         yield block[done:]
@@ -247,8 +253,7 @@ def fill_vectors(
                 f"larger than {FP16_MAX:.0f}, the largest an index stores (fp16)."
             )
         stored.append(half)
-        squares = np.einsum("ke,ke->k", half, half, dtype=np.float64)  # converts as it goes: no copy
-        max_norm = max(max_norm, float(np.sqrt(squares.max(initial=0.0))))
+        max_norm = max(max_norm, largest_norm(half))
         done += len(half)
         report(done, count)
         saved(max_norm)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ragengine.arrays import FloatArray, HalfArray
+from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.passage import Passage
 from ragengine.errors import (
@@ -30,6 +30,7 @@ from ragengine.indexing.vector_sources import (
     VectorSource,
     fill_vectors,
     in_blocks,
+    largest_norm,
 )
 from ragengine.retrieval.faiss_api import faiss_threads, import_faiss
 from ragengine.retrieval.faiss_reader import read_faiss
@@ -156,15 +157,22 @@ class IndexWriter:
         """The passages that are stored; the caller closes them."""
         return PassageStore(self._state.output / PASSAGES_FILE)
 
-    def write_vectors(self, source: VectorSource, dimension: int, kept: HalfArray | None = None) -> HalfArray:
+    def write_vectors(
+        self,
+        source: VectorSource | None,
+        dimension: int,
+        kept: HalfArray | None = None,
+        rows: RowArray | None = None,
+    ) -> HalfArray:
         """Store a vector for each passage and return them all, memory-mapped, fp16 [N, E].
 
-        The first are ``kept`` [K, E], whose norms the caller knows; those of ``source`` follow.
+        The first are ``kept`` [K, E], whose norms the caller knows, or only the ``rows`` of it; those of
+        ``source`` follow.
         """
         state, path = self._state, self._state.output / VECTORS_FILE
-        checkpoint, first = state.checkpoint, 0 if kept is None else len(kept)
+        stays = kept if rows is None else rows
+        checkpoint, first = state.checkpoint, 0 if stays is None else len(stays)
         if checkpoint.rows < self.count:
-            before = checkpoint.max_norm
             stored = VectorFile(path, (self.count, dimension), done=checkpoint.rows)
 
             def saved(max_norm: float) -> None:
@@ -174,10 +182,22 @@ class IndexWriter:
                     state.save("vectors")
 
             with stored, contextlib.closing(self.open_passages()) as passages:
-                for block in () if kept is None else in_blocks(kept[stored.done :]):
-                    stored.append(block)
-                pending = PendingPassages(passages, first, stored.done - first)
-                fill_vectors(stored, source, pending, self._report("vectors"), saved)
+                report = self._report("vectors")
+                for block in () if stays is None else in_blocks(stays[stored.done :]):
+                    vectors = block
+                    if kept is not None and rows is not None:
+                        vectors = kept[block]
+                        checkpoint.max_norm = max(checkpoint.max_norm, largest_norm(vectors))
+                    stored.append(vectors)
+                    if source is None:
+                        report(stored.done, self.count)
+                before = checkpoint.max_norm
+                if source is None:
+                    saved(0.0)
+                else:
+                    fill_vectors(
+                        stored, source, PendingPassages(passages, first, stored.done - first), report, saved
+                    )
             state.save("vectors")
         return self._vectors()
 

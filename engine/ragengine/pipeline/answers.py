@@ -25,8 +25,8 @@ def build_answer(
     rag: RagSpec,
     timings_ms: dict[str, float],
     doc_pruning: float | None,
-    passages: PassageFilter | None,
     own_documents: bool,
+    passages: PassageFilter | None = None,
 ) -> Answer:
     """The answer to question ``number`` of ``prompts``; ``hypotheses`` are at least one, best first."""
     documents, pruned = prompts.selected.documents[number], prompts.selected.pruned[number]

@@ -73,7 +73,7 @@ class CustomIndex:
         *,
         nprobe: int | None = None,
         rerank_width: int | None = None,
-        filter: Filter | PassageFilter | None = None,
+        filter: Filter | None = None,
     ) -> list[list[Document]]:
         """The documents for question vectors, float32 [Q, E], best first.
 

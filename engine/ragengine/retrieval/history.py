@@ -26,6 +26,21 @@ def with_deleted(history: dict[str, Any], count: int) -> dict[str, Any]:
     return flat_history({**history, "deleted": _number(history, "deleted") + count})
 
 
+def with_synced(history: dict[str, Any], name: str) -> dict[str, Any]:
+    """The history of an index that holds what ``name`` holds, and nothing else any more."""
+    vectors = {"vectors": history["vectors"]} if "vectors" in history else {}
+    return flat_history({"passages": name, **vectors})
+
+
+def origins(history: dict[str, Any]) -> list[str]:
+    """The names of everything whose passages an index holds, or held."""
+    flat = flat_history(history)
+    made_from = [flat, *_listed(flat, "merged")]
+    names = [entry["passages"] for entry in made_from if isinstance(entry.get("passages"), str)]
+    earlier = _number(flat, "added_before") + _number(flat, "merged_before")
+    return [*names, *_listed(flat, "added"), *(["others"] if earlier else [])]
+
+
 def of_merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """The history of an index that two were merged into."""
     return flat_history({"merged": [first, second]})

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ragengine.arrays import FloatArray, HalfArray
+from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.passage import Passage
 from ragengine.errors import ClosedError, IndexFolderError, InputError, RagEngineError
@@ -18,7 +18,7 @@ from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.gpu.placement import Placement, no_gpu_build
 from ragengine.retrieval.gpu.searcher import Device, faiss_build, where
 from ragengine.retrieval.manifest import FAISS_FILE, PASSAGES_FILE, QUERIES_FILE, VECTORS_FILE, IndexManifest
-from ragengine.retrieval.passage_filter import Filter, PassageFilter, PassageFilters
+from ragengine.retrieval.passage_filter import Filter, MatchingRows, PassageFilter, PassageFilters
 from ragengine.retrieval.passage_store import PassageStore
 from ragengine.retrieval.recall import RecallTest
 from ragengine.retrieval.vector_index import SearchResult, VectorIndex, place
@@ -124,7 +124,7 @@ class PassageIndex(OneProcess):
         *,
         nprobe: int | None = None,
         rerank_width: int | None = None,
-        filter: Filter | PassageFilter | None = None,
+        filter: Filter | None = None,
     ) -> SearchResult:
         """Find the ``n_docs`` best passages for question vectors, float32 [Q, E].
 
@@ -133,8 +133,7 @@ class PassageIndex(OneProcess):
         as in :meth:`VectorIndex.search`, which says what is found with a ``filter``.  A filter that no
         passage matches raises :class:`InputError`.
         """
-        searcher, wanted = self._open_part(), PassageFilter.of(filter)
-        matching = None if wanted is None else self._filters.matching(wanted)
+        searcher, matching = self._open_part(), self._matching(filter)
         return searcher.search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width, matching=matching)
 
     def search_documents(
@@ -144,7 +143,7 @@ class PassageIndex(OneProcess):
         *,
         nprobe: int | None = None,
         rerank_width: int | None = None,
-        filter: Filter | PassageFilter | None = None,
+        filter: Filter | None = None,
     ) -> list[list[Document]]:
         """As :meth:`search`, with the passages: documents best first, fewer where fewer were found."""
         if isinstance(n_docs, int | np.integer):  # else the search says so
@@ -175,6 +174,20 @@ class PassageIndex(OneProcess):
         self._check_process()
         return self._store.fetch(rows)
 
+    def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
+        """The rows of each of ``ids`` that a passage has, ascending.  Reads the ids of every passage."""
+        self._check_process()
+        return self._store.rows_of(ids)
+
+    def matching_rows(self, filter: Filter | None) -> RowArray:
+        """The rows that match a filter, ascending, int64; all where it is None.
+
+        Raises :class:`InputError` where no passage matches.
+        """
+        self._check_process()
+        matching = self._matching(filter)
+        return np.arange(self.count) if matching is None else matching.rows
+
     def missing_ids(self, ids: Iterable[str]) -> list[str]:
         """Those of ``ids`` that no passage has, in their order.  Reads the ids of every passage."""
         self._check_process()
@@ -195,6 +208,7 @@ class PassageIndex(OneProcess):
                 f"{self.path} is damaged: {PASSAGES_FILE} has {found} passages, its manifest says "
                 f"{self.count}; build the index again."
             )
+        self._store.check_metadata()
         for start in range(0, self.count, _ROWS_AT_ONCE):
             block = np.asarray(searcher.vectors[start : start + _ROWS_AT_ONCE], np.float32)
             norms = np.linalg.norm(block.astype(np.float64), axis=1)
@@ -249,6 +263,10 @@ class PassageIndex(OneProcess):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _matching(self, filter: Filter | None) -> MatchingRows | None:
+        wanted = PassageFilter.of(filter)
+        return None if wanted is None else self._filters.matching(wanted)
 
     def _open_part(self) -> VectorIndex:
         self._check_process()

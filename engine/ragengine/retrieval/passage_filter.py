@@ -18,13 +18,6 @@ from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.passage_store import PassageStore
 
 Value: TypeAlias = str | int | float | bool
-Filter: TypeAlias = Mapping[str, Value | Sequence[Value]]
-"""Field names and the values that they may have: ``{"owner": "data", "year": [2024, 2025]}``.
-
-A passage matches if each field has one of its values.  A number or a bool is compared as metadata holds it,
-as the text that JSON writes.
-"""
-
 _MOST_KEPT: Final = 16
 """Filters whose rows are remembered for an index: each takes N / 8 bytes."""
 _FIELDS_SHOWN: Final = 8
@@ -72,6 +65,14 @@ class PassageFilter:
             for name, values in self.fields
         )
         return " and ".join(shown)
+
+
+Filter: TypeAlias = Mapping[str, Value | Sequence[Value]] | PassageFilter
+"""Field names and the values that they may have: ``{"owner": "data", "year": [2024, 2025]}``.
+
+A passage matches if each field has one of its values.  A number or a bool is compared as metadata holds it,
+as the text that JSON writes.
+"""
 
 
 @dataclass(frozen=True, eq=False)

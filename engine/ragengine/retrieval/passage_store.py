@@ -34,10 +34,11 @@ _METADATA_VALUES = "CREATE INDEX metadata_values ON metadata (field, value)"
 _OLDEST_SCHEMA = [("table", "passages", _PASSAGES)]
 """Of index format 1, which has no metadata."""
 _SCHEMA = [
-    *_OLDEST_SCHEMA,
     ("table", "metadata", _METADATA),
     ("index", "metadata_values", _METADATA_VALUES),
+    *_OLDEST_SCHEMA,
 ]
+"""By name."""
 _SETTINGS = "PRAGMA page_size=4096; PRAGMA encoding='UTF-8'; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF"
 _ERRNO = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_CANTOPEN: errno.EACCES}
 """The errno of SQLite's error codes; the others are errors of input and output."""
@@ -108,6 +109,23 @@ def _up_to_characters(cursor: sqlite3.Cursor) -> Records:
     return records
 
 
+def _whole_rows(cursor: sqlite3.Cursor) -> Records:
+    """The first records of a cursor, all of each row number that they begin with."""
+    records: Records = []
+    characters = 0
+    for record in cursor:
+        if characters >= BLOCK_CHARACTERS and record[0] != records[-1][0]:
+            break
+        records.append(record)
+        characters += sum(len(value) for value in record if isinstance(value, str))
+    cursor.close()
+    return records
+
+
+def _characters(metadata: Iterable[Mapping[str, str]]) -> int:
+    return sum(len(name) + len(value) for fields in metadata for name, value in fields.items())
+
+
 def _is_unicode(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -151,7 +169,7 @@ class PassageStore:
         """
         self._query("PRAGMA trusted_schema=OFF")
         self._query("PRAGMA cell_size_check=ON")
-        found = self._query("SELECT type, name, sql FROM sqlite_master")
+        found = self._query("SELECT type, name, sql FROM sqlite_master ORDER BY name")
         if found not in (_SCHEMA, _OLDEST_SCHEMA):
             raise IndexFolderError(
                 f"{self.path} holds {found!a:.200} instead of the table of passages; build the index again."
@@ -171,7 +189,8 @@ class PassageStore:
     def blocks(self, size: int, first: int = 0) -> Iterator[list[Passage]]:
         """The passages from row ``first`` on, in lists of ``size`` (the last may be shorter).
 
-        Of long passages a list has fewer: it ends with the one that makes it :data:`BLOCK_CHARACTERS` long.
+        Of long passages a list has fewer: it ends with the one whose text, or whose metadata, makes it
+        :data:`BLOCK_CHARACTERS` long.
         """
         select = "SELECT row, id, title, text FROM passages WHERE row >= ? AND row < ? ORDER BY row"
         start = first
@@ -179,7 +198,13 @@ class PassageStore:
             records = self._query(select, start, start + size, read=_up_to_characters)
             end = records[-1][0] + 1 if records else start + size
             metadata = self._metadata(start, end)
-            yield [self._passage(record[1:], metadata.get(record[0], {})) for record in records]
+            if len(metadata) < end - start and _characters(metadata.values()) >= BLOCK_CHARACTERS:
+                end = max(metadata) + 1  # the rows behind it may have metadata that was not read
+            yield [
+                self._passage(record[1:], metadata.get(record[0], {}))
+                for record in records
+                if record[0] < end
+            ]
             start = end
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
@@ -224,6 +249,14 @@ class PassageStore:
         ((count,),) = self._query("SELECT count(*) FROM passages WHERE length(text) >= 0")
         return int(count)
 
+    def check_metadata(self) -> None:
+        """Check that the rows of each value are those that have it, by reading everything.
+
+        Raises :class:`IndexFolderError` where the file is damaged.
+        """
+        if self._has_metadata and (found := self._query("PRAGMA integrity_check(1)")) != [("ok",)]:
+            raise IndexFolderError(f"{self.path} is damaged: {one_line(found[0][0])}; build the index again.")
+
     def close(self) -> None:
         """Close the file; may be called again."""
         with self._lock:
@@ -231,11 +264,14 @@ class PassageStore:
             self._connection.close()
 
     def _metadata(self, first: int, end: int) -> dict[int, dict[str, str]]:
-        """The metadata of the passages in rows ``first`` to ``end`` - 1 that have some."""
+        """The metadata of the passages in rows ``first`` to ``end`` - 1 that have some.
+
+        It ends early, behind the passage that makes it :data:`BLOCK_CHARACTERS` long.
+        """
         metadata: dict[int, dict[str, str]] = {}
         if self._has_metadata:
             select = "SELECT row, field, value FROM metadata WHERE row >= ? AND row < ? ORDER BY row, field"
-            for row, *pair in self._query(select, first, end):
+            for row, *pair in self._query(select, first, end, read=_whole_rows):
                 field, value = self._texts(pair)
                 metadata.setdefault(row, {})[field] = value
         return metadata

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 
@@ -181,6 +181,62 @@ class Retriever(Resource):
             part = slice(start, start + _QUESTIONS_AT_ONCE)
             vectors[part] = self._encoder.encode_tokens(tokens[part])
         return vectors
+
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
+        self,
+        question: str,
+        n_docs: int | None = None,
+        *,
+        filter: Filter | None = None,
+        nprobe: int | None = None,
+        rerank_width: int | None = None,
+    ) -> list[Document]: ...
+    @overload
+    def search(
+        self,
+        question: Sequence[str],
+        n_docs: int | None = None,
+        *,
+        filter: Filter | None = None,
+        nprobe: int | None = None,
+        rerank_width: int | None = None,
+    ) -> list[list[Document]]: ...
+    @while_open
+    def search(
+        self,
+        question: str | Sequence[str],
+        n_docs: int | None = None,
+        *,
+        filter: Filter | None = None,
+        nprobe: int | None = None,
+        rerank_width: int | None = None,
+    ) -> list[Document] | list[list[Document]]:
+        """The passages for a question, or for each of several, as ``ragengine index search`` finds them.
+
+        It is :meth:`tokenize`, :meth:`encode` and :meth:`search_vectors`, which has the same settings.
+
+        Args:
+            question: the question x, or a list of them.
+            n_docs: how many passages to find for each; as many as the model reads where None.
+            filter: fields of the metadata and the values that a passage must have (docs/guides/searching.md).
+            nprobe: inverted lists to search; as the index was tuned where None.
+            rerank_width: candidates to re-rank at least; as the index was tuned where None.
+
+        Returns:
+            Documents with their scores q(x)·d(z), best first; a list for each of a list of questions.
+
+        Raises:
+            InputError: a question or a setting that cannot be used, or no passage matches the filter.
+            IndexFolderError: the index turned out to be damaged.
+            ClosedError: the retriever was closed.
+        """
+        encoded = self._encode_questions(checked_questions(question), NEVER)
+        wanted = self._bundle.manifest.rag.n_docs if n_docs is None else n_docs
+        found = self.search_vectors(
+            encoded.vectors, wanted, nprobe=nprobe, rerank_width=rerank_width, filter=filter
+        )
+        return found[0] if isinstance(question, str) else found
 
     @while_open
     def search_vectors(

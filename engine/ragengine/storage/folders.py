@@ -126,6 +126,23 @@ def resumable_folder(
             empty_workspace(workspace)
 
 
+def remove_leftovers(target: Path, format_name: str, error: type[RagEngineError]) -> None:
+    """Remove what a killed run left beside ``target``, for a run that finds nothing to write.
+
+    Raises:
+        RagEngineError: as ``error``: it cannot be removed, or another process is writing ``target``.
+    """
+    real = Path(os.path.realpath(target))
+    if os.path.lexists(_workspace_path(real)):
+        with resumable_folder(target, format_name, error, resume=False, hopeless=(BaseException,)):
+            pass
+
+
+def _workspace_path(target: Path) -> Path:
+    """The hidden sibling in which ``target`` is written."""
+    return target.parent / f".{target.name}.writing"
+
+
 def _replace(target: Path, workspace: Path, format_name: str, error: type[RagEngineError]) -> None:
     """Put the new folder in the place of ``target``, unless files of others came into that meanwhile."""
     check_replaceable(target, format_name, error)
@@ -149,7 +166,7 @@ def _workspace(target: Path, format_name: str, error: type[RagEngineError]) -> I
             checked_path(target, error)
             real = Path(os.path.realpath(target))  # behind a link, the folder is replaced, not the link
             real.parent.mkdir(parents=True, exist_ok=True)
-            workspace = real.parent / f".{real.name}.writing"
+            workspace = _workspace_path(real)
             stack.enter_context(held_folder(workspace))
             stack.enter_context(marked(workspace, error))
             _repair(real, workspace)

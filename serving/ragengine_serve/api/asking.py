@@ -6,8 +6,9 @@ from typing import Any
 
 from starlette.requests import Request
 
-from ragengine import Answer, Document, GenerationOptions
+from ragengine import Answer, GenerationOptions
 from ragengine.errors import RagEngineError
+from ragengine.retrieval.passage_filter import PassageFilter
 from ragengine.validation import checked_text
 from ragengine_serve.api.schemas import GivenDocument, Reading
 from ragengine_serve.errors import ApiError
@@ -16,7 +17,7 @@ from ragengine_serve.http.replies import api_error
 from ragengine_serve.http.waiting import results
 from ragengine_serve.models.served_model import ServedModel
 from ragengine_serve.scheduling.job import Task, Ticket
-from ragengine_serve.scheduling.works import AnswerWork
+from ragengine_serve.scheduling.works import AnswerWork, Reads
 from ragengine_serve.state import ServerState
 
 
@@ -48,15 +49,30 @@ def questions_of(question: str | Sequence[str], state: ServerState, field: str =
     return questions
 
 
-def documents_of(body: Reading, count: int, state: ServerState) -> list[list[Document] | None]:
-    """The documents that a request brings for each of its ``count`` questions; None where it brings none.
+def filter_of(given: Any) -> PassageFilter | None:
+    """The filter of a request.
 
     Raises:
-        ApiError: 400, they do not fit the questions, or are too many.
+        ApiError: 400, it is none.
     """
+    try:
+        return PassageFilter.of(given)
+    except RagEngineError as error:
+        raise api_error(error, ("filter",)) from error
+
+
+def reads_of(body: Reading, count: int, state: ServerState) -> list[Reads]:
+    """What a request says of the documents of each of its ``count`` questions.
+
+    Raises:
+        ApiError: 400, given ones do not fit the questions, are too many, or there is a filter beside them.
+    """
+    passages = filter_of(body.filter)
     given: Any = body.documents
     if given is None:
-        return [None] * count
+        return [Reads(None, body.doc_pruning, passages)] * count
+    if passages is not None:
+        raise ApiError(400, "invalid_input", "Give either documents or a filter.", "filter")
     nested = bool(given) and isinstance(given[0], list)
     single = isinstance(body.question, str)
     if nested == single or (not single and len(given) != count):
@@ -80,22 +96,20 @@ def documents_of(body: Reading, count: int, state: ServerState) -> list[list[Doc
                 "Some documents have a score and some have none; give all or none.",
                 "documents",
             )
-    return [[document.document() for document in one] for one in lists]
+    return [Reads(tuple(document.document() for document in one), body.doc_pruning) for one in lists]
 
 
 def answer_task(
     model: ServedModel,
     question: str,
     options: GenerationOptions,
-    documents: list[Document] | None,
-    doc_pruning: float | None,
+    reads: Reads,
 ) -> Task:
     """The task of an answer; equal questions with equal settings share one, but for draws without a seed."""
-    work = AnswerWork(model.engine, options, documents, doc_pruning)
+    work = AnswerWork(model.engine, options, reads)
     drawn = options.do_sample and options.seed is None
-    own = None if documents is None else tuple(documents)
-    key = None if drawn else ("answer", model.name, model.version, question, options, own, doc_pruning)
-    return Task(model, work, question, options.n_docs if documents is None else 0, key)
+    key = None if drawn else ("answer", model.name, model.version, question, options, reads)
+    return Task(model, work, question, reads.searched(options.n_docs), key)
 
 
 async def computed(
@@ -112,7 +126,7 @@ async def computed(
     try:
         found = await results(tickets, deadline, request.receive)
     except RagEngineError as error:
-        raise api_error(error, ("documents", "answer", "labels", "question")) from error
+        raise api_error(error, ("documents", "filter", "answer", "labels", "question")) from error
     return list(zip(found, waits(state, tickets), strict=True))
 
 

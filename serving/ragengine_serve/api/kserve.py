@@ -1,7 +1,8 @@
 """The Open Inference Protocol (KServe V2) over HTTP, with its extension for binary tensors.
 
 Input ``question``, BYTES [Q] or [Q, 1]; outputs in the shape of the input: ``answer`` and ``json`` (the
-object of ``/v1/answer``), BYTES, and ``log_prob``, FP32.  Generation options are parameters of the request.
+object of ``/v1/answer``), BYTES, and ``log_prob``, FP32.  Generation options and ``filter`` are parameters of
+the request.
 """
 
 import json
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from ragengine.options import OPTION_NAMES
 from ragengine.storage.strict_json import parse_json
 from ragengine.version import __version__
-from ragengine_serve.api.asking import answer_task, answers, questions_of
+from ragengine_serve.api.asking import answer_task, answers, filter_of, questions_of
 from ragengine_serve.api.operations import readiness
 from ragengine_serve.api.options import chosen_options
 from ragengine_serve.api.schemas import ERRORS as FAULTS
@@ -23,6 +24,7 @@ from ragengine_serve.api.schemas import InferenceFault
 from ragengine_serve.errors import ApiError
 from ragengine_serve.http.replies import JsonReply
 from ragengine_serve.models.served_model import ServedModel
+from ragengine_serve.scheduling.works import Reads
 from ragengine_serve.state import ServerState, state_of
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -89,7 +91,8 @@ async def infer(request: Request, name: str, version: str = _VERSION, state: Ser
     given = {key: value for key, value in parameters.items() if key in OPTION_NAMES}
     options = chosen_options(given, model, state.settings)
     questions = questions_of(texts, state, "inputs")
-    tasks = [answer_task(model, question, options, None, None) for question in questions]
+    reads = Reads(filter=filter_of(parameters.get("filter")))
+    tasks = [answer_task(model, question, options, reads) for question in questions]
     found = await answers(request, state, tasks, _deadline_ms(parameters))
     values: dict[str, list[Any]] = {
         "answer": [answer["answer"] for answer in found],

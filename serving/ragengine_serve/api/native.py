@@ -9,7 +9,7 @@ from starlette.responses import Response
 from ragengine import Document
 from ragengine.errors import RagEngineError
 from ragengine.generation.validation import check_streamable
-from ragengine_serve.api.asking import answer_task, answers, computed, documents_of, questions_of
+from ragengine_serve.api.asking import answer_task, answers, computed, filter_of, questions_of, reads_of
 from ragengine_serve.api.options import chosen_options
 from ragengine_serve.api.schemas import (
     ERRORS,
@@ -32,6 +32,7 @@ from ragengine_serve.scheduling.works import (
     ClassifyWork,
     EmbedPassagesWork,
     EmbedQuestionWork,
+    Reads,
     RetrieveWork,
     ScoreWork,
 )
@@ -56,7 +57,7 @@ async def answer(request: Request, body: AnswerRequest, state: ServerState = Sta
     model = state.models.get(body.model)
     options = chosen_options(body.model_dump(), model, state.settings)
     questions = questions_of(body.question, state)
-    documents = documents_of(body, len(questions), state)
+    reads = reads_of(body, len(questions), state)
     if body.stream:
         if len(questions) > 1 or not isinstance(body.question, str):
             raise ApiError(400, "invalid_input", "A list of questions cannot stream; ask one.", "stream")
@@ -64,13 +65,10 @@ async def answer(request: Request, body: AnswerRequest, state: ServerState = Sta
             check_streamable(options)
         except RagEngineError as error:
             raise api_error(error, ("num_beams", "search", "do_sample")) from error
-        asked = StreamedQuestion(
-            model, questions[0], options, documents[0], body.doc_pruning, body.deadline_ms
-        )
+        asked = StreamedQuestion(model, questions[0], options, reads[0], body.deadline_ms)
         return EventStream(event_lines(request, await answer_parts(request, state, asked)))
     tasks = [
-        answer_task(model, question, options, own, body.doc_pruning)
-        for question, own in zip(questions, documents, strict=True)
+        answer_task(model, question, options, read) for question, read in zip(questions, reads, strict=True)
     ]
     return _one_or_many(body.question, await answers(request, state, tasks, body.deadline_ms))
 
@@ -81,9 +79,11 @@ async def retrieve(request: Request, body: RetrieveRequest, state: ServerState =
     model = state.models.get(body.model)
     options = chosen_options({"n_docs": body.n_docs}, model, state.settings)
     questions = questions_of(body.question, state)
-    work = RetrieveWork(model.engine, options.n_docs)
+    n_docs, passages = options.n_docs, filter_of(body.filter)
+    work = RetrieveWork(model.engine, n_docs, passages)
+    searched = Reads(filter=passages).searched(n_docs)
     tasks = [
-        Task(model, work, text, options.n_docs, ("retrieve", model.name, model.version, text, options.n_docs))
+        Task(model, work, text, searched, ("retrieve", model.name, model.version, text, n_docs, passages))
         for text in questions
     ]
     found = []
@@ -108,18 +108,18 @@ async def score(request: Request, body: ScoreRequest, state: ServerState = State
     model = state.models.get(body.model)
     options = chosen_options(body.model_dump(), model, state.settings)
     questions = questions_of(body.question, state)
-    documents = documents_of(body, len(questions), state)
+    reads = reads_of(body, len(questions), state)
     scored = _answers(body, len(questions), state)
     excluded = getattr(body, "exclude_bos_score", None)
     tasks = [
         _reading_task(
             model,
             question,
-            own,
+            read,
             options.n_docs,
-            ScoreWork(model.engine, given, options, own, body.doc_pruning, body.with_bos, excluded),
+            ScoreWork(model.engine, given, options, read, body.with_bos, excluded),
         )
-        for question, own, given in zip(questions, documents, scored, strict=True)
+        for question, read, given in zip(questions, reads, scored, strict=True)
     ]
     found = await computed(request, state, tasks, body.deadline_ms)
     rows = [
@@ -136,9 +136,9 @@ async def classify(request: Request, body: ClassifyRequest, state: ServerState =
     options = chosen_options(body.model_dump(), model, state.settings)
     (question,) = questions_of(body.question, state)
     questions_of(body.labels, state, "labels")
-    (own,) = documents_of(body, 1, state)
-    work = ClassifyWork(model.engine, body.labels, options, own, body.doc_pruning, body.with_bos)
-    task = _reading_task(model, question, own, options.n_docs, work)
+    (read,) = reads_of(body, 1, state)
+    work = ClassifyWork(model.engine, body.labels, options, read, body.with_bos)
+    task = _reading_task(model, question, read, options.n_docs, work)
     ((probabilities, _),) = await computed(request, state, [task], body.deadline_ms)
     return JsonReply({"question": question, "probabilities": probabilities})
 
@@ -180,9 +180,9 @@ async def question_vectors(
     return [vector.tolist() for vector, _ in await computed(request, state, tasks, deadline_ms)]
 
 
-def _reading_task(model: Any, question: str, own: Any, n_docs: int, work: Any) -> Task:
+def _reading_task(model: Any, question: str, read: Reads, n_docs: int, work: Any) -> Task:
     """A task that reads documents and is not shared."""
-    return Task(model, work, question, n_docs if own is None else 0)
+    return Task(model, work, question, read.searched(n_docs))
 
 
 def _answers(body: ScoreRequest, count: int, state: ServerState) -> list[Any]:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from ragengine import Document, GenerationOptions
 from ragengine.errors import RagEngineError
 from ragengine.generation.validation import check_streamable
-from ragengine_serve.api.asking import answer_task, answers, computed, questions_of
+from ragengine_serve.api.asking import answer_task, answers, computed, filter_of, questions_of
 from ragengine_serve.api.native import question_vectors
 from ragengine_serve.api.openai_schemas import (
     UNSUPPORTED,
@@ -31,7 +31,7 @@ from ragengine_serve.errors import ApiError
 from ragengine_serve.http.replies import JsonReply
 from ragengine_serve.models.served_model import ServedModel
 from ragengine_serve.scheduling.job import Task
-from ragengine_serve.scheduling.works import EmbedPassagesWork
+from ragengine_serve.scheduling.works import EmbedPassagesWork, Reads
 from ragengine_serve.state import ServerState, state_of
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERRORS)
@@ -115,26 +115,27 @@ async def _complete(
     extra = body.ragengine or Extra()
     options = chosen_options(_options(body, extra, model, max_tokens), model, state.settings)
     questions = questions_of(prompt, state, "prompt")
-    own = None if extra.documents is None else [document.document() for document in extra.documents]
+    own = None if extra.documents is None else tuple(document.document() for document in extra.documents)
+    reads = Reads(own, extra.doc_pruning, filter_of(extra.filter))
     reply = _Reply(kind, model)
     if body.stream:
         if len(questions) > 1 or options.num_return_sequences > 1:
             raise ApiError(400, "invalid_input", "Several answers cannot stream; ask for one.", "stream")
-        asked = StreamedQuestion(model, questions[0], options, own, extra.doc_pruning, None)
+        asked = StreamedQuestion(model, questions[0], options, reads, None)
         if _streams(options):
             parts = await answer_parts(request, state, asked)
         else:
             parts = await _at_once(request, state, asked)
         usage = bool(body.stream_options and body.stream_options.include_usage)
         return EventStream(reply.events(request, parts, questions[0], usage))
-    tasks = [answer_task(model, question, options, own, extra.doc_pruning) for question in questions]
+    tasks = [answer_task(model, question, options, reads) for question in questions]
     found = await answers(request, state, tasks, None)
     return JsonReply(reply.whole(questions, found))
 
 
 async def _at_once(request: Request, state: ServerState, asked: StreamedQuestion) -> Parts:
     """The parts of an answer whose tokens are certain only at its end: all of its text is one of them."""
-    task = answer_task(asked.model, asked.question, asked.options, asked.documents, asked.doc_pruning)
+    task = answer_task(asked.model, asked.question, asked.options, asked.reads)
     (found,) = await answers(request, state, [task], asked.deadline_ms)
 
     async def parts() -> Parts:
@@ -237,7 +238,8 @@ def _options(body: Sampling, extra: Extra, model: ServedModel, max_tokens: int |
         chosen["num_return_sequences"] = body.n
         if not body.temperature:
             chosen["num_beams"] = max(body.n, model.engine.default_options.num_beams)
-    given: dict[str, Any] = extra.model_dump(exclude={"documents", "doc_pruning"}, exclude_none=True)
+    reads = {"documents", "doc_pruning", "filter"}
+    given: dict[str, Any] = extra.model_dump(exclude=reads, exclude_none=True)
     return chosen | given
 
 

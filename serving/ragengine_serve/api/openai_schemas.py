@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ragengine_serve.api.options import Options
-from ragengine_serve.api.schemas import QUESTION, GivenDocument
+from ragengine_serve.api.schemas import FILTER, QUESTION, GivenDocument
 
 _TEXT = Annotated[str, Field(max_length=1_000_000)]
 
@@ -15,6 +15,7 @@ class Extra(Options):
 
     documents: list[GivenDocument] | None = None
     doc_pruning: Annotated[float, Field(ge=0, le=1)] | None = None
+    filter: FILTER
 
 
 class StreamOptions(BaseModel):

@@ -19,6 +19,17 @@ EXAMPLES: list[JsonValue] = [
 _TEXT = Annotated[str, Field(max_length=1_000_000)]
 
 
+_VALUE = str | int | float | bool
+FILTER = Annotated[
+    dict[str, _VALUE | Annotated[list[_VALUE], Field(min_length=1)]] | None,
+    Field(
+        None,
+        description="Search only passages whose metadata has these values, each field one of them.",
+        examples=[{"owner": "data"}],
+    ),
+]
+
+
 class GivenDocument(Strict):
     """A document of the caller's own."""
 
@@ -58,6 +69,7 @@ class Reading(OneOrMany, Options):
     doc_pruning: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="Do not read documents whose prior p(z | x) is less than this."
     )
+    filter: FILTER
 
 
 class AnswerRequest(Reading):
@@ -73,6 +85,7 @@ class RetrieveRequest(OneOrMany):
     n_docs: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Documents; the model's number if not given."
     )
+    filter: FILTER
 
 
 class ScoreRequest(Reading):
@@ -124,6 +137,7 @@ class FoundDocument(BaseModel):
     doc_score: float | None
     prior: float | None
     posterior: float | None
+    metadata: dict[str, str]
 
 
 class AnswerToken(BaseModel):

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ragengine import Document, GenerationOptions
+from ragengine import GenerationOptions
 from ragengine.errors import RagEngineError
 from ragengine_serve.api.asking import answer_json, deadline_of, noted, waits
 from ragengine_serve.errors import ApiError
@@ -19,7 +19,7 @@ from ragengine_serve.http.replies import api_error, error_body
 from ragengine_serve.http.waiting import events
 from ragengine_serve.models.served_model import ServedModel
 from ragengine_serve.scheduling.job import Task
-from ragengine_serve.scheduling.works import Event, StreamWork
+from ragengine_serve.scheduling.works import Event, Reads, StreamWork
 from ragengine_serve.state import ServerState
 
 Parts = AsyncGenerator[tuple[str, Any], None]
@@ -33,8 +33,7 @@ class StreamedQuestion:
     model: ServedModel
     question: str
     options: GenerationOptions
-    documents: list[Document] | None
-    doc_pruning: float | None
+    reads: Reads
     deadline_ms: int | None
 
 
@@ -50,8 +49,8 @@ async def answer_parts(request: Request, state: ServerState, asked: StreamedQues
     def tell(event: Event) -> None:
         loop.call_soon_threadsafe(told.put_nowait, event)
 
-    work = StreamWork(asked.model.engine, asked.options, asked.documents, asked.doc_pruning, tell)
-    task = Task(asked.model, work, asked.question, asked.options.n_docs if asked.documents is None else 0)
+    work = StreamWork(asked.model.engine, asked.options, asked.reads, tell)
+    task = Task(asked.model, work, asked.question, asked.reads.searched(asked.options.n_docs))
     (ticket,) = state.scheduler.submit([task])
     noted(request, [task])
 
@@ -74,7 +73,7 @@ async def answer_parts(request: Request, state: ServerState, asked: StreamedQues
                     (queued,) = waits(state, [ticket])
                     yield name, answer_json(request, state, asked.model, content, queued)
         except RagEngineError as error:
-            raise api_error(error, ("documents", "question")) from error
+            raise api_error(error, ("documents", "filter", "question")) from error
 
     found = parts()
     return _with_first(await anext(found), found)

@@ -19,8 +19,8 @@ T = TypeVar("T")
 class Client:
     """A client of ``ragengine serve``.  Threads may share it; close it, or use it in a ``with`` block.
 
-    Methods take generation options by name, and ``model``, ``deadline_ms`` and ``doc_pruning``.  All raise
-    :class:`ServerError` where the server refuses, fails, or cannot be reached.
+    Methods take generation options by name, and ``model``, ``deadline_ms``, ``doc_pruning`` and ``filter``.
+    All raise :class:`ServerError` where the server refuses, fails, or cannot be reached.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Client:
         Args:
             question: the question, or a list of them.
             documents: :class:`ragengine.Document` to read instead of searching; a list each for a list.
-            settings: generation options, ``model``, ``deadline_ms``, ``doc_pruning``.
+            settings: generation options, ``model``, ``deadline_ms``, ``doc_pruning``, ``filter``.
         """
         return self._call(calls.answer(question, documents, settings))
 

@@ -90,6 +90,7 @@ def document_of(content: Mapping[str, Any]) -> Document:
         score=content["doc_score"],
         prior=content["prior"],
         posterior=content["posterior"],
+        metadata=content["metadata"],
     )
 
 

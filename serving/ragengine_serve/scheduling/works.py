@@ -6,10 +6,29 @@ from typing import Any, Literal, TypeAlias
 
 from ragengine import Answer, AnswerToken, Document, GenerationOptions, PreparedQuestion, RagEngine
 from ragengine.arrays import FloatArray
+from ragengine.retrieval.passage_filter import PassageFilter
 from ragengine_serve.scheduling.job import Cancellation
 
 Event: TypeAlias = tuple[Literal["documents"], tuple[Document, ...]] | tuple[Literal["token"], AnswerToken]
 """What a stream tells before its end: first the documents, then each token."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Which documents a question reads: given ones, or those that are found with a filter or without."""
+
+    documents: tuple[Document, ...] | None = None
+    doc_pruning: float | None = None
+    filter: PassageFilter | None = None
+
+    def searched(self, n_docs: int) -> int:
+        """How many documents to search for together with other questions, whose filters are others."""
+        return n_docs if self.documents is None and self.filter is None else 0
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As the engine's calls take it."""
+        return {"documents": self.documents, "doc_pruning": self.doc_pruning, "filter": self.filter}
 
 
 class _Alone:
@@ -27,30 +46,28 @@ class AnswerWork:
 
     engine: RagEngine
     options: GenerationOptions
-    documents: list[Document] | None
-    doc_pruning: float | None
+    reads: Reads
 
     @property
     def group(self) -> Hashable | None:
         """Answers with equal options from documents of the index; a batch would change what is drawn."""
-        if self.documents is not None or self.options.do_sample:
+        if self.reads.documents is not None or self.options.do_sample:
             return None
-        return "answer", self.options, self.doc_pruning
+        return "answer", self.options, self.reads
 
     def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> Answer:
         assert prepared is not None
         answer: Answer = self.engine.generate(
             prepared,
             options=self.options,
-            documents=self.documents,
-            doc_pruning=self.doc_pruning,
+            **self.reads.arguments,
             cancel=cancel,
         )
         return answer
 
     def together(self, prepared: list[PreparedQuestion], cancel: Cancellation) -> list[Answer]:
         answers: list[Answer] = self.engine.generate(
-            prepared, options=self.options, doc_pruning=self.doc_pruning, cancel=cancel
+            prepared, options=self.options, **self.reads.arguments, cancel=cancel
         )
         return answers
 
@@ -61,8 +78,7 @@ class StreamWork(_Alone):
 
     engine: RagEngine
     options: GenerationOptions
-    documents: list[Document] | None
-    doc_pruning: float | None
+    reads: Reads
     tell: Callable[[Event], None]
 
     def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> Answer:
@@ -70,8 +86,7 @@ class StreamWork(_Alone):
         with self.engine.stream(
             prepared,
             options=self.options,
-            documents=self.documents,
-            doc_pruning=self.doc_pruning,
+            **self.reads.arguments,
             cancel=cancel,  # type: ignore[arg-type]
         ) as stream:
             self.tell(("documents", stream.documents))
@@ -86,12 +101,18 @@ class RetrieveWork(_Alone):
 
     engine: RagEngine
     n_docs: int
+    filter: PassageFilter | None
 
     def alone(
         self, prepared: PreparedQuestion | None, cancel: Cancellation
     ) -> tuple[list[Document], dict[str, float]]:
         assert prepared is not None
-        found = self.engine.retrieve(prepared, self.n_docs, cancel=cancel)  # type: ignore[arg-type]
+        found = self.engine.retrieve(
+            prepared,
+            self.n_docs,
+            filter=self.filter,
+            cancel=cancel,  # type: ignore[arg-type]
+        )
         return found, prepared.encoded.timings_ms
 
 
@@ -102,8 +123,7 @@ class ScoreWork(_Alone):
     engine: RagEngine
     answer: str | list[int]
     options: GenerationOptions
-    documents: list[Document] | None
-    doc_pruning: float | None
+    reads: Reads
     with_bos: bool | None
     exclude_bos_score: bool | None
 
@@ -113,8 +133,7 @@ class ScoreWork(_Alone):
             prepared,
             self.answer,
             options=self.options,
-            documents=self.documents,
-            doc_pruning=self.doc_pruning,
+            **self.reads.arguments,
             with_bos=self.with_bos,
             exclude_bos_score=self.exclude_bos_score,
             cancel=cancel,
@@ -129,8 +148,7 @@ class ClassifyWork(_Alone):
     engine: RagEngine
     labels: list[str]
     options: GenerationOptions
-    documents: list[Document] | None
-    doc_pruning: float | None
+    reads: Reads
     with_bos: bool | None
 
     def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> dict[str, float]:
@@ -139,8 +157,7 @@ class ClassifyWork(_Alone):
             prepared,
             self.labels,
             options=self.options,
-            documents=self.documents,
-            doc_pruning=self.doc_pruning,
+            **self.reads.arguments,
             with_bos=self.with_bos,
             cancel=cancel,  # type: ignore[arg-type]
         )

@@ -1,8 +1,9 @@
 """Write the missing golden bundle and index of the format versions that this tree writes.
 
-    python -m tests.robustness.golden.make
+    python -m tests.robustness.golden.make bundle | index
 
-Run it by hand, once for each new format version.  It never changes an existing folder: what an old version
+Run it by hand, once for each new format version.  An index is written beside the newest bundle that is there.
+It never changes an existing folder: what an old version
 wrote cannot be written again.  The checkpoint is a pure function of its spec, so bundles of all versions
 hold the same model, belong to the same indexes, and give the same answers.  From version 4 on they also have
 a passage encoder, which the indexes, made from embeddings, do not need.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -66,29 +68,40 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 )
 
 
-def main() -> None:
-    """Write the missing folders and their answers."""
-    bundle_name = f"bundle_v{bundle_format.FORMAT_VERSION}"
-    index_name = f"index_v{index_format.FORMAT_VERSION}"
-    if (GOLDEN / bundle_name).exists() and (GOLDEN / index_name).exists():
-        raise SystemExit(f"{bundle_name} and {index_name} are there; golden files are never written again.")
+def main(kind: str) -> None:
+    """Write the missing folder of ``kind``, bundle or index, and its answers."""
+    bundle_name = f"bundle_v{bundle_format.FORMAT_VERSION}" if kind == "bundle" else newest("bundle")
+    index_name = f"index_v{index_format.FORMAT_VERSION}" if kind == "index" else newest("index")
+    written = bundle_name if kind == "bundle" else index_name
+    if (GOLDEN / written).exists():
+        raise SystemExit(f"{written} is there; golden files are never written again.")
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_checkpoint(SPEC, Path(folder))
-        if not (GOLDEN / bundle_name).exists():
+        if kind == "bundle":
             passages = write_passage_encoder(checkpoint.source, Path(folder, "passage_encoder"))
             export_checkpoint(checkpoint.source, Path(folder, "bundle"), context_encoder=passages)
             shutil.copytree(Path(folder, "bundle"), GOLDEN / bundle_name)
-        if not (GOLDEN / index_name).exists():
+        else:
+            lines = checkpoint.passages_file.read_text("utf-8").splitlines()
+            records = [json.loads(line) | {"row": row, "half": row // 10} for row, line in enumerate(lines)]
+            Path(folder, "passages.jsonl").write_text("\n".join(map(json.dumps, records)), "utf-8")
             build_index(
-                checkpoint.passages_file,
+                Path(folder, "passages.jsonl"),
                 Path(folder, "index"),
                 bundle=GOLDEN / bundle_name,
                 embeddings=checkpoint.embeddings_file,
             )
             shutil.copytree(Path(folder, "index"), GOLDEN / index_name)
-    records = json.loads(ANSWERS.read_text("utf-8")) if ANSWERS.exists() else []
-    records += answered(bundle_name, index_name)
-    ANSWERS.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    answers = json.loads(ANSWERS.read_text("utf-8")) if ANSWERS.exists() else []
+    answers += answered(bundle_name, index_name)
+    ANSWERS.write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def newest(kind: str) -> str:
+    """The name of the golden bundle or index of the latest version."""
+    return max(
+        (path.name for path in GOLDEN.glob(f"{kind}_v*")), key=lambda name: int(name.partition("_v")[2])
+    )
 
 
 def write_passage_encoder(source: Path, folder: Path) -> Path:
@@ -132,4 +145,4 @@ def answered(bundle_name: str, index_name: str) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -35,6 +35,7 @@ REFUSED: dict[str, list[str]] = {
     ],
     "a generated column": ["ALTER TABLE passages ADD COLUMN x AS (hex(zeroblob(1000000000)))"],
     "no table": ["DROP TABLE passages"],
+    "metadata without their index": ["DROP INDEX metadata_values"],
     "no rows": ["DELETE FROM passages"],
     "rows that end before": [f"DELETE FROM passages WHERE row >= {N - 1}"],
     "rows that begin later": ["DELETE FROM passages WHERE row = 0"],
@@ -56,6 +57,13 @@ FOUND_LATER: dict[str, list[str]] = {
     "NUL": ["UPDATE passages SET text = 'a' || char(0) || 'b'"],
     "an empty text": ["UPDATE passages SET text = '', title = '', id = ''"],
     "a text of 20 MB": ["UPDATE passages SET text = hex(zeroblob(10000000)) WHERE row = 3"],
+    "metadata without their table": ["DROP TABLE metadata"],
+    "metadata of rows that are not there": ["INSERT INTO metadata VALUES (1000, 'owner', 'a')"],
+    "metadata of a negative row": ["INSERT INTO metadata VALUES (-1, 'owner', 'a')"],
+    "metadata that are blobs": ["UPDATE metadata SET value = x'ff00' WHERE row % 2"],
+    "metadata that are no UTF-8": ["UPDATE metadata SET value = CAST(x'ff41' AS TEXT)"],
+    "a field with escapes": ["UPDATE metadata SET field = char(27) || '[2J'"],
+    "a value of 20 MB": ["UPDATE metadata SET value = hex(zeroblob(10000000)) WHERE row = 3"],
     "auto_vacuum": ["PRAGMA auto_vacuum=FULL", "VACUUM"],
     "pages of 512 bytes": ["PRAGMA page_size=512", "VACUUM"],
     "another user_version": ["PRAGMA user_version=-1", "PRAGMA application_id=7"],
@@ -114,7 +122,7 @@ def cases(base: Path, exhaustive: bool) -> Iterator[Case]:
 def _unlike(columns: str, select: str) -> list[str]:
     statements = ["ALTER TABLE passages RENAME TO old", f"CREATE TABLE passages (row {columns})"]
     statements += [f"INSERT INTO passages {select}", "DROP TABLE old", _FORGED]
-    return [*statements, f"UPDATE sqlite_master SET sql = '{_TABLE}'"]
+    return [*statements, f"UPDATE sqlite_master SET sql = '{_TABLE}' WHERE name = 'passages'"]
 
 
 def _executed(statements: list[str], path: Path) -> None:
@@ -168,7 +176,12 @@ def _read_all(index: Path) -> None:
     try:
         assert [passage for block in store.blocks(7) for passage in block] == passages
         store.rows_of(["id1", "id2"])
+        for field in store.metadata_fields(3):
+            for value in ("a", "b"):
+                rows = [row for block in store.rows_with(field, value) for row in block.tolist()]
+                assert rows == sorted(set(rows))
+                assert all(store.fetch([row])[0].metadata[field] == value for row in rows)
     finally:
         store.close()
     for passage in passages:
-        (passage.id + passage.title + passage.text).encode("utf-8")
+        (passage.id + passage.title + passage.text + "".join(passage.metadata.values())).encode("utf-8")

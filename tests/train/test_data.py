@@ -32,7 +32,7 @@ def test_copies_of_a_passage(tmp_path: Path, corpus: TrainingPassages) -> None:
         ({"passage_id": "zz"}, "line 1: the passage 'zz' is not in the passages file"),
         ({"hard_negative_ids": ["a", "yy"]}, "'yy' is not in"),
         ({"answers": "x"}, "is not {"),
-        ({"passage": {"title": "t"}}, "line 1, \"passage\": 'text' must be a string"),
+        ({"passage": {"title": "t"}}, "line 1, \"passage\": there is no 'text', only 'title'"),
         ({"passage": "t"}, '"passage" is not'),
         ({"passage_id": 7}, '"passage_id" is 7; write a string'),
         ({"passage_id": "zz", "passage": {"title": "t", "text": "u"}}, "'zz' is not in"),

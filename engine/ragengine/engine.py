@@ -254,6 +254,7 @@ class RagEngine(Resource):
         options = self._options(options, overrides)
         own = given_documents(documents, len(asked.texts), single=asked.single)
         doc_pruning = checked_pruning(doc_pruning)
+        checked_flag("abstain", abstain)
         allowed = checked_allowed(prefix_allowed_tokens_fn, self.bundle.manifest.generator.vocab_size)
         if not asked.texts:
             return []

@@ -70,6 +70,18 @@ def test_a_threshold_holds_for_other_questions() -> None:
     assert above <= 9
 
 
+def test_questions_of_one_pattern_count_as_one() -> None:
+    """Ten patterns of forty questions; the wrong answers are all of one, which a sample may hold twice."""
+    confidence = np.linspace(1, 0.5, 400)
+    groups = np.tile(np.arange(10), 40)
+    right = np.ones(400, bool)
+    right[np.flatnonzero(groups == 3)[::4]] = False  # 10 of 400
+    assert choose_threshold(confidence, right, 0.05) == confidence[-1]
+    assert choose_threshold(confidence, right, 0.05, np.arange(400)) == confidence[-1]
+    limit = choose_threshold(confidence, right, 0.05, groups)
+    assert limit is None or limit > confidence[-1]
+
+
 def test_without_both_kinds_there_is_no_area() -> None:
     every = np.ones(4, bool)
     found = judge(np.array([0.1, 0.2, 0.3, 0.4]), np.ones(4), np.zeros(4), every, every, 0.9)

@@ -93,7 +93,7 @@ def test_other_options_have_no_confidence(engine: RagEngine) -> None:
         answer = engine.generate(QUESTION, **options)
         assert answer.confidence is answer.answerability is None
         assert "calibration_other_options" in answer.flags
-        with pytest.raises(InputError, match="abstain is True, but .* other generation options"):
+        with pytest.raises(InputError, match=r"abstain is True, but .* other generation options"):
             engine.generate(QUESTION, abstain=True, **options)
     with engine.stream(QUESTION, num_beams=1) as stream:
         list(stream)

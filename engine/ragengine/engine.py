@@ -274,6 +274,7 @@ class RagEngine(Resource):
         own = given_documents(documents, len(asked.texts), single=asked.single)
         doc_pruning = checked_pruning(doc_pruning)
         passages = checked_filter(filter, own)
+        checked_flag("abstain", abstain)
         allowed = checked_allowed(prefix_allowed_tokens_fn, self.bundle.manifest.generator.vocab_size)
         if not asked.texts:
             return []

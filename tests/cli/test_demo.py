@@ -30,7 +30,9 @@ def test_what_was_expected_stands_beside_a_wrong_answer_alone(tmp_path: Path) ->
     done = CliRunner().invoke(demo, ["--folder", str(tmp_path), "--no-explain", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert "right: " not in done.output
-    assert [line.strip() for line in done.output.splitlines() if "expected" in line] == ["expected: Atlantis"]
+    assert [line.strip() for line in done.output.splitlines() if "expected: " in line] == [
+        "expected: Atlantis"
+    ]
 
 
 def test_the_model_is_found_from_any_folder_of_a_clone(tmp_path: Path) -> None:

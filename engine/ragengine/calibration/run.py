@@ -10,6 +10,7 @@ import numpy as np
 from ragengine.calibration import fit as fitting
 from ragengine.calibration import plot as plotting
 from ragengine.calibration.observations import Observations, count_words, observe
+from ragengine.calibration.patterns import question_patterns
 from ragengine.confidence.features import FEATURES
 from ragengine.confidence.model import ConfidenceModel, relevant_options
 from ragengine.engine import RagEngine
@@ -130,7 +131,8 @@ def calibrate(
         _check_kinds(observed)
         words = count_words(engine)
         judged = fitting.cross_validate(observed, words)
-        threshold = choose_threshold(judged.confidence, observed.right, error_rate)
+        groups = question_patterns(observed.questions)
+        threshold = choose_threshold(judged.confidence, observed.right, error_rate, groups)
         if threshold is None:
             raise InputError(
                 f"No confidence keeps the wrong answers under {error_rate:.1%} of {len(asked)} questions "

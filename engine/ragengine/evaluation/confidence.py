@@ -11,6 +11,7 @@ from ragengine.arrays import DoubleArray
 from ragengine.evaluation.statistics import Calibration, auroc, calibration
 
 _POINTS = 100  # of the risk-coverage curve
+_SAMPLES = 2000  # of groups
 CERTAINTY = 0.05
 """How likely it may be that a threshold's error is in truth above the rate that was asked for."""
 
@@ -101,20 +102,50 @@ def risk_coverage(confidence: DoubleArray, right: NDArray[np.bool_]) -> tuple[tu
     return tuple((int(n) / len(right), float(wrong[n - 1] / n)) for n in counts)
 
 
-def choose_threshold(confidence: DoubleArray, right: NDArray[np.bool_], error_rate: float) -> float | None:
+def choose_threshold(
+    confidence: DoubleArray,
+    right: NDArray[np.bool_],
+    error_rate: float,
+    groups: NDArray[np.int64] | None = None,
+) -> float | None:
     """The least confidence from which on fewer answers than ``error_rate`` are wrong, and not by luck.
 
-    Of n answers, of which k are wrong, the error is below the rate with a certainty of 95 % where
-    P(at most k of n are wrong) <= 0.05 if each were with probability ``error_rate``: the binomial bound of
-    selective classification (Geifman and El-Yaniv 2017).  None where no threshold does.
+    Two bounds must hold with a certainty of 95 %.  Of n answers, of which k are wrong: P(at most k of n are
+    wrong) <= 0.05 if each were with probability ``error_rate``, the binomial bound of selective
+    classification (Geifman and El-Yaniv 2017).  It takes answers as independent, and those to questions of
+    one pattern are not: where there are ``groups``, the error must also be below the rate in 95 % of samples
+    of as many groups, drawn with replacement (Davison and Hinkley 1997, section 3.8).
+
+    Args:
+        confidence: of the answers, float64 [Q].
+        right: which of them are right, bool [Q].
+        error_rate: the share of wrong answers that is allowed.
+        groups: the group of each question, [Q].
+
+    Returns:
+        The threshold; None where no threshold holds.
     """
     order = np.argsort(-confidence, kind="stable")
     ordered, wrong = confidence[order], np.cumsum(~right[order])
     last = np.append(ordered[1:] < ordered[:-1], True)  # equal confidences are answered together
     for place in np.flatnonzero(last)[::-1]:
-        if _binomial_cdf(int(wrong[place]), int(place) + 1, error_rate) <= CERTAINTY:
-            return float(ordered[place])
+        threshold = float(ordered[place])
+        if _binomial_cdf(int(wrong[place]), int(place) + 1, error_rate) <= CERTAINTY and (
+            groups is None or _holds_for_groups(confidence >= threshold, right, error_rate, groups)
+        ):
+            return threshold
     return None
+
+
+def _holds_for_groups(
+    answered: NDArray[np.bool_], right: NDArray[np.bool_], error_rate: float, groups: NDArray[np.int64]
+) -> bool:
+    """Whether the error of answers is below the rate in all but 5 % of samples of their groups."""
+    _, places = np.unique(groups, return_inverse=True)
+    counts = np.bincount(places, answered)
+    wrong = np.bincount(places, answered & ~right)
+    drawn = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), _SAMPLES)
+    return bool(np.mean(drawn @ wrong >= error_rate * (drawn @ counts)) <= CERTAINTY)
 
 
 def _binomial_cdf(k: int, n: int, p: float) -> float:

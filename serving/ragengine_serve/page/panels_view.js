@@ -6,13 +6,14 @@ import { duration, percent, quoted } from "./format.js";
 import { curlOf, pythonOf } from "./snippets.js";
 
 export function showConfidence(answer) {
-  const { probability, confidence, warnings } = confidenceOf(answer);
+  const { probability, confidence, warnings, remarks } = confidenceOf(answer);
   byId("confidence").replaceChildren(
     element("p", { class: warnings.length ? "verdict doubt" : "verdict" },
       element("strong", {}, warnings.length ? "Check this answer" : "No warning"),
       ...(confidence === null ? [] : [element("span", {}, `confidence ${percent(confidence)}`)]),
       element("span", {}, `probability p(y | x) ${percent(probability)}`)),
-    ...(warnings.length ? [element("ul", {}, ...warnings.map((text) => element("li", {}, text)))] : []));
+    ...(warnings.length + remarks.length
+      ? [element("ul", {}, ...[...warnings, ...remarks].map((text) => element("li", {}, text)))] : []));
 }
 
 /** What a changed question, or a changed setting, did to the answer; nothing where the question is another. */

@@ -68,12 +68,16 @@ def test_the_sentence_has_the_longest_part_of_the_answer(tab: "Tab") -> None:
 
 
 def test_an_answer_is_doubted_as_the_server_says(tab: "Tab") -> None:
-    answer = {"log_prob": -0.1, "confidence": 0.25, "notes": ["The answer is empty."]}
+    flags, notes = ["empty_answer", "calibration_stale"], ["The answer is empty.", "It is stale."]
+    answer = {"log_prob": -0.1, "confidence": 0.25, "notes": notes, "flags": flags}
     found = call(tab, "confidence.js", "confidenceOf", answer)
     assert found["probability"] == pytest.approx(0.9048, abs=1e-4)
     assert (found["confidence"], found["warnings"]) == (0.25, ["The answer is empty."])
-    older = call(tab, "confidence.js", "confidenceOf", {"log_prob": None, "notes": []})  # kept by the tab
-    assert older == {"probability": None, "confidence": None, "warnings": []}
+    assert found["remarks"] == ["It is stale."]
+    older = call(
+        tab, "confidence.js", "confidenceOf", {"log_prob": None, "notes": [], "flags": []}
+    )  # kept by the tab
+    assert older == {"probability": None, "confidence": None, "warnings": [], "remarks": []}
 
 
 def test_numbers_are_never_rounded_to_certainty(tab: "Tab") -> None:

@@ -171,6 +171,25 @@ def test_a_mapped_index_leaves_its_lists_in_the_file_and_has_no_tables(tmp_path:
             assert "PQ" not in factory or not found.precomputed_table.size()
 
 
+def test_a_graph_of_codes_has_no_table_for_adding(tmp_path: Path) -> None:
+    found = read_faiss(write(tmp_path / "index.faiss", "HNSW8_PQ4x4"), mapped=False)
+    assert not faiss.downcast_index(found.storage).pq.sdc_table.size()
+
+
+@pytest.mark.parametrize(("place", "message"), [(".", "keeps its inverted lists"), ("a", "cannot be read")])
+def test_lists_in_another_folder_are_not_even_opened(tmp_path: Path, place: str, message: str) -> None:
+    """Any file of the reader's may be named there; a file beside the index is opened, and refused."""
+    made: Any = faiss.index_factory(16, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT)
+    made.train(random_vectors(400, 16))
+    (tmp_path / place).mkdir(exist_ok=True)
+    lists = faiss.OnDiskInvertedLists(4, made.code_size, str(tmp_path / place / "lists"))
+    made.replace_invlists(lists)
+    made.add(random_vectors(400, 16))
+    faiss.write_index(made, str(tmp_path / "index.faiss"))
+    with pytest.raises(IndexFolderError, match=message):
+        read_faiss(tmp_path / "index.faiss", mapped=False)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_fork_waits_for_a_file_that_is_read_and_finds_the_lock_open(tmp_path: Path) -> None:
     path, held = write(tmp_path / "index.faiss", "Flat"), threading.Event()

@@ -64,6 +64,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
             "retrieval/test_index.py",
             "retrieval/gpu/test_search_worker.py",
             "retrieval/gpu/test_rescoring.py",
+            _QUICK,
         ),
     ),
     "ragengine.retrieval.gpu.placement": ("retrieval/gpu/test_placement.py",),

@@ -17,8 +17,8 @@ from tests.mutants.mutations import mutants
 from tests.mutants.trials import Trials
 from tests.support.paths import ROOT
 
-_QUICK: Final = "-k not (larger_than_memory or forged_files_neither or OPQ or wider_rerank)"
-"""Without tests that start processes, and without those of retrieval that take seconds."""
+_QUICK: Final = "-k not (larger_than_memory or forged_files_neither or OPQ or wider_rerank or one_thread)"
+"""Without tests that start processes or take seconds, and those of OpenMP's threads, which a fork lacks."""
 _SEARCH_TESTS: Final[dict[str, tuple[str, ...]]] = {
     "beam_search": ("beam_search", "greedy", "search"),
     "beams": ("beams", "beam_search"),
@@ -64,6 +64,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
             "retrieval/test_index.py",
             "retrieval/gpu/test_search_worker.py",
             "retrieval/gpu/test_rescoring.py",
+            _QUICK,
         ),
     ),
     "ragengine.retrieval.gpu.placement": ("retrieval/gpu/test_placement.py",),

@@ -57,17 +57,16 @@ class Trials:
         """Try every mutant; each that survives is also given to ``found`` at once."""
         self._found = found
         with tempfile.TemporaryDirectory() as self._folder:
-            pytest.main([*_OPTIONS, f"--basetemp={self._folder}/tests", *self._tests], plugins=[self])
+            if pytest.main([*_OPTIONS, f"--basetemp={self._folder}/tests", *self._tests], plugins=[self]):
+                raise SystemExit(f"the tests of {self._module} fail as it is")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._durations[report.nodeid] = self._durations.get(report.nodeid, 0.0) + report.duration
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        if session.testsfailed or not session.items:
-            raise SystemExit(f"the tests of {self._module} cannot be collected")
         session.config.pluginmanager.unregister(name="terminalreporter")
-        if self._fails(lambda: self._measured(session)):
-            raise SystemExit(f"the tests of {self._module} fail as it is")
+        if session.testsfailed or self._fails(lambda: self._measured(session)):
+            raise session.Failed
         durations = json.loads(self._durations_file.read_text())
         session.items.sort(key=lambda item: round(durations[item.nodeid], 1))
         for mutant in self._chosen:

@@ -1,8 +1,11 @@
 """Opening FAISS files: mapped so that size does not matter, limited so that forged ones cost nothing."""
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from ragengine.errors import IndexFolderError
+from ragengine.retrieval import faiss_reader
 from ragengine.retrieval.faiss_header import table_bytes
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
@@ -129,15 +133,94 @@ def test_forged_files_neither_crash_nor_take_memory(tmp_path: Path, factory: str
     assert run(FUZZ, write(tmp_path / "index.faiss", factory), mapped, 120) == "True\n"
 
 
-def test_limits_are_those_of_the_file_and_only_while_it_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "index.faiss", "OPQ4_8,IVF8,PQ4x4")
+@pytest.fixture
+def limits() -> Iterator[tuple[int, int]]:
+    """Limits of the process that are no others': bytes of a vector, and turns of a loop."""
     before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
+    faiss.set_deserialization_vector_byte_limit(2**40 + 7)
+    faiss.set_deserialization_loop_limit(2**40 + 9)
+    yield 2**40 + 7, 2**40 + 9
+    faiss.set_deserialization_vector_byte_limit(before[0])
+    faiss.set_deserialization_loop_limit(before[1])
+
+
+def test_the_limit_holds_while_the_header_is_read(
+    tmp_path: Path, limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, found = write(tmp_path / "index.faiss", "Flat"), []
+
+    def recorded(path: Path, size: int) -> int:
+        found.append(faiss.get_deserialization_vector_byte_limit())
+        return table_bytes(path, size)
+
+    monkeypatch.setattr(faiss_reader, "table_bytes", recorded)
+    read_faiss(path, mapped=False)
+    assert found == [2**20 + 1]
+
+
+def test_a_mapped_index_leaves_its_lists_in_the_file_and_has_no_tables(tmp_path: Path) -> None:
+    vectors, path = random_vectors(400, 16), tmp_path / "index.faiss"
+    for factory in ("IVF8,Flat", "IVF8,PQ4x4"):
+        made = faiss.index_factory(16, factory, faiss.METRIC_L2)
+        made.train(vectors)
+        made.add(vectors)
+        faiss.write_index(made, str(path))
+        for mapped, kind in ((True, faiss.OnDiskInvertedLists), (False, faiss.ArrayInvertedLists)):
+            found = read_faiss(path, mapped=mapped)
+            assert isinstance(faiss.downcast_InvertedLists(found.invlists), kind)
+            assert "PQ" not in factory or not found.precomputed_table.size()
+
+
+def test_a_graph_of_codes_has_no_table_for_adding(tmp_path: Path) -> None:
+    found = read_faiss(write(tmp_path / "index.faiss", "HNSW8_PQ4x4"), mapped=False)
+    assert not faiss.downcast_index(found.storage).pq.sdc_table.size()
+
+
+@pytest.mark.parametrize(("place", "message"), [(".", "keeps its inverted lists"), ("a", "cannot be read")])
+def test_lists_in_another_folder_are_not_even_opened(tmp_path: Path, place: str, message: str) -> None:
+    """Any file of the reader's may be named there; a file beside the index is opened, and refused."""
+    made: Any = faiss.index_factory(16, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT)
+    made.train(random_vectors(400, 16))
+    (tmp_path / place).mkdir(exist_ok=True)
+    lists = faiss.OnDiskInvertedLists(4, made.code_size, str(tmp_path / place / "lists"))
+    made.replace_invlists(lists)
+    made.add(random_vectors(400, 16))
+    faiss.write_index(made, str(tmp_path / "index.faiss"))
+    with pytest.raises(IndexFolderError, match=message):
+        read_faiss(tmp_path / "index.faiss", mapped=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_fork_waits_for_a_file_that_is_read_and_finds_the_lock_open(tmp_path: Path) -> None:
+    path, held = write(tmp_path / "index.faiss", "Flat"), threading.Event()
+
+    def read_slowly() -> None:
+        with faiss_reader._reading:
+            held.set()
+            time.sleep(0.3)
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(int(faiss_reader._reading.locked()))
+    assert os.waitpid(child, 0)[1] == 0
+    reader.join()
+    assert not faiss_reader._reading.locked()
+    assert read_faiss(path, mapped=True).ntotal == 400
+
+
+def test_limits_are_those_of_the_file_and_only_while_it_is_read(
+    tmp_path: Path, limits: tuple[int, int]
+) -> None:
+    path = write(tmp_path / "index.faiss", "OPQ4_8,IVF8,PQ4x4")
     content = path.read_bytes()
     at = content.index((8 * 16).to_bytes(8, "little"))  # the length of the rotation, [8, 16]
     path.write_bytes(content[:at] + (1 << 18).to_bytes(8, "little") + content[at + 8 :])
     with pytest.raises(IndexFolderError, match=r"cannot be read by faiss.*copy or build the index again"):
         read_faiss(path, mapped=True)
-    assert (faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()) == before
+    assert (faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()) == limits
 
 
 def test_empty_faiss_file_is_refused(build: Callable[..., Path]) -> None:

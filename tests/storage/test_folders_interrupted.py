@@ -117,3 +117,17 @@ def test_a_workspace_is_kept_for_the_next_run_unless_it_is_hopeless(tmp_path: Pa
         run(KeyboardInterrupt(), resume=True)
     assert run(None, resume=False) == "nothing"
     assert read(target).note == "new"
+
+
+def test_what_was_not_removed_before_a_kill_is_no_obstacle(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    write(target, "old")
+    resumed = folders.resumable_folder(target, FORMAT, IndexFolderError, resume=True, hopeless=())
+    with resumed as workspace:
+        (workspace / folders.REMOVED).mkdir()
+        (workspace / folders.REMOVED / "data").touch()
+        (workspace / folders.OUTPUT).mkdir()
+        content = {"format": FORMAT, "format_version": 1, "note": "new"}
+        folders.write_manifest(workspace / folders.OUTPUT, content)
+    assert read(target).note == "new"
+    assert siblings(target) == ["folder"]

@@ -71,6 +71,8 @@ def test_links_in_a_folder_stay_inside(file: Path, tmp_path: Path) -> None:
         ):
             with pytest.raises(ValueError, match="it is a link that leads out of"):
                 reader()
+        with pytest.raises(PassagesError, match="it is a link that leads out of"):
+            list(utf8_lines(outside, PassagesError, within=folder))
     with pytest.raises(FileNotFoundError):
         plain_size(file.with_name("absent"), within=file.parent)
 

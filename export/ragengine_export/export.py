@@ -27,6 +27,7 @@ from ragengine_export.checkpoint import (
 )
 from ragengine_export.encoders import GIVEN_POOLINGS, EncoderCheckpoint, GivenPooling
 from ragengine_export.generation_defaults import generation_defaults
+from ragengine_export.graphs.generator import GeneratorShape
 from ragengine_export.graphs.models import (
     cross_model,
     dynamic_decoder_model,
@@ -37,6 +38,7 @@ from ragengine_export.graphs.models import (
 from ragengine_export.tokenization import tokenizer_json, tokenizer_spec
 from ragengine_export.weights import (
     PASSAGES_FILE,
+    QUANTISED,
     Precision,
     WeightWriter,
     bind,
@@ -220,8 +222,9 @@ def _write_encoder(
 
 def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision) -> manifest.GeneratorSpec:
     generator: GeneratorCheckpoint = checkpoint.generator
-    shape = dataclasses.replace(generator.shape, dtype=computes_in(precision))
-    spec = _generator_spec(checkpoint)
+    memory: Literal["float", "int8"] = "int8" if precision in QUANTISED else "float"
+    shape = dataclasses.replace(generator.shape, dtype=computes_in(precision), memory=memory)
+    spec = _generator_spec(checkpoint, shape)
     target = folder / spec.path
     target.mkdir()
     make = generator.graphs
@@ -243,9 +246,8 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
     return spec
 
 
-def _generator_spec(checkpoint: Checkpoint) -> manifest.GeneratorSpec:
+def _generator_spec(checkpoint: Checkpoint, shape: GeneratorShape) -> manifest.GeneratorSpec:
     generator, config = checkpoint.generator, checkpoint.config
-    shape = generator.shape
     # As `RagRetriever.postprocess_docs`, whatever the tokenizer's model_max_length is.
     longest = min(config.max_combined_length, shape.max_positions or sys.maxsize)
     return manifest.GeneratorSpec(
@@ -262,6 +264,7 @@ def _generator_spec(checkpoint: Checkpoint) -> manifest.GeneratorSpec:
         d_model=shape.d_model,
         family=generator.graphs.name,
         position_offset=shape.position_offset,
+        memory=shape.memory,
     )
 
 

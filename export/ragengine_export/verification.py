@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from ragengine.bundle.manifest import STEP_GRAPH, GeneratorSpec
-from ragengine.bundle.signatures import HIDDEN_HALF, host_values, layer_names
+from ragengine.bundle.onnx_reader import FLOAT
+from ragengine.bundle.signatures import HIDDEN_HALF, host_values, layer_names, memory_values
 from ragengine.errors import ExportError
 from ragengine.runtime.sessions import InferenceSession, create_session
 from ragengine_export.checkpoint import GeneratorCheckpoint
@@ -85,15 +86,29 @@ def check_generator(bundle: Path, checkpoint: GeneratorCheckpoint, spec: Generat
     )
     projections = create_session(folder / "cross.onnx", device="cpu", threads=None)
     cross = projections.run(None, {"states": states.numpy().astype(read.dtype)})
-    merged = [value.transpose(0, 2, 1, 3).reshape(q * d, s, -1) for value in cross]
+    kept = dict(zip(memory_values(spec, FLOAT), cross, strict=True))
+    merged = [value.transpose(0, 2, 1, 3).reshape(q * d, s, -1) for value in _in_floats(kept, spec)]
     cross_check = _report(folder / "cross.onnx", projections, list(zip(merged, expected, strict=True)))
     cross = projections.run(None, {"states": read})
-    documents = dict(zip(layer_names("cross", spec), cross, strict=True))
+    documents = dict(zip(memory_values(spec, FLOAT), cross, strict=True))
     steps = [folder / name for name in ("decoder.onnx", STEP_GRAPH) if (folder / name).exists()]
     decoders = [
         _check_decoder(path, checkpoint, spec, states, mask.reshape(q, d, s), documents) for path in steps
     ]
     return [encoder_check, cross_check, *decoders]
+
+
+def _in_floats(kept: dict[str, Array], spec: GeneratorSpec) -> list[Array]:
+    """Key and value of each layer, [N, H, S, K]."""
+    if spec.memory == "float":
+        return list(kept.values())
+    floats = []
+    for layer in range(spec.num_decoder_layers):
+        for part, swapped in (("key", True), ("value", False)):
+            numbers = kept[f"cross_{part}_{layer}"] - np.float32(128)
+            by_token = numbers.swapaxes(2, 3) if swapped else numbers  # [N, H, S, K]
+            floats.append(by_token * kept[f"cross_{part}_scale_{layer}"].swapaxes(2, 3))
+    return floats
 
 
 def _check_decoder(
@@ -113,7 +128,8 @@ def _check_decoder(
     decoder = create_session(path, device="cpu", threads=None)
     static = path.name == STEP_GRAPH
     capacity = b * _STEPS if static else 0
-    past = np.zeros((q * d, spec.num_heads, capacity, spec.head_size), cross["cross_key_0"].dtype)
+    dtype = np.float32 if spec.memory == "int8" else cross["cross_key_0"].dtype
+    past = np.zeros((q * d, spec.num_heads, capacity, spec.head_size), dtype)
     feeds = cross | dict.fromkeys(layer_names("past", spec), past)
     feeds["context_attention_mask"] = mask
     log_weights = torch.log_softmax(torch.tensor(rng.normal(size=(q, d)), dtype=torch.float32), dim=1)

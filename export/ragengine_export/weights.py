@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +24,7 @@ ALIGNMENT = 64  # bytes; a cache line, and enough for every vector unit
 INT4_BLOCK_SIZE = 32  # numbers that share a scale (docs/notes/operators.md)
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8", "int4"]
+QUANTISED: Final = ("int8", "int4")
 State: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
@@ -82,7 +83,7 @@ def bind(module: nn.Module, state: State, writer: WeightWriter, what: str, preci
             faults.append(f"{name} has shape {list(state[name].shape)} instead of {list(expected)}")
     if faults:
         raise ExportError(f"The checkpoint's {what} does not fit its config: {'; '.join(faults)}.")
-    quantised = _quantised(module, state, writer, precision) if precision in ("int8", "int4") else set()
+    quantised = _quantised(module, state, writer, precision) if precision in QUANTISED else set()
     if computes_in(precision) == FLOAT16:
         _compute_in_half(module)
     for name in sorted(parameters.keys() - quantised):

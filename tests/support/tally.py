@@ -19,7 +19,9 @@ MOST_TIES = 0.03
 class Tally:
     """Sums over configurations; `ties` counts those where a difference was excused by a tie on HF's side.
 
-    `distorted` counts RAG-Sequence questions that cannot be compared: see `sequence_reference`.
+    `distorted` counts RAG-Sequence questions that cannot be compared: see `sequence_reference`. `beyond`
+    counts hypotheses whose log-probabilities differ by more than 1e-4, where that is allowed; the `exact`
+    differences are those from the same model's in float64.
     """
 
     kind: str = "token"
@@ -29,9 +31,12 @@ class Tally:
     hypotheses: int = 0
     never_found: int = 0
     distorted: int = 0
+    beyond: int = 0
     score_difference: float = 0.0
     log_prob_difference: float = 0.0
     doc_score_difference: float = 0.0
+    exact_difference: float = 0.0  # ours
+    reference_exact_difference: float = 0.0
 
     def as_property(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,6 +60,12 @@ class Tally:
             f"(log-probability {self.log_prob_difference:.1e}, doc_score {self.doc_score_difference:.1e}), "
             f"{self.hypotheses} hypotheses, {self.never_found} that HF never found"
             + (f", {self.distorted} questions whose scores those distort" if self.distorted else "")
+            + (f", {self.beyond} beyond 1e-4" if self.beyond else "")
+            + (
+                f"; from float64: ours {self.exact_difference:.1e}, HF {self.reference_exact_difference:.1e}"
+                if self.exact_difference
+                else ""
+            )
         )
 
 

@@ -109,8 +109,10 @@ class Precisions:
                 if not torch.isfinite(left[0, sequence[place]]):
                     faults.append(f"{sequence[place]} after {sequence[:place]}")
             ends = [token in chosen.eos_token_ids for token in tokens]
-            if any(ends[:-1]) or (not ends[-1] and len(sequence) != chosen.longest):
+            if any(ends[:-1]) or (not ends[-1] and len(sequence) < chosen.longest):
                 faults.append(f"{tokens} ends where it must not")
+            if len(sequence) > chosen.longest:
+                faults.append(f"{tokens} is too long")
         return faults
 
 

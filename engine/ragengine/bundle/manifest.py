@@ -82,6 +82,7 @@ class GeneratorSpec:
     d_model          the width of the states; None is num_heads x head_size
     family           whose graphs it has, and so what their tables are called
     position_offset  rows of the table of positions before the first one
+    memory           what the decoder's keys and values of documents are kept in
     """
 
     path: FileName
@@ -96,6 +97,7 @@ class GeneratorSpec:
     d_model: Size | None = None
     family: Literal["bart", "t5"] = "bart"
     position_offset: Annotated[int, Range(0, 16)] = 2
+    memory: Literal["float", "int8"] = "float"
 
     @property
     def width(self) -> int:

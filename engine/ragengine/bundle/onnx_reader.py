@@ -24,8 +24,8 @@ MAX_BYTES: Final = 64 << 20
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 """The domains of operators that onnxruntime itself implements for inference."""
 
-FLOAT, INT64, BOOL, FLOAT16 = 1, 7, 9, 10
-TYPE_NAMES = {FLOAT: "float32", INT64: "int64", BOOL: "bool", FLOAT16: "float16"}
+FLOAT, UINT8, INT64, BOOL, FLOAT16 = 1, 2, 7, 9, 10
+TYPE_NAMES = {FLOAT: "float32", UINT8: "uint8", INT64: "int64", BOOL: "bool", FLOAT16: "float16"}
 _CONTRIB = "com.microsoft"
 _MAX_ATTRIBUTE = (1 << 31) - 1  # an axis, a number of heads, a size
 _EXTERNAL = 1  # of TensorProto.DataLocation

@@ -17,16 +17,17 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 
 from ragengine.bundle.manifest import STEP_GRAPH, GeneratorSpec
-from ragengine.bundle.onnx_reader import BOOL, FLOAT, FLOAT16, INT64, Value
+from ragengine.bundle.onnx_reader import BOOL, FLOAT, FLOAT16, INT64, UINT8, Value
 
 Values: TypeAlias = dict[str, Value]
 """Inputs or outputs by name, in the graph's order."""
 Axes: TypeAlias = tuple[int | str, ...]
-LayerKind: TypeAlias = Literal["cross", "past", "present"]
+LayerKind: TypeAlias = Literal["past", "present"]
 
 NUMPY_TYPES: Final[Mapping[int, type[Any]]] = {
     FLOAT: np.float32,
     FLOAT16: np.float16,
+    UINT8: np.uint8,
     INT64: np.int64,
     BOOL: np.bool_,
 }
@@ -91,16 +92,34 @@ def generator_signatures(spec: GeneratorSpec, data_type: int) -> dict[str, Signa
     documents = {"states": Value(data_type, ("Q*D", "S", spec.width))}
     return {
         "encoder.onnx": Signature(ENCODED_TEXTS, encoded),
-        "cross.onnx": Signature(documents, _layers("cross", "S", spec, data_type)),
+        "cross.onnx": Signature(documents, memory_values(spec, data_type)),
         "decoder.onnx": _dynamic_decoder(spec, data_type),
         STEP_GRAPH: _static_decoder(spec, data_type),
     }
 
 
+def memory_values(spec: GeneratorSpec, data_type: int) -> Values:
+    """What the decoder keeps of documents: each layer's key and value of every token.
+
+    In int8 each has a scale a token and head and is stored plus 128; keys lie as their product reads them.
+    """
+    if spec.memory == "float":
+        return _layers("cross", "S", spec, data_type)
+    q, h, k = "Q*D", spec.num_heads, spec.head_size
+    kept: Values = {}
+    for layer in range(spec.num_decoder_layers):
+        kept |= {
+            f"cross_key_{layer}": Value(UINT8, (q, h, k, "S")),
+            f"cross_key_scale_{layer}": Value(FLOAT, (q, h, 1, "S")),
+            f"cross_value_{layer}": Value(UINT8, (q, h, "S", k)),
+            f"cross_value_scale_{layer}": Value(FLOAT, (q, h, 1, "S")),
+        }
+    return kept
+
+
 def layer_names(kind: LayerKind, spec: GeneratorSpec) -> list[str]:
-    """Key and value of every decoder layer: ``cross_key_0``, ``cross_value_0``, ``cross_key_1``, ..."""
-    layers = range(spec.num_decoder_layers)
-    return [f"{kind}_{part}_{layer}" for layer in layers for part in ("key", "value")]
+    """Key and value of every decoder layer: ``past_key_0``, ``past_value_0``, ``past_key_1``, ..."""
+    return _layer_names(kind, spec)
 
 
 def shape_inputs(spec: GeneratorSpec) -> dict[str, Axes]:
@@ -145,7 +164,7 @@ def _dynamic_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
         "position": Value(INT64, ("T",)),
         "own_past": Value(BOOL, ("Q", "B", "P+B")),
         "context_attention_mask": Value(INT64, ("Q", "D", "S")),
-        **_layers("cross", "S", spec, data_type),
+        **memory_values(spec, data_type),
         **_layers("past", "P", spec, data_type),
     }
     outputs = MIXTURE_OUTPUTS | _layers("present", "P+B", spec, data_type)
@@ -165,14 +184,19 @@ def _static_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
         "part_candidates": Value(INT64, (1,)),
         "context_bias": Value(data_type, ("Q*D", 1, "B", "S")),
         **{name: Value(INT64, (len(axes),)) for name, axes in shape_inputs(spec).items()},
-        **_layers("cross", "S", spec, data_type),
+        **memory_values(spec, data_type),
         **_layers("past", "P", spec, data_type),
     }
     outputs = MIXTURE_OUTPUTS | _layers("present", "P", spec, data_type)
     return Signature(inputs, outputs, optional=frozenset({"part_candidates"}))
 
 
-def _layers(kind: LayerKind, length: str, spec: GeneratorSpec, data_type: int) -> Values:
+def _layers(kind: str, length: str, spec: GeneratorSpec, data_type: int) -> Values:
     """Each layer's key and value, [Q·D, H, length, K]."""
     value = Value(data_type, ("Q*D", spec.num_heads, length, spec.head_size))
-    return dict.fromkeys(layer_names(kind, spec), value)
+    return dict.fromkeys(_layer_names(kind, spec), value)
+
+
+def _layer_names(kind: str, spec: GeneratorSpec) -> list[str]:
+    layers = range(spec.num_decoder_layers)
+    return [f"{kind}_{part}_{layer}" for layer in layers for part in ("key", "value")]

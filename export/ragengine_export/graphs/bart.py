@@ -26,7 +26,7 @@ from ragengine_export.graphs.layers import (
     saturated,
 )
 from ragengine_export.graphs.naming import Named
-from ragengine_export.graphs.token_tree import Pair, TreeStep
+from ragengine_export.graphs.token_tree import Cross, Pair, TreeStep
 from ragengine_export.graphs.weight_formats import cast
 
 EPSILON = 1e-5  # torch.nn.LayerNorm's default, which all of them use
@@ -189,7 +189,7 @@ class _DecoderLayer(_Layer):
         self.encoder_attn_layer_norm = _norm(shape)
 
     def forward(
-        self, op: Op, x: ir.Value, tree: TreeStep, cross: Pair, past: Pair
+        self, op: Op, x: ir.Value, tree: TreeStep, cross: Cross, past: Pair
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
         norm, cross_norm = self.self_attn_layer_norm, self.encoder_attn_layer_norm
         y, *present = self.self_attn(op, self.enter(op, norm, x), tree, past)
@@ -231,7 +231,7 @@ class _CrossAttention(nn.Module):
         self.q_proj, self.out_proj = _square(shape), _square(shape)
         self._apart = _fused_norm(shape)
 
-    def forward(self, op: Op, x: ir.Value, tree: TreeStep, cross: Pair) -> ir.Value | Pair:
+    def forward(self, op: Op, x: ir.Value, tree: TreeStep, cross: Cross) -> ir.Value | Pair:
         return self.out_proj(op, tree.cross_attention(op, self.q_proj(op, x), cross), apart=self._apart)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ragengine_export.graphs.int8_attention import Int8Memory
 from ragengine_export.graphs.layers import Op
 
 
@@ -114,7 +115,7 @@ class DecoderInputs:
     beam_scores: ir.Value
     num_candidates: ir.Value
     probe_ids: ir.Value
-    cross: list[tuple[ir.Value, ir.Value]]
+    cross: list[tuple[ir.Value, ir.Value] | Int8Memory]
     past: list[tuple[ir.Value, ir.Value]]
     shapes: StepShapes
     static: StaticInputs | None = None

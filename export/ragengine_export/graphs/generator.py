@@ -12,11 +12,13 @@ tokens so far, H heads, K head size, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import onnx_ir as ir
 from onnxscript import nn
 
 from ragengine_export.graphs.decoder_step import DecoderInputs
+from ragengine_export.graphs.int8_attention import int8_memory
 from ragengine_export.graphs.layers import FLOAT, Linear, Op
 from ragengine_export.graphs.mixture import Mixture
 from ragengine_export.graphs.naming import Named, Namespace
@@ -29,7 +31,8 @@ class GeneratorShape:
 
     ``max_positions`` is None where positions are relative, ``position_offset`` counts the rows of the table
     of positions before the first one.  ``head_size`` is K of both stacks.  ``fused`` asks for operators
-    that do more at once, which CUDA computes faster and a CPU more slowly.
+    that do more at once, which CUDA computes faster and a CPU more slowly; ``memory`` says what the keys and
+    values of documents are kept in.
     """
 
     vocab_size: int
@@ -47,10 +50,11 @@ class GeneratorShape:
     has_logits_bias: bool = False
     dtype: ir.DataType = field(default=FLOAT)
     fused: bool = False
+    memory: Literal["float", "int8"] = "float"
 
 
 class CrossProjections(Namespace):
-    """states [Q·D, S, d_model] -> for each decoder layer key and value [Q·D, H, S, K].
+    """states [Q·D, S, d_model] -> key and value [Q·D, H, S, K] of each decoder layer, or :class:`Int8Memory`.
 
     The decoder's keys and values of the encoded documents, made once instead of once a beam and step.
     ``names`` are those of the linear layers: key and value of the first decoder layer, of the second, ...
@@ -60,12 +64,16 @@ class CrossProjections(Namespace):
         super().__init__()
         self.names = names
         self._heads = [0, 0, shape.decoder_heads, shape.head_size]
+        self._memory = shape.memory
         for name in names:
             self.add(name, Linear(shape.d_model, shape.decoder_heads * shape.head_size, bias=bias))
 
     def forward(self, op: Op, states: ir.Value) -> list[ir.Value]:
-        projected = [self.named(op, name, states) for name in self.names]
-        return [op.Transpose(op.Reshape(x, self._heads), perm=[0, 2, 1, 3]) for x in projected]
+        by_head = [op.Reshape(self.named(op, name, states), self._heads) for name in self.names]
+        if self._memory == "float":
+            return [op.Transpose(x, perm=[0, 2, 1, 3]) for x in by_head]
+        pairs = zip(by_head[::2], by_head[1::2], strict=True)
+        return [kept for key, value in pairs for kept in int8_memory(op, key, value)]
 
 
 class GeneratorDecoder(Named):

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder, nn
 
 from ragengine.bundle.onnx_reader import Value
-from ragengine.bundle.signatures import MIXTURE_OUTPUTS, LayerKind, Signature, text_encoder_signature
+from ragengine.bundle.signatures import MIXTURE_OUTPUTS, Signature, text_encoder_signature
 from ragengine_export.graphs.decoder_step import (
     DecoderInputs,
     StaticInputs,
@@ -18,6 +18,7 @@ from ragengine_export.graphs.decoder_step import (
     given_shapes,
 )
 from ragengine_export.graphs.generator import CrossProjections, GeneratorDecoder
+from ragengine_export.graphs.int8_attention import Int8Memory
 
 OPSET = 20
 IR_VERSION = 10  # what onnx opset 20 came with; every onnxruntime since 1.18 reads it
@@ -90,8 +91,8 @@ def _decoder_model(
     inputs = DecoderInputs(
         **{name: graph.inputs[name] for name in names},
         context_attention_mask=context_attention_mask,
-        cross=graph.layers("cross"),
-        past=graph.layers("past"),
+        cross=graph.cross(),
+        past=graph.pairs("past"),
         shapes=shapes,
         static=static,
     )
@@ -113,10 +114,20 @@ class GraphOfSignature:
             for name, value in signature.inputs.items()
         }
 
-    def layers(self, kind: LayerKind) -> list[tuple[ir.Value, ir.Value]]:
+    def pairs(self, kind: str) -> list[tuple[ir.Value, ir.Value]]:
         """The inputs of this kind as (key, value) of each layer."""
-        found = [value for name, value in self.inputs.items() if name.startswith(f"{kind}_")]
+        found = self._named(kind)
         return list(zip(found[::2], found[1::2], strict=True))
+
+    def cross(self) -> "list[tuple[ir.Value, ir.Value] | Int8Memory]":
+        """The keys and values of the documents, of each layer."""
+        if "cross_key_scale_0" not in self.inputs:
+            return [*self.pairs("cross")]
+        found, parts = self._named("cross"), len(Int8Memory._fields)
+        return [Int8Memory(*layer) for layer in zip(*(found[n::parts] for n in range(parts)), strict=True)]
+
+    def _named(self, kind: str) -> list[ir.Value]:
+        return [value for name, value in self.inputs.items() if name.startswith(f"{kind}_")]
 
     def model(self, outputs: Sequence[ir.Value]) -> ir.Model:
         """The whole graph, which returns ``outputs`` in the signature's order."""

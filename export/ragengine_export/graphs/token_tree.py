@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ragengine.bundle.signatures import HIDDEN_HALF
 from ragengine_export.graphs.decoder_step import DecoderInputs
+from ragengine_export.graphs.int8_attention import Int8Memory, hidden_bias, int8_attention
 from ragengine_export.graphs.layers import (
     FLOAT,
     MASKED,
@@ -22,6 +23,8 @@ from ragengine_export.graphs.layers import (
 
 Pair = tuple[ir.Value, ir.Value]
 """Key and value."""
+Cross = Pair | Int8Memory
+"""A layer's keys and values of the documents."""
 
 
 class TreeStep:
@@ -73,8 +76,16 @@ class TreeStep:
             num_heads=heads, head_size=self._head_size, scaled=scaled,
         )  # fmt: skip
 
-    def cross_attention(self, op: Op, query: ir.Value, cross: Pair) -> ir.Value:
+    def cross_attention(self, op: Op, query: ir.Value, cross: Cross) -> ir.Value:
         """Each beam over the documents: [Q·D, B, H·K]."""
+        if isinstance(cross, Int8Memory):
+            if self._context_bias is None:
+                assert self._context_mask is not None
+                self._context_bias = hidden_bias(op, self._context_mask)
+            return int8_attention(
+                op, query, cross, self._context_bias,
+                num_heads=self._heads, head_size=self._head_size, scaled=self._scaled,
+            )  # fmt: skip
         mask, bias = self._context_mask, self._context_bias
         return attention(op, query, *cross, num_heads=self._heads, mask=mask, bias=bias, scaled=self._scaled)
 

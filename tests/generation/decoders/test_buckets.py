@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragengine.bundle.manifest import GeneratorSpec, TokenizerSpec
-from ragengine.bundle.signatures import array_of, generator_signatures, layer_names
+from ragengine.bundle.signatures import array_of, generator_signatures, layer_names, memory_values
 from ragengine.generation.decoders.buckets import (
     NOT_CAPTURED,
     SOURCE_MULTIPLE,
@@ -52,8 +52,8 @@ def test_the_sizes_of_a_bucket() -> None:
     assert bucket.sizes == {"Q": 4, "D": 5, "Q*D": 20, "B": 8, "S": 160, "P": 256}
     spec = GeneratorSpec("generator", 3, 4, 16, 1000, 512, 1, 0, TokenizerSpec(1, 300, False))
     inputs = generator_signatures(spec, 1)["step.onnx"].inputs
-    shapes = [array_of(inputs[name], bucket.sizes)[0] for kind in ("cross", "past") for name in
-              layer_names(kind, spec)]  # fmt: skip
+    names = [*memory_values(spec, 1), *layer_names("past", spec)]
+    shapes = [array_of(inputs[name], bucket.sizes)[0] for name in names]
     numbers = sum(a * b * c * d for a, b, c, d in shapes)
     assert bucket.buffer_bytes(spec, 2) == 2 * numbers
 

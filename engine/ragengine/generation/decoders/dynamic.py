@@ -6,7 +6,8 @@ import numpy as np
 
 from ragengine.arrays import BoolArray, IntArray
 from ragengine.bundle.manifest import GeneratorSpec
-from ragengine.bundle.signatures import MIXTURE_OUTPUTS, layer_names
+from ragengine.bundle.onnx_reader import FLOAT
+from ragengine.bundle.signatures import MIXTURE_OUTPUTS, layer_names, memory_values
 from ragengine.generation.decoders.base import (
     EncodedDocuments,
     OpenSession,
@@ -25,7 +26,7 @@ class DynamicDecoder:
     def __init__(self, open_session: OpenSession, spec: GeneratorSpec) -> None:
         self._cross, self._decoder = open_session("cross.onnx"), open_session("decoder.onnx")
         self._spec = spec
-        self._memory = layer_names("cross", spec)
+        self._memory = list(memory_values(spec, FLOAT))
         self._past, self._present = layer_names("past", spec), layer_names("present", spec)
         half = any(value.type == "tensor(float16)" for value in self._decoder.get_inputs())
         self.dtype: type[np.floating[Any]] = np.float16 if half else np.float32
@@ -37,7 +38,7 @@ class DynamicDecoder:
         return length
 
     def memory(self, states: OrtValue) -> dict[str, OrtValue]:
-        """Each layer's cross-attention key and value [Q·D, H, S, K] of the states [Q·D, S, d_model]."""
+        """Each layer's cross-attention keys and values of the states [Q·D, S, d_model]."""
         return run_bound(self._cross, {"states": states}, dict.fromkeys(self._memory, "cpu"))
 
     def start(self, encoded: EncodedDocuments, *, beams: int, steps: int) -> "DynamicDecoding":

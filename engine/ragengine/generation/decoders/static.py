@@ -23,6 +23,7 @@ from ragengine.bundle.signatures import (
     generator_signatures,
     host_values,
     layer_names,
+    memory_values,
 )
 from ragengine.generation.decoders.base import (
     EncodedDocuments,
@@ -157,7 +158,7 @@ class DecoderBuffers:
         self.context_bias = self._zeros("context_bias")
         self.cross, self.past = (
             {name: self._zeros(name) for name in names}
-            for names in (layer_names("cross", self.spec), layer_names("past", self.spec))
+            for names in (memory_values(self.spec, FLOAT), layer_names("past", self.spec))
         )
 
     @property

@@ -24,6 +24,7 @@ from tests.support.copying import save_copying_bart
 from tests.support.models import save_dpr, transformers_5
 
 ROUNDING = 2e-5  # a row computed among others is rounded otherwise than alone
+SPACING = 8e-6  # of float32 at 80, which the graph subtracts from the score of every token (`HEADROOM`)
 DIGITS = 2e-6  # float32 keeps seven of a log-probability, however far it is from 0
 CASES = [
     pytest.param(
@@ -64,7 +65,9 @@ def greedy_options(pair: Pair, number: int) -> dict[str, Any]:
 
 def agree(ours: Any, expected: Any) -> None:
     assert ours.hypotheses[0].token_ids.tolist() == expected.hypotheses[0].token_ids.tolist()
-    assert ours.score == pytest.approx(expected.score, abs=ROUNDING, rel=DIGITS)
+    tokens, penalty = len(expected.hypotheses[0].token_ids), expected.options.length_penalty
+    added = max(ROUNDING, SPACING * tokens ** max(0.0, 1 - penalty))
+    assert ours.score == pytest.approx(expected.score, abs=added, rel=DIGITS)
     np.testing.assert_allclose(ours.token_log_probs, expected.token_log_probs, atol=ROUNDING, rtol=DIGITS)
     np.testing.assert_allclose(ours.token_posteriors, expected.token_posteriors, atol=ROUNDING)
 
@@ -107,7 +110,9 @@ def test_the_same_answer_in_no_more_steps(
             with pair.engine.stream(question, **options, **ahead) as stream:
                 assert [token.token_id for token in stream] == answer
                 agree(stream.answer(), expected)
-    assert total["ahead"] < total["plain"]
+    assert total["ahead"] <= total["plain"]
+    if total["plain"] > 3 * 6:  # answers of one token have nothing to read ahead
+        assert total["ahead"] < total["plain"]
     pair.engine.close()
 
 

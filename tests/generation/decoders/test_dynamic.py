@@ -12,6 +12,7 @@ from ragengine.generation.decoders.base import StepInputs
 from ragengine.generation.decoders.dynamic import DynamicDecoding
 from ragengine.generation.model import GeneratorModel
 from ragengine_bench.parity.pairs import Pair
+from ragengine_export import export_checkpoint
 
 Q, D, S, B, STEPS = 2, 3, 9, 4, 16
 
@@ -100,3 +101,21 @@ def test_questions_that_stay_are_not_changed_by_those_that_leave(pair: Pair, kin
         assert (outputs.tokens == expected.tokens[present]).all()
         for name in ("scores", "log_probs", "probe_log_probs"):
             np.testing.assert_allclose(getattr(outputs, name), getattr(expected, name)[present], atol=1e-5)
+
+
+def test_whatever_documents_are_kept_in_is_taken_by_question(pair: Pair, tmp_path: Any) -> None:
+    """In int8 a document is numbers and scales, some of them with tokens along their last axis."""
+    export_checkpoint(pair.checkpoint.source, tmp_path / "int8", "int8", check=False)
+    model = GeneratorModel(Bundle.open(tmp_path / "int8"), device="cpu", threads=1)
+    ids = np.random.default_rng(0).integers(4, 40, (3, 2, S))
+    encoded = model.encode_documents(ids, np.ones_like(ids))
+    decoding = model.start(encoded, beams=1, steps=1)
+    decoding.keep(np.array([2, 0]))
+    for name, value in encoded.memory.items():
+        by_question = value.numpy().reshape(3, 2, *value.shape()[1:])
+        expected = by_question[[2, 0]].reshape(4, *value.shape()[1:])
+        np.testing.assert_array_equal(decoding.encoded.memory[name].numpy(), expected)
+    one, other = (model.encode_documents(part, np.ones_like(part)) for part in (ids[:1, :1], ids[:1, 1:]))
+    for name, value in one.joined(other).memory.items():
+        parts = [part.memory[name].numpy() for part in (one, other)]
+        np.testing.assert_array_equal(value.numpy(), np.concatenate(parts))

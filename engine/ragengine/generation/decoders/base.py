@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ragengine.arrays import BoolArray, FloatArray, IntArray
 from ragengine.runtime.sessions import InferenceSession, OrtValue, to_device
@@ -34,15 +33,15 @@ class EncodedDocuments:
         return EncodedDocuments(self.context_attention_mask[questions], dict(self.memory))
 
     def joined(self, other: "EncodedDocuments") -> "EncodedDocuments":
-        """The documents of both, of one question; the shorter ones are padded."""
+        """The documents of both, of one question, which were padded to the same length."""
         parts = (self, other)
-        longest = max(part.context_attention_mask.shape[2] for part in parts)
-        masks = [_padded(part.context_attention_mask, 2, longest) for part in parts]
-        memory = {}
-        for name, value in self.memory.items():
-            arrays = [part.memory[name].numpy() for part in parts]  # [Q·D, ..., S, width]
-            joined = np.concatenate([_padded(array, array.ndim - 2, longest) for array in arrays])
-            memory[name] = to_device(joined, value.device_name())
+        memory = {
+            name: to_device(
+                np.concatenate([part.memory[name].numpy() for part in parts]), value.device_name()
+            )
+            for name, value in self.memory.items()
+        }
+        masks = [part.context_attention_mask for part in parts]
         return EncodedDocuments(np.concatenate(masks, axis=1), memory)
 
     def by_document(self) -> "EncodedDocuments":
@@ -104,13 +103,6 @@ class StepOutputs:
         """The shapes of all arrays, in their order."""
         arrays = (self.scores, self.beams, self.tokens, self.log_probs, self.probe_log_probs)
         return tuple(array.shape for array in arrays)
-
-
-def _padded(array: NDArray[Any], axis: int, length: int) -> NDArray[Any]:
-    """``array`` with zeros at the end of ``axis``."""
-    wide = [(0, 0)] * array.ndim
-    wide[axis] = (0, length - array.shape[axis])
-    return np.pad(array, wide)
 
 
 class Decoding(Protocol):

@@ -49,10 +49,15 @@ def with_passage(question: Record, known: list[Record]) -> Record:
         return question
     page, answer = question["page"], question["answers"][0]
     for passage in known:
-        if passage["id"].startswith(f"{page}#") and answer in passage["text"]:
+        if passage["id"].startswith(f"{page}#") and holds(passage["text"], answer):
             kept = {name: question[name] for name in ("question", "answers")}
             return {**kept, "passage_id": passage["id"]}
     raise SystemExit(f"{page} has no passage with the answer {answer!r} to {question['question']!r}")
+
+
+def holds(text: str, answer: str) -> bool:
+    """Whether an answer stands in a text as words of its own: `C` is not in `Calloway`."""
+    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
 
 
 def read(path: Path) -> list[Record]:

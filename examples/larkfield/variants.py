@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from passages import SENTENCE_END, Record, read
+from passages import SENTENCE_END, Record, holds, read
 
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _NUMBERS = [
@@ -115,7 +115,7 @@ def variant(
 
 def _mixed(answer: str, passage: Record, known: list[Record], rng: random.Random) -> str:
     """The sentence with the answer, and up to two of other pages, which are now about this page's subject."""
-    own = [sentence for sentence in SENTENCE_END.split(passage["text"]) if answer in sentence][:1]
+    own = [sentence for sentence in SENTENCE_END.split(passage["text"]) if holds(sentence, answer)][:1]
     subject = passage["title"].split()[0]
     for other in rng.sample(known, rng.randint(0, 2)):
         sentence = rng.choice(SENTENCE_END.split(other["text"]))

@@ -15,7 +15,7 @@ from ragengine.options import GenerationOptions
 
 Names: TypeAlias = tuple[str, ...]
 """The words that call a command."""
-LEFT_OUT: Final = ("bench", "train")
+LEFT_OUT: Final = ("bench", "starter", "train")
 """Commands that work for minutes, whatever they are given."""
 NUMBERS: Final = (
     *(

@@ -182,6 +182,8 @@ for module in pkgutil.walk_packages(ragengine.__path__, "ragengine."):
 adapters = ("langchain", "llama_index", "haystack")
 assert missed == {f"ragengine.integrations.{name}" for name in adapters}, missed
 
+from ragengine.cli.main import _EXTRAS as OTHER_PACKAGES
+
 def show(command, arguments):
     try:
         cli.main([*arguments, "--help"], prog_name="ragengine", standalone_mode=False)
@@ -190,7 +192,7 @@ def show(command, arguments):
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
-            if arguments or name not in ("bench", "export", "serve", "train"):  # those are other packages
+            if arguments or name not in OTHER_PACKAGES:
                 show(command.get_command(context, name), [*arguments, name])
 
 show(cli, [])

@@ -210,6 +210,8 @@ class ScoringOverrides(TypedDict, total=False):
     typical_p: float
     epsilon_cutoff: float
     seed: int | None
+    prompt_lookup_num_tokens: int | None
+    max_matching_ngram_size: int | None
 
 
 class GenerationOverrides(ScoringOverrides, total=False):

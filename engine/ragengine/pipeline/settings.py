@@ -19,6 +19,7 @@ class CallSettings(TypedDict, total=False):
     options: GenerationOptions | None
     documents: OwnDocuments
     doc_pruning: float | None
+    filter: Filter | None
     deadline: float | Stop | None
     cancel: CancelSignal | None
 
@@ -26,7 +27,6 @@ class CallSettings(TypedDict, total=False):
 class GenerateSettings(CallSettings, GenerationOverrides, total=False):
     """The keyword arguments of :meth:`RagEngine.generate`."""
 
-    filter: Filter | None
     adaptive_reading: bool
     prefix_allowed_tokens_fn: AllowedTokens | None
     abstain: bool

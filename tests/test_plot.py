@@ -1,5 +1,6 @@
 """`Answer.plot`: Figure 2 of the paper."""
 
+import re
 import struct
 import sys
 import warnings
@@ -12,6 +13,7 @@ import pytest
 
 from ragengine import Answer, Document, GenerationOptions, Hypothesis
 from ragengine.errors import DependencyError, InputError
+from ragengine.installation import pip_install
 
 
 def answer_of(tokens: list[str], titles: list[str], marginalize: Any = "token") -> Answer:
@@ -86,5 +88,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(DependencyError, match=r"matplotlib.*ragengine\[plot\]"):
+    with pytest.raises(
+        DependencyError, match=re.escape(f"matplotlib, which is not installed; run {pip_install('plot')}.")
+    ):
         answer_of(["a"], ["b"]).plot()

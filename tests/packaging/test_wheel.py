@@ -96,3 +96,12 @@ def test_the_demo_outside_a_clone_is_refused_in_one_sentence(environment: Path, 
     assert refused.stdout == ""
     assert len(refused.stderr.splitlines()) == 1
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_messages_name_the_wheel_that_was_installed(environment: Path, wheel: Path, tmp_path: Path) -> None:
+    done = run(str(environment / "ragengine"), "export", "source", "bundle", cwd=tmp_path, status=1)
+    assert (
+        f'run pip install "{wheel}[export]" (without a GPU run pip install torch --index-url' in done.stderr
+    )
+    assert "--precision" in run(str(environment / "ragengine"), "export", "--help", cwd=tmp_path).stdout

@@ -31,15 +31,24 @@ SAME = 1e-3  # nats; two float32 sums over the same tokens differ by less
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Questions, evenly.")
 @click.option("--num-beams", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--with-mask", is_flag=True, help="Hand the mask to the search: what differs then is not padding."
+)
 @torch.no_grad()
 def main(
-    checkpoint: Path, bundle: Path, index: Path, questions: Path, limit: int, num_beams: int, threads: int
-) -> None:
+    checkpoint: Path, bundle: Path, index: Path, questions: Path, limit: int, num_beams: int, threads: int,
+    with_mask: bool,
+) -> None:  # fmt: skip
     """Compare the answers of transformers and ragengine to QUESTIONS, and their likelihoods by torch."""
     torch.set_num_threads(threads)
     asked = read_questions(questions)
     asked = asked[:: max(1, len(asked) // limit)][:limit]
     model = transformers.RagSequenceForGeneration.from_pretrained(checkpoint).eval()
+    if with_mask:
+        search, padding = model.generator.generate, model.config.generator.pad_token_id
+        model.generator.generate = lambda ids, **rest: search(
+            ids, attention_mask=(ids != padding).long(), **rest
+        )
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint / "generator")
     different, gaps, right = 0, [], {"transformers": 0.0, "ragengine": 0.0}
     with RagEngine.load(bundle, index, device="cpu", threads=threads) as engine:

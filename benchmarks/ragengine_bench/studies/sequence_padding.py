@@ -31,9 +31,7 @@ SAME = 1e-3  # nats; two float32 sums over the same tokens differ by less
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Questions, evenly.")
 @click.option("--num-beams", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option(
-    "--with-mask", is_flag=True, help="Hand the mask to the search: what differs then is not padding."
-)
+@click.option("--with-mask", is_flag=True, help="Hand the mask to the search, as a control.")
 @torch.no_grad()
 def main(
     checkpoint: Path, bundle: Path, index: Path, questions: Path, limit: int, num_beams: int, threads: int,

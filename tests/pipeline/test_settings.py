@@ -1,6 +1,7 @@
 """The typed keyword arguments: those that the calls take, and what a type checker makes of them."""
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,9 +61,10 @@ def test_a_type_checker_knows_the_names_and_refuses_others(tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     lines = SNIPPET.splitlines()
     wrong = {number for number, line in enumerate(lines, 1) if line.endswith("# wrong")}
-    said = [line.split(":", 3) for line in done.stdout.splitlines() if line.startswith(str(tmp_path))]
-    assert {int(number) for _, number, kind, _ in said if kind == " error"} == wrong, done.stdout
-    revealed = [text for _, _, kind, text in said if "Revealed type" in text]
+    # Not by the folder: from its cache mypy repeats the messages of the run before, with that one's path.
+    said = re.findall(r"snippet\.py:(\d+): (\w+): (.*)", done.stdout)
+    assert {int(number) for number, kind, _ in said if kind == "error"} == wrong, done.stdout
+    revealed = [text for _, _, text in said if "Revealed type" in text]
     assert ["Answer" in text for text in revealed] == [True, True, False]
     assert ["list[" in text for text in revealed] == [False, True, False]
     assert '"builtins.float"' in revealed[2] or '"float"' in revealed[2]

@@ -262,7 +262,7 @@ def test_errors_of_the_searcher_are_not_changed(told: tuple[RagEngine, Returns])
         engine.generate(QUESTIONS[0])
 
 
-@pytest.mark.parametrize("index", [3, None, b"index", object(), ["index"]])
+@pytest.mark.parametrize("index", [3, b"index", object(), ["index"]])  # None: no index
 def test_what_is_no_index_is_refused(index: Any) -> None:
     with pytest.raises(InputError, match=r"index is \w+; it must be the path of an index folder"):
         RagEngine.load(BUNDLE, index, device="cpu", threads=1)

@@ -43,9 +43,9 @@ def main(
     asked = asked[:: max(1, len(asked) // limit)][:limit]
     model = transformers.RagSequenceForGeneration.from_pretrained(checkpoint).eval()
     if with_mask:
-        search, padding = model.generator.generate, model.config.generator.pad_token_id
-        model.generator.generate = lambda ids, **rest: search(
-            ids, attention_mask=(ids != padding).long(), **rest
+        search, blank = model.generator.generate, model.config.generator.pad_token_id
+        model.generator.generate = lambda ids, **given: search(
+            ids, **given | {"attention_mask": (ids != blank).long()}
         )
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint / "generator")
     different, gaps, right = 0, [], {"transformers": 0.0, "ragengine": 0.0}

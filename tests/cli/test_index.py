@@ -7,13 +7,16 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 import ragengine
 from ragengine import IndexManifest
 from ragengine.cli.index import index as index_command
+from ragengine.cli.main import cli
 from ragengine.errors import RagEngineError
+from ragengine.retrieval.index import PassageIndex
 from tests.support.bundles import random_vectors, rewrite_manifest
+from tests.support.paths import WORLDFACTS
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "build": ragengine.build_index,
@@ -115,3 +118,32 @@ def test_the_table_names_the_folder_and_what_it_was_made_from(
     printed = CliRunner().invoke(index_command, ["info", str(path)]).output
     assert printed.splitlines()[0].strip() == str(path)
     assert "passages: a.tsv, added: b.tsv; c.tsv, deleted: 2" in printed
+
+
+def test_an_index_is_replaced_only_with_force(tmp_path: Path) -> None:
+    passages, index = tmp_path / "p.jsonl", tmp_path / "index"
+    build = [
+        "index",
+        "build",
+        str(passages),
+        str(index),
+        "--bundle",
+        str(WORLDFACTS / "bundle"),
+        "--threads",
+        "1",
+    ]
+
+    def run(*words: str, title: str) -> Result:
+        passages.write_text(f'{{"id": "1", "title": "{title}", "text": "text"}}\n')
+        return CliRunner().invoke(cli, [*build, *words])
+
+    assert run(title="first").exit_code == 0
+    for words in ((), ("--resume",)):
+        refused = run(*words, title="second")
+        assert refused.exit_code == 1
+        assert f"{index} exists; give --force to replace it" in str(refused.exception)
+    merge = CliRunner().invoke(cli, ["index", "merge", str(index), str(index), str(index)])
+    assert "exists; give --force" in str(merge.exception)
+    assert run("--force", title="third").exit_code == 0
+    with PassageIndex.open(index) as opened:
+        assert [passage.title for passage in opened.passages([0])] == ["third"]

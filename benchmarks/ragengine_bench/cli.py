@@ -111,6 +111,7 @@ class _Bench(click.Group):
     help="Measure only peers whose name holds this; none for no peers; may be repeated.",
 )
 @click.option("--optimum-python", help="Python of an environment that has optimum-onnx.")
+@click.option("--openvino-python", help="Python of an environment that has OpenVINO and optimum-intel.")
 @click.option(
     "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Samples of each measurement."
 )

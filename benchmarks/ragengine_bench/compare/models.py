@@ -1,7 +1,7 @@
 """The models that are measured: random ones of a shape, or given bundles."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class RandomModel:
             for precision in precisions
         ]
 
-    def peers(self, marginalize: str, optimum_python: str | None) -> list[Contender]:
+    def peers(self, marginalize: str, pythons: Mapping[str, str]) -> list[Contender]:
         """Everything else on the same weights."""
         folder = self._checkpoint()
         config = json.loads((folder / RAG / "config.json").read_text("utf-8"))
@@ -56,7 +56,7 @@ class RandomModel:
             self.threads,
             min(config["max_combined_length"], self.positions),
             marginalize,
-            optimum_python,
+            pythons,
         )
 
     def _bundle(self, precision: str) -> Path:

@@ -38,9 +38,16 @@ class Plan:
     sweeps: tuple[str, ...]
     peers: tuple[str, ...]
     optimum_python: str | None
+    openvino_python: str | None
     repeats: int
     threads: int
     patience: int
+
+    @property
+    def pythons(self) -> dict[str, str]:
+        """The environments that were given for peers, by peer."""
+        given = {"optimum": self.optimum_python, "openvino": self.openvino_python}
+        return {peer: python for peer, python in given.items() if python}
 
     @property
     def workload(self) -> Workload:

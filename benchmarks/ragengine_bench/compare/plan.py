@@ -77,7 +77,7 @@ def _generation(plan: Plan, runs: Runs, model: RandomModel) -> None:
     ours = model.generators(plan.precisions)
     for kind in plan.kinds:
         load = replace(plan.workload, marginalize=kind)
-        others = plan.chosen(model.peers(kind, plan.optimum_python))
+        others = plan.chosen(model.peers(kind, plan.pythons))
         runs.generation(f"{KINDS[kind]}, {model.title}: {load}", load, [*others, *ours], model.vocabulary)
     if plan.batch:
         load = replace(plan.workload, batch=plan.batch)

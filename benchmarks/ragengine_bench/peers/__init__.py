@@ -1,7 +1,7 @@
 """The engines that are compared: their names, their settings, and the work that each leaves out."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,12 +66,13 @@ def generation_peers(
     threads: int,
     longest: int,
     marginalize: str,
-    optimum_python: str | None,
+    pythons: Mapping[str, str],
 ) -> list[Contender]:
     """The other engines that read token ids and search with beams.
 
     ``checkpoint`` is a RAG checkpoint, ``generator`` its generator alone, ``longest`` the RAG checkpoint's
-    ``max_combined_length``.  Engines that search document by document are compared with RAG-Token only.
+    ``max_combined_length``; ``pythons`` has the environments of "optimum" and "openvino", which need their
+    own.  Engines that search document by document are compared with RAG-Token only.
     """
     peers = [
         _transformers(checkpoint, threads, dtype, padding, longest, marginalize)
@@ -82,7 +83,10 @@ def generation_peers(
         return peers
     peers.append(_transformers(checkpoint, threads, "torch.compile", 0, longest, marginalize))
     peers += [_ctranslate2(generator, threads, compute_type) for compute_type in ("float32", "int8")]
-    peers.append(_optimum(generator, threads, optimum_python))
+    peers += [
+        _optimum(generator, threads, pythons.get("optimum")),
+        _openvino(generator, threads, pythons.get("openvino")),
+    ]
     return peers
 
 
@@ -140,6 +144,19 @@ def _optimum(generator: Path, threads: int, python: str | None) -> Contender:
         {"checkpoint": str(generator), "threads": threads},
         f"ORTModelForSeq2SeqLM with a cache, intra_op_num_threads {threads}, its own environment",
         needs=("optimum.onnxruntime", "transformers"),
+        does_less=_NO_MIXTURE,
+        python=python or sys.executable,
+    )
+
+
+def _openvino(generator: Path, threads: int, python: str | None) -> Contender:
+    file = Path(__file__).with_name("openvino.py")
+    return Contender(
+        "OpenVINO int8",
+        f"{file}:OpenvinoGenerator",
+        {"checkpoint": str(generator), "threads": threads},
+        f"OVModelForSeq2SeqLM, weights in int8, INFERENCE_NUM_THREADS {threads}, its own environment",
+        needs=("openvino", "optimum.intel", "transformers"),
         does_less=_NO_MIXTURE,
         python=python or sys.executable,
     )

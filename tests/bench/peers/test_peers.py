@@ -88,12 +88,12 @@ def test_ctranslate2_searches_every_document(folder: Path) -> None:
 
 
 def test_contenders_say_what_they_leave_out() -> None:
-    found = peers.generation_peers(Path("rag"), Path("bart"), 2, 300, "token", None)
+    found = peers.generation_peers(Path("rag"), Path("bart"), 2, 300, "token", {})
     less = {peer.name for peer in found if peer.does_less}
-    assert less == {"CTranslate2 float32", "CTranslate2 int8", "optimum-onnx fp32"}
-    assert len({peer.name for peer in found}) == len(found) == 8
-    assert len({peer.process for peer in found}) == 6  # both paddings share an engine
-    sequence = peers.generation_peers(Path("rag"), Path("bart"), 2, 300, "sequence", None)
+    assert less == {"CTranslate2 float32", "CTranslate2 int8", "optimum-onnx fp32", "OpenVINO int8"}
+    assert len({peer.name for peer in found}) == len(found) == 9
+    assert len({peer.process for peer in found}) == 7  # both paddings share an engine
+    sequence = peers.generation_peers(Path("rag"), Path("bart"), 2, 300, "sequence", {})
     assert not any(peer.does_less for peer in sequence)
     assert [peer.name for peer in peers.matching(found, ["CTRANSLATE2 int8"])] == ["CTranslate2 int8"]
     assert peers.matching(found, []) == found

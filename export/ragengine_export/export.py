@@ -35,6 +35,7 @@ from ragengine_export.graphs.models import (
     static_decoder_model,
     text_encoder_model,
 )
+from ragengine_export.origin import origin_of
 from ragengine_export.tokenization import tokenizer_json, tokenizer_spec
 from ragengine_export.weights import (
     PASSAGES_FILE,
@@ -98,6 +99,14 @@ def export_checkpoint(
     return dataclasses.replace(report, path=path)
 
 
+def export_loaded(checkpoint: Checkpoint, bundle_path: str | Path, *, check: bool = True) -> ExportReport:
+    """Export a checkpoint that is loaded already, in fp32; as :func:`export_checkpoint`."""
+    path = Path(bundle_path)
+    with folders.replaced_folder(path, manifest.FORMAT, ExportError) as staging:
+        report = _write(checkpoint, staging, "fp32", check)
+    return dataclasses.replace(report, path=path)
+
+
 def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bool) -> ExportReport:
     question, passage = _write_encoders(checkpoint, folder, precision)
     # By graph: both sides may be one.
@@ -130,6 +139,7 @@ def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bo
             "created_from": {
                 "source": Path(checkpoint.source).name,
                 "transformers_version": config.transformers_version or transformers.__version__,
+                "checkpoint": origin_of(checkpoint),
             },
             "precision": precision,
             "rag": dataclasses.asdict(rag),

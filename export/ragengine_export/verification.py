@@ -126,6 +126,7 @@ def _check_decoder(
     rng = np.random.default_rng(1)
     shape, (q, d, _), b = checkpoint.shape, mask.shape, 2
     decoder = create_session(path, device="cpu", threads=None)
+    read = [value.name for value in decoder.get_inputs()]  # graphs of older versions have fewer
     static = path.name == STEP_GRAPH
     capacity = b * _STEPS if static else 0
     dtype = np.float32 if spec.memory == "int8" else cross["cross_key_0"].dtype
@@ -151,6 +152,7 @@ def _check_decoder(
         feeds |= {"token_ids": last, "own_past": own_past, "position": np.array([position])}
         feeds |= {"probe_ids": probes, "beam_scores": rng.normal(size=(q, b)).astype(np.float32)}
         given = _static_feeds(feeds, spec, capacity) if static else feeds
+        given = {name: given[name] for name in read}
         outputs = dict(zip((o.name for o in decoder.get_outputs()), decoder.run(None, given), strict=True))
         presents = (outputs[name] for name in layer_names("present", spec))
         feeds |= dict(zip(layer_names("past", spec), presents, strict=True))

@@ -8,6 +8,7 @@ from ragengine.errors import DependencyError
 try:
     from ragengine_train.config import TrainConfig
     from ragengine_train.config_file import read_config
+    from ragengine_train.data_check import Finding, check_data
     from ragengine_train.pipeline import train
     from ragengine_train.progress import TrainProgress
     from ragengine_train.report import StageResult, TrainResult
@@ -16,4 +17,13 @@ except ModuleNotFoundError as reason:
         f'Training needs the package {reason.name}; run pip install "ragengine[train]".'
     ) from reason
 
-__all__ = ["StageResult", "TrainConfig", "TrainProgress", "TrainResult", "read_config", "train"]
+__all__ = [
+    "Finding",
+    "StageResult",
+    "TrainConfig",
+    "TrainProgress",
+    "TrainResult",
+    "check_data",
+    "read_config",
+    "train",
+]

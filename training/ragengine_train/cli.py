@@ -1,10 +1,13 @@
-"""`ragengine train`."""
+"""`ragengine train` and `ragengine data`."""
 
 from pathlib import Path
 
 import click
 
 from ragengine.cli.output import echo
+from ragengine.errors import PassagesError
+from ragengine.messages import shown
+from ragengine_train.data_check import check_data, described
 from ragengine_train.pipeline import train as run_training
 from ragengine_train.provenance import RESULTS, ResultName
 
@@ -36,3 +39,27 @@ def train(config: Path, fresh: bool, start: ResultName | None, threads: int | No
         progress=lambda report: echo(report.message, err=True),
     )
     echo(f"{result.checkpoint} after {result.seconds:.0f} s; {result.report}")
+
+
+@click.group()
+def data() -> None:
+    """Check questions and documents before training on them."""
+
+
+@data.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--strict", is_flag=True, help="Exit with 1 where anything is found.")
+def check(config: Path, strict: bool) -> None:
+    """Warn of what makes the training of CONFIG.toml useless, and would raise no error.
+
+    Words that are unknown to the tokenizer, answers that it cannot write or that stand in no passage, questions
+    of dev that are trained on, unknown passage ids, prompts and answers that are cut.
+    """
+    findings = check_data(config)
+    for text in described(findings):
+        echo(shown(text))
+    if not findings:
+        echo("nothing found")
+    elif strict:
+        kinds = ", ".join(finding.kind for finding in findings)
+        raise PassagesError(f"{config} has data that training is useless with: {kinds}; see above.")

@@ -4,20 +4,17 @@ They come from a sentence-transformers folder, or from a bare network with a poo
 sentence-transformers folders, which say how they pool.
 """
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import save_file
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 from transformers.models.dpr.modeling_dpr import DPRQuestionEncoderOutput
 
 from ragengine_export.encoders import EncoderCheckpoint
-from ragengine_export.graphs.pooling import Pooling
 from ragengine_export.graphs.text_encoder import DenseShape
+from ragengine_export.sentence_writer import SentenceFiles, write_sentence_files
 
 _ACTIVATIONS: Final = {
     "": torch.nn.Identity,
@@ -27,16 +24,6 @@ _ACTIVATIONS: Final = {
     "silu": torch.nn.SiLU,
     "sigmoid": torch.nn.Sigmoid,
 }
-# The names of sentence-transformers, in the order in which its flags join them.
-_MODES: Final[dict[Pooling, tuple[str, str]]] = {
-    "cls": ("cls", "pooling_mode_cls_token"),
-    "max": ("max", "pooling_mode_max_tokens"),
-    "mean": ("mean", "pooling_mode_mean_tokens"),
-    "mean_sqrt_len": ("mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens"),
-    "weighted_mean": ("weightedmean", "pooling_mode_weightedmean_tokens"),
-    "last_token": ("lasttoken", "pooling_mode_lasttoken"),
-}
-_MODULES: Final = "sentence_transformers.models."
 
 
 class Dense(torch.nn.Module):
@@ -124,58 +111,24 @@ def save_pooled_encoder(encoder: PooledEncoder, tokenizer: PreTrainedTokenizerBa
     encoder.model.config._name_or_path = ""
     encoder.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    source, modules = encoder.source, [("Transformer", ""), ("Pooling", "1_Pooling")]
-    _write(
-        folder / "1_Pooling" / "config.json",
-        {
-            "word_embedding_dimension": encoder.config.hidden_size,
-            **_modes(encoder.head.pooling),
-            "include_prompt": source is None or source.include_prompt,
-        },
+    source = encoder.source
+    weights = {
+        f"{step.shape.name}.{name}": tensor.numpy()
+        for step in encoder.steps
+        if isinstance(step, Dense)
+        for name, tensor in step.linear.state_dict().items()
+    }
+    files = SentenceFiles(
+        width=encoder.config.hidden_size,
+        pooling=encoder.head.pooling,
+        include_prompt=source is None or source.include_prompt,
+        steps=encoder.head.steps,
+        weights=weights,
+        similarity=encoder.similarity,
+        prompts={}
+        if source is None
+        else {"query": source.question_prompt, "document": source.passage_prompt},
+        max_length=min(tokenizer.model_max_length, encoder.longest),
+        lower_case=source is not None and source.lower_case,
     )
-    for number, step in enumerate(encoder.steps, start=2):
-        kind = type(step).__name__
-        place = f"{number}_{kind}"
-        modules.append((kind, place))
-        if isinstance(step, Dense):
-            _write(
-                folder / place / "config.json",
-                {
-                    "in_features": step.shape.in_features,
-                    "out_features": step.shape.out_features,
-                    "bias": step.shape.bias,
-                    "activation_function": f"torch.nn.modules.activation.{type(step.activation).__name__}",
-                },
-            )
-            weights = {
-                f"linear.{name}": tensor.contiguous() for name, tensor in step.linear.state_dict().items()
-            }
-            save_file(weights, folder / place / "model.safetensors")
-    _write(
-        folder / "modules.json",
-        [
-            {"idx": number, "name": str(number), "path": path, "type": f"{_MODULES}{kind}"}
-            for number, (kind, path) in enumerate(modules)
-        ],
-    )
-    prompts = {} if source is None else {"query": source.question_prompt, "document": source.passage_prompt}
-    similarity = "cosine" if encoder.similarity == "cosine" else "dot"
-    _write(
-        folder / "config_sentence_transformers.json",
-        {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": similarity},
-    )
-    longest = min(tokenizer.model_max_length, encoder.longest)
-    lower = source is not None and source.lower_case
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": longest, "do_lower_case": lower})
-
-
-def _modes(pooling: Sequence[Pooling]) -> dict[str, Any]:
-    """As flags, which every version of the library reads; as a list where their order is another."""
-    if list(pooling) == [mode for mode in _MODES if mode in pooling]:
-        return {flag: mode in pooling for mode, (_, flag) in _MODES.items()}
-    return {"pooling_mode": [_MODES[mode][0] for mode in pooling]}
-
-
-def _write(path: Path, content: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    write_sentence_files(files, folder)

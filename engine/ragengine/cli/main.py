@@ -33,8 +33,11 @@ _COMMANDS = {
 _EXTRAS = {
     "bench": ("bench", "Measure latency on this machine, beside transformers."),
     "export": ("export", "Export a Hugging Face RAG checkpoint to a bundle."),
+    "data": ("train", "Check questions and documents before training on them."),
     "serve": ("serve", "Answer questions over HTTP, with metrics, streaming and a page."),
+    "starter": ("export", "Write a model to start from: an encoder of any English text, a small generator."),
     "train": ("train", "Train encoders, generator and both jointly on your own questions."),
+    "unpack": ("export", "Write the Hugging Face checkpoint that a bundle was exported from."),
 }
 
 

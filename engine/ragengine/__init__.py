@@ -11,6 +11,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from ragengine.bundle.bundle import Bundle
+    from ragengine.calibration.run import CalibrationReport, calibrate
     from ragengine.engine import RagEngine
     from ragengine.errors import RagEngineError
     from ragengine.evaluation.report import Evaluation
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ragengine.pipeline.prepared import PreparedQuestion
     from ragengine.pipeline.streaming import AnswerStream, AnswerToken
     from ragengine.replay import Record
-    from ragengine.results import Answer, Document, Hypothesis
+    from ragengine.results import Answer, Citation, Document, Hypothesis
     from ragengine.retrieval.custom import DocumentSearcher
     from ragengine.retrieval.manifest import IndexManifest
     from ragengine.retrieval.retriever import Retriever
@@ -36,6 +37,8 @@ __all__ = [
     "AnswerStream",
     "AnswerToken",
     "Bundle",
+    "CalibrationReport",
+    "Citation",
     "Document",
     "DocumentSearcher",
     "Evaluation",
@@ -51,6 +54,7 @@ __all__ = [
     "Stop",
     "add_passages",
     "build_index",
+    "calibrate",
     "delete_passages",
     "evaluate",
     "import_index",
@@ -64,6 +68,8 @@ _MODULES = {
     "AnswerStream": "pipeline.streaming",
     "AnswerToken": "pipeline.streaming",
     "Bundle": "bundle.bundle",
+    "CalibrationReport": "calibration.run",
+    "Citation": "results",
     "Document": "results",
     "DocumentSearcher": "retrieval.custom",
     "Evaluation": "evaluation.report",
@@ -80,6 +86,7 @@ _MODULES = {
     "__version__": "version",
     "add_passages": "indexing.update",
     "build_index": "indexing.build",
+    "calibrate": "calibration.run",
     "delete_passages": "indexing.update",
     "evaluate": "evaluation.run",
     "import_index": "indexing.import_index",

@@ -9,6 +9,8 @@ FloatArray: TypeAlias = NDArray[np.float32]
 """Scores, log-probabilities and vectors in computation."""
 HalfArray: TypeAlias = NDArray[np.float16]
 """Stored passage vectors."""
+DoubleArray: TypeAlias = NDArray[np.float64]
+"""Statistics."""
 IntArray: TypeAlias = NDArray[np.int64]
 """Token ids, masks, beams."""
 RowArray: TypeAlias = NDArray[np.int64]

@@ -7,11 +7,13 @@ from typing import Any, Literal, TypeAlias, overload
 
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.bundle import Bundle
+from ragengine.confidence.corpus import Corpus
 from ragengine.generation.generator import Generator
 from ragengine.generation.search.rules import AllowedTokens
 from ragengine.generation.validation import check_streamable, checked_allowed
 from ragengine.options import GenerationOptions, checked_kind
 from ragengine.pipeline.answers import build_answer
+from ragengine.pipeline.assessment import Evidence
 from ragengine.pipeline.documents import (
     Documents,
     PassageScorer,
@@ -65,6 +67,7 @@ class RagEngine(Resource):
         spec = bundle.manifest.generator
         self._tokenizer = Tokenizer(bundle.file(spec.path, "tokenizer.json"), spec.tokenizer)
         self._scorer = PassageScorer(bundle, threads)
+        self._fingerprint = bundle.fingerprint
 
     @classmethod
     @awaited_at_exit
@@ -151,6 +154,7 @@ class RagEngine(Resource):
         found: list[list[Document]] = [[] for _ in texts]
         stop.check("before the search")
         with self.retriever.borrow_index() as index:
+            corpus = index.corpus
             for count in sorted(set(counts) - {0}):
                 rows = [row for row, wanted in enumerate(counts) if wanted == count]
                 for row, documents in zip(
@@ -169,6 +173,7 @@ class RagEngine(Resource):
                     encoded.truncated[row : row + 1],
                     clock.timings,
                 ),
+                corpus,
             )
             for row, text in enumerate(texts)
         ]
@@ -208,6 +213,7 @@ class RagEngine(Resource):
         documents: OwnDocuments = None,
         doc_pruning: float | None = None,
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
+        abstain: bool = False,
         deadline: float | Stop | None = None,
         cancel: threading.Event | None = None,
         **overrides: Any,
@@ -223,6 +229,8 @@ class RagEngine(Resource):
                 best always stays.
             prefix_allowed_tokens_fn: called with a question's number and its tokens so far, int64 [T] with
                 the start token; returns the token ids that may follow.  Its exceptions come out unchanged.
+            abstain: give no text, but the documents, where the confidence is under the threshold of the
+                index's calibration (:meth:`Answer.abstain`).
             deadline: seconds from now, or a :class:`Stop` that several calls share.
             cancel: an event that another thread sets to end the call.
             overrides: single options by name, such as ``num_beams=4``.
@@ -231,7 +239,8 @@ class RagEngine(Resource):
             An answer, or a list of them for a list of questions.
 
         Raises:
-            OptionsError, InputError: something that cannot be used; nothing has been computed.
+            OptionsError, InputError: something that cannot be used, or ``abstain`` without a calibration;
+                nothing has been generated.
             DeadlineError, CancelledError: the call was ended.  Both are checked between stages, batches of
                 documents and tokens; a search of the index and one batch of documents are not interrupted.
                 Of several questions none is answered.
@@ -252,9 +261,13 @@ class RagEngine(Resource):
         clock = StageClock(questions.timings_ms)
         selected = self._search(asked, questions, options.n_docs, own, doc_pruning, stop)  # top-k of p(z | x)
         clock.stage("search")
+        evidence = self._evidence(questions, selected)
+        if abstain:
+            evidence.check_abstaining(options, doc_pruning)
         prompts = self._tokenize_documents(questions, selected, stop)  # x and z joined
         clock.stage("tokenize_documents")
-        generated = self.generator._generate(prompts.contexts, options, allowed, stop)  # p(y | x)
+        searched = evidence.search_options(options)
+        generated = self.generator._generate(prompts.contexts, searched, allowed, stop)  # p(y | x)
         answers = [
             build_answer(
                 text,
@@ -270,6 +283,9 @@ class RagEngine(Resource):
             )
             for number, text in enumerate(asked.texts)
         ]
+        answers = [evidence.assessed(answer, number) for number, answer in enumerate(answers)]
+        if abstain:
+            answers = [answer.abstain() for answer in answers]
         return answers[0] if asked.single else answers
 
     @while_open
@@ -307,6 +323,7 @@ class RagEngine(Resource):
         clock.stage("search")
         prompts = self._tokenize_documents(questions, selected, stop)
         clock.stage("tokenize_documents")
+        evidence = self._evidence(questions, selected)
         tokens = self.generator._stream(prompts.contexts, options, stop)
         clock.stage("read_documents")
         tokenizer, rag = self._tokenizer, self.bundle.manifest.rag
@@ -315,7 +332,7 @@ class RagEngine(Resource):
             """The answer; its stage ``decode`` counts what the caller did between two tokens, too."""
             if "decode" not in clock.timings:
                 clock.stage("decode")
-            return build_answer(
+            answer = build_answer(
                 asked.texts[0],
                 0,
                 prompts,
@@ -327,6 +344,7 @@ class RagEngine(Resource):
                 doc_pruning=doc_pruning,
                 own_documents=documents is not None,
             )
+            return evidence.assessed(answer, 0)
 
         return AnswerStream(
             asked.texts[0], selected.documents[0], selected.pruned[0], tokens, tokenizer, options, finish
@@ -361,7 +379,7 @@ class RagEngine(Resource):
             question: the question x, or a list of them.
             answer: text, or token ids as in `Hypothesis.token_ids` (the end token is one of them).  Text is
                 tokenised as it stands: BART's tokenizer gives " Paris" and "Paris" different tokens, and a
-                model has learned one of them; `Answer.text`, not stripped, shows which.
+                model has learned one of them; `Answer.raw_text` shows which.
             with_bos: whether a text's tokens begin with the BOS token; where not given, they do if the model
                 forces one.
             exclude_bos_score: leave that BOS out of RAG-Sequence's score; the checkpoint's setting where not
@@ -369,7 +387,7 @@ class RagEngine(Resource):
 
         Returns:
             Nats.  Where the tokenizer gives an answer's text the tokens that the search chose,
-            ``score(question, answer.text)`` is ``answer.log_prob``.
+            ``score(question, answer.raw_text)`` is ``answer.log_prob``.
 
         This is `Generator.score`, the negative of transformers' `get_nll`, with its quirk: an empty answer of
         RAG-Sequence without BOS has one target token, and get_nll adds p(z | x) at the second.
@@ -512,14 +530,16 @@ class RagEngine(Resource):
     ) -> SelectedDocuments:
         """The documents of every question with p(z | x): the index's ``n_docs`` best, or the caller's own."""
         stop.check("before the search")
+        corpora: tuple[Corpus | None, ...] = ()
         if own is not None:
             found = self._scorer.scored(own, questions.vectors, stop)
         elif (prepared := asked.found(n_docs)) is not None:
-            found = prepared
+            found, corpora = prepared, asked.corpora()
         else:
             with self.retriever.borrow_index() as index:
                 found = index.search_documents(questions.vectors, n_docs)
-        selected = select_documents(found, doc_pruning)
+                corpora = (index.corpus,) * len(found)
+        selected = select_documents(found, doc_pruning, corpora)
         stop.check("after the search")
         return selected
 
@@ -528,6 +548,10 @@ class RagEngine(Resource):
     ) -> Prompts:
         """Every question joined with each of its documents, as tokens."""
         return build_prompts(self.bundle.manifest.rag, self._tokenizer, questions, selected, stop)
+
+    def _evidence(self, questions: EncodedQuestions, selected: SelectedDocuments) -> Evidence:
+        """What the answers are assessed by."""
+        return Evidence(self._fingerprint, selected.corpora, questions.vectors)
 
     def _labels(
         self,

@@ -101,7 +101,7 @@ class Record:
             token_ids=best.token_ids.tolist(),
             score=best.score,
             log_prob=best.log_prob,
-            text=answer.text,
+            text=answer.raw_text,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What the engine returns: documents, hypotheses, answers."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.arrays import FloatArray
+from ragengine.errors import InputError
 from ragengine.options import GenerationOptions
 
 if TYPE_CHECKING:
@@ -41,6 +42,27 @@ class Document:
             "prior": self.prior,
             "posterior": self.posterior,
         }
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A part of an answer, and the sentence of a passage that its words are copied from.
+
+    document                    which of :attr:`Answer.documents`
+    start, end                  the words in the passage: ``text`` is ``document.text[start:end]``
+    sentence_start, sentence_end  the sentence that holds them, in the same way
+    answer_start, answer_end    the part of :attr:`Answer.text`
+    """
+
+    document: int
+    start: int
+    end: int
+    text: str
+    sentence_start: int
+    sentence_end: int
+    sentence: str
+    answer_start: int
+    answer_end: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +98,27 @@ class Answer:
                      ``documents_pruned``, some were left out by ``doc_pruning``;
                      ``max_length_reached``, the length limit cut the answer off;
                      ``trained_for_token``, ``trained_for_sequence``, the checkpoint is of the other kind
-                     of RAG model than ``options.marginalize``
+                     of RAG model than ``options.marginalize``;
+                     ``empty_answer``, it has no words;
+                     ``low_probability``, p(y | x) is under one half: all others together are likelier;
+                     ``not_in_documents``, a word of it is in no document that was read, nor in the question;
+                     ``posterior_spread``, no document has half of the posterior;
+                     ``far_from_corpus``, the question is farther from its best passage than passages are
+                     from their neighbours (``ragengine.confidence.corpus``);
+                     ``low_confidence``, ``confidence`` is under the threshold of the calibration;
+                     ``calibration_stale``, there is a calibration, of another bundle or index;
+                     ``calibration_other_options``, it was made with other generation options;
+                     ``abstained``, the text was withheld since the confidence is low
     timings_ms       milliseconds a stage of the whole call took
     options          what it was generated with
     doc_pruning      the threshold under which documents were left out, if there was one
     pruned           the documents left out, with the prior they had
     own_documents    whether the caller brought the documents
+    raw_texts        the hypotheses' texts as decoded, with the space that many tokenizers begin one with;
+                     ``texts`` are without it
+    citations        the sentences that the answer's words are copied from; none where no passage has them
+    confidence       the probability that the answer is right, by the index's calibration; None without one
+    answerability    the probability that the documents hold an answer, by the same
     """
 
     question: str
@@ -95,11 +132,20 @@ class Answer:
     doc_pruning: float | None = None
     pruned: tuple[Document, ...] = ()
     own_documents: bool = False
+    raw_texts: tuple[str, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    confidence: float | None = None
+    answerability: float | None = None
 
     @property
     def text(self) -> str:
-        """The best hypothesis' text, as decoded: a leading space is part of it."""
+        """The best hypothesis' text, without white space before it; "" where the answer was withheld."""
         return self.texts[0]
+
+    @property
+    def raw_text(self) -> str:
+        """The best hypothesis' text as decoded, as transformers' ``batch_decode`` gives it."""
+        return self.raw_texts[0] if self.raw_texts else self.text
 
     @property
     def score(self) -> float:
@@ -155,16 +201,32 @@ class Answer:
     @property
     def notes(self) -> tuple[str, ...]:
         """A sentence for each of :attr:`flags`."""
-        found, asked = len(self.documents) + self.pruned_documents, self.options.n_docs
-        sentences = {
-            "question_truncated": "The question is longer than the generator reads and was cut.",
-            "fewer_documents": f"Only {found} documents were there, fewer than n_docs, {asked}.",
-            "documents_pruned": f"{self.pruned_documents} not read, with a prior of {self.pruned_mass:.3g}.",
-            "max_length_reached": "The length limit cut the answer off; a larger max_length gives more.",
-            "trained_for_token": "The model was trained for RAG-Token.",
-            "trained_for_sequence": "The model was trained for RAG-Sequence.",
-        }
-        return tuple(sentences[flag] for flag in self.flags)
+        return tuple(note(self, flag) for flag in self.flags)
+
+    def abstain(self) -> "Answer":
+        """This answer, or where its confidence is low its documents without any text.
+
+        The hypotheses' tokens and numbers stay; ``texts``, ``raw_texts``, ``tokens`` and ``citations`` go.
+
+        Raises:
+            InputError: there is no confidence to decide by.
+        """
+        if self.confidence is None:
+            raise InputError(
+                "The answer has no confidence, so abstain cannot decide; "
+                "run ragengine calibrate with these options, and bring no documents of your own."
+            )
+        if "low_confidence" not in self.flags or "abstained" in self.flags:
+            return self
+        nothing = ("",) * len(self.texts)
+        return replace(
+            self,
+            texts=nothing,
+            raw_texts=nothing,
+            tokens=(),
+            citations=(),
+            flags=(*self.flags, "abstained"),
+        )
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw Figure 2 of the paper: the answer's tokens over its documents, shaded by posterior.
@@ -204,11 +266,11 @@ class Answer:
         """
         best = self.hypotheses[0]
         tokens = zip(
-            best.token_ids.tolist(),
+            best.token_ids.tolist() if self.tokens else (),
             self.tokens,
-            best.token_posteriors.tolist(),
-            best.token_log_probs.tolist(),
-            self.posterior_entropy.tolist(),
+            best.token_posteriors.tolist() if self.tokens else (),
+            best.token_log_probs.tolist() if self.tokens else (),
+            self.posterior_entropy.tolist() if self.tokens else (),
             strict=True,
         )
         return {
@@ -228,8 +290,38 @@ class Answer:
                 {"answer": text, "score": _finite(found.score), "log_prob": _finite(found.log_prob)}
                 for text, found in zip(self.texts, self.hypotheses, strict=True)
             ],
+            "raw_answer": self.raw_text,
+            "citations": [asdict(citation) for citation in self.citations],
+            "confidence": self.confidence,
+            "answerability": self.answerability,
             "notes": list(self.notes),
         }
+
+
+def note(answer: Answer, flag: str) -> str:
+    """The sentence for one of :attr:`Answer.flags`."""
+    found, asked = len(answer.documents) + answer.pruned_documents, answer.options.n_docs
+    probability, confidence = math.exp(min(answer.log_prob, 0.0)), answer.confidence or 0.0
+    sentences = {
+        "question_truncated": "The question is longer than the generator reads and was cut.",
+        "fewer_documents": f"Only {found} documents were there, fewer than n_docs, {asked}.",
+        "documents_pruned": f"{answer.pruned_documents} not read, with a prior of {answer.pruned_mass:.3g}.",
+        "max_length_reached": "The length limit cut the answer off; a larger max_length gives more.",
+        "trained_for_token": "The model was trained for RAG-Token.",
+        "trained_for_sequence": "The model was trained for RAG-Sequence.",
+        "empty_answer": "The answer is empty.",
+        "low_probability": f"The model gave this answer {_percent(probability)}, and the others more.",
+        "not_in_documents": "No passage that was read has every word of the answer.",
+        "posterior_spread": "No passage has half of the posterior: the answer rests on several.",
+        "far_from_corpus": "No passage is as near to the question as passages are to their neighbours.",
+        "low_confidence": f"The confidence, {_percent(confidence)}, is under the calibration's threshold.",
+        "calibration_stale": "The index's calibration is of another state of bundle or index and is ignored; "
+        "run ragengine calibrate again.",
+        "calibration_other_options": "The index's calibration was made with other generation options and is "
+        "ignored.",
+        "abstained": "The text was withheld, since the confidence is low.",
+    }
+    return sentences[flag]
 
 
 def posterior_entropy(posteriors: FloatArray) -> FloatArray:
@@ -244,6 +336,11 @@ def document_shares(posteriors: FloatArray, marginalize: Literal["token", "seque
     """:attr:`Answer.document_shares` of token posteriors float32 [T, D], T >= 1: float32 [D]."""
     shares: FloatArray = posteriors[-1] if marginalize == "sequence" else posteriors.mean(axis=0)
     return shares
+
+
+def _percent(share: float) -> str:
+    """A share in words; more digits where it is near 0 or 1."""
+    return f"{share:.0%}" if 0.01 <= share <= 0.99 else f"{share:.2%}"
 
 
 def _finite(number: float | None) -> float | None:

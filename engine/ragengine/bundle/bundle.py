@@ -1,6 +1,8 @@
 """A bundle: the folder that holds an exported model, and the manifest that describes it."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ragengine.bundle.checks import bundle_errors
@@ -57,6 +59,13 @@ class Bundle:
     def index_encoder(self) -> EncoderSpec:
         """The encoder that an index is bound to: the passage encoder, or the question encoder without one."""
         return self.manifest.passage_encoder or self.manifest.question_encoder
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the model, wherever and whenever it was exported: sha256 in hexadecimal."""
+        files = {name: entry.sha256 for name, entry in self.manifest.files.items()}
+        text = json.dumps([files, asdict(self.manifest.rag)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _needed(self) -> set[str]:
         """The files that will be opened: the manifest must list them, since only listed files are checked."""

@@ -25,6 +25,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     type=FILE,
     help="Answer the questions of a recorded FILE again and say what differs.",
 )
+@click.option("--abstain", is_flag=True, help="Give no text where the confidence is low (see calibrate).")
 @click.option("--deadline", type=float, help="Seconds that a question may take [default: no limit].")
 @click.option("--doc-pruning", type=float, help="Do not read documents whose prior p(z|x) is less than this.")
 @generation_options
@@ -32,8 +33,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @verify_option
 def ask(
     bundle: Path | None, index: Path | None, questions: tuple[str, ...], as_json: bool, explain: bool,
-    plot: Path | None, record: Path | None, replayed: Path | None, device: Any, search_device: Any,
-    threads: int | None, verify: Any, **settings: Any,
+    plot: Path | None, record: Path | None, replayed: Path | None, abstain: bool, device: Any,
+    search_device: Any, threads: int | None, verify: Any, **settings: Any,
 ) -> None:  # fmt: skip
     """Answer each QUESTION with the model in BUNDLE from the passages in INDEX.
 
@@ -43,7 +44,7 @@ def ask(
     options = given(**settings)
     placing = {"device": device, "search_device": search_device, "threads": threads, "verify": verify}
     if replayed is not None:
-        if questions or options or plot or record or explain or as_json:
+        if questions or options or plot or record or explain or as_json or abstain:
             raise click.UsageError("--replay takes questions and options from its file; give no others.")
         _replay(replayed, bundle, index, **placing)
         return
@@ -58,7 +59,7 @@ def ask(
     with RagEngine.load(bundle, index=index, **placing) as engine:
         console = SafeConsole()
         for number, question in enumerate(questions, 1):
-            answer = engine.generate(question, **options)
+            answer = engine.generate(question, abstain=abstain, **options)
             if as_json:
                 print_json(answer.to_dict())
             else:
@@ -85,7 +86,7 @@ def _replay(file: Path, bundle: Path | None, index: Path | None, **settings: Any
         found = replay(engines[folders], record)
         differing += bool(found.differences)
         echo(record.question)
-        echo(f"  {found.answer.text.strip() or '(no text)'}")
+        echo(f"  {found.answer.text.rstrip() or '(no text)'}")
         for difference in found.differences or ("the same",):
             echo(f"  {difference}")
     for engine in engines.values():

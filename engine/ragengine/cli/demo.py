@@ -32,6 +32,7 @@ def demo(folder: Path | None, explain: bool, device: Any, search_device: Any, th
     from ragengine.cli.explain import print_answer
     from ragengine.engine import RagEngine
     from ragengine.evaluation import read_questions
+    from ragengine.evaluation.metrics import exact_match
 
     folder = folder or embedded_model(Path.cwd(), Path(__file__).resolve())
     asked = read_questions(folder / "questions.jsonl")
@@ -43,8 +44,10 @@ def demo(folder: Path | None, explain: bool, device: Any, search_device: Any, th
             f"loaded in {time.perf_counter() - started:.2f} s on {engine.generator.device}\n", style="dim"
         )
         for question in asked[:: max(1, len(asked) // QUESTIONS)][:QUESTIONS]:
-            print_answer(console, engine.generate(question.question), explain=explain)
-            console.print(line(f"  right: {' or '.join(question.answers)}", "dim"))
+            answer = engine.generate(question.question)
+            print_answer(console, answer, explain=explain)
+            if not exact_match(answer.text, question.answers):
+                console.print(line(f"  expected: {' or '.join(question.answers)}", "dim"))
             console.print()
     paths = (Path(sys.argv[0]), folder / "bundle", folder / "index")
     command, bundle, index = (os.path.relpath(path) for path in paths)

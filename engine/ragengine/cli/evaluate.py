@@ -67,6 +67,14 @@ _PATH = click.Path(path_type=Path)
     callback=name_value_pairs,
     help="Its generation options where they differ, as --set; without --compare, those of BUNDLE.",
 )
+@click.option("--abstain", is_flag=True, help="Give no text where the confidence is low (see calibrate).")
+@click.option(
+    "--wrong",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    help="How many wrong answers to show beside the expected ones.",
+)
 @click.option(
     "--resamples",
     type=click.IntRange(0),
@@ -98,6 +106,8 @@ def evaluate_command(
     compare: Path | None,
     compare_index: Path | None,
     compared: dict[str, Any],
+    abstain: bool,
+    wrong: int,
     resamples: int,
     resampling_seed: int,
     device: Any,
@@ -146,6 +156,7 @@ def evaluate_command(
                 ks=ks,
                 likelihood=likelihood,
                 answer_prefix=answer_prefix,
+                abstain=abstain,
                 resamples=resamples,
                 resampling_seed=resampling_seed,
                 progress=progress,
@@ -158,4 +169,4 @@ def evaluate_command(
     if as_json:
         print_json(result.to_dict())
     else:
-        print_evaluation(result)
+        print_evaluation(result, wrong=wrong)

@@ -8,7 +8,11 @@ from rich.table import Table
 from ragengine.cli.console import SafeConsole, line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ragengine.evaluation.comparison import Difference
+    from ragengine.evaluation.confidence import ConfidenceFigures
+    from ragengine.evaluation.measured import Measured
     from ragengine.evaluation.report import Evaluation, Group, Unanswerable
 
 _IN_NATS = ("log_likelihood",)  # the other figures are fractions
@@ -17,8 +21,8 @@ _NAMED = 10  # of the passages that the index does not have
 _OF_GROUPS = ("exact_match", "f1", "rouge_l", "bleu", "label_accuracy", "recall@5", "passage_recall@5")
 
 
-def print_evaluation(found: "Evaluation") -> None:
-    """Print the tables of an evaluation, with the comparison where there is one."""
+def print_evaluation(found: "Evaluation", *, wrong: int = 0) -> None:
+    """Print the tables of an evaluation, with the comparison where there is one, and some wrong answers."""
     console = SafeConsole()
     if not console.is_terminal:
         console = SafeConsole(width=_WIDTH_OF_FILES)
@@ -32,10 +36,13 @@ def print_evaluation(found: "Evaluation") -> None:
     if found.calibration is not None:
         error, brier = found.calibration.ece, found.calibration.brier
         console.print(f"calibration error {_shown('ece', error)}, Brier score {brier:.4f}")
+    if found.confidence is not None:
+        console.print(_confidence(found.confidence))
     if found.unanswerable is not None:
         console.print(_unanswerable(found.unanswerable))
     if found.comparison is not None:
         console.print(_comparison(found.comparison))
+    _print_wrong(console, found.measured, wrong)
 
 
 def _figures(found: "Evaluation") -> Table:
@@ -63,6 +70,27 @@ def _unanswerable(found: "Unanswerable") -> str:
         f"{_shown('', found.abstained)} answered with nothing, "
         f"mean probability {_shown('', found.probability)}{auroc}"
     )
+
+
+def _confidence(found: "ConfidenceFigures") -> str:
+    auroc = "" if found.auroc_right is None else f"; AUROC of right against wrong {found.auroc_right:.3f}"
+    return (
+        f"confidence of all {found.n} questions: {_shown('', found.answered)} are not low_confidence, "
+        f"of which {_shown('', found.error)} are wrong{auroc}, "
+        f"calibration error {_shown('', found.reliability.ece)}"
+    )
+
+
+def _print_wrong(console: SafeConsole, measured: "Sequence[Measured]", most: int) -> None:
+    """Print the first wrong answers of answerable questions beside what was expected."""
+    missed = [one for one in measured if one.values.get("exact_match") == 0.0]
+    if not missed or not most:
+        return
+    console.print(f"wrong answers, {min(most, len(missed))} of {len(missed)}:")
+    for one in missed[:most]:
+        console.print(line(f"  {one.question.question}", "bold"), soft_wrap=True)
+        said = one.prediction.text.strip() or "(no text)"
+        console.print(line(f"    {said}   expected: {' or '.join(one.question.answers)}"), soft_wrap=True)
 
 
 def _comparison(differences: "dict[str, Difference]") -> Table:

@@ -16,7 +16,7 @@ def print_answer(console: SafeConsole, answer: Answer, *, explain: bool) -> None
     console.print(line(answer.question, "bold"))
     console.print(
         Text.assemble(
-            "  ", (shown(answer.text.strip()) or "(no text)", "bold green"), f"   score {answer.score:.3f}"
+            "  ", (shown(answer.text.rstrip()) or "(no text)", "bold green"), f"   score {answer.score:.3f}"
         )
     )
     table = Table(box=None, padding=(0, 1), show_edge=False)
@@ -32,6 +32,12 @@ def print_answer(console: SafeConsole, answer: Answer, *, explain: bool) -> None
     total = sum(answer.timings_ms.values())
     stages = ", ".join(f"{name.replace('_', ' ')} {ms:.1f}" for name, ms in answer.timings_ms.items())
     console.print(Text(f"  {total:.1f} ms ({stages})", style="dim"), soft_wrap=True)
+    for citation in answer.citations:
+        cited = shown(" ".join(citation.sentence.split()))
+        console.print(Text(f"  [{citation.document + 1}] {cited}", style="dim"), soft_wrap=True)
+    if answer.confidence is not None:
+        said = f"confidence {answer.confidence:.2f}, answerability {answer.answerability:.2f}"
+        console.print(Text(f"  {said}", style="dim"))
     for note in answer.notes:
         console.print(Text(f"  {note}", style="dim"))
     console.print()

@@ -1,4 +1,4 @@
-"""Progress bars of the commands that write indexes."""
+"""Progress bars of the commands that write indexes or calibrate them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,6 +16,8 @@ _DESCRIPTIONS = {
     "add": "adding",
     "exact": "exact search",
     "tune": "tuning",
+    "answers": "answering",
+    "test answers": "answering test",
 }
 
 

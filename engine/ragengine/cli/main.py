@@ -20,6 +20,11 @@ from ragengine.version import __version__
 # command -> (module, attribute, help), so that --help does not import numpy, faiss and onnxruntime
 _COMMANDS = {
     "ask": ("ragengine.cli.ask", "ask", "Answer questions and show where the answers came from."),
+    "calibrate": (
+        "ragengine.cli.calibrate",
+        "calibrate",
+        "Fit how far answers can be trusted, and write it beside the index.",
+    ),
     "demo": ("ragengine.cli.demo", "demo", "Answer some questions with the embedded worldfacts model."),
     "doctor": ("ragengine.cli.doctor", "doctor", "Say what is installed and works here, and why not."),
     "eval": (

@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from ragengine.arrays import DoubleArray
 from ragengine.errors import InputError
 from ragengine.evaluation.long_answers import BLEU_ORDERS, bleu
 from ragengine.evaluation.measured import Measured, Task, bleu_table, means, value_table
 from ragengine.evaluation.statistics import (
-    DoubleArray,
     Resampling,
     bootstrap_intervals,
     mcnemar,

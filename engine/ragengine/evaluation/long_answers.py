@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ragengine.arrays import DoubleArray
 from ragengine.errors import DependencyError
-from ragengine.evaluation.statistics import DoubleArray
 
 BLEU_ORDERS = {"bleu": 4, "bleu-1": 1}  # the longest n-grams of each figure
 _LONGEST = max(BLEU_ORDERS.values())

@@ -6,9 +6,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from ragengine.arrays import DoubleArray
 from ragengine.evaluation.long_answers import bleu_statistics
 from ragengine.evaluation.questions import Question
-from ragengine.evaluation.statistics import DoubleArray
 from ragengine.results import Document
 
 Task: TypeAlias = Literal["qa", "generation", "classification"]
@@ -21,11 +21,19 @@ class Prediction:
     text          the answer, or the most probable label
     probability   p(y | x) of the answer; of a label, among the labels
     documents     the documents read, best first
+    raw_text      the answer as decoded, with the space that it may begin with
+    confidence    the probability that the answer is right, by the index's calibration
+    answerability  the probability that the documents hold an answer, by the same
+    low           whether the confidence is under the calibration's threshold
     """
 
     text: str
     probability: float
     documents: tuple[Document, ...]
+    raw_text: str = ""
+    confidence: float | None = None
+    answerability: float | None = None
+    low: bool = False
 
 
 @dataclass(frozen=True)

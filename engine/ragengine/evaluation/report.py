@@ -10,6 +10,7 @@ import numpy as np
 
 from ragengine.errors import InputError
 from ragengine.evaluation.comparison import Difference, compare
+from ragengine.evaluation.confidence import ConfidenceFigures, judge
 from ragengine.evaluation.definitions import Metrics
 from ragengine.evaluation.long_answers import BLEU_ORDERS, bleu
 from ragengine.evaluation.measured import Measured, Task, bleu_table, means, value_table
@@ -88,6 +89,7 @@ class Evaluation:
     source         what was evaluated, if it is known
     metrics        whose definitions of the figures of an answer these are
     missing_passages  the passage ids of the questions that the index does not have: no search can find them
+    confidence     how good the answers' confidence is; None where the index has no calibration for them
     compared       the other evaluation, after :meth:`compare`
     comparison     the difference between the two by the name of the figure
     """
@@ -107,6 +109,7 @@ class Evaluation:
     comparison: dict[str, Difference] | None = None
     metrics: Metrics = "squad"
     missing_passages: tuple[str, ...] = ()
+    confidence: ConfidenceFigures | None = None
 
     def compare(self, other: "Evaluation") -> "Evaluation":
         """This evaluation with ``other``, of the same questions, beside it: ``other`` minus this one.
@@ -132,6 +135,8 @@ class Evaluation:
             result["bootstrap"] = {"method": "percentile", **dataclasses.asdict(self.resampling)}
         if self.calibration is not None:
             result["calibration"] = self.calibration.to_dict()
+        if self.confidence is not None:
+            result["confidence"] = self.confidence.to_dict()
         for name, groups in (("types", self.types), ("kinds", self.kinds)):
             if groups:
                 result[name] = {group: {"n": one.n, **one.figures} for group, one in groups.items()}
@@ -182,6 +187,7 @@ def report(
         task=task,
         metrics=metrics,
         missing_passages=tuple(missing_passages),
+        confidence=_confidence(measured),
         resampling=resampling,
         source=source,
     )
@@ -211,6 +217,21 @@ def _calibration(measured: Sequence[Measured], task: Task) -> Calibration | None
     if task == "generation" or not judged:
         return None
     return calibration([one.prediction.probability for one in judged], [one.values[right] for one in judged])
+
+
+def _confidence(measured: Sequence[Measured]) -> ConfidenceFigures | None:
+    """Of answers that all have a confidence; unanswerable questions count as wrong."""
+    said = [one.prediction for one in measured]
+    if not said or any(one.confidence is None or one.answerability is None for one in said):
+        return None
+    return judge(
+        np.array([one.confidence for one in said], np.float64),
+        np.array([one.answerability for one in said], np.float64),
+        np.array([one.probability for one in said], np.float64),
+        np.array([one.values.get("exact_match", 0.0) == 1.0 for one in measured]),
+        np.array([one.question.answerable for one in measured]),
+        low=np.array([one.low for one in said]),
+    )
 
 
 def _groups(

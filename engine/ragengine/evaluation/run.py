@@ -39,6 +39,7 @@ def evaluate(
     resamples: int = 1000,
     resampling_seed: int = 0,
     batch_size: int = 8,
+    abstain: bool = False,
     progress: Report | None = None,
     options: GenerationOptions | None = None,
     **changes: Any,
@@ -63,6 +64,7 @@ def evaluate(
         resamples: samples drawn for 95 % intervals and tests, at most a million; 0 for none of these.
         resampling_seed: the seed of these samples.
         batch_size: questions answered together.
+        abstain: give no text where the confidence is low; such an answer is wrong.
         progress: called as ``progress(done, total)`` after each question.
         options: generation options, by default those of the model.
         **changes: single generation options by name.
@@ -86,6 +88,8 @@ def evaluate(
         raise InputError(f"batch_size is {short_repr(batch_size)}; it must be a whole number of at least 1.")
     if labels and task != "classification":
         raise InputError('labels are given, which only task="classification" uses; leave them out.')
+    if abstain and task == "classification":
+        raise InputError("abstain is True, and labels have no confidence; leave it out.")
     if answer_prefix is not None and not likelihood:
         raise InputError("answer_prefix is given, which only likelihood=True uses; leave it out.")
     check_names(changes)
@@ -102,6 +106,7 @@ def evaluate(
         likelihood=likelihood,
         answer_prefix=answer_prefix,
         batch_size=batch_size,
+        abstain=abstain,
         progress=progress,
         **settings,
     )
@@ -147,6 +152,7 @@ def measure(
     likelihood: bool = False,
     answer_prefix: str | None = None,
     batch_size: int = 8,
+    abstain: bool = False,
     progress: Report | None = None,
     **options: Any,
 ) -> list[Measured]:
@@ -172,7 +178,7 @@ def measure(
         labels = checked_labels(labels or first_answers(questions))
         predictions = _classified(engine, questions, labels, n_docs, options)
     else:
-        predictions = _answered(engine, questions, batch_size, options)
+        predictions = _answered(engine, questions, batch_size, abstain, options)
     measured = []
     for question, prediction in zip(questions, predictions, strict=True):
         values = score(question, prediction) | retrieval_values(question, prediction.documents, ks, n_docs)
@@ -208,15 +214,23 @@ def _answer_measures(task: Task, metrics: Metrics) -> Callable[[Question, Predic
 
 
 def _answered(
-    engine: RagEngine, questions: Sequence[Question], batch_size: int, options: dict[str, Any]
+    engine: RagEngine, questions: Sequence[Question], batch_size: int, abstain: bool, options: dict[str, Any]
 ) -> Iterator[Prediction]:
     for start in range(0, len(questions), batch_size):
         batch = [question.question for question in questions[start : start + batch_size]]
-        yield from map(_prediction, engine.generate(batch, **options))
+        yield from map(_prediction, engine.generate(batch, abstain=abstain, **options))
 
 
 def _prediction(answer: Answer) -> Prediction:
-    return Prediction(answer.text, _probability(answer.log_prob), answer.documents)
+    return Prediction(
+        answer.text,
+        _probability(answer.log_prob),
+        answer.documents,
+        answer.raw_text,
+        answer.confidence,
+        answer.answerability,
+        "low_confidence" in answer.flags,
+    )
 
 
 def _probability(log_prob: float) -> float:
@@ -246,7 +260,7 @@ def _add_likelihood(
 ) -> None:
     """Put ``log_likelihood`` into the values of the answerable questions."""
     if prefix is None:
-        spaced = sum(one.prediction.text.startswith(" ") for one in measured)
+        spaced = sum(one.prediction.raw_text.startswith(" ") for one in measured)
         prefix = " " if 2 * spaced > len(measured) else ""
     rows = [one for one in measured if one.question.worded]
     for start in range(0, len(rows), batch_size):

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ragengine.arrays import DoubleArray
 from ragengine.errors import InputError
 from ragengine.messages import short_repr
 
-DoubleArray: TypeAlias = NDArray[np.float64]
 N_BINS = 10
 MOST_RESAMPLES = 1_000_000
 """The figures of each sample are kept in memory, some hundred bytes."""

@@ -316,6 +316,7 @@ def _finish(
     draft = dataclasses.replace(manifest, created_from=created_from, max_norm=max_norm)
     target = _DEFAULT_RECALL if manifest.tuning is None else manifest.tuning.target
     writer.finish(draft, old.questions(), target)
+    writer.carry_calibration(old.path)
 
 
 def _checked_ids(ids: Iterable[str]) -> list[str]:

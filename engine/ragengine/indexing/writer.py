@@ -50,7 +50,10 @@ from ragengine.retrieval.passage_store import PassageStore, write_passages
 from ragengine.retrieval.recall import RECALL_AT, RecallTest
 from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
+from ragengine.storage.foreign_files import read_plain
 from ragengine.storage.npy import open_vectors
+from ragengine.storage.ownership import CALIBRATION
+from ragengine.storage.strict_json import MAX_BYTES
 from ragengine.version import __version__
 
 _TRAINED_FILE = "trained.faiss"
@@ -232,6 +235,14 @@ class IndexWriter:
             (state.folder / name).unlink(missing_ok=True)
         state.checkpoint.finished = True
         state.save("tune")
+
+    def carry_calibration(self, old: Path) -> None:
+        """Take over the calibration of an index that this one grew out of, after :meth:`finish`.
+
+        It is of that state: an engine says so, where a missing one would be forgotten without a word.
+        """
+        if (path := old / CALIBRATION).exists():
+            (self._state.output / CALIBRATION).write_bytes(read_plain(path, MAX_BYTES))
 
     def _tuned(
         self, draft: IndexManifest, questions: FloatArray | None, recall: float

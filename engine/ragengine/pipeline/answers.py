@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 from ragengine.bundle.manifest import RagSpec
+from ragengine.grounding.citations import cite
 from ragengine.options import GenerationOptions
 from ragengine.pipeline.prompts import Prompts
 from ragengine.results import Answer, Hypothesis, document_shares
@@ -39,10 +40,13 @@ def build_answer(
         f"trained_for_{trained_for}": options.marginalize != trained_for,
     }
     shares = document_shares(found[0].token_posteriors, options.marginalize).tolist()
+    read = tuple(replace(d, posterior=share) for d, share in zip(documents, shares, strict=True))
+    raw_texts = tuple(tokenizer.decode(h.token_ids.tolist()) for h in found)
+    texts = tuple(text.lstrip() for text in raw_texts)
     return Answer(
         question=question,
-        texts=tuple(tokenizer.decode(h.token_ids.tolist()) for h in found),
-        documents=tuple(replace(d, posterior=share) for d, share in zip(documents, shares, strict=True)),
+        texts=texts,
+        documents=read,
         hypotheses=found,
         tokens=tuple(tokenizer.token_texts(found[0].token_ids.tolist())),
         flags=tuple(flag for flag, raised in flags.items() if raised),
@@ -51,6 +55,8 @@ def build_answer(
         doc_pruning=doc_pruning,
         pruned=tuple(pruned),
         own_documents=own_documents,
+        raw_texts=raw_texts,
+        citations=cite(texts[0], question, read),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ragengine.arrays import FloatArray
 from ragengine.bundle.bundle import Bundle
+from ragengine.confidence.corpus import Corpus
 from ragengine.errors import IndexFolderError, InputError
 from ragengine.generation.marginalization import log_prior
 from ragengine.messages import short_repr
@@ -31,14 +32,18 @@ class SelectedDocuments:
     documents  those to read, with score and prior, a list a question
     pruned     those left out by ``doc_pruning``, with the prior they had
     log_prior  log p(z | x) of those to read, float32 [Q, D]; -inf where a question has fewer documents
+    corpora    for each question where it was searched, None where that is not known; empty: for none
     """
 
     documents: Documents
     pruned: Documents
     log_prior: FloatArray
+    corpora: tuple[Corpus | None, ...] = ()
 
 
-def select_documents(documents: Documents, doc_pruning: float | None) -> SelectedDocuments:
+def select_documents(
+    documents: Documents, doc_pruning: float | None, corpora: tuple[Corpus | None, ...] = ()
+) -> SelectedDocuments:
     """Give scored documents their priors p(z | x), and leave out those whose prior is under ``doc_pruning``.
 
     The best document of a question always stays; the priors of those that stay are normalised anew, so the
@@ -73,7 +78,7 @@ def select_documents(documents: Documents, doc_pruning: float | None) -> Selecte
             left_out += [document for document in found if (document.prior or 0.0) < limit]
         if any(pruned):
             documents, log_priors = _with_priors(kept)
-    return SelectedDocuments(documents, pruned, log_priors)
+    return SelectedDocuments(documents, pruned, log_priors, corpora)
 
 
 def checked_pruning(doc_pruning: Any) -> float | None:

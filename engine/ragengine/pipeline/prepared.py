@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ragengine.confidence.corpus import Corpus
 from ragengine.errors import InputError
 from ragengine.messages import short_repr
 from ragengine.results import Document
@@ -21,12 +22,14 @@ class PreparedQuestion:
     n_docs     how many documents were searched for; 0: none
     documents  those found, best first, with their scores; fewer where the index holds fewer
     encoded    q(x), and the question as the generator reads it
+    corpus     what was searched, where that is known
     """
 
     question: str
     n_docs: int
     documents: tuple[Document, ...]
     encoded: EncodedQuestions
+    corpus: Corpus | None = None
 
 
 Question: TypeAlias = str | PreparedQuestion
@@ -79,6 +82,10 @@ class Asked:
             truncated=[cut for part in parts for cut in part.truncated],
             timings_ms={stage: max(part.timings_ms.get(stage, 0.0) for part in parts) for stage in stages},
         )
+
+    def corpora(self) -> tuple[Corpus | None, ...]:
+        """What each of the prepared questions was searched in."""
+        return tuple(one.corpus for one in self.prepared or ())
 
     def found(self, n_docs: int) -> list[list[Document]] | None:
         """The documents that were found when the questions were prepared.

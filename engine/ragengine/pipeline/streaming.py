@@ -140,7 +140,7 @@ def _is_last(found: list[StreamedToken], options: GenerationOptions) -> bool:
 
 
 class TextPieces:
-    """Decodes a growing list of tokens; the pieces together are `Tokenizer.decode` of all of them."""
+    """Decodes a growing list of tokens; the pieces together are `Answer.text`."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.token_ids: list[int] = []
@@ -149,8 +149,8 @@ class TextPieces:
 
     @property
     def text(self) -> str:
-        """All of the text, an incomplete character at its end included."""
-        return self._tokenizer.decode(self.token_ids)
+        """All of the text, an incomplete character at its end included; without white space before it."""
+        return self._tokenizer.decode(self.token_ids).lstrip()
 
     def push(self, token_id: int, *, last: bool) -> str:
         """The text that is certain with this token and was not before; with the ``last``, all the rest."""

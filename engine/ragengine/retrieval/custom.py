@@ -62,6 +62,10 @@ class CustomIndex:
         """What messages call it."""
         return f"search of {self._kind}"
 
+    @property
+    def corpus(self) -> None:
+        """Nothing is known of what it searches."""
+
     def check_belongs_to(self, bundle: Bundle) -> None:
         """Nothing: the encoder of its vectors is not known."""
 

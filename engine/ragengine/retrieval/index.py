@@ -1,6 +1,7 @@
 """An index: the folder that holds a corpus, its vectors and a FAISS index over them."""
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,8 @@ import numpy as np
 
 from ragengine.arrays import FloatArray, HalfArray
 from ragengine.bundle.bundle import Bundle
+from ragengine.confidence.corpus import NEIGHBOURS, SAMPLED, Corpus, fingerprint, median_nearness, spread_rows
+from ragengine.confidence.model import ConfidenceModel
 from ragengine.corpus.passage import Passage
 from ragengine.errors import ClosedError, IndexFolderError, InputError, RagEngineError
 from ragengine.results import Document
@@ -36,7 +39,12 @@ class PassageIndex(OneProcess):
     """An opened index.  Searching and reading passages is safe from many threads."""
 
     def __init__(
-        self, path: Path, manifest: IndexManifest, searcher: VectorIndex, store: PassageStore
+        self,
+        path: Path,
+        manifest: IndexManifest,
+        searcher: VectorIndex,
+        store: PassageStore,
+        calibration: ConfidenceModel | None = None,
     ) -> None:
         super().__init__()
         self.path = path
@@ -46,6 +54,9 @@ class PassageIndex(OneProcess):
         self.device: Device = "cpu"
         self.placement = Placement("cpu", "device is cpu")
         """Where candidates are searched, and why."""
+        self._calibration = calibration
+        self._corpus: Corpus | None = None
+        self._sampling = threading.Lock()
 
     @classmethod
     @awaited_at_exit
@@ -71,8 +82,9 @@ class PassageIndex(OneProcess):
         manifest = IndexManifest.read(folder)
         needed = {FAISS_FILE, VECTORS_FILE, PASSAGES_FILE} | _own_questions(manifest)
         folders.check_files(folder, manifest.files, IndexFolderError, needed=needed, verify=verify)
+        calibration = ConfidenceModel.read(folder)
         searcher, store = _open_parts(folder, manifest)
-        index = cls(folder, manifest, searcher, store)
+        index = cls(folder, manifest, searcher, store, calibration)
         try:
             index.device, index.placement = device, place(searcher, device)
         except BaseException:
@@ -94,6 +106,27 @@ class PassageIndex(OneProcess):
     def dimension(self) -> int:
         """The number of components of a vector, E."""
         return self.manifest.dimension
+
+    @property
+    def corpus(self) -> Corpus:
+        """What flags of answers need to know of the passages, with the index's calibration.
+
+        Some passages are searched for when it is first asked for.
+        """
+        with self._sampling:
+            if self._corpus is None:
+                self._corpus = self._sampled()
+            return self._corpus
+
+    def _sampled(self) -> Corpus:
+        rows = np.array(spread_rows(self.count, SAMPLED))
+        sample = np.asarray(self._open_part().vectors[rows], np.float32)
+        asked = slice(None, None, max(1, len(rows) // NEIGHBOURS))
+        found = self.search(sample[asked], min(2, self.count))
+        others = np.where(found.rows == rows[asked, None], -np.inf, found.scores)
+        nearest = others.max(axis=1)
+        nearness = median_nearness(sample, sample[asked], nearest, self.count)
+        return Corpus(manifest_fingerprint(self.manifest), sample, nearness, self._calibration)
 
     def check_belongs_to(self, bundle: Bundle) -> None:
         """Raise :class:`IndexFolderError` unless the vectors were made by the encoder of ``bundle``."""
@@ -157,6 +190,7 @@ class PassageIndex(OneProcess):
         """Search once: it loads what a search needs, and fails now if the index cannot be searched."""
         question = np.asarray(self._open_part().vectors[:1], np.float32)
         self.search_documents(question, 1)
+        _ = self.corpus
 
     def passages(self, rows: Iterable[int]) -> list[Passage]:
         """The passages of ``rows``, in that order, repeated rows too."""
@@ -244,6 +278,12 @@ class PassageIndex(OneProcess):
         if searcher is None:
             raise ClosedError(f"The index {self.path} is closed; open it again.")
         return searcher
+
+
+def manifest_fingerprint(manifest: IndexManifest) -> str:
+    """What identifies the content of an index and how it is searched, wherever and whenever it was built."""
+    files = {name: entry.sha256 for name, entry in manifest.files.items()}
+    return fingerprint({"files": files, "search": manifest.search, "encoder": manifest.encoder.fingerprint})
 
 
 def describe_placement(path: str | Path) -> str:

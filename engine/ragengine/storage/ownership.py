@@ -11,6 +11,9 @@ from ragengine.storage.foreign_files import shown_path
 from ragengine.storage.strict_json import read_json
 
 MANIFEST = "manifest.json"
+CALIBRATION = "calibration.json"
+"""A file that an index folder may have beside those that its manifest lists; it goes where the index goes."""
+_OPTIONAL = {"ragengine-index": (CALIBRATION, f".{CALIBRATION}.writing")}
 MARK = ".ragengine"
 """The file that says that a workspace is ragengine's."""
 
@@ -79,5 +82,5 @@ def _own_names(folder: Path, format_name: str) -> frozenset[str] | None:
     if not isinstance(content, dict) or content.get("format") != format_name:
         return None
     listed = content.get("files")
-    names = {MANIFEST, *(listed if isinstance(listed, dict) else ())}
+    names = {MANIFEST, *_OPTIONAL.get(format_name, ()), *(listed if isinstance(listed, dict) else ())}
     return frozenset(str(part) for name in names for part in (name, *PurePosixPath(name).parents))

@@ -117,10 +117,24 @@ async def computed(
 
 
 async def answers(
-    request: Request, state: ServerState, tasks: Sequence[Task], deadline_ms: int | None
+    request: Request,
+    state: ServerState,
+    tasks: Sequence[Task],
+    deadline_ms: int | None,
+    *,
+    abstain: bool = False,
 ) -> list[dict[str, Any]]:
-    """The answers of tasks as ``/v1/answer`` gives them."""
+    """The answers of tasks as ``/v1/answer`` gives them; with ``abstain`` without text where it is not sure.
+
+    Raises:
+        ApiError: as :func:`computed`; 400, an answer has no confidence to abstain by.
+    """
     found = await computed(request, state, tasks, deadline_ms)
+    if abstain:
+        try:
+            found = [(answer.abstain(), queued) for answer, queued in found]
+        except RagEngineError as error:
+            raise api_error(error, ("abstain",)) from error
     return [answer_json(request, state, tasks[0].model, answer, queued) for answer, queued in found]
 
 

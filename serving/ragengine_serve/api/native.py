@@ -58,6 +58,10 @@ async def answer(request: Request, body: AnswerRequest, state: ServerState = Sta
     questions = questions_of(body.question, state)
     documents = documents_of(body, len(questions), state)
     if body.stream:
+        if body.abstain:
+            raise ApiError(
+                400, "invalid_input", "A stream cannot abstain: its text is sent before its end.", "abstain"
+            )
         if len(questions) > 1 or not isinstance(body.question, str):
             raise ApiError(400, "invalid_input", "A list of questions cannot stream; ask one.", "stream")
         try:
@@ -72,7 +76,8 @@ async def answer(request: Request, body: AnswerRequest, state: ServerState = Sta
         answer_task(model, question, options, own, body.doc_pruning)
         for question, own in zip(questions, documents, strict=True)
     ]
-    return _one_or_many(body.question, await answers(request, state, tasks, body.deadline_ms))
+    found = await answers(request, state, tasks, body.deadline_ms, abstain=body.abstain)
+    return _one_or_many(body.question, found)
 
 
 @router.post("/retrieve", response_model=RetrieveReply | list[RetrieveReply])

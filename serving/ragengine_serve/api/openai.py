@@ -159,11 +159,7 @@ class _Reply:
 
     def whole(self, questions: list[str], found: list[dict[str, Any]]) -> dict[str, Any]:
         """The response to a request that does not stream."""
-        texts = [
-            (alternative["answer"].lstrip(), answer)
-            for answer in found
-            for alternative in answer["hypotheses"]
-        ]
+        texts = [(alternative["answer"], answer) for answer in found for alternative in answer["hypotheses"]]
         choices = [
             {
                 "index": number,
@@ -187,16 +183,13 @@ class _Reply:
         self, request: Request, parts: Parts, question: str, usage: bool
     ) -> AsyncGenerator[bytes, None]:
         """The chunks of a stream: sources and role, pieces of text, the reason of the end."""
-        begun = False
         try:
             async for name, content in parts:
                 if name == "documents":
                     delta = {"role": "assistant", "content": ""} if self._chat else ""
                     yield event(None, self._chunk(delta, None, sources=content["documents"]))
                 elif name == "token":
-                    text = content["text"] if begun else content["text"].lstrip()
-                    if text:
-                        begun = True
+                    if text := content["text"]:
                         yield event(None, self._chunk({"content": text} if self._chat else text, None))
                 else:
                     end: Any = {} if self._chat else ""

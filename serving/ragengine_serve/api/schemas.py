@@ -65,6 +65,10 @@ class AnswerRequest(Reading):
 
     model_config = ConfigDict(json_schema_extra={"examples": EXAMPLES})
     stream: bool = Field(False, description="Send server-sent events: documents, token, final or error.")
+    abstain: bool = Field(
+        False,
+        description="Send no text where the confidence is low; needs a calibrated index, and no stream.",
+    )
 
 
 class RetrieveRequest(OneOrMany):
@@ -144,6 +148,20 @@ class Alternative(BaseModel):
     log_prob: float | None
 
 
+class Citation(BaseModel):
+    """A part of the answer, and the sentence of a document that its words are copied from."""
+
+    document: int
+    start: int
+    end: int
+    text: str
+    sentence_start: int
+    sentence_end: int
+    sentence: str
+    answer_start: int
+    answer_end: int
+
+
 class AnswerReply(BaseModel):
     """What `ragengine ask --json` prints; ``timings_ms`` begins with the time in the queue."""
 
@@ -157,6 +175,10 @@ class AnswerReply(BaseModel):
     log_prob: float | None
     pruned_documents: list[FoundDocument]
     hypotheses: list[Alternative]
+    raw_answer: str
+    citations: list[Citation]
+    confidence: float | None
+    answerability: float | None
     notes: list[str]
 
 

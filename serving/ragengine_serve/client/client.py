@@ -58,7 +58,7 @@ class Client:
         Args:
             question: the question, or a list of them.
             documents: :class:`ragengine.Document` to read instead of searching; a list each for a list.
-            settings: generation options, ``model``, ``deadline_ms``, ``doc_pruning``.
+            settings: generation options, ``model``, ``deadline_ms``, ``doc_pruning``, ``abstain``.
         """
         return self._call(calls.answer(question, documents, settings))
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ragengine.results import Document
+from ragengine.results import Citation, Document
 from ragengine_serve.errors import ServerError
 
 
@@ -37,11 +37,14 @@ class Alternative:
 class ServedAnswer:
     """An answer with where it came from: `ragengine.Answer` as it comes over the network.
 
-    text        as decoded: a leading space is part of it
+    text        "" where it was withheld
     documents   those that were read, in the order of the posteriors
     pruned      those that ``doc_pruning`` left out
     timings_ms  milliseconds a stage took, first the time in the queue
     notes       a sentence for each flag
+    citations   the sentences that the answer's words are copied from
+    confidence  the probability that the answer is right; None where the index is not calibrated for it
+    answerability  the probability that the documents hold an answer, by the same
     """
 
     question: str
@@ -55,6 +58,9 @@ class ServedAnswer:
     pruned: tuple[Document, ...]
     timings_ms: Mapping[str, float]
     notes: tuple[str, ...]
+    citations: tuple[Citation, ...] = ()
+    confidence: float | None = None
+    answerability: float | None = None
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "ServedAnswer":
@@ -74,6 +80,9 @@ class ServedAnswer:
             pruned=tuple(map(document_of, content["pruned_documents"])),
             timings_ms=content["timings_ms"],
             notes=tuple(content["notes"]),
+            citations=tuple(Citation(**citation) for citation in content["citations"]),
+            confidence=content["confidence"],
+            answerability=content["answerability"],
         )
 
 

@@ -6,10 +6,11 @@ import { duration, percent, quoted } from "./format.js";
 import { curlOf, pythonOf } from "./snippets.js";
 
 export function showConfidence(answer) {
-  const { probability, warnings } = confidenceOf(answer);
+  const { probability, confidence, warnings } = confidenceOf(answer);
   byId("confidence").replaceChildren(
     element("p", { class: warnings.length ? "verdict doubt" : "verdict" },
       element("strong", {}, warnings.length ? "Check this answer" : "No warning"),
+      ...(confidence === null ? [] : [element("span", {}, `confidence ${percent(confidence)}`)]),
       element("span", {}, `probability p(y | x) ${percent(probability)}`)),
     ...(warnings.length ? [element("ul", {}, ...warnings.map((text) => element("li", {}, text)))] : []));
 }

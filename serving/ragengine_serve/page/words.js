@@ -40,7 +40,8 @@ function ownersOf(text, tokens) {
   const owner = [];
   let pending = null;
   tokens.forEach((token, number) => {
-    const piece = token.text.includes("\ufffd") ? "" : token.text;
+    const whole = token.text.includes("\ufffd") ? "" : token.text;
+    const piece = owner.length || text.startsWith(whole) ? whole : whole.trimStart(); // the answer begins without space
     const found = piece ? text.slice(0, owner.length + WINDOW + piece.length).indexOf(piece, owner.length) : -1;
     if (found === owner.length || (found > 0 && (pending !== null || !text.slice(owner.length, found).trim()))) {
       while (owner.length < found) owner.push(pending ?? number);

@@ -1,0 +1,133 @@
+"""How good a confidence is: reliability, AUROC, and how many answers are wrong at each share answered."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragengine.arrays import DoubleArray
+from ragengine.evaluation.statistics import Calibration, auroc, calibration
+
+_POINTS = 100  # of the risk-coverage curve
+CERTAINTY = 0.05
+"""How likely it may be that a threshold's error is in truth above the rate that was asked for."""
+
+
+@dataclass(frozen=True)
+class ConfidenceFigures:
+    """A confidence, judged on questions with known answers; the unanswerable ones count as wrong.
+
+    n                     questions
+    unanswerable          those that no document answers
+    accuracy              share of all questions that are answered right
+    auroc_right           the chance that a right answer has more confidence than a wrong one
+    auroc_answerable      the chance that an answerable question has more answerability than another; None
+                          without unanswerable questions, as the next two
+    auroc_answerable_by_confidence   the same by the confidence
+    auroc_answerable_by_probability  the same by the answer's probability alone
+    reliability           expected calibration error, Brier score and the reliability curve
+    threshold             the confidence from which on a question is answered; None where it is not known
+    answered              share of the questions that are
+    error                 share of wrong answers among those; None where none is answered
+    risk_coverage         (share answered, share wrong of those) by falling confidence
+    """
+
+    n: int
+    unanswerable: int
+    accuracy: float
+    auroc_right: float | None
+    auroc_answerable: float | None
+    auroc_answerable_by_confidence: float | None
+    auroc_answerable_by_probability: float | None
+    reliability: Calibration
+    threshold: float | None
+    answered: float
+    error: float | None
+    risk_coverage: tuple[tuple[float, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        curve = [list(point) for point in self.risk_coverage]
+        return {**asdict(self), "reliability": self.reliability.to_dict(), "risk_coverage": curve}
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that are single numbers."""
+        values = self.to_dict()
+        reliability = values.pop("reliability")
+        del values["risk_coverage"]
+        return {**values, "ece": reliability["ece"], "brier": reliability["brier"]}
+
+
+def judge(
+    confidence: DoubleArray,
+    answerability: DoubleArray,
+    log_probs: DoubleArray,
+    right: NDArray[np.bool_],
+    answerable: NDArray[np.bool_],
+    threshold: float | None = None,
+    low: NDArray[np.bool_] | None = None,
+) -> ConfidenceFigures:
+    """The figures of Q answers; every argument but the threshold is [Q].
+
+    Those with a confidence of ``threshold`` are answered; without one, those that are not ``low``.
+    """
+    answered = confidence >= threshold if threshold is not None else ~np.asarray(low)
+    return ConfidenceFigures(
+        n=len(right),
+        unanswerable=int(np.sum(~answerable)),
+        accuracy=float(right.mean()),
+        auroc_right=_auroc(confidence, right),
+        auroc_answerable=_auroc(answerability, answerable),
+        auroc_answerable_by_confidence=_auroc(confidence, answerable),
+        auroc_answerable_by_probability=_auroc(log_probs, answerable),
+        reliability=calibration(confidence.tolist(), right.astype(float).tolist()),
+        threshold=threshold,
+        answered=float(answered.mean()),
+        error=float(1 - right[answered].mean()) if answered.any() else None,
+        risk_coverage=risk_coverage(confidence, right),
+    )
+
+
+def risk_coverage(confidence: DoubleArray, right: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
+    """(share answered, share wrong of those) where the most confident are answered.
+
+    El-Yaniv and Wiener (2010), On the foundations of noise-free selective classification.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    wrong = np.cumsum(~right[order])
+    counts = np.unique(np.linspace(1, len(right), min(_POINTS, len(right))).astype(int))
+    return tuple((int(n) / len(right), float(wrong[n - 1] / n)) for n in counts)
+
+
+def choose_threshold(confidence: DoubleArray, right: NDArray[np.bool_], error_rate: float) -> float | None:
+    """The least confidence from which on fewer answers than ``error_rate`` are wrong, and not by luck.
+
+    Of n answers, of which k are wrong, the error is below the rate with a certainty of 95 % where
+    P(at most k of n are wrong) <= 0.05 if each were with probability ``error_rate``: the binomial bound of
+    selective classification (Geifman and El-Yaniv 2017).  None where no threshold does.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    ordered, wrong = confidence[order], np.cumsum(~right[order])
+    last = np.append(ordered[1:] < ordered[:-1], True)  # equal confidences are answered together
+    for place in np.flatnonzero(last)[::-1]:
+        if _binomial_cdf(int(wrong[place]), int(place) + 1, error_rate) <= CERTAINTY:
+            return float(ordered[place])
+    return None
+
+
+def _binomial_cdf(k: int, n: int, p: float) -> float:
+    """P(X <= k) of a binomial distribution."""
+    if k >= n or p <= 0:
+        return 1.0
+    if p >= 1:
+        return 0.0
+    choose = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1)]
+    return math.fsum(math.exp(c + i * math.log(p) + (n - i) * math.log1p(-p)) for i, c in enumerate(choose))
+
+
+def _auroc(values: DoubleArray, positive: NDArray[np.bool_]) -> float | None:
+    if positive.all() or not positive.any():
+        return None
+    return auroc(values[positive].tolist(), values[~positive].tolist())

@@ -1,0 +1,1 @@
+"""Whether an answer stands in the documents that were read, and where."""

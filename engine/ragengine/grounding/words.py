@@ -1,0 +1,41 @@
+"""The words of a text with their places, compared without case and accents."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+# Scripts that put no space between words: every character is a word of its own.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_MARKS = "\u0300-\u036f"
+_WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_]|[{_MARKS}])+")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word as it is compared, and where it stands: ``text[start:end]``."""
+
+    folded: str
+    start: int
+    end: int
+
+
+def fold(text: str) -> str:
+    """A text without what readers do not tell apart: case, accents, and forms of one character."""
+    if text.isascii():
+        return text.lower()
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
+
+
+def words_of(text: str) -> list[Word]:
+    """The words of a text in their order; in scripts without spaces, its characters."""
+    found = (Word(fold(m.group()), m.start(), m.end()) for m in _WORD.finditer(text))
+    return [word for word in found if word.folded]
+
+
+def folded_words(text: str) -> list[str]:
+    """The words of a text as they are compared."""
+    return [word.folded for word in words_of(text)]

@@ -9,6 +9,7 @@ try:
     from ragengine_train.config import TrainConfig
     from ragengine_train.config_file import read_config
     from ragengine_train.data_check import Finding, check_data
+    from ragengine_train.data_convert import ConvertReport, convert_questions
     from ragengine_train.pipeline import train
     from ragengine_train.progress import TrainProgress
     from ragengine_train.report import StageResult, TrainResult
@@ -18,12 +19,14 @@ except ModuleNotFoundError as reason:
     ) from reason
 
 __all__ = [
+    "ConvertReport",
     "Finding",
     "StageResult",
     "TrainConfig",
     "TrainProgress",
     "TrainResult",
     "check_data",
+    "convert_questions",
     "read_config",
     "train",
 ]

@@ -1,6 +1,7 @@
 """`ragengine train` and `ragengine data`."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -8,6 +9,8 @@ from ragengine.cli.output import echo
 from ragengine.errors import PassagesError
 from ragengine.messages import shown
 from ragengine_train.data_check import check_data, described
+from ragengine_train.data_convert import convert_questions
+from ragengine_train.formats import FORMATS, FormatName
 from ragengine_train.pipeline import train as run_training
 from ragengine_train.provenance import RESULTS, ResultName
 
@@ -43,7 +46,7 @@ def train(config: Path, fresh: bool, start: ResultName | None, threads: int | No
 
 @click.group()
 def data() -> None:
-    """Check questions and documents before training on them."""
+    """Convert questions of other projects, and check data before training on them."""
 
 
 @data.command()
@@ -63,3 +66,60 @@ def check(config: Path, strict: bool) -> None:
     elif strict:
         kinds = ", ".join(finding.kind for finding in findings)
         raise PassagesError(f"{config} has data that training is useless with: {kinds}; see above.")
+
+
+@data.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path), metavar="TARGET.jsonl")
+@click.option("--format", "name", type=click.Choice(FORMATS), help="Of SOURCE [default: found from it].")
+@click.option("--split", default="train", show_default=True, help="The part of a folder that is read.")
+@click.option(
+    "--answers",
+    type=click.Path(path_type=Path),
+    help="A file with an answer a line, for a file of questions.",
+)
+@click.option(
+    "--titles",
+    type=click.Path(path_type=Path),
+    help="A file with the titles of the right pages a line, between tabs, for a file of questions.",
+)
+@click.option(
+    "--contexts",
+    type=click.Choice(["inline", "ids"]),
+    default="inline",
+    show_default=True,
+    help="Put passages of SOURCE into the lines, or the ids that they have in a passages file at hand.",
+)
+@click.option(
+    "--passages",
+    type=click.Path(path_type=Path),
+    metavar="PASSAGES.jsonl",
+    help="Write passages of SOURCE to this file, and their ids there into the lines.",
+)
+def convert(
+    source: Path,
+    target: Path,
+    name: FormatName | None,
+    split: str,
+    answers: Path | None,
+    titles: Path | None,
+    contexts: Literal["inline", "ids"],
+    passages: Path | None,
+) -> None:
+    """Write the questions of another project as JSONL, and say what was dropped and why.
+
+    SOURCE is a folder of {train,val,test}.{source,target} or of BEIR, or a file: DPR's
+    biencoder-nq-train.json, the gold files of eval_rag.py, SQuAD, NQ-open, KILT, or BEIR's qrels/SPLIT.tsv.
+    """
+    report = convert_questions(
+        source,
+        target,
+        format=name,
+        split=split,
+        answers=answers,
+        titles=titles,
+        contexts=contexts,
+        passages=passages,
+    )
+    for text in report.lines():
+        echo(shown(text))

@@ -40,7 +40,13 @@ def check(config: TrainConfig, corpus: TrainingPassages, parts: Parts) -> None:
     for name in STAGES:
         stage = getattr(config, name)
         if stage is not None:
-            examples = training_examples(config, stage, scratch, needs_passage=name != "joint")
+            examples = training_examples(
+                config,
+                stage,
+                scratch,
+                needs_passage=name != "joint",
+                needs_answer=name != "encoders",
+            )
             draw([example.group for example in examples], 0, config.seed, stage.sample)
     if config.data.dev is not None:
         read_questions(Path(config.data.dev))

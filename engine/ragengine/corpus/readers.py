@@ -61,7 +61,7 @@ def read_tsv(path: Path) -> Iterator[Passage]:
 
 
 def read_jsonl(path: Path, first_row: int = 0) -> Iterator[Passage]:
-    """Stream a JSONL file of ``{"id", "title", "text"}``; an absent ``id`` is the row number."""
+    """Stream a JSONL file of ``{"id", "title", "text"}``; an absent ``id`` (or ``_id``) is the row."""
     for row, (number, line) in enumerate(json_lines(path, PassagesError), start=first_row):
         where = f"{path}, line {number}"
         try:
@@ -70,6 +70,8 @@ def read_jsonl(path: Path, first_row: int = 0) -> Iterator[Passage]:
             raise PassagesError(f"{where}: not JSON ({reason}); write one object a line.") from reason
         if not isinstance(record, dict):
             raise PassagesError(f"{where}: found {type(record).__name__}; write one object a line.")
+        if "_id" in record and "id" not in record:  # BEIR's name of it
+            record["id"] = record["_id"]
         yield checked_passage(record, where, row)
 
 

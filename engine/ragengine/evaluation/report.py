@@ -221,6 +221,7 @@ def _calibration(measured: Sequence[Measured], task: Task) -> Calibration | None
 
 def _confidence(measured: Sequence[Measured]) -> ConfidenceFigures | None:
     """Of answers that all have a confidence; unanswerable questions count as wrong."""
+    measured = [one for one in measured if one.question.answers_known]
     said = [one.prediction for one in measured]
     if not said or any(one.confidence is None or one.answerability is None for one in said):
         return None

@@ -191,7 +191,7 @@ def measure(
 
 def first_answers(questions: Sequence[Question]) -> list[str]:
     """Every first answer once, in alphabetical order: the labels of a classification file."""
-    return sorted({question.answers[0] for question in questions if question.answerable})
+    return sorted({question.answers[0] for question in questions if question.answers})
 
 
 def _answer_measures(task: Task, metrics: Metrics) -> Callable[[Question, Prediction], dict[str, float]]:

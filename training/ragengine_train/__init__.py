@@ -8,6 +8,7 @@ from ragengine.errors import DependencyError
 try:
     from ragengine_train.config import TrainConfig
     from ragengine_train.config_file import read_config
+    from ragengine_train.consolidate import consolidate
     from ragengine_train.data_check import Finding, check_data
     from ragengine_train.data_convert import ConvertReport, convert_questions
     from ragengine_train.pipeline import train
@@ -26,6 +27,7 @@ __all__ = [
     "TrainProgress",
     "TrainResult",
     "check_data",
+    "consolidate",
     "convert_questions",
     "read_config",
     "train",

@@ -196,8 +196,8 @@ def generation_config(config: RagConfig, model: ModelConfig) -> GenerationConfig
     return GenerationConfig(**(values | model.generation))
 
 
-def write_checkpoint(parts: Parts, model: ModelConfig, target: Path) -> None:
-    """Write a RAG checkpoint as transformers does, and beside it the context encoder in a folder.
+def write_checkpoint(parts: Parts, model: ModelConfig, target: Path, *, context_encoder: bool = True) -> None:
+    """Write a RAG checkpoint as transformers does, and in it the ``context_encoder`` in a folder.
 
     A question encoder that is not DPR's is in a folder, too, which says how it pools.
     ``target`` appears whole or not at all.
@@ -218,8 +218,9 @@ def write_checkpoint(parts: Parts, model: ModelConfig, target: Path) -> None:
         save_with_tokenizer(rag, tokenizer, folder)
         if isinstance(question_encoder, PooledEncoder):
             save_with_tokenizer(question_encoder, question_tokenizer, folder / "question_encoder")
-        context_encoder = load_encoder(parts.context_encoder, DPRContextEncoder, model.pooling)
-        save_with_tokenizer(context_encoder, passage_tokenizer, folder / "context_encoder")
+        if context_encoder:
+            encoder = load_encoder(parts.context_encoder, DPRContextEncoder, model.pooling)
+            save_with_tokenizer(encoder, passage_tokenizer, folder / "context_encoder")
 
 
 def _shared_fields(config: Any) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """`ragengine train` and `ragengine data`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
+from ragengine.cli.common import name_value_pairs
 from ragengine.cli.output import echo
 from ragengine.errors import PassagesError
 from ragengine.messages import shown
+from ragengine_export.encoders import GIVEN_POOLINGS
+from ragengine_train.consolidate import consolidate as join_networks
 from ragengine_train.data_check import check_data, described
 from ragengine_train.data_convert import convert_questions
 from ragengine_train.formats import FORMATS, FormatName
@@ -42,6 +45,44 @@ def train(config: Path, fresh: bool, start: ResultName | None, threads: int | No
         progress=lambda report: echo(report.message, err=True),
     )
     echo(f"{result.checkpoint} after {result.seconds:.0f} s; {result.report}")
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--question-encoder", metavar="ID", required=True, help="A folder or hub name.")
+@click.option("--generator", metavar="ID", required=True, help="A BART, T5, mBART, ...")
+@click.option("--context-encoder", metavar="ID", help="A passage encoder, written beside.")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["token", "sequence"]),
+    default="token",
+    show_default=True,
+    help="RAG-Token or RAG-Sequence.",
+)
+@click.option("--pooling", type=click.Choice(GIVEN_POOLINGS), help="Of a bare encoder.")
+@click.option("--n-docs", type=click.IntRange(1), default=5, show_default=True, help="Documents to read.")
+@click.option(
+    "--max-combined-length",
+    type=click.IntRange(1),
+    default=300,
+    show_default=True,
+    help="Tokens of a document with the question.",
+)
+@click.option("--title-sep", default=" / ", show_default=True, help="Between title and text.")
+@click.option("--doc-sep", default=" // ", show_default=True, help="Between text and question.")
+@click.option("--prefix", help="What a prompt begins with [default: the generator's].")
+@click.option(
+    "--set",
+    "generation",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=name_value_pairs,
+    help="A field of generation_config.json (num_beams=4); may be repeated.",
+)
+def consolidate(checkpoint: Path, question_encoder: str, generator: str, **settings: Any) -> None:
+    """Write one RAG checkpoint, the folder CHECKPOINT, of a question encoder and a generator."""
+    echo(str(join_networks(question_encoder, generator, checkpoint, **settings)))
 
 
 @click.group()

@@ -150,7 +150,7 @@ def _model(content: Any, base: Path) -> tuple[ModelConfig | None, list[str]]:
     context = model.question_encoder if model.context_encoder is None else model.context_encoder
     if model.share_encoders and found(context) != found(model.question_encoder):
         errors.append("model.context_encoder: with share_encoders it is the question encoder; leave it out")
-    errors += _generation_errors(model.generation)
+    errors += generation_errors(model.generation)
     resolved = dataclasses.replace(
         model,
         question_encoder=found(model.question_encoder),
@@ -247,7 +247,7 @@ def _missing(base: Path, files: Sequence[str], name: str) -> Iterator[str]:
             yield f"{name}: {base / file} does not exist"
 
 
-def _generation_errors(generation: dict[str, Any]) -> list[str]:
+def generation_errors(generation: dict[str, Any]) -> list[str]:
     """What transformers, or else ragengine, refuses in `[model.generation]`."""
     known = GenerationConfig().to_dict()
     if unknown := [key for key in generation if key not in known]:

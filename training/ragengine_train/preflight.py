@@ -31,7 +31,7 @@ def check(config: TrainConfig, corpus: TrainingPassages, parts: Parts) -> None:
 
     Raises :class:`ragengine.errors.RagEngineError` for the first that is missing or does not fit.
     """
-    errors = _model_errors(config.model, parts)
+    errors = model_errors(config.model, parts)
     if config.model.n_docs > corpus.indexed:
         errors.append(f"n_docs is {config.model.n_docs}, and there are {corpus.indexed} passages")
     if errors:
@@ -72,7 +72,8 @@ def _freeze(config: TrainConfig, parts: Parts) -> None:
         freeze(load_rag(parts, model), config.joint.freeze)
 
 
-def _model_errors(model: ModelConfig, parts: Parts) -> list[str]:
+def model_errors(model: ModelConfig, parts: Parts) -> list[str]:
+    """Why the networks and their tokenizers make no RAG model; raises :class:`ExportError` for one alone."""
     reader = generator_config(parts.generator)
     sources = {"question_encoder": parts.question_encoder, "context_encoder": parts.context_encoder}
     classes = {"question_encoder": DPRQuestionEncoder, "context_encoder": DPRContextEncoder}

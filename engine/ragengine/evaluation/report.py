@@ -65,12 +65,14 @@ class Source:
     index       the folder of the index; None where the engine searches an object of the caller's own
     questions   the file of questions; None where they did not come from one
     options     the generation options that are not the bundle's defaults, by name
+    closed_book  whether the generator answered without documents
     """
 
     bundle: str
     index: str | None
     questions: str | None
     options: dict[str, Any]
+    closed_book: bool = False
 
 
 @dataclass(frozen=True)

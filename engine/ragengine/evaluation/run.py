@@ -1,17 +1,18 @@
 """Ask an engine questions with known answers, and measure what it answers."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from ragengine.engine import RagEngine
 from ragengine.errors import InputError
+from ragengine.evaluation.closed_book import closed_book as answered_alone
 from ragengine.evaluation.definitions import Metrics, answer_measures
 from ragengine.evaluation.long_answers import check_installed
-from ragengine.evaluation.measured import Measured, Prediction, Task
+from ragengine.evaluation.measured import Measured, Prediction, Task, probability
 from ragengine.evaluation.metrics import label_match, regex_match
+from ragengine.evaluation.predictions import KeptPredictions, identity
 from ragengine.evaluation.questions import Question, read_questions
 from ragengine.evaluation.report import Evaluation, Source, report
 from ragengine.evaluation.retrieval import retrieval_values
@@ -40,6 +41,8 @@ def evaluate(
     resampling_seed: int = 0,
     batch_size: int = 8,
     abstain: bool = False,
+    closed_book: bool = False,
+    predictions: str | Path | None = None,
     progress: Report | None = None,
     options: GenerationOptions | None = None,
     **changes: Any,
@@ -65,6 +68,9 @@ def evaluate(
         resampling_seed: the seed of these samples.
         batch_size: questions answered together.
         abstain: give no text where the confidence is low; such an answer is wrong.
+        closed_book: the generator answers from the question alone, without documents.
+        predictions: a folder that keeps answers under the fingerprint of what decides them (bundle, index,
+            options); answers that it has are not computed again.
         progress: called as ``progress(done, total)`` after each question.
         options: generation options, by default those of the model.
         **changes: single generation options by name.
@@ -90,6 +96,8 @@ def evaluate(
         raise InputError('labels are given, which only task="classification" uses; leave them out.')
     if abstain and task == "classification":
         raise InputError("abstain is True, and labels have no confidence; leave it out.")
+    if closed_book and (abstain or likelihood or task == "classification"):
+        raise InputError("closed_book is True; it goes with neither abstain, likelihood nor labels.")
     if answer_prefix is not None and not likelihood:
         raise InputError("answer_prefix is given, which only likelihood=True uses; leave it out.")
     check_names(changes)
@@ -107,6 +115,8 @@ def evaluate(
         answer_prefix=answer_prefix,
         batch_size=batch_size,
         abstain=abstain,
+        closed_book=closed_book,
+        predictions=predictions,
         progress=progress,
         **settings,
     )
@@ -116,6 +126,7 @@ def evaluate(
         index=_index_path(engine),
         questions=str(questions) if isinstance(questions, str | Path) else None,
         options=different,
+        closed_book=closed_book,
     )
     return report(
         measured,
@@ -153,6 +164,8 @@ def measure(
     answer_prefix: str | None = None,
     batch_size: int = 8,
     abstain: bool = False,
+    closed_book: bool = False,
+    predictions: str | Path | None = None,
     progress: Report | None = None,
     **options: Any,
 ) -> list[Measured]:
@@ -170,18 +183,28 @@ def measure(
     """
     tell = progress or silent
     chosen = checked_kind(options.get("options") or engine.default_options)
-    n_docs = chosen.replace(**{name: options[name] for name in OPTION_NAMES if name in options}).n_docs
+    chosen = chosen.replace(**{name: options[name] for name in OPTION_NAMES if name in options})
+    n_docs = chosen.n_docs
     ks = checked_ks(ks, n_docs)
     score = _answer_measures(task, metrics)
-    predictions: Iterator[Prediction]
+    answer: Callable[[Sequence[Question]], Iterator[Prediction]]
     if task == "classification":
         labels = checked_labels(labels or first_answers(questions))
-        predictions = _classified(engine, questions, labels, n_docs, options)
+        answer = partial(_classified, engine, labels=labels, n_docs=n_docs, options=options)
+    elif closed_book:
+        answer = partial(answered_alone, engine, batch_size=batch_size, options=chosen)
     else:
-        predictions = _answered(engine, questions, batch_size, abstain, options)
+        answer = partial(_answered, engine, batch_size=batch_size, abstain=abstain, options=options)
+    answers = answer(questions)
+    if predictions is not None:
+        kind = {"labels": list(labels), "abstain": abstain, "closed_book": closed_book}
+        kept = KeptPredictions(Path(predictions), identity(engine, chosen.to_dict() | kind))
+        answers = kept.answered(questions, answer)
     measured = []
-    for question, prediction in zip(questions, predictions, strict=True):
-        values = score(question, prediction) | retrieval_values(question, prediction.documents, ks, n_docs)
+    for question, prediction in zip(questions, answers, strict=True):
+        values = score(question, prediction)
+        if not closed_book:
+            values |= retrieval_values(question, prediction.documents, ks, n_docs)
         measured.append(Measured(question, prediction, values if question.answerable else {}))
         tell(len(measured), len(questions))
     if likelihood:
@@ -224,17 +247,13 @@ def _answered(
 def _prediction(answer: Answer) -> Prediction:
     return Prediction(
         answer.text,
-        _probability(answer.log_prob),
+        probability(answer.log_prob),
         answer.documents,
         answer.raw_text,
         answer.confidence,
         answer.answerability,
         "low_confidence" in answer.flags,
     )
-
-
-def _probability(log_prob: float) -> float:
-    return float(np.exp(min(log_prob, 0.0)))  # rounding can leave a log-probability over 0
 
 
 def _classified(

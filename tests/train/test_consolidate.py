@@ -43,8 +43,10 @@ def test_networks_are_joined(name: str, world: Path, tmp_path: Path) -> None:
         right = DPRQuestionEncoder.from_pretrained(encoder).eval()(ids)[0]
     torch.testing.assert_close(found, right, rtol=0, atol=0)
     assert (folder / "context_encoder").exists() == (name == "bart")
-    assert (model.config.n_docs, model.generation_config.num_beams) == ((2, 3) if name == "bart" else (5, 1))
-    if name == "flan-t5":
+    assert model.config.n_docs == (2 if name == "bart" else 5)
+    if name == "bart":
+        assert model.generation_config.num_beams == 3
+    else:
         assert model.config.generator.prefix == "ask: "
     own = RagTokenizer.from_pretrained(folder).question_encoder
     assert own("who leads a town?").input_ids

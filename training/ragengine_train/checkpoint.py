@@ -1,6 +1,7 @@
 """Encoders, generators and whole RAG models, as transformers reads and writes them."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from transformers import (
     RagTokenizer,
 )
 
-from ragengine.errors import ExportError
+from ragengine.errors import ExportError, OptionsError
 from ragengine_export import encoders
 from ragengine_export.encoder_families import encoder_shape
 from ragengine_export.families import generator_type
@@ -128,10 +129,18 @@ def as_encoder(model: Any, cls: type[PreTrainedModel]) -> Any:
     return result
 
 
-def load_generator(source: str, model: ModelConfig) -> Any:
-    """A generator, with the prefix that its prompts begin with."""
-    kind = generator_config(source).model_type
-    generator = load_model(generator_type(source, kind).model, source)
+def load_generator(source: str, model: ModelConfig, dropout: Mapping[str, float] | None = None) -> Any:
+    """A generator, with the prefix that its prompts begin with.
+
+    Raises:
+        OptionsError: ``dropout`` names fields that its config does not have.
+        ExportError: it cannot be loaded.
+    """
+    config = generator_config(source)
+    if unknown := [name for name in dropout or {} if not hasattr(config, name)]:
+        has = [name for name in config.to_dict() if "dropout" in name or "layerdrop" in name]
+        raise OptionsError(f"{source} has no {', '.join(unknown)}; its config has {', '.join(sorted(has))}.")
+    generator = load_model(generator_type(source, config.model_type).model, source, changes=dropout)
     for name in _SPECIAL:  # which some configs leave out, and RAG models ask for
         setattr(generator.config, name, getattr(generator.config, name, None))
     if model.prefix is not None:
@@ -174,10 +183,10 @@ def rag_config(question_encoder: Any, generator: Any, model: ModelConfig) -> Rag
     )
 
 
-def load_rag(parts: Parts, model: ModelConfig) -> Any:
+def load_rag(parts: Parts, model: ModelConfig, dropout: Mapping[str, float] | None = None) -> Any:
     """A ``RagTokenForGeneration`` or ``RagSequenceForGeneration`` of two networks, without a retriever."""
     question_encoder = load_encoder(parts.question_encoder, DPRQuestionEncoder, model.pooling)
-    generator = load_generator(parts.generator, model)
+    generator = load_generator(parts.generator, model, dropout)
     with torch.device("meta"):
         rag = RAG_MODELS[model.type](config=rag_config(question_encoder, generator, model))
     # Not handed to the class: transformers 5 initialises such modules anew.  Not their weights alone: it ties

@@ -260,7 +260,14 @@ def train_encoders(
     ]
     mining = Mining(tables, vectors, items.positives, corpus.copy_of, right, stage.hard_negatives, progress)
     trained = train_stage(
-        encoders, items, collate, arguments, stage="encoders", progress=progress, callbacks=[mining]
+        encoders,
+        items,
+        collate,
+        arguments,
+        stage="encoders",
+        progress=progress,
+        settings=stage,
+        callbacks=[mining],
     )
     context_encoder = context_encoder or as_encoder(question_encoder, DPRContextEncoder)
     with replaced(target) as folder:

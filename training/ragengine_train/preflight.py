@@ -67,9 +67,9 @@ def _freeze(config: TrainConfig, parts: Parts) -> None:
         )
         freeze(BiEncoder(question_encoder, context_encoder), config.encoders.freeze)
     if config.generator is not None:
-        freeze(load_generator(parts.generator, model), config.generator.freeze)
+        freeze(load_generator(parts.generator, model, config.generator.dropout), config.generator.freeze)
     if config.joint is not None:
-        freeze(load_rag(parts, model), config.joint.freeze)
+        freeze(load_rag(parts, model, config.joint.dropout), config.joint.freeze)
 
 
 def model_errors(model: ModelConfig, parts: Parts) -> list[str]:

@@ -3,18 +3,27 @@
 import fnmatch
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from ragengine.errors import OptionsError
-from ragengine_train.config import DEFAULTS, StageConfig
+from ragengine_train.config import DEFAULTS, AnsweringConfig, StageConfig
+from ragengine_train.dev_samples import DevSet
+from ragengine_train.profiling import StepProfile
 from ragengine_train.progress import Progress, TrainProgress
 
 LogHistory = list[dict[str, float]]
@@ -31,9 +40,12 @@ class Trained:
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     """``Trainer`` over an order that is drawn ahead, with the seconds so far in every log entry."""
 
-    def __init__(self, stage: str, progress: Progress, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._stage, self._progress = stage, progress
+    def __init__(
+        self, stage: str, progress: Progress, *args: Any, dev: DevSet | None = None, **kwargs: Any
+    ) -> None:
+        # The Trainer looks whether there is a dev set, and `evaluate` is what measures it.
+        super().__init__(*args, eval_dataset=None if dev is None else list(dev.examples), **kwargs)
+        self._stage, self._progress, self._dev = stage, progress, dev
         # Our losses are means of a batch: the Trainer divides them by the number of accumulated batches.
         self.model_accepts_loss_kwargs = False
         self._started = time.perf_counter()
@@ -52,6 +64,20 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
                 f"{self.args.learning_rate:g}, or take bf16 where it is fp16; begin again with --from."
             )
         return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure the dev questions, and write the answers beside the checkpoints as `samples-STEP.jsonl`."""
+        assert self._dev is not None
+        step, total = self.state.global_step, self.state.max_steps
+        self.model.eval()
+        with torch.no_grad():
+            found = self._dev.measure(Path(self.args.output_dir) / f"samples-{step}.jsonl")
+        metrics = {f"eval_{name}": value for name, value in found.items()}
+        self.log(dict(metrics))
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+        self._progress(TrainProgress(self._stage, f"  {step}/{total} dev {shown}"))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add ``seconds`` of training, those before a resume too, and report the entry."""
@@ -124,19 +150,25 @@ def train_stage(
     *,
     stage: str,
     progress: Progress,
+    settings: StageConfig,
     trainer: type[StageTrainer] = StageTrainer,
-    callbacks: list[TrainerCallback] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    dev: DevSet | None = None,
 ) -> Trained:
     """Train ``model`` in place, from the last whole checkpoint of the output folder if there is one.
 
-    ``stage`` is the name of the stage in what ``progress`` is told.
+    ``stage`` is the name of the stage in what ``progress`` is told, ``dev`` what is measured in between.
     """
+    callbacks = [*callbacks, *_callbacks(settings, Path(arguments.output_dir))]
+    if arguments.gradient_checkpointing:
+        arguments.gradient_checkpointing = False  # the Trainer asks the outer network, which may have none
+        checkpoint_activations(model, arguments.gradient_checkpointing_kwargs)
     model.train()
     config: Any = getattr(model, "config", None)
     use_cache = getattr(config, "use_cache", None)  # the Trainer sets it to False, which would be saved
     loop = trainer(
         stage, progress,
-        model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks,
+        model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks, dev=dev,
     )  # fmt: skip
     loop.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
     if use_cache is not None:
@@ -144,6 +176,35 @@ def train_stage(
     model.eval()
     history: LogHistory = loop.state.log_history
     return Trained(history, max(entry.get("seconds", 0.0) for entry in history))
+
+
+def _callbacks(settings: StageConfig, folder: Path) -> Iterator[TrainerCallback]:
+    if isinstance(settings, AnsweringConfig) and settings.early_stopping_patience:
+        yield EarlyStoppingCallback(settings.early_stopping_patience)
+    if settings.profile_step:
+        yield StepProfile(settings.profile_step, folder)
+
+
+def checkpoint_activations(model: torch.nn.Module, kwargs: dict[str, Any] | None) -> None:
+    """Let every network inside compute its activations again in the backward pass (gradient checkpointing).
+
+    Raises :class:`OptionsError` where none can.
+    """
+    able = [
+        module
+        for module in model.modules()
+        if isinstance(module, PreTrainedModel) and module.supports_gradient_checkpointing
+    ]
+    if not able:
+        raise OptionsError(
+            "gradient_checkpointing is true, and no network of the stage has it; leave it out."
+        )
+    for module in able:
+        # The name before transformers 5.23
+        enable = (
+            getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
+        )
+        enable(kwargs or {"use_reentrant": False})
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -58,8 +58,9 @@ def test_other_settings_have_other_answers(
     engine = pair.engine
     evaluate(engine, asked, resamples=0, predictions=tmp_path)
     counting = Counting(engine, monkeypatch)
-    evaluate(engine, asked, resamples=0, predictions=tmp_path, num_beams=1)
-    evaluate(engine, asked, resamples=0, predictions=tmp_path, n_docs=2)
+    own = engine.default_options
+    evaluate(engine, asked, resamples=0, predictions=tmp_path, num_beams=own.num_beams + 1)
+    evaluate(engine, asked, resamples=0, predictions=tmp_path, n_docs=own.n_docs + 1)
     assert len(counting.asked) == 2 * len(asked)
     evaluate(engine, asked, resamples=0, predictions=tmp_path, closed_book=True)
     assert len(list(tmp_path.iterdir())) == 4

@@ -1,4 +1,4 @@
-"""What a stage takes of transformers' Trainer: evaluation, early end, best weights, smoothing, dropout, profile."""
+"""What a stage takes of transformers' Trainer: evaluation, early end, best weights, smoothing, profile."""
 
 from __future__ import annotations
 

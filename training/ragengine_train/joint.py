@@ -132,7 +132,7 @@ def retrieved(
 def joint_answers(
     model: Any, tokenizer: PreTrainedTokenizerBase, questions: Tokens, own: Tokens | None, question_pad: int
 ) -> list[str]:
-    """transformers' answers with the documents that the question encoder finds now, and `[model.generation]`."""
+    """transformers' answers with the documents that are found now, and with `[model.generation]`."""
     answers: list[str] = []
     config, device = model.generation_config, model.generator.device
     for start in range(0, len(questions), _BATCH):

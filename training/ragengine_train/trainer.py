@@ -40,6 +40,8 @@ class Trained:
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     """``Trainer`` over an order that is drawn ahead, with the seconds so far in every log entry."""
 
+    control: Any
+
     def __init__(
         self, stage: str, progress: Progress, *args: Any, dev: DevSet | None = None, **kwargs: Any
     ) -> None:
@@ -167,8 +169,8 @@ def train_stage(
     config: Any = getattr(model, "config", None)
     use_cache = getattr(config, "use_cache", None)  # the Trainer sets it to False, which would be saved
     loop = trainer(
-        stage, progress,
-        model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks, dev=dev,
+        stage, progress, dev=dev,
+        model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks,
     )  # fmt: skip
     loop.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
     if use_cache is not None:
@@ -200,10 +202,8 @@ def checkpoint_activations(model: torch.nn.Module, kwargs: dict[str, Any] | None
             "gradient_checkpointing is true, and no network of the stage has it; leave it out."
         )
     for module in able:
-        # The name before transformers 5.23
-        enable = (
-            getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
-        )
+        name = "activation_checkpointing_enable"  # since transformers 5.23
+        enable = getattr(module, name, None) or module.gradient_checkpointing_enable
         enable(kwargs or {"use_reentrant": False})
 
 

@@ -146,6 +146,8 @@ class Evaluation:
             result["unanswerable"] = _without_none(self.unanswerable)
         if self.source is not None:
             result["measured"] = dataclasses.asdict(self.source)
+            if not self.source.closed_book:
+                del result["measured"]["closed_book"]
         if self.compared is not None:
             result["compared"] = self.compared.to_dict()
         if self.comparison is not None:

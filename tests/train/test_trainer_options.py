@@ -10,7 +10,9 @@ import pytest
 import torch
 from transformers import BartConfig, BartForConditionalGeneration
 
+from ragengine import RagEngine
 from ragengine.errors import OptionsError
+from ragengine_export import export_checkpoint
 from ragengine_export.tokenization import load_tokenizer
 from ragengine_train import TrainProgress, TrainResult, read_config, train
 from ragengine_train.checkpoint import Parts, load_generator, load_rag
@@ -96,6 +98,12 @@ def test_evaluating_in_between_changes_no_loss_and_resuming_none(
     assert losses(result, "joint") == expected
     assert len(expected) == 6
     work = tmp_path / "broken" / "run" / "work" / "joint"
+    (checkpoint,) = work.glob("checkpoint-*")
+    export_checkpoint(checkpoint, tmp_path / "bundle")
+    asked = json.loads((work / "samples-6.jsonl").read_text("utf-8").splitlines()[0])
+    with RagEngine.load(tmp_path / "bundle", index=result.index, threads=1) as engine:
+        answer = engine.generate(asked["question"], num_beams=2, max_length=10)
+    assert answer.text == asked["text"], "the export of a checkpoint answers as it did in training"
     assert sorted(path.name for path in work.glob("samples-*")) == [f"samples-{n}.jsonl" for n in (2, 4, 6)]
 
 
@@ -171,8 +179,8 @@ def test_activations_are_computed_again() -> None:
     gradients = []
     for again in (False, True):
         if again:
-            checkpoint_activations(torch.nn.ModuleDict({"inner": model}), None)
-            assert model.is_gradient_checkpointing
+            checkpoint_activations(torch.nn.ModuleDict({"inner": model}), {"use_reentrant": False})
+            assert model.model.encoder.gradient_checkpointing
         model.zero_grad()
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
         gradients.append(
@@ -180,7 +188,7 @@ def test_activations_are_computed_again() -> None:
         )
     torch.testing.assert_close(*gradients)
     with pytest.raises(OptionsError, match="no network of the stage has it"):
-        checkpoint_activations(torch.nn.Linear(2, 2), None)
+        checkpoint_activations(torch.nn.Linear(2, 2), {})
 
 
 def test_settings_that_do_not_go_together(world: Path, tmp_path: Path) -> None:

@@ -118,6 +118,26 @@ class TrainConfig:
     joint: JointConfig | None = None
 
 
+CHECKPOINTING = {
+    "gradient_checkpointing": "gradient_checkpointing_kwargs",
+    "activation_checkpointing": "activation_checkpointing_kwargs",
+}
+"""The names of one setting and of its arguments, before transformers 5.23 and since; the first still works."""
+
+
+def split_checkpointing(arguments: dict[str, Any]) -> tuple[dict[str, Any], bool, dict[str, Any]]:
+    """Fields of ``TrainingArguments`` without gradient checkpointing, whether it is on, and its arguments.
+
+    The Trainer asks the outer network for it, which here may have none where those inside have it.
+    """
+    names = {*CHECKPOINTING, *CHECKPOINTING.values()}
+    others = {name: value for name, value in arguments.items() if name not in names}
+    kwargs: dict[str, Any] = {"use_reentrant": False}
+    for name in CHECKPOINTING.values():
+        kwargs |= arguments.get(name) or {}
+    return others, any(arguments.get(name) for name in CHECKPOINTING), kwargs
+
+
 def listed(value: str | list[str]) -> list[str]:
     """A list of one string, or the list itself."""
     return [value] if isinstance(value, str) else value

@@ -14,6 +14,7 @@ from ragengine.errors import OptionsError
 from ragengine.options import OPTION_NAMES, GenerationOptions
 from ragengine.storage.schema import join_errors, parse
 from ragengine_train.config import (
+    CHECKPOINTING,
     DEFAULTS,
     AnsweringConfig,
     DataConfig,
@@ -24,6 +25,7 @@ from ragengine_train.config import (
     StageConfig,
     TrainConfig,
     listed,
+    split_checkpointing,
 )
 
 T = TypeVar("T")
@@ -211,6 +213,10 @@ def _argument_error(stage: str, key: str, value: Any) -> str | None:
     kind = _ARGUMENTS[key]
     if kind in _NUMBERS and type(value) not in _NUMBERS[kind]:
         return f"expected {_NUMBERS[kind][-1].__name__}, found {type(value).__name__}"
+    if key in CHECKPOINTING and type(value) is not bool:
+        return f"expected bool, found {type(value).__name__}"
+    if key in CHECKPOINTING.values() and not isinstance(value, dict):
+        return f"expected a table, found {type(value).__name__}"
     if key in _AT_LEAST_1 and value < 1:
         return f"{value} is less than 1"
     return None
@@ -219,7 +225,7 @@ def _argument_error(stage: str, key: str, value: Any) -> str | None:
 def _arguments_errors(name: str, arguments: dict[str, Any], base: Path) -> Iterator[str]:
     """What transformers refuses in the fields together."""
     try:
-        made = TrainingArguments(output_dir=str(base), **(DEFAULTS | arguments))
+        made = TrainingArguments(output_dir=str(base), **(DEFAULTS | split_checkpointing(arguments)[0]))
         for report in get_reporting_integration_callbacks(made.report_to):
             report()  # it may need a package
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as reason:

@@ -28,7 +28,14 @@ from ragengine_train.example_order import draw, group_by_length
 from ragengine_train.folders import replaced
 from ragengine_train.progress import Progress
 from ragengine_train.report import write_stage_report
-from ragengine_train.trainer import StageTrainer, examples_a_step, freeze, train_stage, training_arguments
+from ragengine_train.trainer import (
+    SaveTokenizer,
+    StageTrainer,
+    examples_a_step,
+    freeze,
+    train_stage,
+    training_arguments,
+)
 
 IGNORED = -100
 _BATCH = 32
@@ -197,6 +204,7 @@ def train_generator(
         progress=progress,
         settings=stage,
         trainer=WarmUpTrainer,
+        callbacks=[SaveTokenizer(tokenizer)],
         dev=dev,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.profiler import record_function
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, RagTokenizer
 
 from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.batching import Tokens, encoder_inputs, pad, padded, tokenized
@@ -33,7 +33,14 @@ from ragengine_train.generator import answer_tokens
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
 from ragengine_train.progress import Progress
 from ragengine_train.report import write_stage_report
-from ragengine_train.trainer import StageTrainer, examples_a_step, freeze, train_stage, training_arguments
+from ragengine_train.trainer import (
+    SaveTokenizer,
+    StageTrainer,
+    examples_a_step,
+    freeze,
+    train_stage,
+    training_arguments,
+)
 
 _BATCH = 16
 
@@ -213,6 +220,7 @@ def train_joint(
         progress=progress,
         settings=stage,
         trainer=MarginalTrainer,
+        callbacks=[SaveTokenizer(RagTokenizer(question_tokenizer, tokenizer))],
         dev=dev,
     )
     searched.close()

@@ -259,6 +259,8 @@ class _Run:
             ) from reason
         report = read_json(self.output / name / REPORT)
         self._say(name, f"{name}: {report['seconds']:.0f} s {report['dev'] or ''}")
+        if getattr(self.config, name).arguments.get("eval_strategy", "no") != "no":
+            return  # whoever evaluates them wants to compare them
         for checkpoint in work.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
 

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from ragengine.errors import OptionsError
-from ragengine_train.config import DEFAULTS, AnsweringConfig, StageConfig
+from ragengine_train.config import DEFAULTS, AnsweringConfig, StageConfig, split_checkpointing
 from ragengine_train.dev_samples import DevSet
 from ragengine_train.profiling import StepProfile
 from ragengine_train.progress import Progress, TrainProgress
@@ -107,7 +107,7 @@ def training_arguments(stage: StageConfig, output: Path, seed: int, examples: in
         "train_sampling_strategy": "sequential",
         "disable_tqdm": True,
     }
-    arguments = TrainingArguments(**(DEFAULTS | stage.arguments | ours))
+    arguments = TrainingArguments(**(DEFAULTS | split_checkpointing(stage.arguments)[0] | ours))
     if (devices := arguments.n_gpu * arguments.world_size) > 1:
         # The Trainer would split every batch, whose labels are places among the passages of the whole.
         raise OptionsError(
@@ -162,9 +162,9 @@ def train_stage(
     ``stage`` is the name of the stage in what ``progress`` is told, ``dev`` what is measured in between.
     """
     callbacks = [*callbacks, *_callbacks(settings, Path(arguments.output_dir))]
-    if arguments.gradient_checkpointing:
-        arguments.gradient_checkpointing = False  # the Trainer asks the outer network, which may have none
-        checkpoint_activations(model, arguments.gradient_checkpointing_kwargs)
+    _, again, kwargs = split_checkpointing(settings.arguments)
+    if again:
+        checkpoint_activations(model, kwargs)
     model.train()
     config: Any = getattr(model, "config", None)
     use_cache = getattr(config, "use_cache", None)  # the Trainer sets it to False, which would be saved
@@ -180,6 +180,17 @@ def train_stage(
     return Trained(history, max(entry.get("seconds", 0.0) for entry in history))
 
 
+class SaveTokenizer(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Write the tokenizers into each checkpoint, which is then one that `ragengine export` reads."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After the weights."""
+        self._tokenizer.save_pretrained(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
 def _callbacks(settings: StageConfig, folder: Path) -> Iterator[TrainerCallback]:
     if isinstance(settings, AnsweringConfig) and settings.early_stopping_patience:
         yield EarlyStoppingCallback(settings.early_stopping_patience)
@@ -187,7 +198,7 @@ def _callbacks(settings: StageConfig, folder: Path) -> Iterator[TrainerCallback]
         yield StepProfile(settings.profile_step, folder)
 
 
-def checkpoint_activations(model: torch.nn.Module, kwargs: dict[str, Any] | None) -> None:
+def checkpoint_activations(model: torch.nn.Module, kwargs: dict[str, Any]) -> None:
     """Let every network inside compute its activations again in the backward pass (gradient checkpointing).
 
     Raises :class:`OptionsError` where none can.
@@ -204,7 +215,7 @@ def checkpoint_activations(model: torch.nn.Module, kwargs: dict[str, Any] | None
     for module in able:
         name = "activation_checkpointing_enable"  # since transformers 5.23
         enable = getattr(module, name, None) or module.gradient_checkpointing_enable
-        enable(kwargs or {"use_reentrant": False})
+        enable(kwargs)
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -122,7 +122,7 @@ CHECKPOINTING = {
     "gradient_checkpointing": "gradient_checkpointing_kwargs",
     "activation_checkpointing": "activation_checkpointing_kwargs",
 }
-"""The names of one setting and of its arguments, before transformers 5.23 and since; the first still works."""
+"""The setting and its arguments, by their names before transformers 5.23 and since; both still work."""
 
 
 def split_checkpointing(arguments: dict[str, Any]) -> tuple[dict[str, Any], bool, dict[str, Any]]:

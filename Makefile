@@ -14,7 +14,7 @@ EXTRAS ?= cpu export
 # The trained checkpoint, where it was trained here: with it transformers answers the questions too.
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 
-.PHONY: install demo lint test test-slow coverage fuzz mutants test-oldest test-transformers test-integrations audit sbom lock build docs bench clean
+.PHONY: install demo lint test test-slow coverage fuzz mutants test-oldest test-transformers test-integrations audit sbom lock build docs docs-tutorial bench clean
 
 install: $(VENV)/.test $(VENV)/.browser  ## Everything: runtime, export, training, benchmark and test tools
 
@@ -103,6 +103,10 @@ build: $(VENV)/.test  ## The wheel and the source archive, in dist/
 
 docs: $(VENV)/.test  ## The documentation site, in build/site: no network, and a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-tutorial: $(VENV)/.test  ## The tutorial "your documents to answers" from nothing, its figures checked; minutes of training
+	$(PIP) '.[starter]'
+	$(BIN)/python -m pytest -m slow -s tests/docs/test_your_documents.py
 
 bench: $(VENV)/.test  ## This machine: stages, rooflines, and the other engines that are installed; minutes
 	$(BIN)/ragengine bench --shape worldfacts --precision fp32 --precision int8 --batch \

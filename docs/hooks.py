@@ -28,6 +28,7 @@ PAGES = {
     "benchmarks/README.md": "project/benchmarks.md",
     "examples/worldfacts/README.md": "project/worldfacts.md",
     "examples/paper/README.md": "project/paper-tables.md",
+    "examples/larkfield/README.md": "project/larkfield.md",
     "RELEASE.md": "project/release.md",
     "README.md": "index.md",  # the home page holds its parts; a link to the README leads there
 }

@@ -41,8 +41,8 @@ def network_state(
         weights: those of the graph.
 
     Returns:
-        The weights by the network's names.  Those that no graph reads are zero: a pooler whose vector is not
-        used, a bias of the logits without an entry.
+        The weights by the network's names.  Those that no graph reads are zero (a pooler whose vector is not
+        used, a bias of the logits without an entry) or a copy (see :func:`_unread`).
 
     Raises:
         ExportError: the graph lacks a weight that the network needs, or one has another shape.
@@ -57,10 +57,11 @@ def network_state(
     for group in _tied(model, shapes):
         found = {key: weights[graph_name(key)] for key in group if graph_name(key) in weights}
         if not found:
-            if _unread(group[0]):
-                state[group[0]] = np.zeros(shapes[group[0]], np.float32)
-            else:
+            unread = _unread(group[0], shapes[group[0]], weights)
+            if unread is None:
                 lacking.append(group[0])
+            else:
+                state[group[0]] = unread
             continue
         first = next(iter(found.values()))
         if all(np.array_equal(first, other) for other in found.values()):
@@ -88,6 +89,13 @@ def _tied(model: Any, names: Iterable[str]) -> Iterator[list[str]]:
         yield sorted(group, key=lambda name: name.startswith("lm_head"))
 
 
-def _unread(name: str) -> bool:
-    """Whether a graph may lack it: see :func:`network_state`."""
-    return name.startswith("pooler.") or name == "final_logits_bias"
+def _unread(name: str, shape: tuple[int, ...], weights: State) -> NDArray[np.float32] | None:
+    """A weight that a graph may lack, since nothing is computed with it; None for any other.
+
+    A generator whose tables are not tied has one that is shared by neither side, as large as the encoder's.
+    """
+    if name.startswith("pooler.") or name == "final_logits_bias":
+        return np.zeros(shape, np.float32)
+    if name.endswith("shared.weight"):
+        return weights.get(name.replace("shared.weight", "encoder.embed_tokens.weight"))
+    return None

@@ -63,7 +63,7 @@ def export(
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--check/--no-check", default=True, show_default=True, help="Compare torch with every graph.")
 def unpack(bundle: Path, checkpoint: Path, check: bool) -> None:
-    """Write the transformers checkpoint that an fp32 or fp16 BUNDLE was exported from to the folder CHECKPOINT.
+    """Write the checkpoint that an fp32 or fp16 BUNDLE was exported from to the folder CHECKPOINT.
 
     Its folders question_encoder, context_encoder and generator are what ragengine train starts from.
     """

@@ -1,8 +1,8 @@
 """The checkpoint of a bundle whose manifest does not remember it: DPR's encoders and BART, by their graphs.
 
-Versions that wrote no ``created_from.checkpoint`` exported little else.  Sizes are those of the weights, heads
-those of the graphs' attention; what no file says (an activation, a scaled embedding) has the family's usual
-value, so that whoever uses this must compare the result with the graphs.
+Versions that wrote no ``created_from.checkpoint`` exported little else.  Sizes are those of the weights,
+heads those of the graphs' attention; what no file says (an activation, a scaled embedding) has the family's
+usual value, so that whoever uses this must compare the result with the graphs.
 """
 
 import re

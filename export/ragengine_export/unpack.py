@@ -64,8 +64,8 @@ def unpack_bundle(bundle: str | Path, checkpoint: str | Path, *, check: bool = T
     opened = Bundle.open(bundle)
     if opened.manifest.precision not in ("fp32", "fp16"):
         raise ExportError(
-            f"{opened.path} is an {opened.manifest.precision} bundle, whose weights are rounded for good; unpack "
-            "the fp32 or fp16 bundle of the same checkpoint."
+            f"{opened.path} is an {opened.manifest.precision} bundle, whose weights are rounded for good; "
+            "unpack the fp32 or fp16 bundle of the same checkpoint."
         )
     with _new_folder(Path(checkpoint)) as folder:
         writer = _Writer(opened, folder)
@@ -179,7 +179,10 @@ class _Writer:
             graph_name: Callable[[str], str] = partial(_dpr_name, _DPR_INNER[part])
         else:
             family = encoder_family(part, config.model_type)
-            network, graph_name = family.model, lambda key: next(iter(family.renamed({key: np.empty(0)})))
+            network, graph_name = (
+                family.model,
+                lambda key: next(iter(family.renamed({key: np.empty(0, np.float32)}))),
+            )
         state = network_state(f"the {part}", network, config, graph_name, weights)
         _write_json(folder / "config.json", origin.config | {"architectures": [network.__name__]})
         _save(state, folder)
@@ -252,8 +255,8 @@ class _Writer:
                 wrong.append(f"the tokenizer of {part}")
         if wrong:
             raise ExportError(
-                f"{self.bundle.path} cannot be unpacked: transformers reads {', '.join(wrong[:5])} otherwise than the "
-                "bundle has it; export the original checkpoint again."
+                f"{self.bundle.path} cannot be unpacked: transformers reads {', '.join(wrong[:5])} otherwise "
+                "than the bundle has it; export the original checkpoint again."
             )
 
 
@@ -271,7 +274,7 @@ def same_tokenizer(one: str, other: str) -> bool:
 
 
 def _dpr_name(inner: str, key: str) -> str:
-    """The name in the graph of a weight of DPR's: ``bert_model`` is all that it is made of, and a projection."""
+    """The name in the graph of a weight of DPR's, which is a ``bert_model`` and a projection."""
     return key.removeprefix(inner).removeprefix("bert_model.")
 
 

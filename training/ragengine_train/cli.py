@@ -96,8 +96,8 @@ def data() -> None:
 def check(config: Path, strict: bool) -> None:
     """Warn of what makes the training of CONFIG.toml useless, and would raise no error.
 
-    Words that are unknown to the tokenizer, answers that it cannot write or that stand in no passage, questions
-    of dev that are trained on, unknown passage ids, prompts and answers that are cut.
+    Words that are unknown to the tokenizer, answers that it cannot write or that stand in no passage,
+    questions of dev that are trained on, unknown passage ids, prompts and answers that are cut.
     """
     findings = check_data(config)
     for text in described(findings):

@@ -1,4 +1,4 @@
-"""What makes training useless and raises no error: found in the files of a configuration, before hours are spent."""
+"""What makes training useless and raises no error, found in the files of a configuration beforehand."""
 
 import re
 import tempfile
@@ -153,8 +153,8 @@ def _unknown_words(data: _Data) -> Finding | None:
         "unknown_words",
         found,
         data.lines,
-        f"questions hold words that the question encoder's tokenizer turns into {token}, so that neither encoder "
-        "nor generator reads them: take an encoder whose vocabulary fits the language of the questions",
+        f"questions hold words that the question encoder's tokenizer turns into {token}, so that neither "
+        "encoder nor generator reads them: take an encoder whose vocabulary fits the questions",
         lambda line: line.question,
     )
 
@@ -175,8 +175,8 @@ def _unwritable_answers(data: _Data) -> Finding | None:
         "unwritable_answers",
         found,
         answers,
-        "answers come out of the generator's tokenizer as nothing or as another text, so that no training reaches "
-        "them: spell them with letters that it knows, or take another generator",
+        "answers come out of the generator's tokenizer as nothing or as another text, so that no training "
+        "reaches them: spell them with letters that it knows, or take another generator",
         lambda pair: pair[1],
         lambda pair: pair[0].where,
     )
@@ -213,8 +213,8 @@ def _shared_questions(data: _Data) -> Finding | None:
         "shared_questions",
         found,
         data.dev,
-        "questions of dev are trained on, too (apart from case and punctuation), so that its figures say nothing "
-        "about new questions: take them out of one of the two",
+        "questions of dev are trained on, too (apart from case and punctuation), so that its figures say "
+        "nothing about new questions: take them out of one of the two",
         lambda line: line.question,
     )
 
@@ -246,8 +246,8 @@ def _cut_prompts(data: _Data) -> Finding | None:
         "cut_prompts",
         found,
         [line for line, _ in given],
-        f"questions have more than max_combined_length = {model.max_combined_length} tokens together with their "
-        "passage, and are cut at their end: make passages shorter, or raise it",
+        f"questions have more than max_combined_length = {model.max_combined_length} tokens together with "
+        "their passage, and are cut at their end: make passages shorter, or raise it",
         lambda line: line.question,
     )
 

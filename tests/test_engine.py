@@ -55,7 +55,8 @@ def test_to_dict_is_the_contracts_json(pair: Pair) -> None:
     answer = pair.engine.generate("Where is Quito?", **OPTIONS)
     content = json.loads(json.dumps(answer.to_dict()))
     contract = ["question", "answer", "score", "documents", "tokens", "flags", "timings_ms"]
-    assert list(content) == [*contract, "log_prob", "pruned_documents", "hypotheses", "notes"]
+    later = ["raw_answer", "citations", "confidence", "answerability", "notes"]
+    assert list(content) == [*contract, "log_prob", "pruned_documents", "hypotheses", *later]
     assert content["notes"] == list(answer.notes)
     assert len(answer.notes) == len(answer.flags)
     assert [h["answer"] for h in content["hypotheses"]] == list(answer.texts)

@@ -239,8 +239,10 @@ class Answer:
 
         Raises:
             DependencyError: matplotlib is not installed.
-            InputError: another suffix, or a path that cannot be written.
+            InputError: another suffix, a path that cannot be written, or an answer whose text was withheld.
         """
+        if "abstained" in self.flags:
+            raise InputError("The answer was withheld, so there are no tokens to draw; ask without abstain.")
         from ragengine.plot import PosteriorPlot, draw
 
         kind = "p(z | x, y≤ₜ)" if self.options.marginalize == "sequence" else "p(z | x, yₜ, y<ₜ)"

@@ -193,7 +193,7 @@ def main(bundle: Path, index: Path, output: Path) -> None:
             start = time.perf_counter()
             engine.swap_index(indexes[world])
             swapped = time.perf_counter()
-            answers[world] = [engine.generate(question).text.strip() for question in questions]
+            answers[world] = [engine.generate(question).text for question in questions]
             click.echo(
                 f"{world}: swapped in {swapped - start:.2f} s, "
                 f"{len(questions)} answers in {time.perf_counter() - swapped:.1f} s"

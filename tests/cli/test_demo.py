@@ -1,5 +1,6 @@
 """`ragengine demo` finds the embedded model in a clone, and outside of one says how to get it."""
 
+import json
 from email.message import Message
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -16,8 +17,20 @@ from tests.support.paths import ROOT, WORLDFACTS
 def test_it_answers_what_the_folder_asks() -> None:
     done = CliRunner().invoke(demo, ["--folder", str(WORLDFACTS), "--no-explain", "--device", "cpu"])
     assert done.exit_code == 0, done.output
-    assert done.output.count("right: ") == command.QUESTIONS
+    assert done.output.count(" ms (") == command.QUESTIONS
     assert "Ask your own:" in done.output
+
+
+def test_what_was_expected_stands_beside_a_wrong_answer_alone(tmp_path: Path) -> None:
+    for name in ("bundle", "index"):
+        (tmp_path / name).symlink_to(WORLDFACTS / name)
+    asked = [("What is the capital of Iceland?", "reykjavik"), ("What is the capital of Peru?", "Atlantis")]
+    lines = [json.dumps({"question": question, "answers": [answer]}) for question, answer in asked]
+    (tmp_path / "questions.jsonl").write_text("\n".join(lines), "utf-8")
+    done = CliRunner().invoke(demo, ["--folder", str(tmp_path), "--no-explain", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert "right: " not in done.output
+    assert [line.strip() for line in done.output.splitlines() if "expected" in line] == ["expected: Atlantis"]
 
 
 def test_the_model_is_found_from_any_folder_of_a_clone(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ def test_the_score_of_what_was_generated_is_its_log_probability(
             assert scored == pytest.approx(answer.log_prob, abs=1e-4)
         special = [0] * (bos is not None)
         tokenizer = pair.engine._tokenizer
-        (own,) = tokenizer.encode_bare([answer.text], 100)
+        (own,) = tokenizer.encode_bare([answer.raw_text], 100)
         if tokens.tolist() == [*special, *own, 2] and len(tokens) > 1:
             round_trips += 1
-            assert pair.engine.score(question, answer.text, **settings) == pytest.approx(
+            assert pair.engine.score(question, answer.raw_text, **settings) == pytest.approx(
                 answer.log_prob, abs=1e-4
             )
     # An answer built to round-trip, so that the law is tested whatever the random model writes.

@@ -174,4 +174,4 @@ class RagengineRag:
                 answers = self._engine.generate(questions, options=chosen)
             seconds = time.perf_counter() - start
         tokens = sum(len(answer.hypotheses[0].token_ids) for answer in answers)
-        return record.reply(seconds, [answer.text for answer in answers], tokens)
+        return record.reply(seconds, [answer.raw_text for answer in answers], tokens)

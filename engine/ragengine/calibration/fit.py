@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragengine.arrays import DoubleArray
-from ragengine.calibration.observations import Observations, question_patterns
+from ragengine.calibration.observations import Observations
+from ragengine.calibration.patterns import question_patterns
 from ragengine.confidence.features import FEATURES
 from ragengine.confidence.model import FARTHEST, Logistic
 from ragengine.confidence.rarity import Rarity

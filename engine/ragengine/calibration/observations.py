@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,6 @@ from ragengine.runtime.progress import Report
 
 _BATCH = 8
 _PASSAGES = 20_000  # whose words are counted
-_ASKS = 0.02  # share of the questions that a word is in which asks; rarer ones name something
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,18 +77,3 @@ def count_words(engine: RagEngine) -> tuple[Counter[str], int]:
     for passage in index.passages(rows):
         counts.update({*folded_words(passage.title), *folded_words(passage.text)})
     return counts, len(rows)
-
-
-def question_patterns(questions: Sequence[str]) -> NDArray[Any]:
-    """A number for each question, [Q], equal for those that differ in rare words alone.
-
-    A word that is in fewer than 2 % of the questions, or in fewer than 3, names what is asked for; what is
-    left is the pattern.  Questions of one pattern must not be on both sides of a split, or a model is judged
-    by questions that it knows.
-    """
-    split = [folded_words(question) for question in questions]
-    counts = Counter(word for words in split for word in set(words))
-    least = max(3.0, _ASKS * len(questions))
-    patterns = [tuple(word for word in words if counts[word] >= least) for words in split]
-    numbers = {pattern: number for number, pattern in enumerate(dict.fromkeys(patterns))}
-    return np.array([numbers[pattern] for pattern in patterns])

@@ -59,15 +59,17 @@ def ask(
     with RagEngine.load(bundle, index=index, **placing) as engine:
         console = SafeConsole()
         for number, question in enumerate(questions, 1):
-            answer = engine.generate(question, abstain=abstain, **options)
+            answer = whole = engine.generate(question, **options)
+            if abstain:
+                answer = whole.abstain()
             if as_json:
                 print_json(answer.to_dict())
             else:
                 print_answer(console, answer, explain=explain)
             if plot is not None:
-                answer.plot(plot if len(questions) == 1 else plot.with_stem(f"{plot.stem}-{number}"))
+                whole.plot(plot if len(questions) == 1 else plot.with_stem(f"{plot.stem}-{number}"))
             if record is not None:
-                records.append(Record.of(engine, answer))
+                records.append(Record.of(engine, whole))
     if record is not None:
         write_records(record, records)
 

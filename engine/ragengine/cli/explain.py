@@ -12,7 +12,7 @@ TITLE_WIDTH = 26
 
 
 def print_answer(console: SafeConsole, answer: Answer, *, explain: bool) -> None:
-    """Print the answer, its documents with prior and posterior, and the time it took."""
+    """Print the answer, its documents with prior and posterior, what it is copied from, and its time."""
     console.print(line(answer.question, "bold"))
     console.print(
         Text.assemble(
@@ -27,17 +27,17 @@ def print_answer(console: SafeConsole, answer: Answer, *, explain: bool) -> None
         text = Text.assemble((shown(document.title), "bold"), "  ", (shown(document.text), "dim"))
         table.add_row(str(number), f"{document.prior:.3f}", f"{document.posterior:.3f}", text)
     console.print(table)
-    if explain:
-        print_posteriors(console, answer)
-    total = sum(answer.timings_ms.values())
-    stages = ", ".join(f"{name.replace('_', ' ')} {ms:.1f}" for name, ms in answer.timings_ms.items())
-    console.print(Text(f"  {total:.1f} ms ({stages})", style="dim"), soft_wrap=True)
     for citation in answer.citations:
         cited = shown(" ".join(citation.sentence.split()))
         console.print(Text(f"  [{citation.document + 1}] {cited}", style="dim"), soft_wrap=True)
     if answer.confidence is not None:
         said = f"confidence {answer.confidence:.2f}, answerability {answer.answerability:.2f}"
         console.print(Text(f"  {said}", style="dim"))
+    if explain:
+        print_posteriors(console, answer)
+    total = sum(answer.timings_ms.values())
+    stages = ", ".join(f"{name.replace('_', ' ')} {ms:.1f}" for name, ms in answer.timings_ms.items())
+    console.print(Text(f"  {total:.1f} ms ({stages})", style="dim"), soft_wrap=True)
     for note in answer.notes:
         console.print(Text(f"  {note}", style="dim"))
     console.print()

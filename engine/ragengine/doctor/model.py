@@ -61,7 +61,7 @@ def answer(bundle_path: Path, index_path: Path, settings: dict[str, Any]) -> Ite
         engine.generate(question)  # the first answer is slower: memory is allocated, graphs are captured
         found = engine.generate(question)
         yield Finding("question", question)
-        yield Finding("answer", found.text, found.text.strip() or "(no text)")
+        yield Finding("answer", found.text, found.text.rstrip() or "(no text)")
         yield Finding(
             "ran on",
             {"graphs": engine.device, "search": engine.retriever.index.placement.kind},

@@ -180,7 +180,7 @@ class RagEngineAnswerer(_EngineComponent):
         read = [_to_haystack(*source) for source in sources(originals, given, answer)]
         meta = answer.to_dict()
         return {
-            "answers": [GeneratedAnswer(data=answer.text.strip(), query=query, documents=read, meta=meta)]
+            "answers": [GeneratedAnswer(data=answer.text.rstrip(), query=query, documents=read, meta=meta)]
         }
 
     def to_dict(self) -> dict[str, Any]:

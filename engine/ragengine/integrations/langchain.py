@@ -102,7 +102,7 @@ class RagEngineAnswerer(Runnable[str | dict[str, Any], dict[str, Any]]):
         answer = ask(self.engine, question, given, settings)
         return {
             "question": question,
-            "answer": answer.text.strip(),
+            "answer": answer.text.rstrip(),
             "context": [_to_langchain(*source) for source in sources(context, given, answer)],
             "result": answer.to_dict(),
         }

@@ -120,7 +120,7 @@ class RagEngineQueryEngine(BaseQueryEngine):
         answer = ask(self._engine, query_bundle.query_str, given, self._settings)
         read = [_to_node(*source) for source in sources(nodes, given, answer)]
         return Response(
-            response=answer.text.strip(),
+            response=answer.text.rstrip(),
             source_nodes=[*read, *(additional_source_nodes or ())],
             metadata=answer.to_dict(),
         )

@@ -104,7 +104,7 @@ def test_transformers_answers_questions_from_the_same_index(pair: Pair) -> None:
     index = pair.bundle.parent / "index"
     found = TransformersRag(str(pair.checkpoint.source), str(index), 1, "fp32").ask(questions, options)
     chosen = pair.engine.default_options.replace(**options)
-    assert found["outputs"] == [answer.text for answer in pair.engine.generate(questions, options=chosen)]
+    assert found["outputs"] == [answer.raw_text for answer in pair.engine.generate(questions, options=chosen)]
 
 
 def test_a_checkpoint_of_a_stranger_is_checked_as_for_export(pair: Pair, tmp_path: Path) -> None:

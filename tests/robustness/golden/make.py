@@ -120,7 +120,7 @@ def answered(bundle_name: str, index_name: str) -> list[dict[str, Any]]:
                     "index": index_name,
                     "question": question,
                     "options": options,
-                    "text": answer.text,
+                    "text": answer.raw_text,
                     "documents": {d.id: d.score for d in answer.documents},
                     "hypotheses": [
                         {"token_ids": list(map(int, h.token_ids)), "score": h.score, "log_prob": h.log_prob}

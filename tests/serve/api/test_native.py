@@ -33,6 +33,25 @@ def test_an_answer_is_the_object_of_ask_json(server: Served) -> None:
     assert reply.headers["X-Request-Id"]
 
 
+def test_a_server_abstains_and_says_how_sure_it_is(server: Served) -> None:
+    engine = server.state.models.get(None).engine
+    unsure = "How many runways does Amderma Airport have?"
+    for question in (QUESTION, unsure):
+        reply = server.post("/v1/answer", {"question": question, "abstain": True})
+        assert same(reply.content, engine.generate(question).abstain().to_dict())
+        assert reply.content["confidence"] == pytest.approx(engine.generate(question).confidence, abs=1e-4)
+    assert "abstained" in reply.content["flags"]
+    assert (reply.content["answer"], reply.content["tokens"]) == ("", [])
+    assert len(reply.content["documents"]) == 5
+    refused = server.post("/v1/answer", {"question": QUESTION, "abstain": True, "num_beams": 1})
+    assert refused.status == 400
+    assert "no confidence" in refused.content["error"]["message"]
+    refused = server.post(
+        "/v1/answer", {"question": QUESTION, "abstain": True, "num_beams": 1, "stream": True}
+    )
+    assert (refused.status, refused.content["error"]["field"]) == (400, "abstain")
+
+
 def test_options_have_the_names_of_the_engine(server: Served) -> None:
     options = {
         "n_docs": 2,

@@ -34,7 +34,7 @@ def test_a_chat_asks_the_last_message_of_the_user(client: "openai.OpenAI", serve
         ],
     )
     answer = server.state.models.get(None).engine.generate(QUESTION)
-    assert completion.choices[0].message.content == answer.text.lstrip()
+    assert completion.choices[0].message.content == answer.text
     assert completion.choices[0].finish_reason == "stop"
     assert completion.usage is not None
     assert completion.usage.completion_tokens == len(answer.tokens)
@@ -55,7 +55,7 @@ def test_a_chat_streams_the_same_text(client: "openai.OpenAI", server: Served, b
     chunks = list(stream)
     answer = server.state.models.get(None).engine.generate(QUESTION, num_beams=beams, n_docs=3)
     texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
-    assert "".join(text or "" for text in texts) == answer.text.lstrip()
+    assert "".join(text or "" for text in texts) == answer.text
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[0].choices[0].delta.role == "assistant"
     assert len(chunks[0].model_extra["sources"]) == 3

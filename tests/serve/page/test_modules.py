@@ -31,6 +31,8 @@ def test_words_know_their_tokens(tab: "Tab") -> None:
         ("", ["</s>"], []),
         ("東京 都", ["東京", " 都"], [[0], [1]]),
         ("so so so", [" so", " so", " so"], [[0], [1], [2]]),
+        ("Reykjavik", [" Re", "yk", "javik", "</s>"], [[0, 1, 2]]),  # an answer begins without its space
+        ("a b", ["<s>", " a", " b", "</s>"], [[1], [2]]),
     ]
     for text, tokens, expected in cases:
         words = call(tab, "words.js", "wordsOf", text, [token(one) for one in tokens])
@@ -65,32 +67,13 @@ def test_the_sentence_has_the_longest_part_of_the_answer(tab: "Tab") -> None:
     assert found("Skye", 0) == -1
 
 
-def test_an_answer_is_doubted_for_a_reason(tab: "Tab") -> None:
-    def warnings(text: str, tokens: list[Any], passage: str, notes: tuple[str, ...] = ()) -> list[str]:
-        answer = {
-            "question": "Where?",
-            "answer": text,
-            "tokens": tokens,
-            "log_prob": sum(token["log_prob"] for token in tokens),
-            "documents": [{"title": "A title", "text": passage}],
-            "notes": list(notes),
-        }
-        found: list[str] = call(tab, "confidence.js", "confidenceOf", answer)["warnings"]
-        return found
-
-    sure = [token(" Lower", log_prob=-0.01), token(" Hutt", log_prob=-0.02), token("</s>", log_prob=0)]
-    assert warnings(" Lower Hutt", sure, "It is in Lower Hutt.") == []
-    assert warnings(" Lower Hutt", sure, "It is in Lower Hutt.", ("Cut.",)) == ["Cut."]
-    assert warnings(" Lower Hutt", sure, "It is in lower Huttia.") == ["No passage has “Hutt”."]
-    unsure = [sure[0], token(" Hutt", log_prob=-1.2)]
-    assert warnings(" Lower Hutt", unsure, "Lower Hutt") == [
-        "The model was not sure of “Hutt”: it gave it 30 %."
-    ]
-    three = [token(text, log_prob=-0.3) for text in (" Lower", " Hutt", " City")]
-    assert warnings(" Lower Hutt City", three, "Lower Hutt City") == [
-        "The model gave this answer 41 %, and all others together more."
-    ]
-    assert warnings("", [token("</s>", log_prob=0)], "x") == ["The answer is empty."]
+def test_an_answer_is_doubted_as_the_server_says(tab: "Tab") -> None:
+    answer = {"log_prob": -0.1, "confidence": 0.25, "notes": ["The answer is empty."]}
+    found = call(tab, "confidence.js", "confidenceOf", answer)
+    assert found["probability"] == pytest.approx(0.9048, abs=1e-4)
+    assert (found["confidence"], found["warnings"]) == (0.25, ["The answer is empty."])
+    older = call(tab, "confidence.js", "confidenceOf", {"log_prob": None, "notes": []})  # kept by the tab
+    assert older == {"probability": None, "confidence": None, "warnings": []}
 
 
 def test_numbers_are_never_rounded_to_certainty(tab: "Tab") -> None:

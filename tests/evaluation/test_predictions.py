@@ -1,6 +1,7 @@
 """Kept answers are those of the same bundle, index and options, and of nothing else."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,9 @@ def test_a_bundle_with_another_file_has_other_answers(
     manifest = bundle / "manifest.json"
     answers = []
     for separator in (" // ", " ?? "):
-        text = manifest.read_text("utf-8")
-        manifest.write_text(text.replace('"doc_sep": " // "', f'"doc_sep": "{separator}"'), "utf-8")
+        content = json.loads(manifest.read_text("utf-8"))
+        content["rag"]["doc_sep"] = separator
+        manifest.write_text(json.dumps(content), "utf-8")
         with RagEngine.load(bundle, index=index, threads=1) as engine:
             found = evaluate(engine, asked, resamples=0, predictions=tmp_path / "kept")
             assert found.measured == evaluate(engine, asked, resamples=0).measured

@@ -114,6 +114,8 @@ def training_arguments(stage: StageConfig, output: Path, seed: int, examples: in
             f"Training runs on one GPU, and {devices} are used here; "
             "show it one with CUDA_VISIBLE_DEVICES=0, and start one process."
         )
+    if arguments.eval_strategy != "no" and arguments.save_total_limit == 1:
+        arguments.save_total_limit = 2  # one would be the best, and a killed run goes on from the last
     if arguments.max_steps < 1:
         arguments.max_steps = max(
             1, round(arguments.num_train_epochs * examples / examples_a_step(arguments))

@@ -1,7 +1,7 @@
 """Loading configs and weights with transformers, which may run nothing and invent nothing."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,7 +46,9 @@ def load_config(source: str) -> Any:
     return loaded(source, lambda name: AutoConfig.from_pretrained(name, trust_remote_code=False))
 
 
-def load_model(cls: Any, source: str, optional: str | None = None) -> Any:
+def load_model(
+    cls: Any, source: str, optional: str | None = None, changes: Mapping[str, Any] | None = None
+) -> Any:
     """Load weights in float32 and refuse a checkpoint that lacks some: transformers would invent them.
 
     TensorFlow's and Flax's weights are converted first (:mod:`ragengine_export.conversion`).
@@ -56,18 +58,23 @@ def load_model(cls: Any, source: str, optional: str | None = None) -> Any:
         source: a folder or hub name.
         optional: the module whose weights may be missing, with a dot at the end; the model then has None
             there.
+        changes: fields of its config that are to be other than in the checkpoint.
 
     Raises:
         ExportError: it cannot be loaded, or weights are missing.
     """
-    return load_with_left_over(cls, source, optional)[0]
+    return load_with_left_over(cls, source, optional, changes)[0]
 
 
-def load_with_left_over(cls: Any, source: str, optional: str | None = None) -> tuple[Any, list[str]]:
+def load_with_left_over(
+    cls: Any, source: str, optional: str | None = None, changes: Mapping[str, Any] | None = None
+) -> tuple[Any, list[str]]:
     """As :func:`load_model`, with the names of the weights that ``cls`` has no place for."""
     content, _ = loaded(source, PretrainedConfig.get_config_dict)
     check_config(source, content)
     config = loaded(source, cls.config_class.from_pretrained)
+    for name, value in (changes or {}).items():
+        setattr(config, name, value)
     check_weights(source, config)
     state = converted_state(source, cls, config, optional=optional)
 

@@ -1,6 +1,7 @@
 """`ragengine eval`: what it prints is what `ragengine.evaluate` returns, and what is wrong is said early."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,32 @@ def test_json_has_the_figures_of_one_question(pair: Pair, tmp_path: Path) -> Non
     measures = json.loads(result.stdout)
     assert measures["n"] == 1
     assert {"exact_match", "f1", "recall@5"} <= set(measures)
+
+
+def test_closed_book_and_all_checkpoints(pair: Pair, questions_file: Path, tmp_path: Path) -> None:
+    """One table over the bundles of a folder, by the numbers in their names; answers are kept."""
+    index, kept = pair.bundle.parent / "index", tmp_path / "kept"
+    for step in (100, 20):
+        shutil.copytree(pair.bundle, tmp_path / "run" / f"step-{step}" / "bundle")
+    common = ("eval", pair.bundle, index, questions_file, "--resamples", "0", "--predictions", kept)
+    done = run(*common, "--json", "--all-checkpoints", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["checkpoints"]
+    names = [Path(one["measured"]["bundle"]).parent.name for one in found[1:]]
+    assert names == ["step-20", "step-100"]
+    assert len({one["exact_match"] for one in found}) == 1
+    assert len(list(kept.iterdir())) == 1, "the same files are the same checkpoint, wherever they are"
+    shown = run(*common, "--all-checkpoints", tmp_path / "run")
+    assert shown.returncode == 0, shown.stderr
+    assert "best exact match: " in shown.stdout
+    assert sum("step-" in line and "%" in line for line in shown.stdout.splitlines()) == 2
+    alone = run(*common, "--json", "--closed-book")
+    assert alone.returncode == 0, alone.stderr
+    result = json.loads(alone.stdout)
+    assert result["compared"]["measured"]["closed_book"]
+    assert "exact_match" in result["comparison"]
+    assert "passage_recall@5" not in result["compared"]
+    refused = run(*common, "--closed-book", "--compare", pair.bundle)
+    assert refused.returncode == 2
+    empty = run(*common, "--all-checkpoints", kept)
+    assert (empty.returncode, "holds no bundles" in empty.stderr) == (1, True)

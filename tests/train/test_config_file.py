@@ -32,11 +32,11 @@ num_beem = 4
 learning_rat = 1e-4
 seed = 4
 hard_negatives = -1
+label_smoothing_factor = 0.1
 [joint]
 lr_scheduler_type = "zigzag"
 sample = {a = 0.0, b = nan}
 max_steps = "many"
-label_smoothing_factor = 0.1
 gradient_accumulation_steps = 0
 [generator]
 bf16 = "yes"
@@ -58,7 +58,7 @@ bf16 = "yes"
         "joint.sample.a: 0.0",
         "joint.sample.b: nan",
         "joint.max_steps: expected int, found str",
-        "joint.label_smoothing_factor: cannot be set",
+        "encoders.label_smoothing_factor: cannot be set",
         "joint.gradient_accumulation_steps: 0 is less than 1",
         "generator.bf16: expected bool, found str",
         "nowhere.tsv does not exist",

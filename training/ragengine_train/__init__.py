@@ -10,18 +10,23 @@ from ragengine.lazy_names import lazy_names
 if TYPE_CHECKING:
     from ragengine_train.config import TrainConfig
     from ragengine_train.config_file import read_config
+    from ragengine_train.consolidate import consolidate
     from ragengine_train.data_check import Finding, check_data
+    from ragengine_train.data_convert import ConvertReport, convert_questions
     from ragengine_train.pipeline import train
     from ragengine_train.progress import TrainProgress
     from ragengine_train.report import StageResult, TrainResult
 
 __all__ = [
+    "ConvertReport",
     "Finding",
     "StageResult",
     "TrainConfig",
     "TrainProgress",
     "TrainResult",
     "check_data",
+    "consolidate",
+    "convert_questions",
     "read_config",
     "train",
 ]

@@ -1,6 +1,7 @@
 """Encoders, generators and whole RAG models, as transformers reads and writes them."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from transformers import (
     RagTokenizer,
 )
 
-from ragengine.errors import ExportError
+from ragengine.errors import ExportError, OptionsError
 from ragengine_export import encoders
 from ragengine_export.choices import GIVEN_POOLINGS
 from ragengine_export.encoder_families import encoder_shape
@@ -129,10 +130,18 @@ def as_encoder(model: Any, cls: type[PreTrainedModel]) -> Any:
     return result
 
 
-def load_generator(source: str, model: ModelConfig) -> Any:
-    """A generator, with the prefix that its prompts begin with."""
-    kind = generator_config(source).model_type
-    generator = load_model(generator_type(source, kind).model, source)
+def load_generator(source: str, model: ModelConfig, dropout: Mapping[str, float] | None = None) -> Any:
+    """A generator, with the prefix that its prompts begin with.
+
+    Raises:
+        OptionsError: ``dropout`` names fields that its config does not have.
+        ExportError: it cannot be loaded.
+    """
+    config = generator_config(source)
+    if unknown := [name for name in dropout or {} if not hasattr(config, name)]:
+        has = [name for name in config.to_dict() if "dropout" in name or "layerdrop" in name]
+        raise OptionsError(f"{source} has no {', '.join(unknown)}; its config has {', '.join(sorted(has))}.")
+    generator = load_model(generator_type(source, config.model_type).model, source, changes=dropout)
     for name in _SPECIAL:  # which some configs leave out, and RAG models ask for
         setattr(generator.config, name, getattr(generator.config, name, None))
     if model.prefix is not None:
@@ -175,10 +184,10 @@ def rag_config(question_encoder: Any, generator: Any, model: ModelConfig) -> Rag
     )
 
 
-def load_rag(parts: Parts, model: ModelConfig) -> Any:
+def load_rag(parts: Parts, model: ModelConfig, dropout: Mapping[str, float] | None = None) -> Any:
     """A ``RagTokenForGeneration`` or ``RagSequenceForGeneration`` of two networks, without a retriever."""
     question_encoder = load_encoder(parts.question_encoder, DPRQuestionEncoder, model.pooling)
-    generator = load_generator(parts.generator, model)
+    generator = load_generator(parts.generator, model, dropout)
     with torch.device("meta"):
         rag = RAG_MODELS[model.type](config=rag_config(question_encoder, generator, model))
     # Not handed to the class: transformers 5 initialises such modules anew.  Not their weights alone: it ties
@@ -197,8 +206,8 @@ def generation_config(config: RagConfig, model: ModelConfig) -> GenerationConfig
     return GenerationConfig(**(values | model.generation))
 
 
-def write_checkpoint(parts: Parts, model: ModelConfig, target: Path) -> None:
-    """Write a RAG checkpoint as transformers does, and beside it the context encoder in a folder.
+def write_checkpoint(parts: Parts, model: ModelConfig, target: Path, *, context_encoder: bool = True) -> None:
+    """Write a RAG checkpoint as transformers does, and in it the ``context_encoder`` in a folder.
 
     A question encoder that is not DPR's is in a folder, too, which says how it pools.
     ``target`` appears whole or not at all.
@@ -219,8 +228,9 @@ def write_checkpoint(parts: Parts, model: ModelConfig, target: Path) -> None:
         save_with_tokenizer(rag, tokenizer, folder)
         if isinstance(question_encoder, PooledEncoder):
             save_with_tokenizer(question_encoder, question_tokenizer, folder / "question_encoder")
-        context_encoder = load_encoder(parts.context_encoder, DPRContextEncoder, model.pooling)
-        save_with_tokenizer(context_encoder, passage_tokenizer, folder / "context_encoder")
+        if context_encoder:
+            encoder = load_encoder(parts.context_encoder, DPRContextEncoder, model.pooling)
+            save_with_tokenizer(encoder, passage_tokenizer, folder / "context_encoder")
 
 
 def _shared_fields(config: Any) -> dict[str, Any]:

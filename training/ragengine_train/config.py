@@ -15,6 +15,8 @@ DEFAULTS: dict[str, Any] = {
     "report_to": "none",
     "save_total_limit": 1,
     "logging_steps": 20,
+    "metric_for_best_model": "exact_match",
+    "greater_is_better": True,
     "use_cpu": not torch.cuda.is_available(),  # without it transformers refuses bf16 on a CPU
 }
 """Defaults of ``TrainingArguments`` that differ from those of transformers."""
@@ -64,7 +66,19 @@ class StageConfig:
     train: str | list[str] | None = None
     sample: dict[str, float] = field(default_factory=dict)
     freeze: list[str] = field(default_factory=list)
+    profile_step: Count = 0
+    """The step that is profiled; 0 for none."""
     arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AnsweringConfig(StageConfig):
+    """A stage whose generator learns."""
+
+    dropout: dict[str, Annotated[float, Range(0, 1)]] = field(default_factory=dict)
+    """Fields of the generator's config with ``dropout``, ``dropout_rate`` or ``layerdrop`` in their name."""
+    early_stopping_patience: Count = 0
+    """Evaluations without a better exact match after which the stage ends; 0 for no such end."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +93,12 @@ class EncodersConfig(StageConfig):
 
 
 @dataclass(frozen=True)
-class GeneratorConfig(StageConfig):
+class GeneratorConfig(AnsweringConfig):
     """`[generator]`: warm-up on gold passages."""
 
 
 @dataclass(frozen=True)
-class JointConfig(StageConfig):
+class JointConfig(AnsweringConfig):
     """`[joint]`: question encoder and generator on the marginal likelihood."""
 
     draw_answers: bool = False
@@ -102,6 +116,26 @@ class TrainConfig:
     encoders: EncodersConfig | None = None
     generator: GeneratorConfig | None = None
     joint: JointConfig | None = None
+
+
+CHECKPOINTING = {
+    "gradient_checkpointing": "gradient_checkpointing_kwargs",
+    "activation_checkpointing": "activation_checkpointing_kwargs",
+}
+"""The setting and its arguments, by their names before transformers 5.23 and since; both still work."""
+
+
+def split_checkpointing(arguments: dict[str, Any]) -> tuple[dict[str, Any], bool, dict[str, Any]]:
+    """Fields of ``TrainingArguments`` without gradient checkpointing, whether it is on, and its arguments.
+
+    The Trainer asks the outer network for it, which here may have none where those inside have it.
+    """
+    names = {*CHECKPOINTING, *CHECKPOINTING.values()}
+    others = {name: value for name, value in arguments.items() if name not in names}
+    kwargs: dict[str, Any] = {"use_reentrant": False}
+    for name in CHECKPOINTING.values():
+        kwargs |= arguments.get(name) or {}
+    return others, any(arguments.get(name) for name in CHECKPOINTING), kwargs
 
 
 def listed(value: str | list[str]) -> list[str]:

@@ -14,7 +14,9 @@ from ragengine.errors import OptionsError
 from ragengine.options import OPTION_NAMES, GenerationOptions
 from ragengine.storage.schema import join_errors, parse
 from ragengine_train.config import (
+    CHECKPOINTING,
     DEFAULTS,
+    AnsweringConfig,
     DataConfig,
     EncodersConfig,
     GeneratorConfig,
@@ -23,6 +25,7 @@ from ragengine_train.config import (
     StageConfig,
     TrainConfig,
     listed,
+    split_checkpointing,
 )
 
 T = TypeVar("T")
@@ -43,23 +46,19 @@ _OURS = {
     "auto_find_batch_size": "the order is drawn ahead for one batch size",
     "ignore_data_skip": "a resumed run must see the batches that it has not seen",
     "dataloader_num_workers": "the batches are tokens already",
-    "eval_strategy": "the dev questions are measured after each stage",
     "do_eval": "the dev questions are measured after each stage",
     "eval_on_start": "the dev questions are measured after each stage",
-    "load_best_model_at_end": "the dev questions are measured after each stage",
     "disable_tqdm": "progress is printed line by line",
 }
 # What transformers' Trainer or its models cannot do with the networks and the objective of a stage.
 _NOT_OF: dict[str, dict[str, str]] = {
     "encoders": {
         "label_smoothing_factor": "DPR's loss has none",
-        "gradient_checkpointing": "transformers' DPR encoders have none",
+        "eval_strategy": "its dev questions are measured after the stage",
+        "load_best_model_at_end": "its dev questions are measured after the stage",
     },
     "generator": {},
-    "joint": {
-        "label_smoothing_factor": "the marginal likelihood has none here",
-        "gradient_checkpointing": "transformers' RAG models have none",
-    },
+    "joint": {},
 }
 _NUMBERS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
 _AT_LEAST_1 = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
@@ -101,6 +100,9 @@ def _config(content: dict[str, Any], base: Path) -> tuple[TrainConfig | None, li
         if name in content:
             stages[name], stage_errors = _stage(cls, content[name], name, base)
             errors += stage_errors
+            evaluated = stages[name] is not None and stages[name].arguments.get("eval_strategy", "no") != "no"
+            if evaluated and data is not None and data.dev is None:
+                errors.append(f"{name}.eval_strategy: there are no data.dev questions to evaluate on")
     if data is None or model is None or errors:
         return None, errors
     return TrainConfig(base / content["output"], data, model, content.get("seed", 0), **stages), []
@@ -150,7 +152,7 @@ def _model(content: Any, base: Path) -> tuple[ModelConfig | None, list[str]]:
     context = model.question_encoder if model.context_encoder is None else model.context_encoder
     if model.share_encoders and found(context) != found(model.question_encoder):
         errors.append("model.context_encoder: with share_encoders it is the question encoder; leave it out")
-    errors += _generation_errors(model.generation)
+    errors += generation_errors(model.generation)
     resolved = dataclasses.replace(
         model,
         question_encoder=found(model.question_encoder),
@@ -211,6 +213,10 @@ def _argument_error(stage: str, key: str, value: Any) -> str | None:
     kind = _ARGUMENTS[key]
     if kind in _NUMBERS and type(value) not in _NUMBERS[kind]:
         return f"expected {_NUMBERS[kind][-1].__name__}, found {type(value).__name__}"
+    if key in CHECKPOINTING and type(value) is not bool:
+        return f"expected bool, found {type(value).__name__}"
+    if key in CHECKPOINTING.values() and not isinstance(value, dict):
+        return f"expected a table, found {type(value).__name__}"
     if key in _AT_LEAST_1 and value < 1:
         return f"{value} is less than 1"
     return None
@@ -219,7 +225,7 @@ def _argument_error(stage: str, key: str, value: Any) -> str | None:
 def _arguments_errors(name: str, arguments: dict[str, Any], base: Path) -> Iterator[str]:
     """What transformers refuses in the fields together."""
     try:
-        made = TrainingArguments(output_dir=str(base), **(DEFAULTS | arguments))
+        made = TrainingArguments(output_dir=str(base), **(DEFAULTS | split_checkpointing(arguments)[0]))
         for report in get_reporting_integration_callbacks(made.report_to):
             report()  # it may need a package
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as reason:
@@ -231,6 +237,12 @@ def _stage_errors(stage: StageConfig, name: str) -> Iterator[str]:
     for group, share in stage.sample.items():
         if not 0 < share < math.inf:
             yield f"{name}.sample.{group}: {share} is not a finite number above 0"
+    if isinstance(stage, AnsweringConfig):
+        for field in stage.dropout:
+            if "dropout" not in field and "layerdrop" not in field:
+                yield f"{name}.dropout.{field}: no field of a dropout or layer drop"
+        if stage.early_stopping_patience and stage.arguments.get("eval_strategy", "no") == "no":
+            yield f"{name}.early_stopping_patience: nothing is evaluated; set eval_strategy and eval_steps"
     if isinstance(stage, EncodersConfig):
         if stage.refresh_negatives and not stage.hard_negatives:
             yield f"{name}.refresh_negatives: hard_negatives is 0, so that none is used"
@@ -247,7 +259,7 @@ def _missing(base: Path, files: Sequence[str], name: str) -> Iterator[str]:
             yield f"{name}: {base / file} does not exist"
 
 
-def _generation_errors(generation: dict[str, Any]) -> list[str]:
+def generation_errors(generation: dict[str, Any]) -> list[str]:
     """What transformers, or else ragengine, refuses in `[model.generation]`."""
     known = GenerationConfig().to_dict()
     if unknown := [key for key in generation if key not in known]:

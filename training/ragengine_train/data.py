@@ -24,6 +24,9 @@ class Example:
     passage: int | None
     hard_negatives: tuple[int, ...]
     group: str
+    others: tuple[int, ...] = ()
+    """Further passages that answer the question, and so are no negatives of it."""
+    answers_known: bool = True
 
 
 @dataclass
@@ -58,6 +61,16 @@ class TrainingPassages:
     def row(self, passage_id: str) -> int | None:
         """The row of an id of the file."""
         return self._rows.get(passage_id)
+
+    def find(self, passage: Passage) -> str | None:
+        """The id in the file of a passage of this content; its own, if that is one of several."""
+        row = self.row(passage.id)
+        if row is None or (self.passages[row].title, self.passages[row].text) != (
+            passage.title,
+            passage.text,
+        ):
+            row = self._contents.get((passage.title, passage.text))
+        return None if row is None or row >= self.indexed else self.passages[row].id
 
     def add(self, title: str, text: str, original: int | None) -> int:
         """The row of a passage that an example contains; a known text is not added again."""
@@ -99,10 +112,15 @@ def _example(text: str, corpus: TrainingPassages, where: str) -> Example:
     entry = question_entry(text, where)
     return Example(
         entry["question"],
-        tuple(entry["answers"]),
+        tuple(entry["answers"] or ()),
         _gold(entry, corpus, where),
-        tuple(_known(corpus, name, where) for name in texts_of(entry, "hard_negative_ids", where)),
+        (
+            *(_known(corpus, name, where) for name in texts_of(entry, "hard_negative_ids", where)),
+            *_inline_negatives(entry, corpus, where),
+        ),
         text_of(entry, "group", where) or "",
+        tuple(row for name in texts_of(entry, "passage_ids", where) if (row := corpus.row(name)) is not None),
+        entry["answers"] is not None,
     )
 
 
@@ -110,10 +128,23 @@ def _gold(entry: dict[str, Any], corpus: TrainingPassages, where: str) -> int | 
     name, inline = text_of(entry, "passage_id", where), entry.get("passage")
     if inline is None:
         return None if name is None else _known(corpus, name, where)
+    return _added(
+        inline, corpus, f'{where}, "passage"', None if name is None else _known(corpus, name, where)
+    )
+
+
+def _inline_negatives(entry: dict[str, Any], corpus: TrainingPassages, where: str) -> list[int]:
+    inline = entry.get("hard_negatives")
+    if inline is not None and not isinstance(inline, list):
+        raise PassagesError(f'{where}: "hard_negatives" is not a list of {{"title": str, "text": str}}.')
+    return [_added(one, corpus, f'{where}, "hard_negatives"', None) for one in inline or []]
+
+
+def _added(inline: Any, corpus: TrainingPassages, where: str, original: int | None) -> int:
     if not isinstance(inline, dict):
-        raise PassagesError(f'{where}: "passage" is not {{"title": str, "text": str}}.')
-    passage = checked_passage({**inline, "id": ""}, f'{where}, "passage"')
-    return corpus.add(passage.title, passage.text, None if name is None else _known(corpus, name, where))
+        raise PassagesError(f'{where} is not {{"title": str, "text": str}}.')
+    passage = checked_passage({**inline, "id": ""}, where)
+    return corpus.add(passage.title, passage.text, original)
 
 
 def _known(corpus: TrainingPassages, name: str, where: str) -> int:
@@ -126,9 +157,14 @@ def _known(corpus: TrainingPassages, name: str, where: str) -> int:
 
 
 def training_examples(
-    config: TrainConfig, stage: StageConfig, corpus: TrainingPassages, *, needs_passage: bool
+    config: TrainConfig,
+    stage: StageConfig,
+    corpus: TrainingPassages,
+    *,
+    needs_passage: bool,
+    needs_answer: bool = True,
 ) -> list[Example]:
-    """The examples that a stage can use: of its groups, with an answer, with a passage if needed.
+    """The examples that a stage can use: of its groups, with an answer and a passage where these are needed.
 
     Empty answers are left out.  Raises :class:`PassagesError` where no example is left.
     """
@@ -137,12 +173,19 @@ def training_examples(
         dataclasses.replace(example, answers=tuple(filter(None, example.answers)))
         for example in read_examples(files, corpus)
     ]
-    usable = [one for one in examples if one.answers and (one.passage is not None or not needs_passage)]
+    usable = [
+        one
+        for one in examples
+        if (one.answers or not (needs_answer or one.answers_known))
+        and (one.passage is not None or not needs_passage)
+    ]
     if usable and stage.sample:
         check_groups([one.group for one in usable], stage.sample)
         usable = [one for one in usable if one.group in stage.sample]
     if not usable:
         raise PassagesError(
-            f"{', '.join(files)}: no line has an answer" + (" and a passage_id." if needs_passage else ".")
+            f"{', '.join(files)}: no line has "
+            + " and ".join(["an answer"] * needs_answer + ["a passage_id"] * needs_passage)
+            + "."
         )
     return usable

@@ -1,6 +1,7 @@
 """What makes training useless and raises no error, found in the files of a configuration beforehand."""
 
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ragengine_train.checkpoint import generator_config, load_encoder_tokenizer
 from ragengine_train.config import STAGES, TrainConfig, listed
 from ragengine_train.config_file import read_config
 from ragengine_train.data import TrainingPassages
+from ragengine_train.foreign_data import as_jsonl
 from ragengine_train.generator import answer_tokens, rag_spec
 
 _SHOWN: Final = 3  # examples of a finding
@@ -93,7 +95,8 @@ def check_data(config: str | Path | TrainConfig) -> tuple[Finding, ...]:
         ExportError: a tokenizer cannot be loaded.
     """
     settings = config if isinstance(config, TrainConfig) else read_config(config)
-    data = _read(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        data = _read(settings, Path(folder))
     checks = (
         _unknown_words,
         _unwritable_answers,
@@ -106,7 +109,10 @@ def check_data(config: str | Path | TrainConfig) -> tuple[Finding, ...]:
     return tuple(finding for check in checks if (finding := check(data)) is not None)
 
 
-def _read(config: TrainConfig) -> _Data:
+def _read(config: TrainConfig, folder: Path) -> _Data:
+    """Read the files; those of other projects are converted in ``folder``."""
+    passages = TrainingPassages.read(config.data.passages)
+    config = as_jsonl(config, passages, folder, lambda report: None)
     stages = [getattr(config, name) for name in STAGES]
     files = listed(config.data.train) + [
         file for stage in stages if stage is not None and stage.train for file in listed(stage.train)
@@ -115,7 +121,7 @@ def _read(config: TrainConfig) -> _Data:
         config=config,
         train=[line for file in dict.fromkeys(files) for line in _lines(Path(file))],
         dev=[] if config.data.dev is None else list(_lines(Path(config.data.dev))),
-        passages=TrainingPassages.read(config.data.passages),
+        passages=passages,
         encoder=load_encoder_tokenizer(config.model.question_encoder),
         generator=load_tokenizer(config.model.generator),
         prefix=config.model.prefix or getattr(generator_config(config.model.generator), "prefix", None),
@@ -133,7 +139,7 @@ def _lines(path: Path) -> Iterator[_Line]:
         passage_id = text_of(entry, "passage_id", where)
         others = (*texts_of(entry, "hard_negative_ids", where), *texts_of(entry, "passage_ids", where))
         named = (*(() if passage_id is None else (passage_id,)), *others)
-        yield _Line(where, entry["question"], tuple(entry["answers"]), passage_id, named, inline)
+        yield _Line(where, entry["question"], tuple(entry["answers"] or ()), passage_id, named, inline)
 
 
 def _unknown_words(data: _Data) -> Finding | None:

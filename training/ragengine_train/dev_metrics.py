@@ -13,6 +13,7 @@ from ragengine.retrieval.retriever import Retriever
 from ragengine_export import export_checkpoint
 from ragengine_train.checkpoint import Parts, write_checkpoint
 from ragengine_train.config import TrainConfig
+from ragengine_train.data import Example, TrainingPassages, read_examples
 
 RECALL_AT = 5
 _BATCH = 64
@@ -55,3 +56,15 @@ def sampled(questions: Sequence[Any], config: TrainConfig) -> list[Any]:
     count = min(config.data.dev_questions, len(questions))
     chosen = random.Random(f"dev {config.seed}").sample(range(len(questions)), count)
     return [questions[index] for index in sorted(chosen)]
+
+
+def dev_examples(config: TrainConfig, corpus: TrainingPassages, *, needs_passage: bool) -> list[Example]:
+    """The sample of the dev questions that have an answer, and a passage where it is needed."""
+    if config.data.dev is None:
+        return []
+    known = [
+        example
+        for example in read_examples([config.data.dev], corpus)
+        if example.answers and (example.passage is not None or not needs_passage)
+    ]
+    return sampled(known, config)

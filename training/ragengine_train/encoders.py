@@ -178,7 +178,8 @@ class BatchMaker:
         self.right: dict[str, set[int]] = defaultdict(set)
         for example in examples:
             if example.passage is not None:
-                self.right[example.question].add(corpus.copy_of[example.passage])
+                rows = (example.passage, *example.others)
+                self.right[example.question].update(corpus.copy_of[row] for row in rows)
 
     def __call__(self, items: list[Item]) -> dict[str, Any]:
         """Passages in order of length, in two halves: less padding."""
@@ -214,7 +215,7 @@ def train_encoders(
     """DPR pre-training; ``target`` gets ``question_encoder`` and ``context_encoder``."""
     stage, model = config.encoders, config.model
     assert stage is not None
-    examples = training_examples(config, stage, corpus, needs_passage=True)
+    examples = training_examples(config, stage, corpus, needs_passage=True, needs_answer=False)
     given = any(example.hard_negatives for example in examples)
     if stage.hard_negatives and not stage.refresh_negatives and not given:
         raise OptionsError(
@@ -259,7 +260,14 @@ def train_encoders(
     ]
     mining = Mining(tables, vectors, items.positives, corpus.copy_of, right, stage.hard_negatives, progress)
     trained = train_stage(
-        encoders, items, collate, arguments, stage="encoders", progress=progress, callbacks=[mining]
+        encoders,
+        items,
+        collate,
+        arguments,
+        stage="encoders",
+        progress=progress,
+        settings=stage,
+        callbacks=[mining],
     )
     context_encoder = context_encoder or as_encoder(question_encoder, DPRContextEncoder)
     with replaced(target) as folder:

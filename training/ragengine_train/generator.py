@@ -21,13 +21,21 @@ from ragengine_train.checkpoint import (
     save_with_tokenizer,
 )
 from ragengine_train.config import ModelConfig, TrainConfig
-from ragengine_train.data import Example, TrainingPassages, read_examples, training_examples
-from ragengine_train.dev_metrics import sampled
+from ragengine_train.data import Example, TrainingPassages, training_examples
+from ragengine_train.dev_metrics import dev_examples
+from ragengine_train.dev_samples import DevSet
 from ragengine_train.example_order import draw, group_by_length
 from ragengine_train.folders import replaced
 from ragengine_train.progress import Progress
 from ragengine_train.report import write_stage_report
-from ragengine_train.trainer import StageTrainer, examples_a_step, freeze, train_stage, training_arguments
+from ragengine_train.trainer import (
+    SaveTokenizer,
+    StageTrainer,
+    examples_a_step,
+    freeze,
+    train_stage,
+    training_arguments,
+)
 
 IGNORED = -100
 _BATCH = 32
@@ -131,17 +139,13 @@ def answer_tokens(answers: Sequence[str], tokenizer: PreTrainedTokenizerBase, mo
     return ids if model.answer_bos else [one[1:] if one[0] == bos else one for one in ids]
 
 
-@torch.inference_mode()
-def gold_exact_match(
-    generator: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Tokens,
-    examples: Sequence[Example],
-    longest: int,
-) -> float:
-    """The share of greedy answers to prompts with the gold passage that match."""
+@torch.no_grad()
+def gold_answers(
+    generator: Any, tokenizer: PreTrainedTokenizerBase, prompts: Tokens, longest: int
+) -> list[str]:
+    """The greedy answers to prompts with the gold passage."""
     generator.eval()
-    pad, hits = generator.config.pad_token_id, 0
+    pad, answers = generator.config.pad_token_id, [""] * len(prompts)
     special = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
     # Not the generator's own, which may force tokens or forbid repetitions, as facebook/bart-large's does.
     greedy = GenerationConfig(
@@ -155,10 +159,10 @@ def gold_exact_match(
             input_ids=padded(rows, pad).to(generator.device),
             attention_mask=padded([[1] * len(row) for row in rows], 0).to(generator.device),
         )
-        texts = tokenizer.batch_decode(output, skip_special_tokens=True)
-        hits += sum(exact_match(text, examples[i].answers) for i, text in zip(chosen, texts, strict=True))
+        for index, text in zip(chosen, tokenizer.batch_decode(output, skip_special_tokens=True), strict=True):
+            answers[index] = text
     generator.generation_config = own
-    return hits / len(examples)
+    return answers
 
 
 def train_generator(
@@ -170,7 +174,7 @@ def train_generator(
     examples = training_examples(config, stage, corpus, needs_passage=True)
     question_tokenizer = load_encoder_tokenizer(parts.question_encoder)
     tokenizer = load_tokenizer(parts.generator)
-    generator = load_generator(parts.generator, model)
+    generator = load_generator(parts.generator, model, stage.dropout)
     prefix = getattr(generator.config, "prefix", None)  # what RagRetriever puts before a prompt
     prompts = gold_prompts(examples, corpus, question_tokenizer, tokenizer, model, prefix)
     answers = answer_tokens([example.answers[0] for example in examples], tokenizer, model)
@@ -187,21 +191,28 @@ def train_generator(
     reader = generator.config
     collate = collate_prompts(reader.pad_token_id, reader.decoder_start_token_id)
     items = PromptItems(prompts, answers, order)
+    dev = None
+    if sample := dev_examples(config, corpus, needs_passage=True):
+        dev_prompts = gold_prompts(sample, corpus, question_tokenizer, tokenizer, model, prefix)
+        dev = DevSet(sample, lambda: gold_answers(generator, tokenizer, dev_prompts, model.max_answer_length))
     trained = train_stage(
-        generator, items, collate, arguments, stage="generator", progress=progress, trainer=WarmUpTrainer
+        generator,
+        items,
+        collate,
+        arguments,
+        stage="generator",
+        progress=progress,
+        settings=stage,
+        trainer=WarmUpTrainer,
+        callbacks=[SaveTokenizer(tokenizer)],
+        dev=dev,
     )
 
-    dev = {}
-    if config.data.dev is not None:
-        known = [
-            example
-            for example in read_examples([config.data.dev], corpus)
-            if example.passage is not None and example.answers
-        ]
-        if sample := sampled(known, config):
-            prompts = gold_prompts(sample, corpus, question_tokenizer, tokenizer, model, prefix)
-            exact = gold_exact_match(generator, tokenizer, prompts, sample, model.max_answer_length)
-            dev = {"n": len(sample), "exact_match_gold_passage": exact}
+    measured = {}
+    if dev is not None:
+        answers_now = zip(dev.answer(), dev.examples, strict=True)
+        right = [exact_match(text, example.answers) for text, example in answers_now]
+        measured = {"n": len(right), "exact_match_gold_passage": sum(right) / len(right)}
     with replaced(target) as folder:
         save_with_tokenizer(generator, tokenizer, folder)
-        write_stage_report(folder, trained, dev)
+        write_stage_report(folder, trained, measured)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import record_function
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase, RagTokenizer
 
 from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.batching import Tokens, encoder_inputs, pad, padded, tokenized
@@ -22,6 +24,8 @@ from ragengine_train.checkpoint import (
 )
 from ragengine_train.config import TrainConfig
 from ragengine_train.data import TrainingPassages, training_examples
+from ragengine_train.dev_metrics import dev_examples
+from ragengine_train.dev_samples import DevSet
 from ragengine_train.encoders import question_tokens
 from ragengine_train.example_order import draw
 from ragengine_train.folders import replaced
@@ -29,7 +33,16 @@ from ragengine_train.generator import answer_tokens
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
 from ragengine_train.progress import Progress
 from ragengine_train.report import write_stage_report
-from ragengine_train.trainer import StageTrainer, examples_a_step, freeze, train_stage, training_arguments
+from ragengine_train.trainer import (
+    SaveTokenizer,
+    StageTrainer,
+    examples_a_step,
+    freeze,
+    train_stage,
+    training_arguments,
+)
+
+_BATCH = 16
 
 
 class QuestionItems(Dataset[tuple[Sequence[int], ...]]):
@@ -88,23 +101,61 @@ def marginal_nll(
 
     ``own_ids`` are the questions as the generator reads them, where the encoder reads them after a prompt.
 
+    With ``config.label_smoothing`` it is smoothed, as ``get_nll`` does.
+    """
+    found = retrieved(model, input_ids, attention_mask, own_ids)
+    with record_function("generator"):
+        output = model(**found, labels=labels, reduce_loss=False)
+    loss: torch.Tensor = output.loss
+    return loss
+
+
+def retrieved(
+    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, own_ids: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """The documents of questions as a RAG model reads them: tokens and mask [Q*D, S], scores float32 [Q, D].
+
     The three steps are those of ``RagModel.forward``.  They are here because doc_scores must not be computed
     under autocast: in bfloat16 the scores of two documents, 40.0 and 40.1, are one number.
     """
-    vectors = model.question_encoder(input_ids, attention_mask=attention_mask, return_dict=True)[0].float()
+    with record_function("encode questions"):
+        output = model.question_encoder(input_ids, attention_mask=attention_mask, return_dict=True)
+    vectors = output[0].float()
     read = input_ids if own_ids is None else own_ids
-    found = model.retriever(read, vectors.detach().cpu().numpy(), return_tensors="pt").to(input_ids.device)
+    with record_function("retrieve"):
+        found = model.retriever(read, vectors.detach().cpu().numpy(), return_tensors="pt").to(
+            input_ids.device
+        )
     with torch.autocast(input_ids.device.type, enabled=False):
         doc_scores = torch.einsum("qe,qde->qd", vectors, found["retrieved_doc_embeds"].float())
-    output = model(
-        context_input_ids=found["context_input_ids"],
-        context_attention_mask=found["context_attention_mask"],
-        doc_scores=doc_scores,
-        labels=labels,
-        reduce_loss=False,
-    )
-    loss: torch.Tensor = output.loss
-    return loss
+    return {
+        "context_input_ids": found["context_input_ids"],
+        "context_attention_mask": found["context_attention_mask"],
+        "doc_scores": doc_scores,
+    }
+
+
+@torch.no_grad()
+def joint_answers(
+    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Tokens, own: Tokens | None, question_pad: int
+) -> list[str]:
+    """transformers' answers with the documents that are found now, and with `[model.generation]`."""
+    answers: list[str] = []
+    config, device = model.generation_config, model.generator.device
+    for start in range(0, len(questions), _BATCH):
+        part = slice(start, start + _BATCH)
+        batch = encoder_inputs(questions[part], question_pad)
+        if own is not None:
+            batch["own_ids"] = padded(own[part], question_pad)
+        found = retrieved(model, **{name: value.to(device) for name, value in batch.items()})
+        output = model.generate(
+            **found,
+            n_docs=model.config.n_docs,
+            num_beams=config.num_beams or 1,  # RAG-Sequence does not read the config
+            max_length=config.max_length,
+        )
+        answers += tokenizer.batch_decode(output, skip_special_tokens=True)
+    return answers
 
 
 class MarginalTrainer(StageTrainer):
@@ -132,7 +183,7 @@ def train_joint(
     examples = training_examples(config, stage, corpus, needs_passage=False)
     question_tokenizer = load_encoder_tokenizer(parts.question_encoder)
     tokenizer = load_tokenizer(parts.generator)
-    rag = load_rag(parts, model)
+    rag = load_rag(parts, model, stage.dropout)
     searched = RagengineIndex(index, model.n_docs)
     rag.rag.retriever = LiveRetriever(rag.config, question_tokenizer, tokenizer, searched)
     texts = [example.question for example in examples]
@@ -152,8 +203,25 @@ def train_joint(
     items = QuestionItems(questions, answers, order, [rng.randrange(1 << 30) for _ in order], own)
     reader = rag.config.generator
     collate = collate_questions(pad(question_tokenizer), reader.pad_token_id, reader.decoder_start_token_id)
+    rag.config.label_smoothing = arguments.label_smoothing_factor
+    dev = None
+    if sample := dev_examples(config, corpus, needs_passage=False):
+        dev_texts = [example.question for example in sample]
+        longest, question_pad = model.max_question_length, pad(question_tokenizer)
+        asked = question_tokens(rag.question_encoder, question_tokenizer, longest, dev_texts)
+        alone = tokenized(question_tokenizer, longest, dev_texts) if has_prompt else None
+        dev = DevSet(sample, lambda: joint_answers(rag, tokenizer, asked, alone, question_pad))
     trained = train_stage(
-        rag, items, collate, arguments, stage="joint", progress=progress, trainer=MarginalTrainer
+        rag,
+        items,
+        collate,
+        arguments,
+        stage="joint",
+        progress=progress,
+        settings=stage,
+        trainer=MarginalTrainer,
+        callbacks=[SaveTokenizer(RagTokenizer(question_tokenizer, tokenizer))],
+        dev=dev,
     )
     searched.close()
     with replaced(target) as folder:

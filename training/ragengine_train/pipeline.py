@@ -25,9 +25,11 @@ from ragengine_train.choices import RESULTS, ResultName
 from ragengine_train.config import STAGES, TrainConfig
 from ragengine_train.config_file import read_config
 from ragengine_train.data import TrainingPassages
+from ragengine_train.data_convert import ConvertReport
 from ragengine_train.dev_metrics import export_parts, measure_answers, measure_retrieval
 from ragengine_train.encoders import train_encoders
 from ragengine_train.folders import remove
+from ragengine_train.foreign_data import as_jsonl
 from ragengine_train.generator import train_generator
 from ragengine_train.joint import train_joint
 from ragengine_train.progress import Progress, TrainProgress, silent
@@ -42,6 +44,7 @@ from ragengine_train.report import (
     write_json,
 )
 
+QUESTIONS = "questions"  # in a run's folder: the questions of other formats, as JSONL
 _SETTINGS = "settings.json"
 _DEV = "dev.json"
 _PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
@@ -84,7 +87,9 @@ def train(
         raise OptionsError(f"threads is {threads}; it must be at least 1.")
     settings = config if isinstance(config, TrainConfig) else read_config(config)
     with _threads(threads), _held(settings.output), _without_bars():
-        run = _Run(settings, TrainingPassages.read(settings.data.passages), progress or silent)
+        corpus = TrainingPassages.read(settings.data.passages)
+        settings = _with_jsonl(settings, corpus, progress or silent)
+        run = _Run(settings, corpus, progress or silent)
         kept = () if fresh else RESULTS[: RESULTS.index(start or "checkpoint")]
         run.check_settings(kept)
         if fresh or start or not (run.output / "checkpoint").exists():
@@ -255,6 +260,8 @@ class _Run:
             ) from reason
         report = read_json(self.output / name / REPORT)
         self._say(name, f"{name}: {report['seconds']:.0f} s {report['dev'] or ''}")
+        if getattr(self.config, name).arguments.get("eval_strategy", "no") != "no":
+            return  # whoever evaluates them wants to compare them
         for checkpoint in work.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
 
@@ -307,6 +314,16 @@ class _Run:
         result = train_result(self.output, content)
         write_curves(result.stages, self.output / CURVES)
         return result
+
+
+def _with_jsonl(config: TrainConfig, corpus: TrainingPassages, progress: Progress) -> TrainConfig:
+    """The configuration with questions in our format, those of other projects converted in `questions`."""
+
+    def tell(report: ConvertReport) -> None:
+        for line in report.lines():
+            progress(TrainProgress("data", line))
+
+    return as_jsonl(config, corpus, config.output / QUESTIONS, tell)
 
 
 def _remove_run(output: Path) -> None:

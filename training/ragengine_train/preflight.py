@@ -31,7 +31,7 @@ def check(config: TrainConfig, corpus: TrainingPassages, parts: Parts) -> None:
 
     Raises :class:`ragengine.errors.RagEngineError` for the first that is missing or does not fit.
     """
-    errors = _model_errors(config.model, parts)
+    errors = model_errors(config.model, parts)
     if config.model.n_docs > corpus.indexed:
         errors.append(f"n_docs is {config.model.n_docs}, and there are {corpus.indexed} passages")
     if errors:
@@ -40,7 +40,13 @@ def check(config: TrainConfig, corpus: TrainingPassages, parts: Parts) -> None:
     for name in STAGES:
         stage = getattr(config, name)
         if stage is not None:
-            examples = training_examples(config, stage, scratch, needs_passage=name != "joint")
+            examples = training_examples(
+                config,
+                stage,
+                scratch,
+                needs_passage=name != "joint",
+                needs_answer=name != "encoders",
+            )
             draw([example.group for example in examples], 0, config.seed, stage.sample)
     if config.data.dev is not None:
         read_questions(Path(config.data.dev))
@@ -61,12 +67,13 @@ def _freeze(config: TrainConfig, parts: Parts) -> None:
         )
         freeze(BiEncoder(question_encoder, context_encoder), config.encoders.freeze)
     if config.generator is not None:
-        freeze(load_generator(parts.generator, model), config.generator.freeze)
+        freeze(load_generator(parts.generator, model, config.generator.dropout), config.generator.freeze)
     if config.joint is not None:
-        freeze(load_rag(parts, model), config.joint.freeze)
+        freeze(load_rag(parts, model, config.joint.dropout), config.joint.freeze)
 
 
-def _model_errors(model: ModelConfig, parts: Parts) -> list[str]:
+def model_errors(model: ModelConfig, parts: Parts) -> list[str]:
+    """Why the networks and their tokenizers make no RAG model; raises :class:`ExportError` for one alone."""
     reader = generator_config(parts.generator)
     sources = {"question_encoder": parts.question_encoder, "context_encoder": parts.context_encoder}
     classes = {"question_encoder": DPRQuestionEncoder, "context_encoder": DPRContextEncoder}

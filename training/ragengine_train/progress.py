@@ -10,7 +10,7 @@ class TrainProgress:
     """One report of a run that goes on.
 
     Attributes:
-        stage: encoders, generator, index, joint or checkpoint.
+        stage: data, encoders, generator, index, joint or checkpoint.
         message: one line of text, which `ragengine train` prints.
         step: steps of the optimizer that are done, None where the report is about something else.
         total: steps of the stage, None where ``step`` is.

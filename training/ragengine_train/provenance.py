@@ -50,6 +50,8 @@ _HARMLESS = {
     "use_cpu",
 }
 
+_LATER = {"early_stopping_patience", "dropout"}  # settings that earlier versions did not have
+
 
 class Settings:
     """The settings and files that the results of ``config`` depend on; a file is hashed once."""
@@ -70,7 +72,8 @@ class Settings:
         read = [data["passages"], *(start for start in dict.fromkeys(starts) if Path(start).exists())]
         if name == "index":
             return used | {"files": self.contents(read)}
-        stage = config[name]
+        stage = {key: value for key, value in config[name].items() if key not in _LATER or value}
+        stage.pop("profile_step", None)
         arguments = {key: value for key, value in stage["arguments"].items() if key not in _HARMLESS}
         read += listed(data["train"] if stage["train"] is None else stage["train"])
         return used | {

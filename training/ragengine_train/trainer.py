@@ -3,18 +3,27 @@
 import fnmatch
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from ragengine.errors import OptionsError
-from ragengine_train.config import DEFAULTS, StageConfig
+from ragengine_train.config import DEFAULTS, AnsweringConfig, StageConfig, split_checkpointing
+from ragengine_train.dev_samples import DevSet
+from ragengine_train.profiling import StepProfile
 from ragengine_train.progress import Progress, TrainProgress
 
 LogHistory = list[dict[str, float]]
@@ -31,9 +40,14 @@ class Trained:
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     """``Trainer`` over an order that is drawn ahead, with the seconds so far in every log entry."""
 
-    def __init__(self, stage: str, progress: Progress, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._stage, self._progress = stage, progress
+    control: Any
+
+    def __init__(
+        self, stage: str, progress: Progress, *args: Any, dev: DevSet | None = None, **kwargs: Any
+    ) -> None:
+        # The Trainer looks whether there is a dev set, and `evaluate` is what measures it.
+        super().__init__(*args, eval_dataset=None if dev is None else list(dev.examples), **kwargs)
+        self._stage, self._progress, self._dev = stage, progress, dev
         # Our losses are means of a batch: the Trainer divides them by the number of accumulated batches.
         self.model_accepts_loss_kwargs = False
         self._started = time.perf_counter()
@@ -52,6 +66,20 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
                 f"{self.args.learning_rate:g}, or take bf16 where it is fp16; begin again with --from."
             )
         return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure the dev questions, and write the answers beside the checkpoints as `samples-STEP.jsonl`."""
+        assert self._dev is not None
+        step, total = self.state.global_step, self.state.max_steps
+        self.model.eval()
+        with torch.no_grad():
+            found = self._dev.measure(Path(self.args.output_dir) / f"samples-{step}.jsonl")
+        metrics = {f"eval_{name}": value for name, value in found.items()}
+        self.log(dict(metrics))
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+        self._progress(TrainProgress(self._stage, f"  {step}/{total} dev {shown}"))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add ``seconds`` of training, those before a resume too, and report the entry."""
@@ -79,13 +107,15 @@ def training_arguments(stage: StageConfig, output: Path, seed: int, examples: in
         "train_sampling_strategy": "sequential",
         "disable_tqdm": True,
     }
-    arguments = TrainingArguments(**(DEFAULTS | stage.arguments | ours))
+    arguments = TrainingArguments(**(DEFAULTS | split_checkpointing(stage.arguments)[0] | ours))
     if (devices := arguments.n_gpu * arguments.world_size) > 1:
         # The Trainer would split every batch, whose labels are places among the passages of the whole.
         raise OptionsError(
             f"Training runs on one GPU, and {devices} are used here; "
             "show it one with CUDA_VISIBLE_DEVICES=0, and start one process."
         )
+    if arguments.eval_strategy != "no" and arguments.save_total_limit == 1:
+        arguments.save_total_limit = 2  # one would be the best, and a killed run goes on from the last
     if arguments.max_steps < 1:
         arguments.max_steps = max(
             1, round(arguments.num_train_epochs * examples / examples_a_step(arguments))
@@ -124,18 +154,24 @@ def train_stage(
     *,
     stage: str,
     progress: Progress,
+    settings: StageConfig,
     trainer: type[StageTrainer] = StageTrainer,
-    callbacks: list[TrainerCallback] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    dev: DevSet | None = None,
 ) -> Trained:
     """Train ``model`` in place, from the last whole checkpoint of the output folder if there is one.
 
-    ``stage`` is the name of the stage in what ``progress`` is told.
+    ``stage`` is the name of the stage in what ``progress`` is told, ``dev`` what is measured in between.
     """
+    callbacks = [*callbacks, *_callbacks(settings, Path(arguments.output_dir))]
+    _, again, kwargs = split_checkpointing(settings.arguments)
+    if again:
+        checkpoint_activations(model, kwargs)
     model.train()
     config: Any = getattr(model, "config", None)
     use_cache = getattr(config, "use_cache", None)  # the Trainer sets it to False, which would be saved
     loop = trainer(
-        stage, progress,
+        stage, progress, dev=dev,
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks,
     )  # fmt: skip
     loop.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
@@ -144,6 +180,44 @@ def train_stage(
     model.eval()
     history: LogHistory = loop.state.log_history
     return Trained(history, max(entry.get("seconds", 0.0) for entry in history))
+
+
+class SaveTokenizer(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Write the tokenizers into each checkpoint, which is then one that `ragengine export` reads."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After the weights."""
+        self._tokenizer.save_pretrained(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def _callbacks(settings: StageConfig, folder: Path) -> Iterator[TrainerCallback]:
+    if isinstance(settings, AnsweringConfig) and settings.early_stopping_patience:
+        yield EarlyStoppingCallback(settings.early_stopping_patience)
+    if settings.profile_step:
+        yield StepProfile(settings.profile_step, folder)
+
+
+def checkpoint_activations(model: torch.nn.Module, kwargs: dict[str, Any]) -> None:
+    """Let every network inside compute its activations again in the backward pass (gradient checkpointing).
+
+    Raises :class:`OptionsError` where none can.
+    """
+    able = [
+        module
+        for module in model.modules()
+        if isinstance(module, PreTrainedModel) and module.supports_gradient_checkpointing
+    ]
+    if not able:
+        raise OptionsError(
+            "gradient_checkpointing is true, and no network of the stage has it; leave it out."
+        )
+    for module in able:
+        name = "activation_checkpointing_enable"  # since transformers 5.23
+        enable = getattr(module, name, None) or module.gradient_checkpointing_enable
+        enable(kwargs)
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -183,7 +183,9 @@ def calibrate(
 
 
 def _read(questions: str | Path | Sequence[Question]) -> Sequence[Question]:
-    return read_questions(Path(questions)) if isinstance(questions, str | Path) else questions
+    """The questions, without those whose answers are not known."""
+    asked = read_questions(Path(questions)) if isinstance(questions, str | Path) else questions
+    return [question for question in asked if question.answers_known]
 
 
 def _check_rate(error_rate: Any) -> None:

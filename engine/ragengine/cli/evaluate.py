@@ -71,6 +71,19 @@ _PATH = click.Path(path_type=Path)
     callback=name_value_pairs,
     help="Its generation options where they differ, as --set; without --compare, those of BUNDLE.",
 )
+@click.option("--closed-book", is_flag=True, help="Evaluate the generator alone, too, with paired tests.")
+@click.option(
+    "--all-checkpoints",
+    type=_PATH,
+    metavar="FOLDER",
+    help="Evaluate every bundle in FOLDER, too, and print one table.",
+)
+@click.option(
+    "--predictions",
+    type=_PATH,
+    metavar="FOLDER",
+    help="Keep answers here under the fingerprint of bundle, index and options, and reuse those.",
+)
 @click.option("--abstain", is_flag=True, help="Give no text where the confidence is low (see calibrate).")
 @click.option(
     "--wrong",
@@ -113,6 +126,9 @@ def evaluate_command(
     compare: Path | None,
     compare_index: Path | None,
     compared: dict[str, Any],
+    closed_book: bool,
+    all_checkpoints: Path | None,
+    predictions: Path | None,
     abstain: bool,
     wrong: int,
     resamples: int,
@@ -132,12 +148,15 @@ def evaluate_command(
         raise click.UsageError("--label is for --task classification alone.")
     if answer_prefix is not None and not likelihood:
         raise click.UsageError("--answer-prefix is for --likelihood alone.")
+    if sum((bool(compare or compare_index or compared), closed_book, all_checkpoints is not None)) > 1:
+        raise click.UsageError("give one of --compare..., --closed-book and --all-checkpoints.")
     model, passages, files = placed([bundle, index, questions], bundle_folder, index_folder)
     if model is None or passages is None or len(files) != 1:
         raise click.UsageError("BUNDLE, INDEX and one QUESTIONS.jsonl are needed.")
-    from ragengine.cli.evaluation_tables import print_evaluation
+    from ragengine.cli.evaluation_tables import print_checkpoints, print_evaluation
     from ragengine.engine import RagEngine
     from ragengine.evaluation import Source, evaluate, read_questions
+    from ragengine.evaluation.checkpoints import find_bundles
     from ragengine.evaluation.systems import System, check_systems
 
     asked = read_questions(file := Path(files[0]))  # once: the file may be a pipe
@@ -145,6 +164,10 @@ def evaluate_command(
     systems = [System(model, passages, options)]
     if compare or compare_index or compared:
         systems.append(System(compare or model, compare_index or passages, options | compared))
+    if closed_book:
+        systems.append(System(model, passages, options, closed_book=True))
+    if all_checkpoints is not None:
+        systems += [System(one, its, options) for one, its in find_bundles(all_checkpoints, passages)]
     # One is in memory at a time, so what is wrong with the second is found before the first answers.
     check_systems(systems, ks=ks, verify=verify)
     evaluations = []
@@ -168,14 +191,24 @@ def evaluate_command(
                 likelihood=likelihood,
                 answer_prefix=answer_prefix,
                 abstain=abstain,
+                closed_book=system.closed_book,
+                predictions=predictions,
                 resamples=resamples,
                 resampling_seed=resampling_seed,
                 progress=progress,
                 filter=filter,
                 **system.options,
             )
-        source = Source(str(system.bundle), str(system.index), str(file), system.options, filter)
+        source = Source(
+            str(system.bundle), str(system.index), str(file), system.options, filter, system.closed_book
+        )
         evaluations.append(dataclasses.replace(found, source=source))
+    if all_checkpoints is not None:
+        if as_json:
+            print_json({"checkpoints": [found.to_dict() for found in evaluations]})
+        else:
+            print_checkpoints(evaluations)
+        return
     first, *others = evaluations
     result = first.compare(others[0]) if others else first
     if as_json:

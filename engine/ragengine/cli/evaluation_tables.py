@@ -20,6 +20,8 @@ _WIDTH_OF_FILES = 140
 _NAMED = 10  # of the passages that the index does not have
 _OF_GROUPS = ("exact_match", "f1", "rouge_l", "bleu", "label_accuracy", "recall@5", "passage_recall@5")
 
+_OF_CHECKPOINTS = (*_OF_GROUPS, "title_precision@1", "title_precision@5")
+
 
 def print_evaluation(found: "Evaluation", *, wrong: int = 0) -> None:
     """Print the tables of an evaluation, with the comparison where there is one, and some wrong answers."""
@@ -43,6 +45,23 @@ def print_evaluation(found: "Evaluation", *, wrong: int = 0) -> None:
     if found.comparison is not None:
         console.print(_comparison(found.comparison))
     _print_wrong(console, found.measured, wrong)
+
+
+def print_checkpoints(found: "Sequence[Evaluation]") -> None:
+    """Print one table of several bundles, and which of them has the best exact match."""
+    console = SafeConsole()
+    if not console.is_terminal:
+        console = SafeConsole(width=_WIDTH_OF_FILES)
+    names = [name for name in _OF_CHECKPOINTS if any(one.figures.get(name) is not None for one in found)]
+    table = _table("checkpoint", "n", *names)
+    bundles = ["" if one.source is None else one.source.bundle for one in found]
+    for bundle, one in zip(bundles, found, strict=True):
+        table.add_row(line(bundle), str(one.n), *(_shown(name, one.figures.get(name)) for name in names))
+    console.print(table)
+    if missing := {name for one in found for name in one.missing_passages}:
+        console.print(f"{len(missing)} passage ids of the questions are not in an index")
+    exact = [one.figures["exact_match"] or 0.0 for one in found]
+    console.print(line(f"best exact match: {bundles[exact.index(max(exact))]}"), soft_wrap=True)
 
 
 def _figures(found: "Evaluation") -> Table:

@@ -38,8 +38,9 @@ _COMMANDS = {
 # command -> (extra, help); these are in other packages, which entry points name
 _EXTRAS = {
     "bench": ("bench", "Measure latency on this machine, beside transformers."),
+    "consolidate": ("train", "Write one RAG checkpoint of a question encoder and a generator."),
     "export": ("export", "Export a Hugging Face RAG checkpoint to a bundle."),
-    "data": ("train", "Check questions and documents before training on them."),
+    "data": ("train", "Convert questions of other projects, and check data before training on them."),
     "serve": ("serve", "Answer questions over HTTP, with metrics, streaming and a page."),
     "starter": ("export", "Write a model to start from: an encoder of any English text, a small generator."),
     "train": ("train", "Train encoders, generator and both jointly on your own questions."),

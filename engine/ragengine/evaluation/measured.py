@@ -36,6 +36,11 @@ class Prediction:
     low: bool = False
 
 
+def probability(log_prob: float) -> float:
+    """p of log p; rounding can leave a log-probability over 0."""
+    return float(np.exp(min(log_prob, 0.0)))
+
+
 @dataclass(frozen=True)
 class Measured:
     """A question, what the engine answered, and the figures of the answer by name; none if unanswerable."""

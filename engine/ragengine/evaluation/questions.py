@@ -11,17 +11,20 @@ from ragengine.evaluation.metrics import answer_pattern
 from ragengine.messages import short_repr
 from ragengine.storage.foreign_files import json_lines
 
+_RIGHT = ("passage_id", "passage_ids", "passage", "titles")  # fields that say what is right without an answer
+
 
 @dataclass(frozen=True)
 class Question:
     """A question, its right answers, and the passages that hold them if these are known.
 
-    answers       texts that count as right; none where no document answers the question
+    answers       texts that count as right; none where no document answers the question, or none is known
     passage_id    the passage that holds the answer
-    passage_ids   the passages that are needed together, where one is not enough
+    passage_ids   the right passages, where one is not enough or several are
     titles        titles of the right pages, for the title precision of Hugging Face's ``eval_rag``
     type, kind    what the question asks for, and how it is worded: groups of the report
     regex         whether the answers are regular expressions, as CuratedTREC's are
+    answers_known  whether ``answers`` are all; False where only right passages or titles are known (BEIR)
     """
 
     question: str
@@ -32,16 +35,17 @@ class Question:
     type: str | None = None
     kind: str | None = None
     regex: bool = False
+    answers_known: bool = True
 
     @property
     def answerable(self) -> bool:
-        """Whether there is a right answer."""
-        return bool(self.answers)
+        """Whether something is known to be right: an answer, or the passages that hold one."""
+        return bool(self.answers) or not self.answers_known
 
     @property
     def worded(self) -> bool:
         """Whether its answers are texts, whose words can be counted."""
-        return self.answerable and not self.regex
+        return bool(self.answers) and not self.regex
 
     @property
     def gold_ids(self) -> frozenset[str]:
@@ -56,7 +60,9 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         PassagesError: the file cannot be read, is empty, or a line is wrong; names the line.
     """
-    questions = [_question(line, f"{path} line {number}") for number, line in json_lines(path, PassagesError)]
+    questions = [
+        parse_question(line, f"{path} line {number}") for number, line in json_lines(path, PassagesError)
+    ]
     if not questions:
         raise PassagesError(f"{path} holds no questions; write one JSON object a line.")
     return questions
@@ -65,17 +71,22 @@ def read_questions(path: Path) -> list[Question]:
 def question_entry(line: str, where: str) -> dict[str, Any]:
     """Read the object of one line, with a text as ``question`` and a list of texts as ``answers``.
 
+    A line that names right passages or titles may have no ``answers``; they are then None here.
+
     Raises:
         PassagesError: it is not such an object; the message begins with ``where``.
     """
     try:
         entry = json.loads(line)
-        question, answers = entry["question"], entry["answers"]
+        question, answers = entry["question"], entry.get("answers")
+        if answers is None and not any(entry.get(name) for name in _RIGHT):
+            raise KeyError("answers")
     except (ValueError, KeyError, TypeError, RecursionError):
         entry, question, answers = {}, None, None
-    if not isinstance(question, str) or not _is_texts(answers) or not _is_unicode(question, *answers):
+    texts = [] if answers is None and isinstance(question, str) else answers
+    if not isinstance(question, str) or not _is_texts(texts) or not _is_unicode(question, *texts):
         raise PassagesError(f'{where} is not {{"question": str, "answers": [str, ...]}}.')
-    return dict(entry)
+    return {**entry, "answers": answers}
 
 
 def texts_of(entry: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
@@ -96,9 +107,10 @@ def text_of(entry: dict[str, Any], name: str, where: str) -> str | None:
     return value
 
 
-def _question(line: str, where: str) -> Question:
+def parse_question(line: str, where: str) -> Question:
+    """The question of one line; raises :class:`PassagesError`, whose message begins with ``where``."""
     entry = question_entry(line, where)
-    question, answers, regex = entry["question"], entry["answers"], entry.get("regex", False)
+    question, answers, regex = entry["question"], entry["answers"] or (), entry.get("regex", False)
     if not isinstance(regex, bool):
         raise PassagesError(f'{where}: "regex" is {short_repr(regex)}; write true or false.')
     if regex and (wrong := next((answer for answer in answers if not _compiles(answer)), None)) is not None:
@@ -115,6 +127,7 @@ def _question(line: str, where: str) -> Question:
         type=text_of(entry, "type", where),
         kind=text_of(entry, "kind", where),
         regex=regex,
+        answers_known=entry["answers"] is not None,
     )
 
 

@@ -61,11 +61,12 @@ class Unanswerable:
 class Source:
     """What was evaluated.
 
-    bundle      the folder of the bundle
-    index       the folder of the index; None where the engine searches an object of the caller's own
-    questions   the file of questions; None where they did not come from one
-    options     the generation options that are not the bundle's defaults, by name
-    filter      the values that the passages had to have, by field; None where all were searched
+    bundle       the folder of the bundle
+    index        the folder of the index; None where the engine searches an object of the caller's own
+    questions    the file of questions; None where they did not come from one
+    options      the generation options that are not the bundle's defaults, by name
+    filter       the values that the passages had to have, by field; None where all were searched
+    closed_book  whether the generator answered without documents
     """
 
     bundle: str
@@ -73,6 +74,7 @@ class Source:
     questions: str | None
     options: dict[str, Any]
     filter: dict[str, list[str]] | None = None
+    closed_book: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,8 @@ class Evaluation:
             result["unanswerable"] = _without_none(self.unanswerable)
         if self.source is not None:
             result["measured"] = dataclasses.asdict(self.source)
+            if not self.source.closed_book:
+                del result["measured"]["closed_book"]
         if self.compared is not None:
             result["compared"] = self.compared.to_dict()
         if self.comparison is not None:
@@ -223,6 +227,7 @@ def _calibration(measured: Sequence[Measured], task: Task) -> Calibration | None
 
 def _confidence(measured: Sequence[Measured]) -> ConfidenceFigures | None:
     """Of answers that all have a confidence; unanswerable questions count as wrong."""
+    measured = [one for one in measured if one.question.answers_known]
     said = [one.prediction for one in measured]
     if not said or any(one.confidence is None or one.answerability is None for one in said):
         return None

@@ -29,10 +29,12 @@ def retrieval_values(
         ks: the k of each figure; there is no precision for a k above ``n_docs``.
         n_docs: how many documents were to be read.
     """
-    hits = _hits(question, documents)
     places = [k for k in ks if k <= n_docs]
-    values = {f"recall@{k}": float(any(hits[:k])) for k in ks}
-    values |= {f"precision@{k}": sum(hits[:k]) / k for k in places}
+    values: dict[str, float] = {}
+    if question.answers or question.answers_known:
+        hits = _hits(question, documents)
+        values |= {f"recall@{k}": float(any(hits[:k])) for k in ks}
+        values |= {f"precision@{k}": sum(hits[:k]) / k for k in places}
     if gold := question.gold_ids:
         found = {k: len(gold.intersection(document.id for document in documents[:k])) for k in ks}
         values |= {f"passage_recall@{k}": found[k] / len(gold) for k in ks}

@@ -1,17 +1,18 @@
 """Ask an engine questions with known answers, and measure what it answers."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from ragengine.engine import RagEngine
 from ragengine.errors import InputError
+from ragengine.evaluation.closed_book import closed_book as answered_alone
 from ragengine.evaluation.definitions import Metrics, answer_measures
 from ragengine.evaluation.long_answers import check_installed
-from ragengine.evaluation.measured import Measured, Prediction, Task
+from ragengine.evaluation.measured import Measured, Prediction, Task, probability
 from ragengine.evaluation.metrics import label_match, regex_match
+from ragengine.evaluation.predictions import KeptPredictions, identity
 from ragengine.evaluation.questions import Question, read_questions
 from ragengine.evaluation.report import Evaluation, Source, report
 from ragengine.evaluation.retrieval import retrieval_values
@@ -41,6 +42,8 @@ def evaluate(
     resampling_seed: int = 0,
     batch_size: int = 8,
     abstain: bool = False,
+    closed_book: bool = False,
+    predictions: str | Path | None = None,
     progress: Report | None = None,
     filter: Filter | None = None,
     options: GenerationOptions | None = None,
@@ -67,6 +70,9 @@ def evaluate(
         resampling_seed: the seed of these samples.
         batch_size: questions answered together.
         abstain: give no text where the confidence is low; such an answer is wrong.
+        closed_book: the generator answers from the question alone, without documents.
+        predictions: a folder that keeps answers under the fingerprint of what decides them (bundle, index,
+            options); answers that it has are not computed again.
         progress: called as ``progress(done, total)`` after each question.
         filter: search only passages whose metadata has these values, as in :meth:`RagEngine.generate`.
         options: generation options, by default those of the model.
@@ -93,6 +99,8 @@ def evaluate(
         raise InputError('labels are given, which only task="classification" uses; leave them out.')
     if abstain and task == "classification":
         raise InputError("abstain is True, and labels have no confidence; leave it out.")
+    if closed_book and (abstain or likelihood or task == "classification"):
+        raise InputError("closed_book is True; it goes with neither abstain, likelihood nor labels.")
     if answer_prefix is not None and not likelihood:
         raise InputError("answer_prefix is given, which only likelihood=True uses; leave it out.")
     check_names(changes)
@@ -110,6 +118,8 @@ def evaluate(
         answer_prefix=answer_prefix,
         batch_size=batch_size,
         abstain=abstain,
+        closed_book=closed_book,
+        predictions=predictions,
         progress=progress,
         filter=filter,
         **settings,
@@ -121,6 +131,7 @@ def evaluate(
         questions=str(questions) if isinstance(questions, str | Path) else None,
         options=different,
         filter=None if (passages := PassageFilter.of(filter)) is None else passages.to_dict(),
+        closed_book=closed_book,
     )
     return report(
         measured,
@@ -158,6 +169,8 @@ def measure(
     answer_prefix: str | None = None,
     batch_size: int = 8,
     abstain: bool = False,
+    closed_book: bool = False,
+    predictions: str | Path | None = None,
     progress: Report | None = None,
     filter: Filter | None = None,
     **options: Any,
@@ -176,18 +189,30 @@ def measure(
     """
     tell = progress or silent
     chosen = checked_kind(options.get("options") or engine.default_options)
-    n_docs = chosen.replace(**{name: options[name] for name in OPTION_NAMES if name in options}).n_docs
+    chosen = chosen.replace(**{name: options[name] for name in OPTION_NAMES if name in options})
+    n_docs = chosen.n_docs
     ks = checked_ks(ks, n_docs)
     score = _answer_measures(task, metrics)
-    predictions: Iterator[Prediction]
+    answer: Callable[[Sequence[Question]], Iterator[Prediction]]
     if task == "classification":
         labels = checked_labels(labels or first_answers(questions))
-        predictions = _classified(engine, questions, labels, n_docs, filter, options)
+        answer = partial(_classified, engine, labels=labels, n_docs=n_docs, filter=filter, options=options)
+    elif closed_book:
+        answer = partial(answered_alone, engine, batch_size=batch_size, options=chosen)
     else:
-        predictions = _answered(engine, questions, batch_size, abstain, {"filter": filter, **options})
+        filtered = {"filter": filter, **options}
+        answer = partial(_answered, engine, batch_size=batch_size, abstain=abstain, options=filtered)
+    answers = answer(questions)
+    if predictions is not None:
+        kind = {"labels": list(labels), "abstain": abstain, "closed_book": closed_book}
+        kind |= {"filter": None if (only := PassageFilter.of(filter)) is None else only.to_dict()}
+        kept = KeptPredictions(Path(predictions), identity(engine, chosen.to_dict() | kind))
+        answers = kept.answered(questions, answer)
     measured = []
-    for question, prediction in zip(questions, predictions, strict=True):
-        values = score(question, prediction) | retrieval_values(question, prediction.documents, ks, n_docs)
+    for question, prediction in zip(questions, answers, strict=True):
+        values = score(question, prediction)
+        if not closed_book:
+            values |= retrieval_values(question, prediction.documents, ks, n_docs)
         measured.append(Measured(question, prediction, values if question.answerable else {}))
         tell(len(measured), len(questions))
     if likelihood:
@@ -197,7 +222,7 @@ def measure(
 
 def first_answers(questions: Sequence[Question]) -> list[str]:
     """Every first answer once, in alphabetical order: the labels of a classification file."""
-    return sorted({question.answers[0] for question in questions if question.answerable})
+    return sorted({question.answers[0] for question in questions if question.answers})
 
 
 def _answer_measures(task: Task, metrics: Metrics) -> Callable[[Question, Prediction], dict[str, float]]:
@@ -230,17 +255,13 @@ def _answered(
 def _prediction(answer: Answer) -> Prediction:
     return Prediction(
         answer.text,
-        _probability(answer.log_prob),
+        probability(answer.log_prob),
         answer.documents,
         answer.raw_text,
         answer.confidence,
         answer.answerability,
         "low_confidence" in answer.flags,
     )
-
-
-def _probability(log_prob: float) -> float:
-    return float(np.exp(min(log_prob, 0.0)))  # rounding can leave a log-probability over 0
 
 
 def _classified(

@@ -16,11 +16,15 @@ from ragengine.storage.folders import Verify
 
 @dataclass(frozen=True)
 class System:
-    """A bundle, an index, and the generation options that differ from the bundle's defaults, by name."""
+    """A bundle, an index, and the generation options that differ from the bundle's defaults, by name.
+
+    With ``closed_book`` the generator answers alone.
+    """
 
     bundle: Path
     index: Path
     options: dict[str, Any]
+    closed_book: bool = False
 
 
 def check_systems(systems: Sequence[System], *, ks: Sequence[int], verify: Verify) -> None:

@@ -5,39 +5,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack, overload
 
-from ragengine.arrays import FloatArray, IntArray
+from ragengine.arrays import FloatArray
 from ragengine.bundle.bundle import Bundle
-from ragengine.confidence.corpus import Corpus
 from ragengine.generation.adaptive import check_adaptive
 from ragengine.generation.generator import Generator
 from ragengine.generation.search.rules import AllowedTokens
 from ragengine.generation.validation import check_streamable, checked_allowed
 from ragengine.options import GenerationOptions, GenerationOverrides, ScoringOverrides, checked_kind
-from ragengine.pipeline.answers import build_answer
-from ragengine.pipeline.assessment import Evidence
-from ragengine.pipeline.documents import (
-    Documents,
-    PassageScorer,
-    SelectedDocuments,
-    checked_filter,
-    checked_pruning,
-    given_documents,
-    select_documents,
-)
-from ragengine.pipeline.labels import GivenAnswer, build_labels, shares
+from ragengine.pipeline.documents import PassageScorer, given_documents
+from ragengine.pipeline.labels import GivenAnswer, shares
 from ragengine.pipeline.prepared import Asked, PreparedQuestion, Question, checked_counts
-from ragengine.pipeline.prompts import Prompts, build_prompts
 from ragengine.pipeline.settings import GenerateSettings, OwnDocuments, ScoreSettings
+from ragengine.pipeline.stages import Stages, Wanted
 from ragengine.pipeline.streaming import AnswerStream
-from ragengine.results import Answer, Document, Hypothesis
+from ragengine.results import Answer, Document
 from ragengine.retrieval.custom import DocumentSearcher
-from ragengine.retrieval.encoder import EncodedQuestions
-from ragengine.retrieval.passage_filter import Filter, PassageFilter
+from ragengine.retrieval.passage_filter import Filter
 from ragengine.retrieval.retriever import Retriever
 from ragengine.runtime.cancellation import CancelSignal, Stop
 from ragengine.runtime.devices import Device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
-from ragengine.runtime.stage_clock import StageClock
 from ragengine.tokenization import Tokenizer
 from ragengine.validation import (
     checked_answers,
@@ -69,7 +56,7 @@ class RagEngine(Resource):
         spec = bundle.manifest.generator
         self._tokenizer = Tokenizer(bundle.file(spec.path, "tokenizer.json"), spec.tokenizer)
         self._scorer = PassageScorer(bundle, threads)
-        self._fingerprint = bundle.fingerprint
+        self._stages = Stages(bundle, retriever, self._scorer, self._tokenizer)
 
     @classmethod
     @awaited_at_exit
@@ -150,36 +137,7 @@ class RagEngine(Resource):
         stop = Stop.of(deadline, cancel)
         texts = checked_questions(questions)
         counts = checked_counts(self.default_options.n_docs if n_docs is None else n_docs, len(texts))
-        if not texts:
-            return []
-        encoded = self.retriever._encode_questions(texts, stop)
-        clock = StageClock(encoded.timings_ms)
-        found: list[list[Document]] = [[] for _ in texts]
-        stop.check("before the search")
-        with self.retriever.borrow_index() as index:
-            corpus = index.corpus
-            for count in sorted(set(counts) - {0}):
-                rows = [row for row, wanted in enumerate(counts) if wanted == count]
-                for row, documents in zip(
-                    rows, index.search_documents(encoded.vectors[rows], count), strict=True
-                ):
-                    found[row] = documents
-        clock.stage("search")
-        return [
-            PreparedQuestion(
-                text,
-                counts[row],
-                tuple(found[row]),
-                EncodedQuestions(
-                    encoded.vectors[row : row + 1],
-                    encoded.texts[row : row + 1],
-                    encoded.truncated[row : row + 1],
-                    clock.timings,
-                ),
-                corpus,
-            )
-            for row, text in enumerate(texts)
-        ]
+        return self._stages.prepare(texts, counts, stop) if texts else []
 
     @while_open
     def retrieve(
@@ -202,10 +160,9 @@ class RagEngine(Resource):
         """
         stop = Stop.of(deadline, cancel)
         n_docs = self.default_options.n_docs if n_docs is None else n_docs
-        asked, passages = Asked.one(question), checked_filter(filter, None)
-        return self._search(asked, self._encoded(asked, stop), n_docs, passages, None, None, stop).documents[
-            0
-        ]
+        asked = Asked.one(question)
+        wanted = Wanted.checked(asked, n_docs, filter=filter)
+        return self._stages.search(asked, self._stages.encode(asked, stop), wanted, stop).documents[0]
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str
@@ -271,46 +228,15 @@ class RagEngine(Resource):
         options = self._options(options, overrides)
         if checked_flag("adaptive_reading", adaptive_reading):
             check_adaptive(options)
-        own = given_documents(documents, len(asked.texts), single=asked.single)
-        doc_pruning = checked_pruning(doc_pruning)
-        passages = checked_filter(filter, own)
+        wanted = Wanted.checked(asked, options.n_docs, documents, doc_pruning, filter)
         checked_flag("abstain", abstain)
         allowed = checked_allowed(prefix_allowed_tokens_fn, self.bundle.manifest.generator.vocab_size)
         if not asked.texts:
             return []
-        questions = self._encoded(asked, stop)  # q(x)
-        clock = StageClock(questions.timings_ms)
-        # top-k of p(z | x)
-        selected = self._search(asked, questions, options.n_docs, passages, own, doc_pruning, stop)
-        clock.stage("search")
-        evidence = self._evidence(questions, selected)
-        if abstain:
-            evidence.check_abstaining(options, doc_pruning)
-        prompts = self._tokenize_documents(questions, selected, stop)  # x and z joined
-        clock.stage("tokenize_documents")
-        searched = evidence.search_options(options)
-        generate = self.generator._generate_adaptively if adaptive_reading else self.generator._generate
-        generated = generate(prompts.contexts, searched, allowed, stop)  # p(y | x)
-        answers = [
-            build_answer(
-                text,
-                number,
-                prompts,
-                generated.hypotheses[number],
-                options,
-                tokenizer=self._tokenizer,
-                rag=self.bundle.manifest.rag,
-                timings_ms=clock.timings | generated.timings_ms,
-                doc_pruning=doc_pruning,
-                passages=passages,
-                own_documents=documents is not None,
-                read=generated.read[number] if generated.read else None,
-            )
-            for number, text in enumerate(asked.texts)
-        ]
-        answers = [evidence.assessed(answer, number) for number, answer in enumerate(answers)]
-        if abstain:
-            answers = [answer.abstain() for answer in answers]
+        answers = self._stages.generate(
+            asked, self.generator, options, wanted, allowed, stop,
+            adaptive_reading=adaptive_reading, abstain=abstain,
+        )  # fmt: skip
         return answers[0] if asked.single else answers
 
     @while_open
@@ -341,42 +267,8 @@ class RagEngine(Resource):
         stop = Stop.of(deadline, cancel)
         asked, options = Asked.one(question), self._options(options, overrides)
         check_streamable(options, self.default_options)
-        own = given_documents(documents, 1, single=True)
-        doc_pruning = checked_pruning(doc_pruning)
-        passages = checked_filter(filter, own)
-        questions = self._encoded(asked, stop)
-        clock = StageClock(questions.timings_ms)
-        selected = self._search(asked, questions, options.n_docs, passages, own, doc_pruning, stop)
-        clock.stage("search")
-        prompts = self._tokenize_documents(questions, selected, stop)
-        clock.stage("tokenize_documents")
-        evidence = self._evidence(questions, selected)
-        tokens = self.generator._stream(prompts.contexts, options, stop)
-        clock.stage("read_documents")
-        tokenizer, rag = self._tokenizer, self.bundle.manifest.rag
-
-        def finish(hypothesis: Hypothesis) -> Answer:
-            """The answer; its stage ``decode`` counts what the caller did between two tokens, too."""
-            if "decode" not in clock.timings:
-                clock.stage("decode")
-            answer = build_answer(
-                asked.texts[0],
-                0,
-                prompts,
-                [hypothesis],
-                options,
-                tokenizer=tokenizer,
-                rag=rag,
-                timings_ms=dict(clock.timings),
-                doc_pruning=doc_pruning,
-                passages=passages,
-                own_documents=documents is not None,
-            )
-            return evidence.assessed(answer, 0)
-
-        return AnswerStream(
-            asked.texts[0], selected.documents[0], selected.pruned[0], tokens, tokenizer, options, finish
-        )
+        wanted = Wanted.checked(asked, options.n_docs, documents, doc_pruning, filter)
+        return self._stages.stream(asked, self.generator, options, wanted, stop)
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is a sequence of str
@@ -430,14 +322,12 @@ class RagEngine(Resource):
         asked = Asked.some(question)
         answers = checked_answers(answer, len(asked.texts), single=asked.single)
         options = self._options(options, overrides)
-        own = given_documents(documents, len(asked.texts), single=asked.single)
-        doc_pruning = checked_pruning(doc_pruning)
-        passages = checked_filter(filter, own)
+        wanted = Wanted.checked(asked, options.n_docs, documents, doc_pruning, filter)
         checked_flag("exclude_bos_score", exclude_bos_score)
         if not asked.texts:
             return []
-        labels = self._labels(answers, options, with_bos, stop)
-        prompts = self._prompts(asked, options.n_docs, passages, own, doc_pruning, stop)
+        labels = self._stages.labels(answers, options, with_bos, stop)
+        prompts = self._stages.prompts(asked, wanted, stop)
         scores: list[float] = self.generator._score(
             prompts.contexts, labels, options.marginalize, exclude_bos_score, stop
         ).tolist()
@@ -476,10 +366,9 @@ class RagEngine(Resource):
         stop = Stop.of(deadline, cancel)
         chosen = checked_labels(labels)
         options = self._options(options, overrides)
-        asked, targets = Asked.one(question), self._labels(chosen, options, with_bos, stop)
-        own = given_documents(documents, 1, single=True)
-        doc_pruning, passages = checked_pruning(doc_pruning), checked_filter(filter, own)
-        prompts = self._prompts(asked, options.n_docs, passages, own, doc_pruning, stop)
+        asked, targets = Asked.one(question), self._stages.labels(chosen, options, with_bos, stop)
+        wanted = Wanted.checked(asked, options.n_docs, documents, doc_pruning, filter)
+        prompts = self._stages.prompts(asked, wanted, stop)
         log_probs = self.generator._score(prompts.contexts, targets, options.marginalize, None, stop)
         return dict(zip(chosen, shares(log_probs), strict=True))
 
@@ -529,7 +418,7 @@ class RagEngine(Resource):
     def _release(self) -> None:
         self.retriever.close()
         self.generator.close()
-        self._drop("_tokenizer", "_scorer")
+        self._drop("_tokenizer", "_scorer", "_stages")
 
     def _options(self, options: GenerationOptions | None, overrides: ScoringOverrides) -> GenerationOptions:
         """The options of a call, checked before anything is computed."""
@@ -538,69 +427,3 @@ class RagEngine(Resource):
             options = options.replace(**overrides)
         self.generator.check_options(options)
         return options
-
-    def _prompts(
-        self,
-        asked: Asked,
-        n_docs: int,
-        passages: PassageFilter | None,
-        own: Documents | None,
-        doc_pruning: float | None,
-        stop: Stop,
-    ) -> Prompts:
-        """The left half of Figure 1: from questions to what the generator reads."""
-        questions = self._encoded(asked, stop)
-        selected = self._search(asked, questions, n_docs, passages, own, doc_pruning, stop)
-        return self._tokenize_documents(questions, selected, stop)
-
-    def _encoded(self, asked: Asked, stop: Stop) -> EncodedQuestions:
-        """The questions as the index and the generator take them."""
-        return asked.encoded() or self.retriever._encode_questions(asked.texts, stop)
-
-    def _search(
-        self,
-        asked: Asked,
-        questions: EncodedQuestions,
-        n_docs: int,
-        passages: PassageFilter | None,
-        own: Documents | None,
-        doc_pruning: float | None,
-        stop: Stop,
-    ) -> SelectedDocuments:
-        """The documents of every question with p(z | x): ``n_docs`` of the index, or the caller's own."""
-        stop.check("before the search")
-        corpora: tuple[Corpus | None, ...] = ()
-        if own is not None:
-            found = self._scorer.scored(own, questions.vectors, stop)
-        elif (prepared := asked.found(n_docs, passages)) is not None:
-            found, corpora = prepared, asked.corpora()
-        else:
-            with self.retriever.borrow_index() as index:
-                found = index.search_documents(questions.vectors, n_docs, filter=passages)
-                corpora = (index.corpus,) * len(found)
-        selected = select_documents(found, doc_pruning, corpora)
-        stop.check("after the search")
-        return selected
-
-    def _tokenize_documents(
-        self, questions: EncodedQuestions, selected: SelectedDocuments, stop: Stop
-    ) -> Prompts:
-        """Every question joined with each of its documents, as tokens."""
-        return build_prompts(self.bundle.manifest.rag, self._tokenizer, questions, selected, stop)
-
-    def _evidence(self, questions: EncodedQuestions, selected: SelectedDocuments) -> Evidence:
-        """What the answers are assessed by."""
-        return Evidence(self._fingerprint, selected.corpora, questions.vectors)
-
-    def _labels(
-        self,
-        answers: Sequence[GivenAnswer],
-        options: GenerationOptions,
-        with_bos: bool | None,
-        stop: Stop,
-    ) -> IntArray:
-        checked_flag("with_bos", with_bos)
-        spec = self.bundle.manifest.generator
-        return build_labels(
-            answers, options, tokenizer=self._tokenizer, spec=spec, with_bos=with_bos, stop=stop
-        )

@@ -257,6 +257,18 @@ def test_settings_reach_the_index_of_a_folder(build: Callable[..., Path]) -> Non
         assert not np.array_equal(narrow.rows, rows)
 
 
+def test_an_exact_search_asks_once_where_no_score_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
+
+    def recorded(faiss_index: Any, asked: Array, width: int, nprobe: int | None) -> Any:
+        widths.append(width)
+        return search_faiss(faiss_index, asked, width, nprobe)
+
+    monkeypatch.setattr(module, "search_faiss", recorded)
+    index("Flat").search(questions(), 5)
+    assert widths == [5 + 16]
+
+
 @pytest.mark.parametrize(("exact", "small"), [(True, 9), (False, 7)])
 def test_a_small_search_takes_one_thread(exact: bool, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an exact index by what it compares, here less than ten times all vectors; else by the questions."""

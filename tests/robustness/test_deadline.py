@@ -16,6 +16,7 @@ from ragengine.errors import CancelledError, DeadlineError, InputError
 from ragengine.generation.decoders.base import EncodedDocuments
 from ragengine.generation.model import GeneratorModel
 from ragengine.pipeline.prepared import Asked
+from ragengine.pipeline.stages import Wanted
 from ragengine_bench.parity.pairs import Pair
 from tests.support.ids import stable_repr
 
@@ -44,7 +45,7 @@ def calls(engine: RagEngine, question: str) -> dict[str, Call]:
 
 def _arrays(engine: RagEngine, question: str, n_docs: int) -> Any:
     """What `Generator` takes for a question and its documents."""
-    contexts = engine._prompts(Asked.one(question), n_docs, None, None, Stop()).contexts
+    contexts = engine._stages.prompts(Asked.one(question), Wanted(n_docs), Stop()).contexts
     return contexts.input_ids, contexts.attention_mask, contexts.log_prior
 
 

@@ -27,6 +27,7 @@ from ragengine.evaluation import Question, read_questions
 from ragengine.evaluation.metrics import exact_match
 from ragengine.generation.marginalization import Marginalize, logsumexp
 from ragengine.pipeline.prepared import Asked
+from ragengine.pipeline.stages import Wanted
 from ragengine.runtime.cancellation import NEVER
 from ragengine.runtime.progress import Report
 
@@ -132,7 +133,7 @@ def _probabilities(log_prior: FloatArray, log_probs: FloatArray, kind: str) -> F
 def _inputs(engine: RagEngine, question: Question, answer: Answer) -> tuple[Any, Any, FloatArray]:
     """What the generator read for an answer."""
     asked, documents = Asked.one(question.question), [list(answer.documents)]
-    contexts = engine._prompts(asked, len(answer.documents), None, documents, None, NEVER).contexts
+    contexts = engine._stages.prompts(asked, Wanted(len(answer.documents), documents), NEVER).contexts
     scores = np.array([[document.score for document in answer.documents]], np.float32)
     return contexts.input_ids, contexts.attention_mask, scores
 

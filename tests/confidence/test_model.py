@@ -57,6 +57,13 @@ def test_options_count_but_for_the_number_of_hypotheses() -> None:
     assert not MODEL.fits(GenerationOptions(num_beams=2, n_docs=1))
 
 
+def test_an_option_that_came_later_had_its_default() -> None:
+    options = {name: value for name, value in MODEL.options.items() if name != "seed"}
+    older = dataclasses.replace(MODEL, options=options)
+    assert older.fits(GenerationOptions(num_beams=2))
+    assert not older.fits(GenerationOptions(num_beams=2, seed=7))
+
+
 def changed(**values: Any) -> str:
     return json.dumps(MODEL.to_dict() | values)
 

@@ -85,8 +85,11 @@ class ConfidenceModel:
         return Rarity(self.common_words)
 
     def fits(self, options: GenerationOptions) -> bool:
-        """Whether answers with ``options`` are of the kind that was calibrated."""
-        return relevant_options(options) == self.options
+        """Whether answers with ``options`` are of the kind that was calibrated.
+
+        An option that the version which calibrated did not know had its default.
+        """
+        return relevant_options(options) == relevant_options(GenerationOptions()) | self.options
 
     def probabilities(self, values: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
         """(confidence, answerability) of features [..., F] in the order of :data:`FEATURES`: [...] each."""

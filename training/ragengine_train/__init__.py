@@ -10,7 +10,7 @@ from ragengine.lazy_names import lazy_names
 if TYPE_CHECKING:
     from ragengine_train.config import TrainConfig
     from ragengine_train.config_file import read_config
-    from ragengine_train.consolidate import consolidate
+    from ragengine_train.consolidation import consolidate
     from ragengine_train.data_check import Finding, check_data
     from ragengine_train.data_convert import ConvertReport, convert_questions
     from ragengine_train.pipeline import train
@@ -32,12 +32,15 @@ __all__ = [
 ]
 
 _MODULES = {
+    "ConvertReport": "data_convert",
     "Finding": "data_check",
     "StageResult": "report",
     "TrainConfig": "config",
     "TrainProgress": "progress",
     "TrainResult": "report",
     "check_data": "data_check",
+    "consolidate": "consolidation",
+    "convert_questions": "data_convert",
     "read_config": "config_file",
     "train": "pipeline",
 }

@@ -80,7 +80,7 @@ def train(config: Path, fresh: bool, start: ResultName | None, threads: int | No
 )
 def consolidate(checkpoint: Path, question_encoder: str, generator: str, **settings: Any) -> None:
     """Write one RAG checkpoint, the folder CHECKPOINT, of a question encoder and a generator."""
-    from ragengine_train.consolidate import consolidate as join_networks
+    from ragengine_train.consolidation import consolidate as join_networks
 
     echo(str(join_networks(question_encoder, generator, checkpoint, **settings)))
 

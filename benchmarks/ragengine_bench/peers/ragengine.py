@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-import ragengine.engine
+import ragengine.pipeline.stages
 from ragengine import Generator, RagEngine
 from ragengine.bundle.bundle import Bundle
 from ragengine.generation.model import GeneratorModel
@@ -29,10 +29,10 @@ STAGES: dict[str, tuple[Any, str]] = {
     "encode question": (Retriever, "encode"),
     "search": (PassageIndex, "search"),
     "fetch passages": (PassageIndex, "passages"),
-    "tokenise documents": (ragengine.engine, "build_prompts"),
+    "tokenise documents": (ragengine.pipeline.stages, "build_prompts"),
     "encode documents": (GeneratorModel, "encode_documents"),
     "decode": (GeneratorModel, "decode_step"),
-    "detokenise": (ragengine.engine, "build_answer"),
+    "detokenise": (ragengine.pipeline.stages, "build_answer"),
 }
 CROSS = "cross-attention keys, values"
 STATIC_STAGES = STAGES | {CROSS: (GeneratorModel, "start")}

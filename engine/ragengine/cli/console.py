@@ -31,12 +31,12 @@ class SafeConsole(Console):
 class OneLine:
     """A foreign text in one line, as the last column of a table: it ends at a word where there is no room.
 
-    White space of any kind, line breaks included, is a space in it.
+    What breaks lines is written out, as by :func:`line`.
     """
 
     def __init__(self, *parts: tuple[str, str]) -> None:
         """``parts`` are texts with their styles; two spaces part them."""
-        self._parts = [(shown(" ".join(text.split())), style) for text, style in parts]
+        self._parts = [(shown(text), style) for text, style in parts]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
         yield self._cut(options.max_width)

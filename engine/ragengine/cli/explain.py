@@ -59,7 +59,7 @@ def print_posteriors(console: SafeConsole, answer: Answer) -> None:
             header.append(columns[token].rjust(widths[token]) + " ", style="bold")
         console.print(header, no_wrap=True, crop=True)
         for row, document in enumerate(answer.documents):
-            title = cut_at_word(shown(" ".join(document.title.split())), TITLE_WIDTH - 1)
+            title = cut_at_word(shown(document.title), TITLE_WIDTH - 1)
             shares = Text(f"{row + 1:3} {set_cell_size(title, TITLE_WIDTH)}", style="none")
             for token in range(start, end):
                 posterior = float(answer.token_posteriors[token, row])

@@ -30,7 +30,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert [section.kind for section in report.sections] == ["generation", "batch", "sweep"]
     for row in (row for section in report.sections for row in section.rows):
         assert not row.failure
-        assert len(row.samples) == 2
+        assert len(row.samples) in (2, 4, 6)  # again where they spread
         assert row.peak_bytes is not None
         assert row.peak_bytes > 10**7
         for sample in row.samples:

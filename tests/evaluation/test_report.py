@@ -61,6 +61,7 @@ def test_a_number_that_json_does_not_have_is_none() -> None:
         "index": "i",
         "questions": None,
         "options": {"eos_token_id": [1, 2]},
+        "filter": None,
     }
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 

@@ -259,7 +259,7 @@ def test_recall_that_cannot_be_reached_is_told(tmp_path: Path, build: Callable[.
     assert recall < 0.8
     result = run(
         *("build", tmp_path / "passages.jsonl", path, "--bundle", tmp_path / "bundle"),
-        *("--factory", "PCA1,Flat", "--embeddings", tmp_path / "vectors.npy"),
+        *("--factory", "PCA1,Flat", "--embeddings", tmp_path / "vectors.npy", "--force"),
     )
     assert f"The recall@5 is {recall:.3f}, below the 0.95 asked for" in result.stderr
 
@@ -280,7 +280,7 @@ def test_commands(tmp_path: Path, build: Callable[..., Path], bundle: Path) -> N
     path = build(random_vectors(20))
     made = run(
         *("build", tmp_path / "passages.jsonl", path, "--bundle", bundle, "--recall", "0.9"),
-        *("--factory", "IVF2,Flat", "--embeddings", tmp_path / "vectors.npy"),
+        *("--factory", "IVF2,Flat", "--embeddings", tmp_path / "vectors.npy", "--force"),
     )
     assert made.exit_code == 0, made.output
     assert "IVF2,Flat" in made.stdout

@@ -156,7 +156,7 @@ def test_killed_build_resumes_to_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    ("kill", "first"), [(("vectors", 300), ("vectors", 300)), (("add", 300), ("add", 300))]
+    ("kill", "first"), [(("vectors", 300), ("vectors", 200)), (("add", 300), ("add", 300))]
 )
 def test_resumed_build_goes_on_where_it_was(
     arguments: dict[str, Any], kill: tuple[str, int], first: tuple[str, int]
@@ -165,7 +165,7 @@ def test_resumed_build_goes_on_where_it_was(
     steps: list[tuple[str, int, int | None]] = []
     build_index(**arguments, resume=True, progress=lambda *step: steps.append(step))
     # The callback of row 300 runs before row 300 is written down, so that one block is done again.
-    assert steps[0][:2] == first
+    assert next((phase, done) for phase, done, _ in steps if done) == first
 
 
 def test_build_without_resume_begins_again(arguments: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ PACKAGES = packages()
 # What each package may import: the extras that bring it.  `peers` and `optimum` are other engines, measured
 # where somebody has installed them (benchmarks/README.md).
 EXTRAS = {
-    "ragengine": {"cpu", "documents", "plot", "eval", "langchain", "llama-index", "haystack"},
+    "ragengine": {"cpu", "documents", "calibrate", "plot", "eval", "langchain", "llama-index", "haystack"},
     "ragengine_export": {"cpu", "export"},
     "ragengine_train": {"cpu", "export", "plot", "train"},
     "ragengine_serve": {"cpu", "serve", "client", "otel"},

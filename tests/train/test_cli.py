@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import ragengine_train
 from ragengine_train import TrainProgress, TrainResult, cli
 
 RESULT = TrainResult(Path("run/checkpoint"), Path("run/index"), Path("run/report.json"), 12.4, {}, {})
@@ -21,7 +22,7 @@ def test_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append((config, options))
         return RESULT
 
-    monkeypatch.setattr(cli, "run_training", run)
+    monkeypatch.setattr(ragengine_train, "train", run)
     done = CliRunner().invoke(cli.train, ["a.toml", "--from", "joint", "--threads", "3"])
     assert calls == [(Path("a.toml"), {"start": "joint", "fresh": False, "threads": 3})]
     assert done.stdout == f"{RESULT.checkpoint} after 12 s; {RESULT.report}\n"

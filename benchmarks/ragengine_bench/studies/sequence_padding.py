@@ -47,7 +47,7 @@ def main(
         model.generator.generate = lambda ids, **given: search(
             ids, **given | {"attention_mask": (ids != blank).long()}
         )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint / "generator")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint / "generator", trust_remote_code=False)
     different, gaps, right = 0, [], {"transformers": 0.0, "ragengine": 0.0}
     with RagEngine.load(bundle, index, device="cpu", threads=threads) as engine:
         for question in asked:

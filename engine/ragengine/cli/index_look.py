@@ -7,7 +7,6 @@ import click
 
 from ragengine.cli.common import device_options, filter_option, verify_option
 from ragengine.cli.output import echo, print_json
-from ragengine.messages import shown_lines
 
 if TYPE_CHECKING:
     from ragengine.results import Document
@@ -101,4 +100,7 @@ def _metadata(document: "Document") -> str:
 def _print_passage(document: "Document") -> None:
     for name, value in (("id", document.id), ("title", document.title), *document.metadata.items()):
         echo(f"{name}: {value}")
-    click.echo(f"\n{shown_lines(document.text)}\n")
+    echo("")
+    for line in document.text.splitlines():
+        echo(line)
+    echo("")

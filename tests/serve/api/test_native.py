@@ -108,7 +108,7 @@ def test_a_stream_tells_documents_tokens_and_the_answer(server: Served) -> None:
 def test_what_cannot_stream_is_refused_with_the_reason(server: Served) -> None:
     reply = server.post("/v1/answer", {"question": QUESTION, "num_beams": 2, "stream": True})
     assert reply.status == 400
-    assert "its first token may change until the last" in reply.content["error"]["message"]
+    assert "what comes first may change until the end; give num_beams=1" in reply.content["error"]["message"]
     assert reply.content["error"]["field"] == "num_beams"
     reply = server.post("/v1/answer", {"question": [QUESTION], "num_beams": 1, "stream": True})
     assert (reply.status, reply.content["error"]["field"]) == (400, "stream")

@@ -112,7 +112,7 @@ def test_a_worker_that_dies_is_replaced_and_counted(command: Command) -> None:
     until(lambda: len(command.records("ready")) == 3, 120)
     assert len(set(children(command.process.pid)) - set(before)) == 1
     with Client(command.url) as client:
-        assert client.answer(QUESTION).text == " Reykjavik"
+        assert client.answer(QUESTION).text == "Reykjavik"
         assert metric(client, "rag_worker_restarts_total") == 1
         assert metric(client, "rag_request_count_total") >= 1
     assert [record["code"] for record in command.records("worker died")] == [-signal.SIGKILL]

@@ -69,7 +69,7 @@ def sync_command(
     from ragengine.errors import RagEngineError
     from ragengine.indexing.watching import file_changes
 
-    def sync() -> None:
+    def once() -> None:
         with progress_bars() as progress:
             result = sync_index(
                 passages,
@@ -93,11 +93,11 @@ def sync_command(
             _print_sync(result, index, dry_run=dry_run)
 
     if not watch:
-        sync()
+        once()
         return
     for _ in file_changes(passages, every):
         try:
-            sync()
+            once()
         except RagEngineError as error:  # a file that is half written, say: the next change may mend it
             echo(f"ragengine: {error}", err=True)
 

@@ -131,14 +131,24 @@ def _reordered(text: str, rng: random.Random) -> str:
     return " ".join([first, *others])
 
 
+def _words(question: str) -> str:
+    return " ".join(_WORD.findall(question.lower()))
+
+
 def main(source: str, count: int) -> None:
-    """Print ``count`` copies of each question of ``source``, whose passages are in `passages.jsonl`."""
+    """Print ``count`` copies of each question of ``source``, whose passages are in `passages.jsonl`.
+
+    A copy that happens to be a question of `test.jsonl`, which is measured with, is made again.
+    """
+    measured = {_words(question["question"]) for question in read(Path("test.jsonl"))}
     rng = random.Random(f"{source} {count}")
     known = read(Path("passages.jsonl"))
     by_id, names = {passage["id"]: passage for passage in known}, names_of(known)
     for question in read(Path(source)):
         for _ in range(count):
             copy = variant(question, by_id[question["passage_id"]], known, names, rng)
+            while _words(copy["question"]) in measured:
+                copy = variant(question, by_id[question["passage_id"]], known, names, rng)
             print(json.dumps(copy, ensure_ascii=False))
 
 

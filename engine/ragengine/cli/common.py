@@ -49,7 +49,11 @@ force_option = click.option("--force", is_flag=True, help="Replace what an earli
 
 def may_replace(output: str | Path, force: bool) -> bool:
     """Whether a folder that an earlier run wrote may be replaced: ``--force``, or who sits there says so."""
-    if force or not (Path(output) / MANIFEST).is_file():
+    try:
+        there = (Path(output) / MANIFEST).is_file()
+    except (OSError, ValueError):  # no path at all: the writer says so
+        there = False
+    if force or not there:
         return force
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False

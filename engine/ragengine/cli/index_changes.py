@@ -95,11 +95,15 @@ def sync_command(
     if not watch:
         once()
         return
-    for _ in file_changes(passages, every):
+    for number, _ in enumerate(file_changes(passages, every)):
         try:
             once()
-        except RagEngineError as error:  # a file that is half written, say: the next change may mend it
-            echo(f"ragengine: {error}", err=True)
+        except RagEngineError as error:
+            if not number:
+                raise
+            echo(
+                f"ragengine: {error}", err=True
+            )  # a file that is half written, say: wait for the next change
 
 
 @click.command("upsert")

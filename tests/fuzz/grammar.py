@@ -112,7 +112,8 @@ def case_of(seed: str, number: int, inputs: Path) -> Case:
         return Case(("ask", *_good(inputs, "bundle", "index"), "who?", *settings))
     path, command = random.choice(_all_commands())
     words = _arguments(random, command, inputs)
-    return Case((*path, *(word for word in words if word != "--watch")))  # which waits for ever, as it should
+    # --watch waits for ever, as it should
+    return Case((*path, *(word for word in words if word != "--watch")))
 
 
 def _good(inputs: Path, *names: str) -> list[str]:

@@ -69,10 +69,15 @@ def draw(plot: PosteriorPlot, path: str | Path | None = None) -> "Figure":
     check_drawable(target)
     figure = _Drawing.of(plot).figure()
     if target is not None:
-        kind = target.suffix.lower()[1:]
-        with output_file(target) as file:
-            figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+        write_figure(figure, target)
     return figure
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure for whose path :func:`check_drawable` holds, the same bytes each time."""
+    kind = path.suffix.lower()[1:]
+    with output_file(path) as file:
+        figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
 
 
 def check_drawable(path: Path | None) -> None:

@@ -97,3 +97,9 @@ def test_a_terminal_is_asked_and_a_script_is_not(
     os.close(primary)
     os.close(secondary)
     assert ("exists. Replace it?" in said) == terminal
+
+
+@pytest.mark.parametrize("output", ["[" * 5000, "a\0b"])
+def test_what_is_no_path_is_no_folder_to_replace(output: str) -> None:
+    """Whoever writes it says that it is none."""
+    assert may_replace(output, False) is False

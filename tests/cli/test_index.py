@@ -149,3 +149,10 @@ def test_an_index_is_replaced_only_with_force(tmp_path: Path) -> None:
     assert run("--force", title="third").exit_code == 0
     with PassageIndex.open(index) as opened:
         assert [passage.title for passage in opened.passages([0])] == ["third"]
+
+
+def test_watching_ends_where_its_first_sync_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A text.")
+    arguments = ["sync", tmp_path / "a.txt", tmp_path / "absent", "--bundle", tmp_path / "b", "--watch"]
+    done = CliRunner().invoke(index_command, list(map(str, arguments)))
+    assert isinstance(done.exception, RagEngineError)

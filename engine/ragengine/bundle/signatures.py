@@ -22,7 +22,7 @@ from ragengine.bundle.onnx_reader import BOOL, FLOAT, FLOAT16, INT64, UINT8, Val
 Values: TypeAlias = dict[str, Value]
 """Inputs or outputs by name, in the graph's order."""
 Axes: TypeAlias = tuple[int | str, ...]
-LayerKind: TypeAlias = Literal["past", "present"]
+LayerKind: TypeAlias = Literal["cross", "past", "present"]
 
 NUMPY_TYPES: Final[Mapping[int, type[Any]]] = {
     FLOAT: np.float32,
@@ -119,7 +119,8 @@ def memory_values(spec: GeneratorSpec, data_type: int) -> Values:
 
 def layer_names(kind: LayerKind, spec: GeneratorSpec) -> list[str]:
     """Key and value of every decoder layer: ``past_key_0``, ``past_value_0``, ``past_key_1``, ..."""
-    return _layer_names(kind, spec)
+    layers = range(spec.num_decoder_layers)
+    return [f"{kind}_{part}_{layer}" for layer in layers for part in ("key", "value")]
 
 
 def shape_inputs(spec: GeneratorSpec) -> dict[str, Axes]:
@@ -191,12 +192,7 @@ def _static_decoder(spec: GeneratorSpec, data_type: int) -> Signature:
     return Signature(inputs, outputs, optional=frozenset({"part_candidates"}))
 
 
-def _layers(kind: str, length: str, spec: GeneratorSpec, data_type: int) -> Values:
+def _layers(kind: LayerKind, length: str, spec: GeneratorSpec, data_type: int) -> Values:
     """Each layer's key and value, [Q·D, H, length, K]."""
     value = Value(data_type, ("Q*D", spec.num_heads, length, spec.head_size))
-    return dict.fromkeys(_layer_names(kind, spec), value)
-
-
-def _layer_names(kind: str, spec: GeneratorSpec) -> list[str]:
-    layers = range(spec.num_decoder_layers)
-    return [f"{kind}_{part}_{layer}" for layer in layers for part in ("key", "value")]
+    return dict.fromkeys(layer_names(kind, spec), value)

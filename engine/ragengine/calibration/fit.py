@@ -14,7 +14,7 @@ from ragengine.calibration.patterns import question_patterns
 from ragengine.confidence.features import FEATURES
 from ragengine.confidence.model import FARTHEST, Logistic
 from ragengine.confidence.rarity import Rarity
-from ragengine.installation import missing_package
+from ragengine.installation import check_packages
 
 FOLDS = 5
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -55,10 +55,7 @@ class CrossValidated:
 
 def check_installed() -> None:
     """Raise :class:`DependencyError` where the library of the fit is missing."""
-    try:
-        import sklearn  # noqa: F401
-    except ModuleNotFoundError as reason:
-        raise missing_package("A calibration needs", reason, "calibrate") from reason
+    check_packages("A calibration needs", ("sklearn",), "calibrate")
 
 
 def fit(observed: Observations, words: tuple[Counter[str], int], strength: float) -> Fitted:

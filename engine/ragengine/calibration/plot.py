@@ -3,32 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragengine.errors import InputError
 from ragengine.evaluation.confidence import ConfidenceFigures
-from ragengine.installation import missing_package
-from ragengine.storage.atomic import output_file
+from ragengine.plot import check_drawable, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-_SUFFIXES = (".png", ".svg")
 _BLUE, _GREY, _RED = "#2f78b7", "#7b8794", "#c0392b"
-
-
-def check_plot(path: Path) -> None:
-    """Refuse, before hours of answering, a plot that could not be drawn.
-
-    Raises:
-        InputError: ``path`` is named neither .png nor .svg.
-        DependencyError: matplotlib is not installed.
-    """
-    if path.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"{path} has the suffix {path.suffix!r}; a plot is written as .png or .svg.")
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ModuleNotFoundError as reason:
-        raise missing_package("Plots need", reason, "plot") from reason
 
 
 def draw(figures: ConfidenceFigures, path: Path, title: str) -> None:
@@ -38,7 +19,7 @@ def draw(figures: ConfidenceFigures, path: Path, title: str) -> None:
         InputError: another suffix, or the path cannot be written.
         DependencyError: matplotlib is not installed.
     """
-    check_plot(path)
+    check_drawable(path)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.5, 4.4), layout="constrained")
@@ -46,7 +27,7 @@ def draw(figures: ConfidenceFigures, path: Path, title: str) -> None:
     figure.suptitle(title, fontsize=10)
     _reliability(reliability, figures)
     _risk(risk, figures)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def _reliability(axes: "Axes", figures: ConfidenceFigures) -> None:
@@ -86,9 +67,3 @@ def _risk(axes: "Axes", figures: ConfidenceFigures) -> None:
 
 def _limit(figures: ConfidenceFigures) -> str:
     return "" if figures.threshold is None else f"threshold {figures.threshold:.2f}: "
-
-
-def _write(figure: "Figure", path: Path) -> None:
-    kind = path.suffix.lower()[1:]
-    with output_file(path) as file:
-        figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)

@@ -18,6 +18,7 @@ from ragengine.errors import InputError
 from ragengine.evaluation.confidence import ConfidenceFigures, choose_threshold, judge
 from ragengine.evaluation.questions import Question, read_questions
 from ragengine.messages import short_repr
+from ragengine.plot import check_drawable
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress, phase_report
 from ragengine.version import __version__
@@ -115,7 +116,7 @@ def calibrate(
     _check_rate(error_rate)
     fitting.check_installed()
     if plot is not None:
-        plotting.check_plot(Path(plot))
+        check_drawable(Path(plot))
     asked, others = _read(questions), None if test is None else _read(test)
     if len(asked) < _FEWEST:
         raise InputError(

@@ -1,6 +1,7 @@
 """``ragengine index``: build, change, describe and check an index."""
 
 import dataclasses
+from typing import Any
 
 import click
 
@@ -62,12 +63,6 @@ def build(
     passages: tuple[str, ...],
     index: str,
     bundle: str,
-    id_field: str | None,
-    title_field: str | None,
-    text_field: str | None,
-    passage_words: int | None,
-    overlap: int,
-    strict: bool,
     factory: str | None,
     recall: float,
     embeddings: str | None,
@@ -77,6 +72,7 @@ def build(
     force: bool,
     batch_tokens: int,
     threads: int | None,
+    **reading: Any,
 ) -> None:
     """Build INDEX from PASSAGES, one or more inputs.
 
@@ -94,12 +90,7 @@ def build(
             bundle=bundle,
             embeddings=embeddings,
             queries=queries,
-            id_field=id_field,
-            title_field=title_field,
-            text_field=text_field,
-            passage_words=passage_words,
-            overlap=overlap,
-            strict=strict,
+            **reading,
             factory=factory,
             recall=recall,
             seed=seed,
@@ -125,15 +116,10 @@ def add(
     index: str,
     passages: tuple[str, ...],
     bundle: str,
-    id_field: str | None,
-    title_field: str | None,
-    text_field: str | None,
-    passage_words: int | None,
-    overlap: int,
-    strict: bool,
     embeddings: str | None,
     batch_tokens: int,
     threads: int | None,
+    **reading: Any,
 ) -> None:
     """Add PASSAGES, one or more inputs, to INDEX without building it again.
 
@@ -146,12 +132,7 @@ def add(
             index,
             passages,
             bundle=bundle,
-            id_field=id_field,
-            title_field=title_field,
-            text_field=text_field,
-            passage_words=passage_words,
-            overlap=overlap,
-            strict=strict,
+            **reading,
             embeddings=embeddings,
             batch_tokens=batch_tokens,
             threads=threads,

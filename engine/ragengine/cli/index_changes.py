@@ -1,7 +1,7 @@
 """``ragengine index sync|upsert|compact``: bring an index up to date."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -45,12 +45,6 @@ def sync_command(
     passages: tuple[str, ...],
     index: str,
     bundle: str,
-    id_field: str | None,
-    title_field: str | None,
-    text_field: str | None,
-    passage_words: int | None,
-    overlap: int,
-    strict: bool,
     dry_run: bool,
     force: bool,
     watch: bool,
@@ -58,6 +52,7 @@ def sync_command(
     as_json: bool,
     batch_tokens: int,
     threads: int | None,
+    **reading: Any,
 ) -> None:
     """Make INDEX hold what FOLDER, or other inputs of index build, hold now.
 
@@ -77,12 +72,7 @@ def sync_command(
                 bundle=bundle,
                 dry_run=dry_run,
                 force=force,
-                id_field=id_field,
-                title_field=title_field,
-                text_field=text_field,
-                passage_words=passage_words,
-                overlap=overlap,
-                strict=strict,
+                **reading,
                 batch_tokens=batch_tokens,
                 threads=threads,
                 progress=progress,
@@ -101,9 +91,8 @@ def sync_command(
         except RagEngineError as error:
             if not number:
                 raise
-            echo(
-                f"ragengine: {error}", err=True
-            )  # a file that is half written, say: wait for the next change
+            # A file that is half written, say: the next change may mend it.
+            echo(f"ragengine: {error}", err=True)
 
 
 @click.command("upsert")
@@ -118,15 +107,10 @@ def upsert_command(
     index: str,
     passages: tuple[str, ...],
     bundle: str,
-    id_field: str | None,
-    title_field: str | None,
-    text_field: str | None,
-    passage_words: int | None,
-    overlap: int,
-    strict: bool,
     embeddings: str | None,
     batch_tokens: int,
     threads: int | None,
+    **reading: Any,
 ) -> None:
     """Add PASSAGES to INDEX, each in the place of the passage with its id, where there is one."""
     from ragengine import upsert_passages
@@ -136,12 +120,7 @@ def upsert_command(
             index,
             passages,
             bundle=bundle,
-            id_field=id_field,
-            title_field=title_field,
-            text_field=text_field,
-            passage_words=passage_words,
-            overlap=overlap,
-            strict=strict,
+            **reading,
             embeddings=embeddings,
             batch_tokens=batch_tokens,
             threads=threads,

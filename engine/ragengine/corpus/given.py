@@ -1,6 +1,6 @@
 """Passages that a program hands over instead of a file."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,7 @@ class GivenPassages:
 
     def count(self) -> int:
         """Their number; 0 where only reading them tells."""
-        try:
-            return len(self.passages)  # type: ignore[arg-type]
-        except TypeError:
-            return 0
+        return len(self.passages) if isinstance(self.passages, Sized) else 0
 
 
 def _record(item: Any, where: str) -> Mapping[str, object]:

@@ -1,5 +1,6 @@
 """Adding passages to an index, or replacing those with the same ids."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,9 +113,7 @@ def _with_ids(corpus: Corpus) -> list[Passage]:
                 f"{corpus.name}: passage {place} has no id, so it can replace none; give each an id, or add "
                 "them with ragengine index add."
             )
-    seen: set[str] = set()
-    twice = [passage.id for passage in given if passage.id in seen or seen.add(passage.id)]  # type: ignore[func-returns-value]
-    if twice:
+    if twice := [id for id, times in Counter(passage.id for passage in given).items() if times > 1]:
         raise PassagesError(
             f"{corpus.name}: several passages have the id {shown_ids(twice)}; give each an id of its own."
         )

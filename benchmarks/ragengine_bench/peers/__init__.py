@@ -137,7 +137,7 @@ def _ctranslate2(generator: Path, threads: int, compute_type: str) -> Contender:
 
 
 def _optimum(generator: Path, threads: int, python: str | None) -> Contender:
-    file = Path(__file__).with_name("optimum_onnx.py")
+    file = Path(__file__).with_name("optimum_peers.py")
     return Contender(
         "optimum-onnx fp32",
         f"{file}:OptimumGenerator",
@@ -150,7 +150,7 @@ def _optimum(generator: Path, threads: int, python: str | None) -> Contender:
 
 
 def _openvino(generator: Path, threads: int, python: str | None) -> Contender:
-    file = Path(__file__).with_name("openvino.py")
+    file = Path(__file__).with_name("optimum_peers.py")
     return Contender(
         "OpenVINO int8",
         f"{file}:OpenvinoGenerator",

@@ -14,7 +14,7 @@ from tests.docs.pages import LANGUAGES, ROOT, blocks, difference, name_of, run_p
 
 README = ROOT / "README.md"
 TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.md"))
-SLOW = [ROOT / "docs/tutorials/training.md"]
+SLOW = [ROOT / "docs/tutorials/training.md", ROOT / "docs/tutorials/your-documents.md"]
 """Tutorials that take longer than a minute."""
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,7 @@ class Outer:
     flags: list[bool]
     sizes: dict[str, int]
     parts: dict[str, Inner] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
     anything: Any = None
 
 
@@ -39,13 +41,16 @@ WHOLE = {
     "flags": [True],
     "sizes": {"x": 2},
     "parts": {"p": {"size": 3, "kind": "b"}},
+    "notes": {"owner": "data"},
 }
 
 
 def test_whole_object_is_read_and_unknown_fields_are_ignored() -> None:
     outer = parse(Outer, {**WHOLE, "of_a_newer_version": 1})
     assert not outer.errors
-    assert outer.value == Outer("n", 0.5, Inner(1), None, [True], {"x": 2}, {"p": Inner(3, "b")})
+    assert outer.value == Outer(
+        "n", 0.5, Inner(1), None, [True], {"x": 2}, {"p": Inner(3, "b")}, {"owner": "data"}
+    )
 
 
 def test_whole_number_is_a_float_but_not_the_other_way_round() -> None:
@@ -64,6 +69,7 @@ def test_whole_number_is_a_float_but_not_the_other_way_round() -> None:
         ({"inner": []}, "inner: expected an object, found list"),
         ({"flags": [True, 0]}, "flags[1]: expected bool, found int"),
         ({"sizes": {"x": "2"}}, "sizes.x: expected int, found str"),
+        ({"notes": {"owner": 1}}, "notes.owner: expected str, found int"),
         ({"sizes": []}, "sizes: expected an object, found list"),
         ({"parts": {"p": {"size": 1, "kind": "c"}}}, "parts.p.kind: 'c' is not one of 'a', 'b'"),
     ],

@@ -10,7 +10,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ def _value(hint: Any, value: Any, path: str) -> Parsed[Any]:
         )
     if dataclasses.is_dataclass(hint):
         return parse(typing.cast(type[Any], hint), value, path)
-    if origin is dict:
+    if origin in (dict, Mapping):
         return _mapping(arguments[1], value, path)
     if origin in (list, tuple):
         return _sequence(origin, arguments[0], value, path)

@@ -18,7 +18,7 @@ from passages import read, write
 from ragengine_train import train
 
 HERE = Path(__file__).parent
-POINTS = ((50, 0, 60), (150, 0, 60), (150, 3, 150), (150, 60, 300))
+POINTS = ((50, 0, 60), (150, 0, 60), (150, 3, 150), (150, 120, 300))
 """Questions, copies of each (150 with three copies are 600 lines), and steps of the generator."""
 
 

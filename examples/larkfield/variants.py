@@ -1,6 +1,6 @@
 """Write copies of questions about pages that nobody has, from which reading can be learned and nothing else.
 
-    python variants.py train.jsonl 60 > variants.jsonl      sixty copies of each question
+    python variants.py train.jsonl 120 > variants.jsonl      120 copies of each question
 
 Two things are easier to learn from few questions than to read: the answers, and which fact of a page is
 usually asked for.  So a copy has other names, numbers, days and months, and is put together anew: a question
@@ -92,27 +92,28 @@ def page_of(passage_id: str) -> str:
 
 
 def without_title(text: str, title: str) -> str:
-    """The text with ``_SUBJECT`` for its title, in whatever case."""
-    return re.sub(rf"(?<!\w){re.escape(title)}(?!\w)", _SUBJECT, text, flags=re.IGNORECASE)
+    """The text with ``_SUBJECT`` for its title, in whatever case, but not in a code: ``beacon-ingest``."""
+    return re.sub(rf"(?<![\w`#-]){re.escape(title)}(?![\w-])", _SUBJECT, text, flags=re.IGNORECASE)
 
 
 def names_of(passages: list[Record], questions: list[Record]) -> frozenset[str]:
-    """Words that name something: capitalised inside a sentence, in titles, or in answers of one page."""
-    pages: dict[str, set[str]] = defaultdict(set)
-    names: set[str] = set()
-    for passage in passages:
-        for word in _WORD.findall(passage["text"]):
-            pages[word.lower()].add(page_of(passage["id"]))
-        names |= set(re.findall(r"(?<=[a-z,0-9] )[A-Z][A-Za-z0-9]*", passage["text"]))
-        names |= {word for word in _WORD.findall(passage["title"]) if word[0].isupper()}
+    """Words that name something: capitalised inside a sentence or a title, or in answers and nowhere else."""
+    told = " ".join(passage["text"] for passage in passages)
+    names = set(re.findall(r"(?<=[a-z,0-9] )[A-Z][A-Za-z0-9]*", told))
+    names |= {word for passage in passages for word in _WORD.findall(passage["title"]) if word[0].isupper()}
+    shared: set[str] = set()  # by two answers of one type: units
+    answered: dict[str, set[str]] = defaultdict(set)
     for question in questions:
-        names |= {
-            word
-            for word in _WORD.findall(question["answers"][0])
-            if word[0].isupper() or len(pages[word.lower()]) == 1
-        }
+        answer = question["answers"][0]
+        told = told.replace(answer, "")
+        shared |= answered[question["type"]] & set(_WORD.findall(answer))
+        answered[question["type"]] |= set(_WORD.findall(answer))
+    common = shared | set(_WORD.findall(told))
+    for word in set().union(*answered.values()):
+        if word[0].isupper() or word not in common:
+            names.add(word)
     return frozenset(
-        name for name in names if not name.isdigit() and not any(name.lower() in one for one in _SETS)
+        name for name in names if not name.isdigit() and not any(name.lower() in words for words in _SETS)
     )
 
 
@@ -143,6 +144,7 @@ def other_word(word: str, names: frozenset[str], rng: random.Random) -> str | No
 def changed(text: str, answer: str, names: frozenset[str], rng: random.Random) -> tuple[str, str]:
     """A sentence with other names and numbers, and the answer as it stands there now."""
     answer_words = set(_WORD.findall(answer))
+    names = names | answer_words if "-" in answer else names  # in a code every word is a name
     chosen: dict[str, str] = {}
 
     def change(match: re.Match[str]) -> str:

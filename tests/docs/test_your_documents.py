@@ -1,5 +1,6 @@
 """The tutorial "Your documents to answers": its material always, the page itself from nothing in minutes."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def test_there_is_what_the_page_says(tmp_path: Path) -> None:
     assert len(list((LARKFIELD / "documents").rglob("*.md"))) == 40
     assert made(tmp_path, "passages.py").splitlines() == [
         "353 passages",
+        "reworded.jsonl: 40 questions",
         "test.jsonl: 123 questions",
         "train.jsonl: 150 questions",
         "unanswerable.jsonl: 28 questions",
@@ -70,6 +72,18 @@ def test_copies_take_nothing_from_the_pages_that_are_measured_with(tmp_path: Pat
             passage |= {"title": "Nowhere", "text": "Here is Nothing."}
     (tmp_path / "passages.jsonl").write_text("".join(json.dumps(one) + "\n" for one in passages), "utf-8")
     assert made(tmp_path, "variants.py", "train.jsonl", "2") == before
+
+
+def test_each_question_lends_its_own_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An answer that has the title in it, as `beacon-ingest` of Beacon, still stands in its sentence."""
+    made(tmp_path, "passages.py")
+    monkeypatch.syspath_prepend(str(LARKFIELD))
+    variants = importlib.import_module("variants")
+    train = lines(tmp_path / "train.jsonl")
+    material = variants.material_of(train, lines(tmp_path / "passages.jsonl"))
+    lent = [pair for pairs in material.answering.values() for pair in pairs]
+    assert len(lent) == len(train)
+    assert all(answer in sentence for sentence, answer in lent)
 
 
 def test_copies_are_the_same_each_time_and_hold_their_answer(tmp_path: Path) -> None:

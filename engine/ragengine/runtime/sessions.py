@@ -92,14 +92,6 @@ class _CudaSession(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime h
             self.__dict__.clear()
 
 
-_FUSED_ATTENTION = 1 | 2 | 4 | 8 | 16 | 32 | 64
-"""The attention kernels that onnxruntime may choose (`AttentionBackend`): its defaults, and cuDNN's (8).
-
-cuDNN's takes a bias for every number of queries, the others in multiples of eight; without it attention with
-four beams is five kernels.  It makes a plan for each new shape, which only pays where shapes are few.
-"""
-
-
 def _session_options(
     device: ResolvedDevice, threads: int | None, *, low_memory: bool, cuda_graphs: bool
 ) -> ort.SessionOptions:
@@ -128,8 +120,6 @@ def _providers(device: ResolvedDevice, *, cuda_graphs: bool) -> list[Any]:
         "use_tf32": "0",  # on by default: float32 products would keep 10 bits of mantissa
         "enable_cuda_graph": str(int(cuda_graphs)),
     }
-    if cuda_graphs:
-        settings["sdpa_kernel"] = str(_FUSED_ATTENTION)
     # onnxruntime refuses a CPU provider that is listed while the fallback to it is disabled
     return [(CUDA_PROVIDER, settings), *([] if cuda_graphs else cpu)]
 

@@ -132,7 +132,7 @@ def test_a_saved_retriever_whose_config_names_both_parts(
     for named in (index, index.relative_to(tmp_path)):
         config = {"index_path": str(named), "passages_path": str(passages), "index_name": "custom"}
         (retriever / "config.json").write_text(json.dumps(config))
-        assert import_index(retriever, tmp_path / "index", bundle=bundle).count == COUNT
+        assert import_index(retriever, tmp_path / "index", bundle=bundle, force=True).count == COUNT
     for content in ("[" * 10**5, "[]", "{}", '{"index_path": 1}', "\xff"):
         (retriever / "config.json").write_text(content, "latin-1")
         with pytest.raises(InputError, match=r"hf_dataset is missing\); give the"):
@@ -237,7 +237,9 @@ def test_ids_say_which_passage_a_row_is(tmp_path: Path, bundle: Path, half: Arra
     (tmp_path / "ids.tsv").write_text("\n".join(["id\tnote", *(f"{id}\tx" for id in order)]))
     expected, _ = searched_by_dpr(index, order, questions)
     for name in ("ids.json", "ids.tsv"):
-        import_index(passages, tmp_path / "index", bundle=bundle, faiss=index, ids=tmp_path / name)
+        import_index(
+            passages, tmp_path / "index", bundle=bundle, faiss=index, ids=tmp_path / name, force=True
+        )
         assert found(tmp_path / "index", questions)[0] == expected
     assert not list((tmp_path / "index").glob("scratch*"))
 

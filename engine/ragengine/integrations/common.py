@@ -79,15 +79,20 @@ def to_documents(given: Iterable[tuple[str | None, str, Mapping[str, Any]]]) -> 
     return documents
 
 
+def weights_of(document: Document) -> dict[str, float]:
+    """What is known of doc_score, prior and posterior."""
+    fields = document.to_dict()
+    return {name: fields[name] for name in WEIGHTS if fields[name] is not None}
+
+
 def metadata_of(document: Document) -> dict[str, Any]:
-    """The metadata of a framework's document: the passage's own, and title, doc_score, prior and posterior.
+    """The metadata of a framework's document: the passage's own, its title and its weights.
 
     A field of the passage that has the name of one of these is left out, and so is ``id``, which a framework
     may keep there.
     """
-    fields = document.to_dict()
-    known = {name: fields[name] for name in (TITLE, *WEIGHTS) if fields[name] not in (None, "")}
-    return {name: value for name, value in document.metadata.items() if name not in _OWN} | known
+    own = {name: value for name, value in document.metadata.items() if name not in _OWN}
+    return {**own, **({TITLE: document.title} if document.title else {}), **weights_of(document)}
 
 
 def _own_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -240,7 +240,9 @@ def test_a_given_passage_encoder_goes_before_the_checkpoints_own(
         shutil.copy(file, tmp_path / "other")
     fingerprints = set()
     for given in (None, tmp_path / "other"):
-        report = export_checkpoint(source, tmp_path / "bundle", context_encoder=given, check=False)
+        report = export_checkpoint(
+            source, tmp_path / "bundle", context_encoder=given, check=False, force=True
+        )
         assert any("is left out: another was given" in note for note in report.notes) == (given is not None)
         fingerprints.add(Bundle.open(tmp_path / "bundle").index_encoder.fingerprint)
     assert len(fingerprints) == 2

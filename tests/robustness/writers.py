@@ -42,6 +42,7 @@ def _export(scene: Path, target: Path, precision: "Precision" = "fp32") -> None:
         context_encoder=scene / "context",
         generator=scene / "bart",
         check=False,  # writes nothing
+        force=True,
     )
 
 

@@ -196,7 +196,7 @@ def test_filters_after_adding_deleting_and_merging(tmp_path: Path, factory: str)
     rows = [row for row in range(100) if row % 3]
     check_filters(path, rows, FILTERS)
     build_index(**write_corpus(tmp_path, range(100, 120)), index=tmp_path / "second")
-    merge_indexes(path, tmp_path / "second", path)
+    merge_indexes(path, tmp_path / "second", path, force=True)
     check_filters(path, [*rows, *range(100, 120)], FILTERS[:3])
 
 
@@ -217,7 +217,7 @@ def test_any_filter_after_any_deletion_finds_the_best_that_match(
     arguments = write_corpus(tmp_path, range(1)) | {
         "passages": tmp_path / "p.jsonl", "embeddings": tmp_path / "p.npy"
     }  # fmt: skip
-    build_index(**arguments, index=tmp_path / "index", factory=factory)
+    build_index(**arguments, index=tmp_path / "index", factory=factory, force=True)
     gone = data.draw(st.sets(st.integers(1, count - 1), max_size=count - 1), "deleted")
     delete_passages(tmp_path / "index", [f"p{row}" for row in gone])
     asked = random_vectors(3, seed=7)

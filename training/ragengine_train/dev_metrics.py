@@ -22,7 +22,8 @@ _BATCH = 64
 def export_parts(parts: Parts, config: TrainConfig, checkpoint: Path, bundle: Path) -> None:
     """Write the RAG checkpoint of ``parts`` and its fp32 bundle."""
     write_checkpoint(parts, config.model, checkpoint)
-    export_checkpoint(checkpoint, bundle, context_encoder=checkpoint / "context_encoder", check=False)
+    context_encoder = checkpoint / "context_encoder"
+    export_checkpoint(checkpoint, bundle, context_encoder=context_encoder, check=False, force=True)
 
 
 def measure_retrieval(bundle: Path, index: Path, dev: str | Path) -> dict[str, float]:

@@ -180,7 +180,7 @@ class _Run:
         self._say("index", "index")
         started = time.perf_counter()
         export_parts(self.parts, self.config, self.work / "index" / "checkpoint", bundle)
-        build_index(self.config.data.passages, self.output / "index", bundle=bundle)
+        build_index(self.config.data.passages, self.output / "index", bundle=bundle, force=True)
         write_json(report, {"seconds": round(time.perf_counter() - started, 1)})
         self._measured("index")
 

@@ -97,6 +97,18 @@ def test_a_listed_index_compares_about_as_many_rows_with_a_filter(monkeypatch: p
     assert (one != found).any()
 
 
+def test_what_the_searched_lists_hold_enough_of_is_not_scored_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_index, "FEW_MATCHING", 0)
+    searched, everything = index("IVF12,Flat"), matching(1.0)
+    assert everything.count == N
+    near_the_first = vectors()[:1] + 0.1 * questions()  # so that row 0 is among what is found
+    asked = near_the_first.astype(np.float32)
+    found = searched.search(asked, 9, nprobe=1, matching=everything)
+    assert (found.rows[:, 0] == 0).any()
+    assert (found.rows != brute_force(vectors(), asked, 9)[0]).any()
+    np.testing.assert_array_equal(found.rows, searched.search(asked, 9, nprobe=1).rows)
+
+
 def test_a_device_is_not_asked_for_the_candidates_of_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     """FAISS's GPU indexes select no rows: the index on the host proposes."""
     monkeypatch.setattr(vector_index, "FEW_MATCHING", 0)

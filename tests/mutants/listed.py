@@ -52,12 +52,19 @@ _RETRIEVAL_TESTS: Final[dict[str, tuple[str, ...]]] = {
     "faiss_header": ("retrieval/test_faiss_reader.py", _QUICK),
     "faiss_reader": ("retrieval/test_faiss_reader.py", _QUICK),
     "history": ("retrieval/test_history.py",),
-    "index": ("retrieval/test_index.py", "retrieval/gpu/test_search_worker.py", _QUICK),
+    "index": (
+        *("retrieval/test_index.py", "retrieval/gpu/test_search_worker.py"),
+        "-k test_index.py and not (test_search or batch or questions or lossy or threads) or folder_closes",
+    ),
     "index_slot": ("retrieval/test_index_slot.py", _QUICK),
     "listing": ("retrieval/test_listing.py",),
     "manifest": ("retrieval/test_index.py", "storage/test_manifests.py", "-k manifest or forged"),
     "passage_filter": ("retrieval/test_passage_filter.py", _QUICK),
-    "passage_store": ("retrieval/test_passage_store.py", "retrieval/test_index.py", "corpus/test_readers.py"),
+    "passage_store": (
+        "retrieval/test_passage_store.py",
+        "corpus/test_readers.py",
+        "-k passage_store or store",
+    ),
     "recall": ("retrieval/test_recall.py",),
     "retriever": ("retrieval/test_index_slot.py", "retrieval/test_custom.py", _QUICK),
     "vector_index": (

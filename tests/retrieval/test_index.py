@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragengine.bundle.bundle import Bundle
+from ragengine.confidence.corpus import median_nearness, spread_rows
 from ragengine.errors import IndexFolderError, InputError
-from ragengine.retrieval.index import PassageIndex
-from ragengine.retrieval.manifest import FORMAT
+from ragengine.retrieval import index as index_module
+from ragengine.retrieval.gpu.searcher import faiss_build
+from ragengine.retrieval.index import PassageIndex, describe_placement, manifest_fingerprint
+from ragengine.retrieval.manifest import FORMAT, IndexManifest
 from ragengine.retrieval.vector_index import VectorIndex
 from tests.support.bundles import Array, E, brute_force, random_vectors, rewrite_manifest, write_bundle
 
@@ -148,6 +152,100 @@ def test_many_threads_search_as_one(build: Callable[..., Path]) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+# --- what an index says of itself -----------------------------------------------------------------------
+
+
+def test_rows_and_ids_of_passages(build: Callable[..., Path]) -> None:
+    path = build(random_vectors(20))
+    with PassageIndex.open(path) as opened:
+        assert (opened.name, opened.path, opened.count, opened.dimension) == (f"index {path}", path, 20, E)
+        assert opened.rows_of(["id3", "none", "id0"]) == {"id3": [3], "id0": [0]}
+        assert opened.missing_ids(["none", "id3", "neither", "id0"]) == ["none", "neither"]
+        assert opened.missing_ids([]) == []
+        assert opened.matching_rows(None).tolist() == list(range(20))
+        assert [one.id for one in opened.passages([4, 1, 4])] == ["id4", "id1", "id4"]
+        assert str(opened.best_placement()).startswith(("CPU", "GPU"))
+        assert str(opened.placement) == "CPU: device is cpu"
+        opened.warm_up()
+
+
+def test_documents_are_the_passages_with_their_scores(build: Callable[..., Path]) -> None:
+    asked = random_vectors(3, seed=1)
+    with PassageIndex.open(build(random_vectors(20))) as opened:
+        for n_docs in (1, 4, 20, 21, np.int64(4)):
+            found, documents = opened.search(asked, n_docs), opened.search_documents(asked, n_docs)
+            for rows, scores, several in zip(found.rows, found.scores, documents, strict=True):
+                kept = min(int(n_docs), 20)
+                assert [one.id for one in several] == [f"id{row}" for row in rows[:kept]]
+                assert [one.text for one in several] == [f"text {row}" for row in rows[:kept]]
+                assert [one.title for one in several] == [f"title {row}" for row in rows[:kept]]
+                assert [one.score for one in several] == scores[:kept].tolist()
+        with pytest.raises(InputError, match="n_docs is '4'"):
+            opened.search_documents(asked, "4")  # type: ignore[arg-type]
+
+
+def test_the_corpus_is_that_of_the_passages(build: Callable[..., Path]) -> None:
+    vectors = random_vectors(700)
+    with PassageIndex.open(build(vectors)) as opened:
+        corpus = opened.corpus
+        assert opened.corpus is corpus
+        assert corpus.fingerprint == manifest_fingerprint(opened.manifest)
+        stored = np.asarray(opened._open_part().vectors, np.float32)
+    rows = spread_rows(700, 256)
+    np.testing.assert_array_equal(corpus.sample, stored[rows])
+    asked = rows[::4]
+    scores = stored[asked] @ stored.T
+    scores[np.arange(len(asked)), asked] = -np.inf
+    nearest = scores.max(axis=1)
+    assert corpus.nearness == pytest.approx(
+        median_nearness(corpus.sample, stored[asked], nearest, 700), rel=1e-5
+    )
+    assert corpus.calibration is None
+
+
+def test_a_fingerprint_is_of_files_settings_and_encoder(build: Callable[..., Path]) -> None:
+    manifest = IndexManifest.read(build(random_vectors(20)))
+    same = replace(manifest, created_by="another", timings={"add_s": 3.0})
+    assert manifest_fingerprint(same) == manifest_fingerprint(manifest)
+    (name, entry), *others = manifest.files.items()
+    different = [
+        replace(manifest, search={"nprobe": 3}),
+        replace(manifest, encoder=replace(manifest.encoder, fingerprint="a" * 64)),
+        replace(manifest, files={name: replace(entry, sha256="b" * 64), **dict(others)}),
+    ]
+    assert len({manifest_fingerprint(one) for one in [manifest, *different]}) == 4
+
+
+def test_an_index_of_one_passage(build: Callable[..., Path]) -> None:
+    with PassageIndex.open(build(random_vectors(1))) as opened:
+        opened.warm_up()
+        assert opened.corpus.nearness == -np.inf
+        assert [len(found) for found in opened.search_documents(random_vectors(2), 3)] == [1, 1]
+        opened.verify()
+
+
+@pytest.mark.parametrize("factory", ["Flat", "SQ8"])
+def test_verifying_tells_how_far_it_is(
+    build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, factory: str
+) -> None:
+    monkeypatch.setattr(index_module, "_ROWS_AT_ONCE", 16)
+    path = build(random_vectors(40), factory=factory)
+    told: list[tuple[str, int, int]] = []
+    with PassageIndex.open(path) as opened:
+        opened.verify(lambda phase, done, count: told.append((phase, done, count)))
+    assert [one for one in told if one[0] == "vectors" and one[1]] == [
+        ("vectors", 16, 40), ("vectors", 32, 40), ("vectors", 40, 40)
+    ]  # fmt: skip
+    assert any(one[0] == "exact" for one in told) is (factory != "Flat")
+
+
+def test_where_an_index_could_be_searched_is_told(build: Callable[..., Path], tmp_path: Path) -> None:
+    told = describe_placement(build(random_vectors(20)))
+    assert told.startswith(("CPU: ", "GPU "))
+    if not faiss_build().gpu:  # whatever the index is
+        assert describe_placement(tmp_path / "none") == told
 
 
 # --- opening what is damaged, forged or another's ---------------------------------------------------

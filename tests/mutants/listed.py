@@ -56,7 +56,10 @@ _RETRIEVAL_TESTS: Final[dict[str, tuple[str, ...]]] = {
         *("retrieval/test_index.py", "retrieval/gpu/test_search_worker.py"),
         "-k test_index.py and not (test_search or batch or questions or lossy or threads) or folder_closes",
     ),
-    "index_slot": ("retrieval/test_index_slot.py", _QUICK),
+    "index_slot": (
+        "retrieval/test_index_slot.py",
+        "-k idle or last_user or user_that_fails or closed_slot or signal_handler",
+    ),
     "listing": ("retrieval/test_listing.py",),
     "manifest": ("retrieval/test_index.py", "storage/test_manifests.py", "-k manifest or forged"),
     "passage_filter": ("retrieval/test_passage_filter.py", _QUICK),

@@ -62,7 +62,10 @@ _RETRIEVAL_TESTS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "listing": ("retrieval/test_listing.py",),
     "manifest": ("retrieval/test_index.py", "storage/test_manifests.py", "-k manifest or forged"),
-    "passage_filter": ("retrieval/test_passage_filter.py", _QUICK),
+    "passage_filter": (
+        "retrieval/test_passage_filter.py",
+        "-k bits or wanted_and or used_last or fields or no_filter or compared_as",
+    ),
     "passage_store": (
         "retrieval/test_passage_store.py",
         "corpus/test_readers.py",

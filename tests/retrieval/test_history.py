@@ -36,6 +36,12 @@ def test_a_merged_index_has_the_histories_of_both() -> None:
     assert origins(both) == ["a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"]
 
 
+def test_what_was_left_out_of_a_history_is_others() -> None:
+    for before in ({"added_before": 2}, {"merged_before": 2}, {"added_before": 2, "merged_before": 2}):
+        assert origins({**A, **before}) == ["a.jsonl", "others"]
+    assert origins({**A, "deleted": 2}) == ["a.jsonl"]
+
+
 def test_a_synced_index_holds_what_its_source_holds() -> None:
     changed = with_deleted(with_added(A, "c.jsonl"), 1)
     assert with_synced(changed, "folder") == {"passages": "folder", "vectors": "a.npy"}

@@ -73,7 +73,7 @@ _RETRIEVAL_TESTS: Final[dict[str, tuple[str, ...]]] = {
         "-k passage_store or store",
     ),
     "recall": ("retrieval/test_recall.py",),
-    "retriever": ("retrieval/test_index_slot.py", "retrieval/test_custom.py", _QUICK),
+    "retriever": ("retrieval/test_retriever.py",),
     "vector_index": (
         *("retrieval/test_vector_index.py", "retrieval/test_index.py", "retrieval/test_passage_filter.py"),
         *("retrieval/gpu/test_search_worker.py", "retrieval/gpu/test_rescoring.py", _QUICK),

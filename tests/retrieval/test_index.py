@@ -471,8 +471,10 @@ def test_recall_that_was_measured_without_tuning_is_measured_again(build: Callab
     """As of the first version, which sampled with the same seed."""
     path = build(random_vectors(300), factory="IVF16,Flat", recall=1.0)
     rewrite_manifest(path, tuning=None)
+    told: list[tuple[str, int, int]] = []
     with PassageIndex.open(path) as opened:
-        opened.verify()
+        opened.verify(lambda phase, done, count: told.append((phase, done, count)))
+    assert told[-1] == ("exact", 300, 300)
     rewrite_manifest(path, tuning=None, search={"nprobe": 1})
     with PassageIndex.open(path) as opened, pytest.raises(IndexFolderError, match=r"its recall is 0\."):
         opened.verify()

@@ -61,6 +61,12 @@ def test_questions_are_passages_and_their_own_is_left_out() -> None:
     assert (test.nearest.dtype, test.scores.dtype, test.n_docs) == (np.int64, np.float32, N_DOCS)
 
 
+def test_one_block_has_as_many_as_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    several = RecallTest.sample(STORED, N_DOCS)
+    monkeypatch.setattr(recall, "_ROWS_AT_ONCE", N)
+    np.testing.assert_array_equal(RecallTest.sample(STORED, N_DOCS).nearest, several.nearest)
+
+
 def test_given_questions_search_for_every_passage() -> None:
     asked = random_vectors(7, WIDE, seed=1)
     test = RecallTest.of_questions(STORED, asked)
@@ -75,6 +81,7 @@ def test_where_there_are_few_passages_the_rest_is_empty() -> None:
     test = RecallTest.sample(STORED[:6], N_DOCS)
     assert test.nearest.shape == (6, N_DOCS + 16)
     assert (test.nearest[:, :5] >= 0).all()
+    assert (test.nearest[:, 5:] == -1).all()
     assert (test.scores[:, 5:] == -np.inf).all()
     with pytest.raises(
         InputError, match=r"recall@5 of an approximate index cannot be measured on 5 passages"
@@ -125,6 +132,18 @@ def test_every_width_is_measured_from_one_search() -> None:
     assert measured[0] < measured[-1] < 1
 
 
+@pytest.mark.parametrize(("lower", "found"), [(0.8, 1.0), (1.2, 0.0)])
+def test_a_hit_may_be_lower_by_the_rounding_of_float32(lower: float, found: float) -> None:
+    """Of its own question, whose length decides how much that is."""
+    stored = np.eye(WIDE, dtype=np.float16) * 4
+    lengths = np.array([1, 1000, 30], np.float32)
+    asked = lengths[:, None] * np.eye(WIDE, dtype=np.float32)[:3]
+    doubt = WIDE * np.finfo(np.float32).eps * lengths * 4
+    scores = (4 * lengths + lower * doubt)[:, None]
+    test = RecallTest(np.full(3, -1), asked, np.full((3, 1), WIDE - 1), scores.astype(np.float32), 1)
+    assert test.measure(index(stored, factory="Flat")) == found
+
+
 @pytest.mark.parametrize("copies", [3, 8, 40])
 def test_equally_good_passages_count_as_each_other(copies: int) -> None:
     """Also where exact search has not kept all of them."""
@@ -145,7 +164,7 @@ def test_what_is_no_candidate_is_no_hit() -> None:
     test = RecallTest.sample(stored, N_DOCS)
     searched = index(stored, factory="Flat")
     own = test.rows[:, None]
-    other = np.where(own == 0, 1, own - 1)
+    other = np.where(own == 0, 1, 0)
     none = np.full_like(own, -1)
     candidates: Any = np.hstack([own, none, other, other])
     assert test.measure_widths(searched, candidates, [1, 2, 3, 4]) == pytest.approx([0, 0, 0.2, 0.4])

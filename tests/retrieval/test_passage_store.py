@@ -2,6 +2,7 @@
 
 import errno
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,12 +14,13 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import IndexFolderError
 from ragengine.retrieval import passage_store
 from ragengine.retrieval.passage_store import PassageStore, rename_passages, write_passages
+from ragengine.runtime import lifecycle
 
 KINDS = ["a", "b", "c"]
 
 
 def passage(row: int) -> Passage:
-    metadata = {"kind": KINDS[row % 3], "row": str(row)} if row % 4 else {}
+    metadata = {"kind": KINDS[row % 3], "row": str(row)} if row % 4 != 3 else {}
     return Passage(f"id{row}", f"title {row}", "x" * (row % 7), metadata=metadata)
 
 
@@ -39,6 +41,44 @@ def forging(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path)) as connection:
         yield connection
         connection.commit()
+
+
+# --- the file -----------------------------------------------------------------------------------------
+
+
+def test_rows_are_fetched_whole_in_any_order(store: PassageStore) -> None:
+    rows = [7, 0, 29, 4, 7]
+    assert store.fetch(rows) == [passage(row) for row in rows]
+    assert store.fetch([]) == []
+
+
+def test_no_other_file_is_written_meanwhile(tmp_path: Path) -> None:
+    """No journal, which a killed run would leave behind."""
+    with passage_store._written(tmp_path / "store") as connection:
+        connection.execute("CREATE TABLE a (b)")
+        connection.execute("INSERT INTO a VALUES (1)")
+        assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_file_is_read_as_a_stranger_s(store: PassageStore) -> None:
+    """No code of its schema is run, its pages are checked, and no fork closes what this process has open."""
+    settings = {"trusted_schema": 0, "cell_size_check": 1}
+    assert {name: store._query(f"PRAGMA {name}")[0][0] for name in settings} == settings
+    assert store in lifecycle._leaked_in_forks
+    with pytest.raises(IndexFolderError, match=r"cannot be read: .*readonly"):
+        store._query("DELETE FROM passages")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at open files as Linux shows them")
+@pytest.mark.parametrize("statement", ["DROP TABLE passages", "DELETE FROM passages WHERE row < 2"])
+def test_what_is_refused_is_closed(path: Path, statement: str) -> None:
+    with forging(path) as connection:
+        connection.execute(statement)
+    with pytest.raises(IndexFolderError) as error:
+        PassageStore(path)
+    links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert path not in links
+    assert error.value.__traceback__ is not None  # which still holds the store
 
 
 # --- blocks -------------------------------------------------------------------------------------------
@@ -100,8 +140,8 @@ def test_rows_with_a_value_come_in_blocks(
     store: PassageStore, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
     monkeypatch.setattr(passage_store, "_ROWS_TOGETHER", together)
-    expected = [row for row in range(30) if row % 4 and row % 3 == 1]
-    blocks = [block.tolist() for block in store.rows_with("kind", "b")]
+    expected = [row for row in range(0, 30, 3) if row % 4 != 3]
+    blocks = [block.tolist() for block in store.rows_with("kind", "a")]
     assert [row for block in blocks for row in block] == expected
     assert [len(block) for block in blocks[:-1]] == [together] * (len(blocks) - 1)
     assert list(store.rows_with("kind", "z")) == list(store.rows_with("none", "b")) == []

@@ -11,8 +11,16 @@ import pytest
 
 from ragengine import Retriever
 from ragengine.bundle.bundle import Bundle
-from ragengine.errors import BundleError, CancelledError, ClosedError, IndexFolderError, InputError
+from ragengine.errors import (
+    BundleError,
+    CancelledError,
+    ClosedError,
+    DeviceError,
+    IndexFolderError,
+    InputError,
+)
 from ragengine.retrieval import retriever as module
+from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
 from ragengine.runtime.cancellation import Stop
 from tests.support.paths import GOLDEN
@@ -119,6 +127,30 @@ def test_an_opened_bundle_is_as_good_as_its_path(shared: Retriever) -> None:
     with Retriever.load(Bundle.open(BUNDLE), str(INDEX), device="cpu", threads=1) as other:
         assert other.search(QUESTIONS, 4) == shared.search(QUESTIONS, 4)
         assert other.index.path == INDEX
+
+
+def test_devices_and_threads_reach_encoder_and_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    load_encoder = TextEncoder.load
+
+    def noted(*arguments: Any, **options: Any) -> TextEncoder:
+        asked.append(options)
+        return load_encoder(*arguments, **options)
+
+    monkeypatch.setattr(TextEncoder, "load", noted)
+    for options, searched_on in (
+        ({"threads": 2}, "cpu"),
+        ({"search_device": "auto"}, "auto"),
+        ({"search_device": "cpu"}, "cpu"),
+    ):
+        with load(**options) as retriever:
+            assert retriever.index.device == searched_on
+    assert asked == [{"device": "cpu", "threads": threads} for threads in (2, 1, 1)]
+
+
+def test_a_device_that_is_none_is_said_before_the_index_is_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="'tpu'"):
+        load(tmp_path / "none", device="tpu")
 
 
 def test_without_an_index_there_is_none_to_look_at() -> None:

@@ -62,7 +62,7 @@ _RETRIEVAL_TESTS: Final[dict[str, tuple[str, ...]]] = {
         "-k idle or last_user or user_that_fails or closed_slot or signal_handler",
     ),
     "listing": ("retrieval/test_listing.py",),
-    "manifest": ("retrieval/test_index.py", "storage/test_manifests.py", "-k manifest or forged"),
+    "manifest": ("retrieval/test_manifest.py",),
     "passage_filter": (
         "retrieval/test_passage_filter.py",
         "-k bits or wanted_and or used_last or fields or no_filter or compared_as",

@@ -112,6 +112,25 @@ def test_a_copied_answer_takes_fewer_steps() -> None:
     assert max(step.token_ids.shape[1] for step in ahead.steps) <= 6
 
 
+def test_a_forced_token_needs_no_candidates() -> None:
+    _, plain, _ = copied(5, max_matching_ngram_size=3)
+    found, forced, _ = copied(5, max_matching_ngram_size=3, forced_bos_token_id=CopyingModel.TEXT[0])
+    assert found == list(CopyingModel.TEXT)
+    assert len(forced.steps) <= len(plain.steps)
+
+
+@pytest.mark.parametrize("candidates", [1, 2])
+@pytest.mark.parametrize("banned", [0, 1, 3, 4])
+def test_a_row_that_has_banned_candidates_alone_is_read_again(
+    banned: int, candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of its step took their places."""
+    expected, _, _ = copied(None, suppress_tokens=[banned])
+    monkeypatch.setattr(lookahead, "_CANDIDATES", candidates)
+    found, _, _ = copied(5, suppress_tokens=[banned])
+    assert found == expected
+
+
 def test_nothing_is_read_beyond_the_longest_answer() -> None:
     """What follows the last token but one is the last token: it is never read."""
     _, model, _ = copied(9, max_new_tokens=7)

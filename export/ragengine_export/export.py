@@ -249,8 +249,10 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
         fused = dataclasses.replace(shape, fused=True)
         graphs.append((make.decoder(fused), static_decoder_model, manifest.STEP_GRAPH))
     with WeightWriter(target) as writer:
-        for module, _, _ in graphs:
-            bind(module, generator.state, writer, "generator", precision)
+        for module, _, name in graphs:
+            # The engine lets the encoder read each document by itself: one scale is then the document's own.
+            by_row = name != "encoder.onnx"
+            bind(module, generator.state, writer, "generator", precision, by_row=by_row)
     signatures = generator_signatures(spec, shape.dtype)
     for module, model, name in graphs:
         ir.save(model(module, signatures[name]), target / name)
@@ -277,6 +279,7 @@ def _generator_spec(checkpoint: Checkpoint, shape: GeneratorShape) -> manifest.G
         family=generator.graphs.name,
         position_offset=shape.position_offset,
         memory=shape.memory,
+        activations="row",
     )
 
 

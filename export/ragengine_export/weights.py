@@ -14,7 +14,8 @@ from onnxscript import nn
 
 from ragengine.errors import ExportError
 from ragengine_export.choices import Precision
-from ragengine_export.graphs.layers import FLOAT, FLOAT16, Embedding, LayerNorm, Linear
+from ragengine_export.graphs.layers import Embedding, LayerNorm, Linear
+from ragengine_export.graphs.values import FLOAT, FLOAT16
 from ragengine_export.graphs.weight_formats import FloatWeight, Int4Weight, Int8Weight, StoredWeight
 from ragengine_export.quantize import int4_blocks, int8_rows
 
@@ -70,9 +71,18 @@ class WeightWriter:
         )
 
 
-def bind(module: nn.Module, state: State, writer: WeightWriter, what: str, precision: Precision) -> None:
+def bind(
+    module: nn.Module,
+    state: State,
+    writer: WeightWriter,
+    what: str,
+    precision: Precision,
+    *,
+    by_row: bool = False,
+) -> None:
     """Store every parameter of ``module`` in ``precision`` and give the module what refers to it.
 
+    ``by_row`` says that a product with an int8 matrix has a scale for each row of activations.
     All parameters that are missing or misshapen are named at once.
     """
     parameters = dict(module.named_parameters())
@@ -83,7 +93,7 @@ def bind(module: nn.Module, state: State, writer: WeightWriter, what: str, preci
             faults.append(f"{name} has shape {list(state[name].shape)} instead of {list(expected)}")
     if faults:
         raise ExportError(f"The checkpoint's {what} does not fit its config: {'; '.join(faults)}.")
-    quantised = _quantised(module, state, writer, precision) if precision in QUANTISED else set()
+    quantised = _quantised(module, state, writer, precision, by_row) if precision in QUANTISED else set()
     if computes_in(precision) == FLOAT16:
         _compute_in_half(module)
     for name in sorted(parameters.keys() - quantised):
@@ -121,7 +131,9 @@ def _floats(name: str, values: NDArray[np.float32], precision: Precision) -> NDA
     return half if precision == "fp16" or np.array_equal(half.astype(np.float32), values) else values
 
 
-def _quantised(module: nn.Module, state: State, writer: WeightWriter, precision: Precision) -> set[str]:
+def _quantised(
+    module: nn.Module, state: State, writer: WeightWriter, precision: Precision, by_row: bool
+) -> set[str]:
     """Store the matrices of ``module`` in 8 or 4 bits; the names of those that are."""
     done = set()
     for path, part in module.named_modules():
@@ -131,19 +143,19 @@ def _quantised(module: nn.Module, state: State, writer: WeightWriter, precision:
         if precision == "int4" and isinstance(part, Linear) and not part.is_table:
             part.stored = _int4(part, name, state[name], writer)
         else:
-            part.stored = _int8(part, name, state[name], writer)
+            part.stored = _int8(part, name, state[name], writer, by_row)
         done.add(name)
     return done
 
 
 def _int8(
-    part: Linear | Embedding, name: str, values: NDArray[np.float32], writer: WeightWriter
+    part: Linear | Embedding, name: str, values: NDArray[np.float32], writer: WeightWriter, by_row: bool
 ) -> StoredWeight:
     transposed = isinstance(part, Linear) and not part.is_table
     numbers, scales = int8_rows(values)
     part.weight = _parameter(writer, name, numbers.T if transposed else numbers)
     part.weight_scales = _parameter(writer, f"{name}_scales", scales)
-    return Int8Weight(part.weight, part.weight_scales, transposed=transposed)
+    return Int8Weight(part.weight, part.weight_scales, transposed=transposed, by_row=by_row)
 
 
 def _int4(part: Linear, name: str, values: NDArray[np.float32], writer: WeightWriter) -> StoredWeight:

@@ -116,8 +116,8 @@ class DynamicDecoding:
         tokens move, and where to, depends on a question's own beams, and masked places add exact zeros to
         its sums (docs/concepts/batches.md).
         """
-        live = self._own_past.any(axis=1)  # [Q, P]
-        counts = live.sum(axis=1)
+        live: BoolArray = np.any(self._own_past, axis=1)  # [Q, P]
+        counts = np.sum(live, axis=1)
         places = -(-int(counts.max()) // _ALIGNED) * _ALIGNED
         order = np.argsort(~live, axis=1, kind="stable")
         kept = np.zeros((len(live), places), np.int64)  # [Q, P'], in their order

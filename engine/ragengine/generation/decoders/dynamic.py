@@ -19,7 +19,7 @@ from ragengine.generation.decoders.base import (
 from ragengine.runtime.sessions import OrtValue, run_bound, to_device
 
 _EVERY = 8  # steps, after which dead tokens are dropped
-_ALIGNED = 16  # places: numbers of a vector register, and a divisor of the kernels' blocks
+ALIGNED = 16  # places: numbers of a vector register, and a divisor of the kernels' blocks
 
 
 class DynamicDecoder:
@@ -118,7 +118,7 @@ class DynamicDecoding:
         """
         live: BoolArray = np.any(self._own_past, axis=1)  # [Q, P]
         counts = np.sum(live, axis=1)
-        places = -(-int(counts.max()) // _ALIGNED) * _ALIGNED
+        places = -(-int(counts.max()) // ALIGNED) * ALIGNED
         order = np.argsort(~live, axis=1, kind="stable")
         kept = np.zeros((len(live), places), np.int64)  # [Q, P'], in their order
         kept[:, : live.shape[1]] = order[:, :places]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeAlias
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxscript import nn
 
 from ragengine.errors import ExportError
-from ragengine_export.choices import Precision
+from ragengine_export.choices import PARTS, Part, Precision
 from ragengine_export.graphs.layers import Embedding, LayerNorm, Linear
 from ragengine_export.graphs.values import FLOAT, FLOAT16
 from ragengine_export.graphs.weight_formats import FloatWeight, Int4Weight, Int8Weight, StoredWeight
@@ -79,10 +79,12 @@ def bind(
     precision: Precision,
     *,
     by_row: bool = False,
+    parts: Collection[Part] = PARTS,
 ) -> None:
     """Store every parameter of ``module`` in ``precision`` and give the module what refers to it.
 
-    ``by_row`` says that a product with an int8 matrix has a scale for each row of activations.
+    ``by_row`` says that a product with an int8 matrix has a scale for each row of activations; matrices of
+    other ``parts`` stay in floats.
     All parameters that are missing or misshapen are named at once.
     """
     parameters = dict(module.named_parameters())
@@ -93,7 +95,9 @@ def bind(
             faults.append(f"{name} has shape {list(state[name].shape)} instead of {list(expected)}")
     if faults:
         raise ExportError(f"The checkpoint's {what} does not fit its config: {'; '.join(faults)}.")
-    quantised = _quantised(module, state, writer, precision, by_row) if precision in QUANTISED else set()
+    quantised: set[str] = set()
+    if precision in QUANTISED:
+        quantised = _quantised(module, state, writer, precision, by_row, parts)
     if computes_in(precision) == FLOAT16:
         _compute_in_half(module)
     for name in sorted(parameters.keys() - quantised):
@@ -132,12 +136,17 @@ def _floats(name: str, values: NDArray[np.float32], precision: Precision) -> NDA
 
 
 def _quantised(
-    module: nn.Module, state: State, writer: WeightWriter, precision: Precision, by_row: bool
+    module: nn.Module,
+    state: State,
+    writer: WeightWriter,
+    precision: Precision,
+    by_row: bool,
+    parts: Collection[Part],
 ) -> set[str]:
     """Store the matrices of ``module`` in 8 or 4 bits; the names of those that are."""
     done = set()
     for path, part in module.named_modules():
-        if not isinstance(part, Linear | Embedding) or not part.quantised:
+        if not isinstance(part, Linear | Embedding) or not part.quantised or _part(path, part) not in parts:
             continue
         name = f"{path}.weight"
         if precision == "int4" and isinstance(part, Linear) and not part.is_table:
@@ -146,6 +155,13 @@ def _quantised(
             part.stored = _int8(part, name, state[name], writer, by_row)
         done.add(name)
     return done
+
+
+def _part(path: str, layer: Linear | Embedding) -> Part:
+    """What a matrix belongs to, by transformers' name of it."""
+    if isinstance(layer, Embedding) or layer.is_table:
+        return "embeddings and head"
+    return "attention" if "attn" in path or "Attention" in path else "feed-forward"
 
 
 def _int8(

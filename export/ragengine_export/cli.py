@@ -134,7 +134,9 @@ def _print_losses(console: SafeConsole, losses: "tuple[PartLoss, ...]") -> None:
     for name in ("exact match", "log p(answer)"):
         table.add_column(name, justify="right")
     for loss in losses:
-        table.add_row(loss.part, f"{loss.exact_match:.2%}", f"{loss.likelihood:.4f}")
+        exact = "-" if loss.exact_match is None else f"{loss.exact_match:.2%}"
+        likelihood = "-" if loss.likelihood is None else f"{loss.likelihood:.4f}"
+        table.add_row(loss.part, exact, likelihood)
     console.print(table)
 
 

@@ -18,11 +18,13 @@ class PartLoss:
     part         one of :data:`~ragengine_export.choices.PARTS`, "none" or "all"
     exact_match  the share of questions answered exactly
     likelihood   log p(first answer | question), the mean in nats
+
+    Both are None where no question has an answer.
     """
 
     part: str
-    exact_match: float
-    likelihood: float
+    exact_match: float | None
+    likelihood: float | None
 
 
 class Write(Protocol):

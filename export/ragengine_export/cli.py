@@ -14,6 +14,7 @@ from ragengine_export.choices import GIVEN_POOLINGS, PRECISIONS, GivenPooling, P
 
 if TYPE_CHECKING:
     from ragengine_export import ExportReport, UnpackReport
+    from ragengine_export.precision_losses import PartLoss
     from ragengine_export.verification import GraphCheck
 
 
@@ -35,10 +36,17 @@ if TYPE_CHECKING:
     help="How an encoder makes a vector of a text, where its folder does not say so.",
 )
 @click.option("--check/--no-check", default=True, show_default=True, help="Compare every graph with torch.")
+@click.option(
+    "--losses",
+    type=(click.Path(path_type=Path), click.Path(path_type=Path)),
+    metavar="QUESTIONS.jsonl INDEX",
+    help="Answer the questions with each part of the model in int8 or int4 alone, and print what that costs.",
+)
 @force_option
 def export(
     paths: tuple[str, ...], precision: Precision, context_encoder: str | None, question_encoder: str | None,
-    generator: str | None, pooling: GivenPooling | None, check: bool, force: bool,
+    generator: str | None, pooling: GivenPooling | None, check: bool, losses: tuple[Path, Path] | None,
+    force: bool,
 ) -> None:  # fmt: skip
     """Export a Hugging Face RAG checkpoint, a folder or hub id SOURCE, to the folder BUNDLE.
 
@@ -60,6 +68,8 @@ def export(
         pooling=pooling,
         check=check,
         force=may_replace(paths[-1], force),
+        questions=losses and losses[0],
+        index=losses and losses[1],
     )
     print_report(SafeConsole(), report)
 
@@ -108,12 +118,26 @@ def print_report(console: SafeConsole, report: "ExportReport | UnpackReport") ->
     """Print the table of graphs, the sizes, and what the user should know."""
     if report.checks:
         _print_checks(console, report.checks)
+    if losses := getattr(report, "losses", ()):
+        _print_losses(console, losses)
     total = sum(file.stat().st_size for file in report.path.rglob("*") if file.is_file())
     echo(f"{report.path}: {total / 1e6:.1f} MB")
     for note in report.notes:
         echo(f"note: {note}")
     for warning in getattr(report, "warnings", ()):  # an unpacked bundle has none
         echo(f"warning: {warning}", err=True)
+
+
+def _print_losses(console: SafeConsole, losses: "tuple[PartLoss, ...]") -> None:
+    table = Table(box=None, title="answers with one part rounded", title_justify="left")
+    table.add_column("rounded")
+    for name in ("exact match", "log p(answer)"):
+        table.add_column(name, justify="right")
+    for loss in losses:
+        exact = "-" if loss.exact_match is None else f"{loss.exact_match:.2%}"
+        likelihood = "-" if loss.likelihood is None else f"{loss.likelihood:.4f}"
+        table.add_row(loss.part, exact, likelihood)
+    console.print(table)
 
 
 def _print_checks(console: SafeConsole, checks: "tuple[GraphCheck, ...]") -> None:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from ragengine_export.checkpoint import (
     join_checkpoints,
     load_checkpoint,
 )
-from ragengine_export.choices import GIVEN_POOLINGS, PRECISIONS, GivenPooling, Precision
+from ragengine_export.choices import GIVEN_POOLINGS, PARTS, PRECISIONS, GivenPooling, Part, Precision
 from ragengine_export.encoders import EncoderCheckpoint
 from ragengine_export.generation_defaults import generation_defaults
 from ragengine_export.graphs.generator import GeneratorShape
@@ -37,6 +38,7 @@ from ragengine_export.graphs.models import (
     text_encoder_model,
 )
 from ragengine_export.origin import origin_of
+from ragengine_export.precision_losses import PartLoss, losses_by_part
 from ragengine_export.tokenization import tokenizer_json, tokenizer_spec
 from ragengine_export.weights import (
     PASSAGES_FILE,
@@ -49,13 +51,14 @@ from ragengine_export.weights import (
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote: the bundle's path, a check per graph, warnings a user should read, and notes on
-    what it was made of."""
+    """What an export wrote: the bundle's path, a check per graph, warnings a user should read, notes on
+    what it was made of, and what rounding each part costs, if questions were given."""
 
     path: Path
     checks: tuple[checks.GraphCheck, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    losses: tuple[PartLoss, ...] = ()
 
 
 def export_checkpoint(
@@ -69,6 +72,8 @@ def export_checkpoint(
     pooling: GivenPooling | None = None,
     check: bool = True,
     force: bool = False,
+    questions: str | Path | None = None,
+    index: str | Path | None = None,
 ) -> ExportReport:
     """Export a Hugging Face RAG checkpoint to a bundle.
 
@@ -77,7 +82,8 @@ def export_checkpoint(
     do not hold.  ``pooling`` says how a bare encoder makes a vector of a text's states.  With ``check``
     every graph is compared with torch first, and :class:`ExportError` is raised when they differ by more
     than ``check.TOLERANCE``.  The bundle appears whole or not at all; only with ``force`` does it replace one
-    that is there already.
+    that is there already.  With ``questions``, a file as :func:`ragengine.evaluate` reads it, and the ``index``
+    that answers them, the report says what rounding each part of the model costs.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision is {precision!r}; this version exports {', '.join(PRECISIONS)}.")
@@ -88,6 +94,11 @@ def export_checkpoint(
         raise ExportError("Give either a RAG checkpoint, or --question-encoder and --generator, not both.")
     if source is None and (question_encoder is None or generator is None):
         raise ExportError("Without a RAG checkpoint both --question-encoder and --generator are needed.")
+    if (questions is None) != (index is None):
+        raise ExportError("The losses of parts need both: questions with answers, and an index.")
+    if questions is not None and precision not in QUANTISED:
+        raise ExportError(f"{precision} rounds no part; measure the losses of {' or '.join(QUANTISED)}.")
+    measured = None if questions is None or index is None else (Path(questions), Path(index))
     path = Path(bundle_path)
     # The folder first: that it cannot be written is said before gigabytes are loaded.
     with folders.replaced_folder(path, manifest.FORMAT, ExportError, force=force) as staging:
@@ -96,6 +107,9 @@ def export_checkpoint(
         else:
             checkpoint = join_checkpoints(str(question_encoder), str(generator), context, pooling)
         report = _write(checkpoint, staging, precision, check)
+        if measured is not None:
+            losses = losses_by_part(partial(_write, checkpoint, precision=precision, check=False), *measured)
+            report = dataclasses.replace(report, losses=losses)
     return dataclasses.replace(report, path=path)
 
 
@@ -109,14 +123,18 @@ def export_loaded(
     return dataclasses.replace(report, path=path)
 
 
-def _write(checkpoint: Checkpoint, folder: Path, precision: Precision, check: bool) -> ExportReport:
-    question, passage = _write_encoders(checkpoint, folder, precision)
+def _write(
+    checkpoint: Checkpoint, folder: Path, precision: Precision, check: bool, parts: Collection[Part] = PARTS
+) -> ExportReport:
+    """Write a loaded checkpoint to ``folder``, which is empty; ``precision`` rounds ``parts`` alone."""
+    rounded = precision if "question encoder" in parts else "fp32"
+    question, passage = _write_encoders(checkpoint, folder, rounded)
     # By graph: both sides may be one.
     encoders = {(question.path, question.graph): checkpoint.question_encoder}
     if passage is not None and checkpoint.context_encoder is not None:
         encoders.setdefault((passage.path, passage.graph), checkpoint.context_encoder)
     done = [checks.check_encoder(folder.joinpath(*g), e) for g, e in encoders.items()] if check else []
-    generator = _write_generator(checkpoint, folder, precision)
+    generator = _write_generator(checkpoint, folder, precision, parts)
     if check:
         done += checks.check_generator(folder, checkpoint.generator, generator)
         checks.require_within(done, precision)
@@ -232,9 +250,12 @@ def _write_encoder(
     )
 
 
-def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision) -> manifest.GeneratorSpec:
+def _write_generator(
+    checkpoint: Checkpoint, folder: Path, precision: Precision, parts: Collection[Part]
+) -> manifest.GeneratorSpec:
     generator: GeneratorCheckpoint = checkpoint.generator
-    memory: Literal["float", "int8"] = "int8" if precision in QUANTISED else "float"
+    in_int8 = precision in QUANTISED and "keys and values" in parts
+    memory: Literal["float", "int8"] = "int8" if in_int8 else "float"
     shape = dataclasses.replace(generator.shape, dtype=computes_in(precision), memory=memory)
     spec = _generator_spec(checkpoint, shape)
     target = folder / spec.path
@@ -249,8 +270,10 @@ def _write_generator(checkpoint: Checkpoint, folder: Path, precision: Precision)
     if precision in manifest.STEP_PRECISIONS:
         graphs.append((make.decoder(joined), static_decoder_model, manifest.STEP_GRAPH))
     with WeightWriter(target) as writer:
-        for module, _, _ in graphs:
-            bind(module, generator.state, writer, "generator", precision)
+        for module, _, name in graphs:
+            # The engine lets the encoder read each document by itself: one scale is then the document's own.
+            by_row = name != "encoder.onnx"
+            bind(module, generator.state, writer, "generator", precision, by_row=by_row, parts=parts)
     signatures = generator_signatures(spec, shape.dtype)
     for module, model, name in graphs:
         ir.save(model(module, signatures[name]), target / name)
@@ -277,6 +300,7 @@ def _generator_spec(checkpoint: Checkpoint, shape: GeneratorShape) -> manifest.G
         family=generator.graphs.name,
         position_offset=shape.position_offset,
         memory=shape.memory,
+        activations="row",
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeAlias
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from onnxscript import nn
 
 from ragengine.errors import ExportError
-from ragengine_export.choices import Precision
-from ragengine_export.graphs.layers import FLOAT, FLOAT16, Embedding, LayerNorm, Linear
+from ragengine_export.choices import PARTS, Part, Precision
+from ragengine_export.graphs.layers import Embedding, LayerNorm, Linear
+from ragengine_export.graphs.values import FLOAT, FLOAT16
 from ragengine_export.graphs.weight_formats import FloatWeight, Int4Weight, Int8Weight, StoredWeight
 from ragengine_export.quantize import int4_blocks, int8_rows
 
@@ -70,9 +71,20 @@ class WeightWriter:
         )
 
 
-def bind(module: nn.Module, state: State, writer: WeightWriter, what: str, precision: Precision) -> None:
+def bind(
+    module: nn.Module,
+    state: State,
+    writer: WeightWriter,
+    what: str,
+    precision: Precision,
+    *,
+    by_row: bool = False,
+    parts: Collection[Part] = PARTS,
+) -> None:
     """Store every parameter of ``module`` in ``precision`` and give the module what refers to it.
 
+    ``by_row`` says that a product with an int8 matrix has a scale for each row of activations; matrices of
+    other ``parts`` stay in floats.
     All parameters that are missing or misshapen are named at once.
     """
     parameters = dict(module.named_parameters())
@@ -83,7 +95,9 @@ def bind(module: nn.Module, state: State, writer: WeightWriter, what: str, preci
             faults.append(f"{name} has shape {list(state[name].shape)} instead of {list(expected)}")
     if faults:
         raise ExportError(f"The checkpoint's {what} does not fit its config: {'; '.join(faults)}.")
-    quantised = _quantised(module, state, writer, precision) if precision in QUANTISED else set()
+    quantised: set[str] = set()
+    if precision in QUANTISED:
+        quantised = _quantised(module, state, writer, precision, by_row, parts)
     if computes_in(precision) == FLOAT16:
         _compute_in_half(module)
     for name in sorted(parameters.keys() - quantised):
@@ -121,29 +135,43 @@ def _floats(name: str, values: NDArray[np.float32], precision: Precision) -> NDA
     return half if precision == "fp16" or np.array_equal(half.astype(np.float32), values) else values
 
 
-def _quantised(module: nn.Module, state: State, writer: WeightWriter, precision: Precision) -> set[str]:
+def _quantised(
+    module: nn.Module,
+    state: State,
+    writer: WeightWriter,
+    precision: Precision,
+    by_row: bool,
+    parts: Collection[Part],
+) -> set[str]:
     """Store the matrices of ``module`` in 8 or 4 bits; the names of those that are."""
     done = set()
     for path, part in module.named_modules():
-        if not isinstance(part, Linear | Embedding) or not part.quantised:
+        if not isinstance(part, Linear | Embedding) or not part.quantised or _part(path, part) not in parts:
             continue
         name = f"{path}.weight"
         if precision == "int4" and isinstance(part, Linear) and not part.is_table:
             part.stored = _int4(part, name, state[name], writer)
         else:
-            part.stored = _int8(part, name, state[name], writer)
+            part.stored = _int8(part, name, state[name], writer, by_row)
         done.add(name)
     return done
 
 
+def _part(path: str, layer: Linear | Embedding) -> Part:
+    """What a matrix belongs to, by transformers' name of it."""
+    if isinstance(layer, Embedding) or layer.is_table:
+        return "embeddings and head"
+    return "attention" if "attn" in path or "Attention" in path else "feed-forward"
+
+
 def _int8(
-    part: Linear | Embedding, name: str, values: NDArray[np.float32], writer: WeightWriter
+    part: Linear | Embedding, name: str, values: NDArray[np.float32], writer: WeightWriter, by_row: bool
 ) -> StoredWeight:
     transposed = isinstance(part, Linear) and not part.is_table
     numbers, scales = int8_rows(values)
     part.weight = _parameter(writer, name, numbers.T if transposed else numbers)
     part.weight_scales = _parameter(writer, f"{name}_scales", scales)
-    return Int8Weight(part.weight, part.weight_scales, transposed=transposed)
+    return Int8Weight(part.weight, part.weight_scales, transposed=transposed, by_row=by_row)
 
 
 def _int4(part: Linear, name: str, values: NDArray[np.float32], writer: WeightWriter) -> StoredWeight:

@@ -11,8 +11,9 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder, nn
 
 from ragengine_export.choices import Precision
-from ragengine_export.graphs.layers import Linear, Op
+from ragengine_export.graphs.layers import Linear
 from ragengine_export.graphs.models import IR_VERSION, OPSET
+from ragengine_export.graphs.values import Op
 from ragengine_export.weights import WeightWriter, bind
 
 IN_FEATURES, OUT_FEATURES = 1024, 4096  # the largest layer of BART-large

@@ -83,6 +83,7 @@ class GeneratorSpec:
     family           whose graphs it has, and so what their tables are called
     position_offset  rows of the table of positions before the first one
     memory           what the decoder's keys and values of documents are kept in
+    activations      what shares a scale where the decoder multiplies with int8: all of a step, or a row
     """
 
     path: FileName
@@ -98,6 +99,7 @@ class GeneratorSpec:
     family: Literal["bart", "t5"] = "bart"
     position_offset: Annotated[int, Range(0, 16)] = 2
     memory: Literal["float", "int8"] = "float"
+    activations: Literal["step", "row"] = "step"
 
     @property
     def width(self) -> int:
@@ -145,3 +147,13 @@ class BundleManifest:
     generator: GeneratorSpec
     generation: dict[str, Any]
     files: dict[str, folders.FileEntry]
+
+    @property
+    def texts_share_a_scale(self) -> bool:
+        """Whether an encoder's activations have one scale for all texts that it reads at once."""
+        return self.precision == "int8"
+
+    @property
+    def questions_share_a_scale(self) -> bool:
+        """Whether those of the decoder have one for all questions of a batch: answers depend on it."""
+        return self.precision not in STEP_PRECISIONS and self.generator.activations == "step"

@@ -9,8 +9,10 @@ from ragengine.arrays import IntArray
 ROWS = 256
 
 
-def batches_by_length(mask: IntArray) -> list[tuple[IntArray, int]]:
+def batches_by_length(mask: IntArray, at_once: int = ROWS) -> list[tuple[IntArray, int]]:
     """Batches of documents, given their mask int64 [N, S]: (row numbers, longest length) of each.
+
+    A batch has at most ``at_once`` rows, and at least one document.
 
     A row's length is the place of its last token, so nothing that is not padding is cut off.
     """
@@ -19,7 +21,7 @@ def batches_by_length(mask: IntArray) -> list[tuple[IntArray, int]]:
     batches: list[tuple[IntArray, int]] = []
     waiting: list[int] = []
     for row in np.argsort(-lengths, kind="stable").tolist():
-        if waiting and (len(waiting) + 1) * lengths[waiting[0]] > ROWS:
+        if waiting and (len(waiting) + 1) * lengths[waiting[0]] > at_once:
             batches.append((np.array(waiting), int(lengths[waiting[0]])))
             waiting = []
         waiting.append(row)

@@ -7,6 +7,7 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.manifest import GeneratorSpec
 from ragengine.errors import InputError, MemoryLimitError
 from ragengine.generation.batching import ROWS
+from ragengine.generation.decoders.dynamic import ALIGNED
 from ragengine.messages import short_repr
 from ragengine.runtime.memory import available_memory, release_free_memory, resident_bytes
 
@@ -24,7 +25,9 @@ def working_bytes(spec: GeneratorSpec, n_docs: int, source: int, beams: int, tar
     ``source`` tokens a document, ``target`` tokens an output.  Keys and values of the documents; past and
     present of the beams if they share nothing; a step's distributions.
     """
-    past = 2 * beams * target * _keys_and_values(spec) + _VOCABULARY_ARRAYS * beams * spec.vocab_size
+    past = (
+        2 * (beams * target + ALIGNED) * _keys_and_values(spec) + _VOCABULARY_ARRAYS * beams * spec.vocab_size
+    )
     return _FLOAT * n_docs * past + _document_bytes(spec, n_docs, source)
 
 

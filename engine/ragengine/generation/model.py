@@ -13,7 +13,7 @@ from ragengine.arrays import FloatArray, IntArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.device import graph_device
 from ragengine.errors import DeviceError, GraphOutputError
-from ragengine.generation.batching import batches_by_length
+from ragengine.generation.batching import ROWS, batches_by_length
 from ragengine.generation.decoders.base import (
     Decoder,
     Decoding,
@@ -76,6 +76,7 @@ class GeneratorModel:
         kind = decoder or ("static" if self.device == "cuda" else "dynamic")
         self._decoder = self._open_decoder(kind, open_session)
         self._encoder = open_session("encoder.onnx")
+        self._rows_at_once = 0 if bundle.manifest.texts_share_a_scale else ROWS
 
     def encode_documents(
         self, context_input_ids: IntArray, context_attention_mask: IntArray, stop: Stop = NEVER
@@ -142,10 +143,13 @@ class GeneratorModel:
             )
 
     def _encoded(self, ids: IntArray, mask: IntArray, stop: Stop) -> OrtValue:
-        """The encoder's states of documents, [N, S, d_model], in batches of similar length."""
+        """The encoder's states of documents, [N, S, d_model], in batches of similar length.
+
+        Each document by itself and without its padding where a batch would share a scale.
+        """
         n, s = ids.shape
-        batches = batches_by_length(mask)
-        if self.device != "cpu" or len(batches) == 1:
+        batches = batches_by_length(mask, self._rows_at_once)
+        if self.device != "cpu" or (len(batches) == 1 and batches[0][1] == s):
             stop.check("before the documents were read")
             feeds = {"input_ids": to_device(ids, self.device), "attention_mask": to_device(mask, self.device)}
             return run_bound(self._encoder, feeds, {"states": self.device})["states"]

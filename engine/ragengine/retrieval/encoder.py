@@ -18,6 +18,8 @@ from ragengine.tokenization import Encoded, Tokenizer
 BATCH_TOKENS = 1024
 """Tokens an encoder reads at once, with their padding: they fit a CPU's caches; a GPU is faster with more."""
 
+_QUESTIONS_AT_ONCE = 256  # a bound on memory
+
 _SHORTEST = 1e-12
 """What the norm of a vector is at least, in torch.nn.functional.normalize."""
 
@@ -41,8 +43,12 @@ class EncodedQuestions:
 class TextEncoder:
     """An encoder of texts to vectors, from a bundle.  Safe to use from several threads."""
 
-    def __init__(self, tokenizer: Tokenizer, session: InferenceSession, spec: EncoderSpec) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, session: InferenceSession, spec: EncoderSpec, *, apart: bool = False
+    ) -> None:
+        """``apart`` says that texts read at once share a scale, so that each is read by itself."""
         self.tokenizer = tokenizer
+        self._apart = apart
         self.spec = spec
         self._session = session
 
@@ -55,7 +61,7 @@ class TextEncoder:
         session = create_session(
             bundle.file(spec.path, spec.graph), device=graph_device(bundle, device), threads=threads
         )
-        return cls(tokenizer, session, spec)
+        return cls(tokenizer, session, spec, apart=bundle.manifest.texts_share_a_scale)
 
     @property
     def dimension(self) -> int:
@@ -79,6 +85,16 @@ class TextEncoder:
         texts = [f"{title} {text}" if title else text for title, text in passages]
         return self.tokenizer.encode([self.spec.prompt + text for text in texts], stop)
 
+    def encode_questions(self, questions: Sequence[Encoded], stop: Stop = NEVER) -> FloatArray:
+        """q(x) of tokenized questions, float32 [Q, E]; ``stop`` is asked before each batch."""
+        vectors = np.empty((len(questions), self.dimension), np.float32)
+        at_once = 1 if self._apart else _QUESTIONS_AT_ONCE
+        for start in range(0, len(questions), at_once):
+            stop.check(f"after {start} of {len(questions)} questions were encoded")
+            part = slice(start, start + at_once)
+            vectors[part] = self.encode_tokens(questions[part])
+        return vectors
+
     def question_text(self, tokens: Encoded) -> str:
         """A question as the generator reads it: decoded from the encoder's own tokens."""
         return self.tokenizer.decode(tokens.own_ids)
@@ -97,7 +113,8 @@ class TextEncoder:
         """d(z) of (title, text) pairs, float32 [N, E], in batches of up to ``batch_tokens`` with their
         padding.
 
-        Texts of similar length are read together, so that little is padded, and short ones in large batches.
+        Texts of similar length are read together, so that little is padded, and short ones in large batches;
+        in int8 each by itself.
         ``stop`` is asked before each batch, and while texts are tokenized; ``on_rows`` is told how many have
         their vector after each.
         """
@@ -106,7 +123,7 @@ class TextEncoder:
         vectors = np.empty((len(texts), self.dimension), np.float32)
         batch: list[int] = []
         for done, row in enumerate(by_length):
-            if batch and (len(batch) + 1) * len(texts[row].ids) > batch_tokens:
+            if batch and (self._apart or (len(batch) + 1) * len(texts[row].ids) > batch_tokens):
                 stop.check("while the documents were scored")
                 vectors[batch] = self.encode_tokens([texts[other] for other in batch])
                 on_rows(done)

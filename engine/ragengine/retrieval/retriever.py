@@ -25,8 +25,6 @@ from ragengine.runtime.stage_clock import StageClock
 from ragengine.tokenization import Encoded
 from ragengine.validation import checked_questions
 
-_QUESTIONS_AT_ONCE = 256  # that are encoded together: a bound on memory
-
 
 class Retriever(Resource):
     """A bundle's question encoder over an index.  Safe to use from several threads."""
@@ -179,12 +177,7 @@ class Retriever(Resource):
             DeadlineError, CancelledError: ``stop`` says so.
             GraphOutputError: the encoder returned something else than finite vectors.
         """
-        vectors = np.empty((len(tokens), self._encoder.dimension), np.float32)
-        for start in range(0, len(tokens), _QUESTIONS_AT_ONCE):
-            stop.check(f"after {start} of {len(tokens)} questions were encoded")
-            part = slice(start, start + _QUESTIONS_AT_ONCE)
-            vectors[part] = self._encoder.encode_tokens(tokens[part])
-        return vectors
+        return self._encoder.encode_questions(tokens, stop)
 
     @overload
     def search(  # type: ignore[overload-overlap]  # a str is a sequence of str, too

@@ -15,20 +15,17 @@ from onnxscript import nn
 from ragengine_export.graphs.decoder_step import DecoderInputs
 from ragengine_export.graphs.generator import CrossProjections, GeneratorDecoder, GeneratorShape
 from ragengine_export.graphs.layers import (
-    FLOAT,
     Embedding,
     LayerNorm,
     Linear,
-    Op,
     activate,
     attention,
-    number,
     projected_together,
     saturated,
 )
 from ragengine_export.graphs.naming import Named
 from ragengine_export.graphs.token_tree import Cross, Pair, TreeStep
-from ragengine_export.graphs.weight_formats import cast
+from ragengine_export.graphs.values import FLOAT, Op, cast, number
 
 EPSILON = 1e-5  # torch.nn.LayerNorm's default, which all of them use
 

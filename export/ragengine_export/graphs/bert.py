@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnxscript import nn
 
-from ragengine_export.graphs.layers import Embedding, LayerNorm, Linear, Op, activate, attention, saturated
+from ragengine_export.graphs.layers import Embedding, LayerNorm, Linear, activate, attention, saturated
 from ragengine_export.graphs.relative_positions import relative_bias
 from ragengine_export.graphs.text_encoder import EncoderShape, TextEncoder
+from ragengine_export.graphs.values import Op
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ragengine_export.graphs.int8_attention import Int8Memory
-from ragengine_export.graphs.layers import Op
+from ragengine_export.graphs.values import Op
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from onnxscript import nn
 
 from ragengine_export.graphs.decoder_step import DecoderInputs
 from ragengine_export.graphs.int8_attention import int8_memory
-from ragengine_export.graphs.layers import FLOAT, Linear, Op
+from ragengine_export.graphs.layers import Linear
 from ragengine_export.graphs.mixture import Mixture
 from ragengine_export.graphs.naming import Named, Namespace
-from ragengine_export.graphs.weight_formats import cast
+from ragengine_export.graphs.values import FLOAT, Op, cast
 
 
 @dataclass(frozen=True, kw_only=True)

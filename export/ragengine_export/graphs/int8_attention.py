@@ -10,14 +10,11 @@ Both factors are unsigned: of a signed one x86 processors without VNNI add pairs
 
 from typing import NamedTuple
 
-import numpy as np
 import onnx_ir as ir
 
-from ragengine_export.graphs.layers import CONTRIB, FLOAT, MASKED, Op, known, number
-
-_LEVELS = 127.0
-_MIDDLE = 128  # the uint8 that stands for 0
-_TINY = 1e-30  # what a row of zeros is divided by
+from ragengine_export.graphs.int8_rows import LEVELS, MIDDLE, largest, product, signed_rows, uint8
+from ragengine_export.graphs.layers import MASKED
+from ragengine_export.graphs.values import FLOAT, Op, number
 
 
 class Int8Memory(NamedTuple):
@@ -68,50 +65,20 @@ def int8_attention(
     """
     split = op.Constant(value_ints=[0, 0, num_heads, head_size])
     by_head = op.Transpose(op.Reshape(query, split), perm=[0, 2, 1, 3])  # [N, H, B, K]
-    largest = _largest(op, op.Abs(by_head))  # [N, H, B, 1]
-    rows = _uint8(op, op.Div(by_head, largest), 1 / _LEVELS, _MIDDLE)
-    scale = head_size**-0.5 if scaled else 1.0
-    products = _product(op, rows, memory.key, scale / _LEVELS, _MIDDLE)
-    scores = op.Add(op.Mul(op.Mul(products, memory.key_scale), largest), bias)
+    rows, size = signed_rows(op, by_head)  # size [N, H, B, 1]
+    scale = (head_size**-0.5 if scaled else 1.0) / LEVELS
+    products = product(op, rows, memory.key, scale, MIDDLE, matrix_zero=MIDDLE)
+    scores = op.Add(op.Mul(op.Mul(products, memory.key_scale), size), bias)
     # The scales of values are part of the weights, and a row's largest weight becomes 255.
     weights = op.Mul(op.Softmax(scores, axis=-1), memory.value_scale)
-    largest = _largest(op, weights)
-    rows = _uint8(op, op.Div(weights, largest), 1 / 255, 0)
-    y = op.Mul(_product(op, rows, memory.value, 1 / 255, 0), largest)
+    size = largest(op, weights)
+    rows = uint8(op, op.Div(weights, size), 1 / 255, 0)
+    y = op.Mul(product(op, rows, memory.value, 1 / 255, 0, matrix_zero=MIDDLE), size)
     merged = op.Constant(value_ints=[0, 0, num_heads * head_size])
     return op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), merged)
 
 
 def _tokens(op: Op, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     """uint8 [N, S, H, K] and the scale of each token and head, [N, S, H, 1]."""
-    scale = op.Mul(_largest(op, op.Abs(x)), number(op, 1 / _LEVELS, FLOAT))
-    return _uint8(op, op.Div(x, scale), 1.0, _MIDDLE), scale
-
-
-def _largest(op: Op, x: ir.Value) -> ir.Value:
-    """The largest number of each row [..., K], at least tiny: [..., 1]."""
-    largest = op.ReduceMax(x, op.Constant(value_ints=[-1]), keepdims=1)
-    return op.Max(largest, number(op, _TINY, FLOAT))
-
-
-def _uint8(op: Op, x: ir.Value, scale: float, zero: int) -> ir.Value:
-    """``round(x / scale) + zero``."""
-    return op.QuantizeLinear(x, number(op, scale, FLOAT), _zero(op, zero))
-
-
-def _product(op: Op, rows: ir.Value, matrix: ir.Value, scale: float, zero: int) -> ir.Value:
-    """``scale (rows - zero) (matrix - 128)``, in float32."""
-    y = op.MatMulIntegerToFloat(
-        rows,
-        matrix,
-        number(op, scale, FLOAT),
-        number(op, 1.0, FLOAT),
-        _zero(op, zero),
-        _zero(op, _MIDDLE),
-        _domain=CONTRIB,
-    )
-    return known(y, FLOAT)
-
-
-def _zero(op: Op, zero: int) -> ir.Value:
-    return op.Constant(value=ir.tensor(np.array(zero, np.uint8)))
+    rows, size = signed_rows(op, x)
+    return rows, op.Mul(size, number(op, 1 / LEVELS, FLOAT))

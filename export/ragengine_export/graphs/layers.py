@@ -9,19 +9,15 @@ The graph is written in plain operators where onnxruntime's fused ones are slowe
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 from onnxscript import nn
 
 from ragengine.errors import ExportError
-from ragengine_export.graphs.weight_formats import FloatWeight, StoredWeight, cast
+from ragengine_export.graphs.values import CONTRIB, FLOAT, FLOAT16, Op, cast, known, number
+from ragengine_export.graphs.weight_formats import FloatWeight, StoredWeight
 
-Op: TypeAlias = Any  # onnxscript's OpBuilder: operators are attributes made on demand
-
-CONTRIB = "com.microsoft"
-FLOAT, FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 MASKED = -3.4028234663852886e38  # the smallest float32, as transformers masks
 LARGEST_HALF = 65504.0  # the largest float16
 
@@ -165,17 +161,6 @@ def activate(op: Op, name: str, x: ir.Value) -> ir.Value:
         # of an odd number of float16 onnxruntime's CUDA kernel leaves the last one as the memory was
         return cast(op, getattr(op, operator)(cast(op, x, FLOAT), **attributes), FLOAT16)
     return getattr(op, operator)(x, **attributes)
-
-
-def number(op: Op, value: float, dtype: ir.DataType) -> ir.Value:
-    """A constant scalar of ``dtype``."""
-    return op.Constant(value=ir.tensor(np.array(value, dtype.numpy())))
-
-
-def known(value: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """``value`` with its type said: contrib operators come without type inference."""
-    value.dtype = dtype
-    return value
 
 
 def saturated(op: Op, x: ir.Value, dtype: ir.DataType) -> ir.Value:

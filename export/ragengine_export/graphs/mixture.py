@@ -11,7 +11,8 @@ from onnxscript import nn
 
 from ragengine.bundle.signatures import PART_WIDTH
 from ragengine_export.graphs.decoder_step import StaticInputs, StepShapes
-from ragengine_export.graphs.layers import MASKED, Op
+from ragengine_export.graphs.layers import MASKED
+from ragengine_export.graphs.values import Op
 
 # Probabilities are summed as e^80 p, best beam first: a float32 then reaches down to e^-183 of it, far below
 # any token a search could want, where p itself would end at e^-103.
@@ -77,9 +78,13 @@ class Mixture(nn.Module):
         if static is None:
             flat = op.Reshape(marginal, op.Constant(value_ints=[0, -1]))  # [Q, B·V]
             chosen, places = op.TopK(flat, num_candidates, axis=-1, _outputs=2)
+            # A CPU's Log rounds otherwise at the end of a tensor than in whole registers, so that a score
+            # would depend on how many there are; that of a sum is the same everywhere.
+            log_chosen = op.ReduceLogSum(op.Unsqueeze(chosen, minus_one), minus_one, keepdims=0)
         else:
             chosen, places = self._best_of_parts(op, marginal, num_candidates, static)
-        candidate_scores = op.Add(op.Sub(op.Log(chosen), headroom), best)
+            log_chosen = op.Log(chosen)
+        candidate_scores = op.Add(op.Sub(log_chosen, headroom), best)
         candidate_beams, candidate_tokens = op.Div(places, vocab_size), op.Mod(places, vocab_size)
 
         if shapes.documents is None:

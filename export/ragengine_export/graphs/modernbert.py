@@ -10,20 +10,16 @@ import onnx_ir as ir
 from onnxscript import nn
 
 from ragengine_export.graphs.layers import (
-    CONTRIB,
-    FLOAT16,
     LARGEST_HALF,
     Embedding,
     LayerNorm,
     Linear,
-    Op,
     activate,
     attention,
-    number,
     saturated,
 )
 from ragengine_export.graphs.text_encoder import EncoderShape, TextEncoder
-from ragengine_export.graphs.weight_formats import cast
+from ragengine_export.graphs.values import CONTRIB, FLOAT16, Op, cast, number
 
 # Far below every score, and far above what masks padding: a token of padding whose window holds nothing but
 # padding then has finite states.

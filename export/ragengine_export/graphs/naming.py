@@ -4,7 +4,7 @@ from typing import Any
 
 from onnxscript import nn
 
-from ragengine_export.graphs.layers import Op
+from ragengine_export.graphs.values import Op
 
 
 class Namespace(nn.Module):

@@ -6,8 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ragengine_export.choices import Pooling
-from ragengine_export.graphs.layers import FLOAT, Op, known, number
-from ragengine_export.graphs.weight_formats import cast
+from ragengine_export.graphs.values import FLOAT, Op, cast, known, number
 
 _FEWEST = 1e-9  # what the number of tokens is at least, there
 _SHORTEST = 1e-12  # what the norm is at least, in torch.nn.functional.normalize

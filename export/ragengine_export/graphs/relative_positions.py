@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ragengine_export.graphs.layers import Op
+from ragengine_export.graphs.values import Op
 
 
 def relative_bias(

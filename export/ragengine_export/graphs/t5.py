@@ -16,20 +16,11 @@ from onnxscript import nn
 
 from ragengine_export.graphs.decoder_step import DecoderInputs
 from ragengine_export.graphs.generator import CrossProjections, GeneratorDecoder, GeneratorShape
-from ragengine_export.graphs.layers import (
-    FLOAT,
-    Embedding,
-    Linear,
-    Op,
-    RmsNorm,
-    activate,
-    attention,
-    number,
-)
+from ragengine_export.graphs.layers import Embedding, Linear, RmsNorm, activate, attention
 from ragengine_export.graphs.naming import Block, Named
 from ragengine_export.graphs.relative_positions import relative_bias
 from ragengine_export.graphs.token_tree import TreeStep, distances
-from ragengine_export.graphs.weight_formats import cast
+from ragengine_export.graphs.values import FLOAT, Op, cast, number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ from typing import Literal
 import onnx_ir as ir
 
 from ragengine_export.choices import Pooling
-from ragengine_export.graphs.layers import FLOAT, Linear, Op, activate, known
+from ragengine_export.graphs.layers import Linear, activate
 from ragengine_export.graphs.naming import Namespace
 from ragengine_export.graphs.pooling import normalized, pooled
-from ragengine_export.graphs.weight_formats import cast
+from ragengine_export.graphs.values import FLOAT, Op, cast, known
 
 
 @dataclass(frozen=True)

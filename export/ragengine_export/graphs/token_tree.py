@@ -11,15 +11,8 @@ import onnx_ir as ir
 from ragengine.bundle.signatures import HIDDEN_HALF
 from ragengine_export.graphs.decoder_step import DecoderInputs
 from ragengine_export.graphs.int8_attention import Int8Memory, hidden_bias, int8_attention
-from ragengine_export.graphs.layers import (
-    FLOAT,
-    MASKED,
-    Op,
-    attention,
-    attention_in_place,
-    attention_with_past,
-    number,
-)
+from ragengine_export.graphs.layers import MASKED, attention, attention_in_place, attention_with_past
+from ragengine_export.graphs.values import FLOAT, Op, number
 
 Pair = tuple[ir.Value, ir.Value]
 """Key and value."""

@@ -1,18 +1,18 @@
 """How a weight matrix is stored and multiplied, by precision (docs/notes/operators.md has the measurements).
 
 FloatWeight   float32 or float16        FusedMatMul, in float32, or in float16 (fp16)
-Int8Weight    int8, a scale a row       DynamicQuantizeMatMul: activations become uint8 on the way
+Int8Weight    int8, a scale a row       DynamicQuantizeMatMul: activations become uint8 on the way, with one
+                                        scale; or MatMulIntegerToFloat with a scale a row (.int8_rows)
 Int4Weight    4 bits, a scale a block   MatMulNBits
 """
 
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
 import onnx_ir as ir
 from onnxscript import nn
 
-Op: TypeAlias = Any
-
-_CONTRIB = "com.microsoft"
+from ragengine_export.graphs import int8_rows
+from ragengine_export.graphs.values import CONTRIB, Op, cast
 
 
 class StoredWeight(Protocol):
@@ -36,7 +36,7 @@ class FloatWeight:
         self._dtype = dtype
 
     def matmul(self, op: Op, x: ir.Value, bias: ir.Value | None) -> ir.Value:
-        y = op.FusedMatMul(x, self.typed(op), transB=1, _domain=_CONTRIB)
+        y = op.FusedMatMul(x, self.typed(op), transB=1, _domain=CONTRIB)
         return y if bias is None else op.Add(y, bias)
 
     def typed(self, op: Op) -> ir.Value:
@@ -52,17 +52,27 @@ class Int8Weight:
     """W as int8 with a scale a row.  ``transposed`` says that ``values`` is Wᵀ, as the operator reads it.
 
     A table that is looked up too stays [out, in], so that a tied head is the same tensor in the file;
-    onnxruntime transposes it once when it loads.
+    onnxruntime transposes it once when it loads.  ``by_row`` says that activations have a scale a row,
+    instead of one for all that are multiplied together.
     """
 
-    def __init__(self, values: nn.Parameter, scales: nn.Parameter, *, transposed: bool) -> None:
+    def __init__(
+        self, values: nn.Parameter, scales: nn.Parameter, *, transposed: bool, by_row: bool = False
+    ) -> None:
         self._values = values
         self._scales = scales
         self._transposed = transposed
+        self._by_row = by_row
 
     def matmul(self, op: Op, x: ir.Value, bias: ir.Value | None) -> ir.Value:
         values = self._values if self._transposed else op.Transpose(self._values, perm=[1, 0])
-        return op.DynamicQuantizeMatMul(x, values, self._scales, None, bias, _domain=_CONTRIB)
+        if not self._by_row:
+            return op.DynamicQuantizeMatMul(x, values, self._scales, None, bias, _domain=CONTRIB)
+        # onnxruntime joins the quantisations of one x that several matrices are multiplied with
+        rows, size = int8_rows.signed_rows(op, x)
+        scale, zero = 1 / int8_rows.LEVELS, int8_rows.MIDDLE
+        y = op.Mul(int8_rows.product(op, rows, values, scale, zero, matrix_scale=self._scales), size)
+        return y if bias is None else op.Add(y, bias)
 
     def rows(self, op: Op, ids: ir.Value) -> ir.Value:
         if self._transposed:
@@ -91,16 +101,11 @@ class Int4Weight:
         # accuracy_level 4: activations are quantised to int8 by block, the fastest on a CPU
         return op.MatMulNBits(
             x, *self._parameters, None, bias, K=k, N=n, bits=4, block_size=self._block_size, accuracy_level=4,
-            _domain=_CONTRIB,
+            _domain=CONTRIB,
         )  # fmt: skip
 
     def rows(self, op: Op, ids: ir.Value) -> ir.Value:
         raise ValueError("A 4-bit matrix has no rows to look up; tables are stored as int8.")
-
-
-def cast(op: Op, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """``value`` as ``dtype``; onnxruntime folds the cast of a weight when it loads."""
-    return value if value.dtype == dtype else op.Cast(value, to=dtype)
 
 
 def _typed(value: ir.Value, dtype: ir.DataType | None) -> ir.Value:

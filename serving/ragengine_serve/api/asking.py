@@ -104,11 +104,15 @@ def answer_task(
     question: str,
     options: GenerationOptions,
     reads: Reads,
+    *,
+    adaptive_reading: bool = False,
 ) -> Task:
     """The task of an answer; equal questions with equal settings share one, but for draws without a seed."""
-    work = AnswerWork(model.engine, options, reads)
+    work = AnswerWork(model.engine, options, reads, adaptive_reading)
     drawn = options.do_sample and options.seed is None
-    key = None if drawn else ("answer", model.name, model.version, question, options, reads)
+    key = None if drawn else (
+        "answer", model.name, model.version, question, options, reads, adaptive_reading
+    )  # fmt: skip
     return Task(model, work, question, reads.searched(options.n_docs), key)
 
 

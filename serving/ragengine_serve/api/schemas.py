@@ -84,6 +84,10 @@ class AnswerRequest(Reading):
         False,
         description="Send no text where the confidence is low; needs a calibrated index, and no stream.",
     )
+    adaptive_reading: bool = Field(
+        False,
+        description="Read no more documents than the tokens need: for greedy RAG-Token, and no stream.",
+    )
 
 
 class RetrieveRequest(OneOrMany):

@@ -16,7 +16,6 @@ from ragengine.retrieval.manifest import IndexManifest
 from ragengine_serve.configuration.settings import ModelFolders, Settings
 from ragengine_serve.errors import SettingsError
 
-_SEPARATE = frozenset({"int8"})  # precisions whose activations share a scale in a batch: answers would change
 _WARM_UP = "What is this?"
 
 
@@ -76,7 +75,7 @@ class ServedModel:
     @property
     def batches(self) -> bool:
         """Whether an answer is the same in a batch as alone."""
-        return self.engine.bundle.manifest.precision not in _SEPARATE
+        return not self.engine.bundle.manifest.questions_share_a_scale
 
     def swap_index(self, path: str, verify: Literal["sha256", "size"]) -> None:
         """Answer from the index at ``path``; a running question keeps the old one.

@@ -47,13 +47,14 @@ class AnswerWork:
     engine: RagEngine
     options: GenerationOptions
     reads: Reads
+    adaptive_reading: bool = False
 
     @property
     def group(self) -> Hashable | None:
         """Answers with equal options from documents of the index; a batch would change what is drawn."""
         if self.reads.documents is not None or self.options.do_sample:
             return None
-        return "answer", self.options, self.reads
+        return "answer", self.options, self.reads, self.adaptive_reading
 
     def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> Answer:
         assert prepared is not None
@@ -61,13 +62,18 @@ class AnswerWork:
             prepared,
             options=self.options,
             **self.reads.arguments,
+            adaptive_reading=self.adaptive_reading,
             cancel=cancel,
         )
         return answer
 
     def together(self, prepared: list[PreparedQuestion], cancel: Cancellation) -> list[Answer]:
         answers: list[Answer] = self.engine.generate(
-            prepared, options=self.options, **self.reads.arguments, cancel=cancel
+            prepared,
+            options=self.options,
+            **self.reads.arguments,
+            adaptive_reading=self.adaptive_reading,
+            cancel=cancel,
         )
         return answers
 

@@ -49,12 +49,12 @@ def test_forgetting_dead_tokens_changes_no_number(
     model: GeneratorModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forgetting, short = decoded(model)
-    monkeypatch.setattr(dynamic, "_SMALL_PAST", 10**6)
+    monkeypatch.setattr(dynamic, "_EVERY", 10**6)
     keeping, long = decoded(model)
     assert long[-1] == B * STEPS
     assert short[-1] < long[-1]
-    # at most twice the tokens that are in use, those of a step and a few
-    assert all(length <= 2 * (step + 1) + 8 + 2 * B for step, length in enumerate(short))
+    # every eighth step the tokens in use, one for each step, are brought to 16 places
+    assert short == [B * (step + 1) if step < 8 else 16 + B * (step - 7) for step in range(STEPS)]
     for ours, expected in zip(forgetting, keeping, strict=True):
         np.testing.assert_allclose(ours.scores, expected.scores, atol=1e-5)
         np.testing.assert_allclose(ours.probe_log_probs, expected.probe_log_probs, atol=1e-5)

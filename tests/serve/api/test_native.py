@@ -66,6 +66,17 @@ def test_options_have_the_names_of_the_engine(server: Served) -> None:
     assert len(reply.content["hypotheses"]) == 2
 
 
+def test_documents_are_read_while_they_matter(server: Served) -> None:
+    asked = {"question": QUESTION, "num_beams": 1, "marginalize": "token", "adaptive_reading": True}
+    reply = server.post("/v1/answer", asked)
+    answer = server.state.models.get(None).engine.generate(**asked)
+    assert same(reply.content, answer.to_dict())
+    for wrong in ({"num_beams": 2}, {"stream": True}):
+        refused = server.post("/v1/answer", asked | wrong)
+        assert refused.status == 400
+        assert refused.content["error"]["param"] == "adaptive_reading"
+
+
 def test_a_list_is_answered_with_a_list(server: Served) -> None:
     questions = [QUESTION, "What is the capital of Peru?", QUESTION]
     reply = server.post("/v1/answer", {"question": questions, "n_docs": 2})

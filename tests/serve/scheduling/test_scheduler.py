@@ -198,12 +198,18 @@ def test_generation_is_batched_within_groups_and_limits(model: ServedModel) -> N
         bench.scheduler.stop(WAIT)
 
 
-def test_int8_is_never_batched(model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its activations share a scale in a batch: an answer would depend on its neighbours."""
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_activations_that_share_a_scale_are_never_batched(
+    precision: str, model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bundles of earlier versions: an answer would depend on its neighbours."""
     import dataclasses
 
     bundle = model.engine.bundle
-    manifest = dataclasses.replace(bundle.manifest, precision="int8")
+    generator = dataclasses.replace(bundle.manifest.generator, activations="row")
+    manifest = dataclasses.replace(bundle.manifest, precision=precision, generator=generator)
+    assert not manifest.questions_share_a_scale
+    manifest = dataclasses.replace(manifest, generator=dataclasses.replace(generator, activations="step"))
     monkeypatch.setattr(model.engine, "bundle", dataclasses.replace(bundle, manifest=manifest))
     assert not model.batches
     bench = started(model, max_generation_batch=8)

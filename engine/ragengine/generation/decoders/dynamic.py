@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragengine.arrays import BoolArray, IntArray
 from ragengine.bundle.manifest import GeneratorSpec
@@ -19,7 +20,8 @@ from ragengine.generation.decoders.base import (
 )
 from ragengine.runtime.sessions import OrtValue, run_bound, to_device
 
-_SMALL_PAST = 8  # tokens; less is not worth copying
+_EVERY = 8  # steps, after which dead tokens are dropped
+ALIGNED = 16  # places: numbers of a vector register, and a divisor of the kernels' blocks
 
 
 class DynamicDecoder:
@@ -70,6 +72,7 @@ class DynamicDecoding:
     def __init__(self, decoder: DynamicDecoder, encoded: EncodedDocuments, past: dict[str, OrtValue]) -> None:
         self.encoded = encoded
         self.length = 0
+        self._steps = 0
         self._decoder = decoder
         self._past = past
         self._own_past: BoolArray = np.zeros((len(encoded.context_attention_mask), 1, 0), np.bool_)
@@ -77,7 +80,9 @@ class DynamicDecoding:
     def advance(self, inputs: StepInputs) -> StepOutputs:
         """Let every beam read its last token."""
         self._own_past = inherited(self._own_past, inputs.beam_indices)
-        self._drop_dead_tokens()
+        if self._steps % _EVERY == 0 and not self._own_past.all():
+            self._drop_dead_tokens()
+        self._steps += 1
         position = np.array([self._own_past[0, 0].sum()], np.int64)
         self._own_past = _with_own_tokens(self._own_past, chained=inputs.chained)
         arrays = {
@@ -109,23 +114,36 @@ class DynamicDecoding:
         self._own_past = self._own_past[questions]
 
     def _drop_dead_tokens(self) -> None:
-        """Forget the tokens that no beam continues, once they are more than half of the past.
+        """Forget the tokens that no beam continues.
 
         Beams of one search share most of their past, so the tokens in use grow by about one a step and the
-        tokens read by B.  Waiting for half keeps the copying below one token's worth a step.
+        tokens read by B.  Those of a question that remain keep their order, at the beginning of its past,
+        and masked places follow up to those of the question with most, and to a multiple of 16.  So when
+        tokens move, and where to, depends on a question's own beams, and masked places add exact zeros to
+        its sums (docs/concepts/batches.md).
         """
-        live = self._own_past.any(axis=1)  # [Q, P]
-        most = int(live.sum(axis=1).max(initial=0))
-        if live.shape[1] < 2 * most + _SMALL_PAST:
-            return
-        kept = np.argsort(~live, axis=1, kind="stable")[:, :most]  # [Q, P'], in their order
+        live: BoolArray = np.any(self._own_past, axis=1)  # [Q, P]
+        counts = np.sum(live, axis=1)
+        places = -(-int(counts.max()) // ALIGNED) * ALIGNED
+        order = np.argsort(~live, axis=1, kind="stable")
+        kept = np.zeros((len(live), places), np.int64)  # [Q, P'], in their order
+        kept[:, : live.shape[1]] = order[:, :places]
         documents = self.encoded.context_attention_mask.shape[1]
-        by_row = np.repeat(kept, documents, axis=0)[:, None, :, None]  # [Q·D, 1, P', 1]
         self._past = {
-            name: to_device(np.take_along_axis(value.numpy(), by_row, axis=2), "cpu")
+            name: to_device(_taken(value.numpy(), np.repeat(kept, documents, axis=0)), "cpu")
             for name, value in self._past.items()
         }
-        self._own_past = np.take_along_axis(self._own_past, kept[:, None], axis=2)
+        is_token = np.arange(places) < counts[:, None]
+        self._own_past = np.take_along_axis(self._own_past, kept[:, None], axis=2) & is_token[:, None]
+
+
+def _taken(values: NDArray[Any], places: IntArray) -> NDArray[Any]:
+    """``values`` [N, H, P, K] at each row's own ``places`` [N, P']."""
+    n, h, _, k = values.shape
+    found = np.empty((n, h, places.shape[1], k), values.dtype)
+    for row, own in enumerate(places):
+        np.take(values[row], own, axis=1, out=found[row])
+    return found
 
 
 def _with_own_tokens(own_past: BoolArray, *, chained: bool = False) -> BoolArray:

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 import transformers
 
+from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError, MemoryLimitError, OptionsError
 from ragengine.indexing.build import build_index
 from ragengine.messages import one_line
+from ragengine.retrieval.manifest import IndexManifest
 from ragengine.storage.atomic import explained, held_folder
 from ragengine.storage.schema import join_errors
 from ragengine.version import __version__
@@ -33,9 +35,10 @@ from ragengine_train.foreign_data import as_jsonl
 from ragengine_train.generator import train_generator
 from ragengine_train.joint import train_joint
 from ragengine_train.progress import Progress, TrainProgress, silent
-from ragengine_train.provenance import PLACES, Settings, changes
+from ragengine_train.provenance import Settings, changes, places
 from ragengine_train.report import (
     CURVES,
+    LAST_INDEX,
     REPORT,
     TrainResult,
     read_json,
@@ -125,6 +128,12 @@ class _Run:
         return self.output / "work"
 
     @property
+    def last_index(self) -> Path:
+        """The index that the checkpoint answers from."""
+        learned = self.config.joint is not None and self.config.joint.train_context_encoder
+        return self.output / (LAST_INDEX if learned else "index")
+
+    @property
     def parts(self) -> Parts:
         """The networks as they are now."""
         return self.parts_of(RESULTS)
@@ -133,10 +142,9 @@ class _Run:
         """The networks of the last finished stage of ``results`` that trained each, else the start."""
         model = self.config.model
         parts = Parts(model.question_encoder, str(model.context_encoder), model.generator)
-        for stage, places in PLACES.items():
-            wanted = stage in results and getattr(self.config, stage) is not None
-            if wanted and (self.output / stage).exists():
-                folders = {name: str(self.output / stage / place) for name, place in places.items()}
+        for stage, networks in places(self.config).items():
+            if stage in results and (self.output / stage).exists():
+                folders = {name: str(self.output / stage / place) for name, place in networks.items()}
                 parts = dataclasses.replace(parts, **folders)
         return parts
 
@@ -208,9 +216,20 @@ class _Run:
             if self.config.joint is None:  # measured already
                 write_checkpoint(self.parts, self.config.model, checkpoint)
             else:
-                export_parts(self.parts, self.config, checkpoint, self.work / "checkpoint" / "bundle")
+                bundle = self.work / "checkpoint" / "bundle"
+                export_parts(self.parts, self.config, checkpoint, bundle)
+                if self.config.joint.train_context_encoder:
+                    self._index_anew(bundle)
             write_json(settings, self.settings.of("checkpoint"))
         return self._report()
+
+    def _index_anew(self, bundle: Path) -> None:
+        """Index the passages with the encoder that joint tuning has made, unless that is done."""
+        fingerprint = Bundle.open(bundle, verify="size").index_encoder.fingerprint
+        known = self.last_index.exists() and IndexManifest.read(self.last_index).encoder.fingerprint
+        if known != fingerprint:
+            self._say("checkpoint", "checkpoint: index of the passages")
+            build_index(self.config.data.passages, self.last_index, bundle=bundle)
 
     def _measured(self, name: str) -> dict[str, Any]:
         """The figures of a result on the dev questions; empty where there are none.
@@ -230,9 +249,10 @@ class _Run:
         }
         if path.exists() and (known := read_json(path))["settings"] == settings:
             return dict(known["figures"])
+        index = self.output / "index" if name == "index" else self.last_index
         figures = {
-            "retrieval": measure_retrieval(bundle, self.output / "index", data.dev),
-            "answers": measure_answers(bundle, self.output / "index", self.config),
+            "retrieval": measure_retrieval(bundle, index, data.dev),
+            "answers": measure_answers(bundle, index, self.config),
         }
         for part, measured in figures.items():
             listing = ", ".join(f"{key} {value:.4g}" for key, value in measured.items())
@@ -305,6 +325,7 @@ class _Run:
         stages["checkpoint"] = {"dev": self._measured(last)}
         content = {
             "seed": self.config.seed,
+            "index": self.last_index.name,
             "packages": {"ragengine": __version__} | {name: version(name) for name in _PACKAGES},
             "seconds": round(sum(stage.get("seconds", 0.0) for stage in stages.values()), 1),
             "dev": {name: stage["dev"] for name, stage in stages.items() if stage.get("dev")},
@@ -328,7 +349,7 @@ def _with_jsonl(config: TrainConfig, corpus: TrainingPassages, progress: Progres
 
 def _remove_run(output: Path) -> None:
     """Remove a run's results, and nothing else that may be in the folder."""
-    for name in (*RESULTS, "work"):
+    for name in (*RESULTS, LAST_INDEX, "work"):
         remove(output / name)
     for name in (REPORT, CURVES):
         (output / name).unlink(missing_ok=True)

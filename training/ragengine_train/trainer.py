@@ -155,7 +155,7 @@ def train_stage(
     stage: str,
     progress: Progress,
     settings: StageConfig,
-    trainer: type[StageTrainer] = StageTrainer,
+    trainer: Callable[..., StageTrainer] = StageTrainer,
     callbacks: Sequence[TrainerCallback] = (),
     dev: DevSet | None = None,
 ) -> Trained:

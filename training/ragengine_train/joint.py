@@ -139,11 +139,21 @@ def joint_answers(
 
 
 class JointTrainer(StageTrainer):
-    """The Trainer on a :class:`JointObjective`; where DPR's loss is part of it, both parts are logged."""
+    """The Trainer on a :class:`JointObjective`; where DPR's loss is part of it, both parts are logged.
 
-    def __init__(self, objective: JointObjective, stage: JointConfig, *args: Any, **kwargs: Any) -> None:
+    Where the passage encoder learns, ``index_age`` is logged: the steps since the index was encoded.
+    """
+
+    def __init__(
+        self,
+        objective: JointObjective,
+        stage: JointConfig,
+        reindexing: Reindexing | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._objective, self._settings = objective, stage
+        self._objective, self._settings, self._reindexing = objective, stage, reindexing
         self._parts: dict[str, list[float]] = defaultdict(list)
 
     def compute_loss(
@@ -155,16 +165,18 @@ class JointTrainer(StageTrainer):
         weight = self._settings.weight_of_dpr(self.state.global_step, self.state.max_steps)
         loss = self._objective(model, batch, weight, examples)
         if loss.dpr is not None and loss.marginal is not None:
-            self._parts["marginal_loss"].append(float(loss.marginal))
-            self._parts["dpr_loss"].append(float(loss.dpr))
+            self._parts["marginal_loss"].append(float(loss.marginal.detach()))
+            self._parts["dpr_loss"].append(float(loss.dpr.detach()))
             self._parts["dpr_weight"].append(weight)
         return loss.total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of the parts since the entry before."""
+        """Add the means of the parts since the entry before, and the age of the index."""
         if "loss" in logs:
             logs |= {name: sum(values) / len(values) for name, values in self._parts.items()}
             self._parts.clear()
+            if self._reindexing is not None:
+                logs["index_age"] = self.state.global_step - self._reindexing.step
         super().log(logs, start_time)
 
 
@@ -243,6 +255,7 @@ def train_joint(
         asked = question_tokens(rag.question_encoder, question_tokenizer, longest, dev_texts)
         alone = tokenized(question_tokenizer, longest, dev_texts) if has_prompt else None
         dev = DevSet(sample, lambda: joint_answers(rag, tokenizer, asked, alone, question_pad, passages))
+    reindexing = None
     callbacks: list[TrainerCallback] = [SaveTokenizer(RagTokenizer(question_tokenizer, tokenizer))]
     with contextlib.ExitStack() as stack:
         if stage.train_context_encoder:
@@ -269,7 +282,9 @@ def train_joint(
             stage="joint",
             progress=progress,
             settings=stage,
-            trainer=partial(JointTrainer, JointObjective(stage, corpus, examples, passages), stage),
+            trainer=partial(
+                JointTrainer, JointObjective(stage, corpus, examples, passages), stage, reindexing
+            ),
             callbacks=callbacks,
             dev=dev,
         )

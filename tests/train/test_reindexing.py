@@ -237,8 +237,9 @@ def test_the_engine_answers_with_the_scores_of_training(
     with Retriever.load(world / "learned/work/checkpoint/bundle", result.index) as retriever:
         found = retriever.search_vectors(retriever.encode(retriever.tokenize([question])), 5)[0]
     texts = [[one.title for one in found], [one.text for one in found]]
+    inputs = tokenizer(*texts, padding=True, return_tensors="pt")
     with torch.no_grad():
-        vectors = reading(**tokenizer(*texts, padding=True, return_tensors="pt")).pooler_output
+        vectors = reading(inputs["input_ids"], inputs["attention_mask"]).pooler_output  # no token types
         asked = asking(**tokenizer([question], return_tensors="pt")).pooler_output[0]
     expected = (vectors @ asked).softmax(0).numpy()
     scores = np.array([one.score for one in found])
@@ -250,9 +251,9 @@ def test_killed_run_goes_on_with_its_index(
 ) -> None:
     """SIGKILL while an index is made, and after it is searched: every loss is that of the unbroken run."""
     path, work = config(world, "killed-index"), world / "killed-index/work/joint"
-    killed_after(path, work / "checkpoint-12/trainer_state.json")
+    killed_after(path, work / "checkpoint-12/context_encoder/tokenizer.json")
     assert (work / "indexes/000010/context_encoder").exists()
-    killed_after(path, work / "checkpoint-18/trainer_state.json")
+    killed_after(path, work / "checkpoint-18/context_encoder/tokenizer.json")
     assert not (world / "killed-index/joint").exists()
     named = read_json(work / "checkpoint-18/trainer_state.json")["stateful_callbacks"]["Reindexing"]
     assert named["attributes"]["step"] == 10

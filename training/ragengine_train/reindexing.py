@@ -89,16 +89,10 @@ class Reindexing(TrainerCallback, ExportableState):  # type: ignore[misc]  # tra
     ) -> None:
         """Begin an index, use a new one, or neither."""
         now = state.global_step
-        if self._every and now % self._every == 0 and now < state.max_steps and not self._is_due(now):
-            if self._making is None:
-                remove(self._path(now))  # of a run that was killed, and is done again
-                with replaced(self._path(now) / ENCODER) as folder:
-                    self._save(folder)
-                self._start(now)
-            else:
-                self._say(f"  {now}: the index of step {self._making.step} is still being made")
-        if self._is_due(now):
-            self._use(now)
+        self._use_if_due(now)
+        if self._every and now % self._every == 0 and now < state.max_steps:
+            self._begin(now)
+            self._use_if_due(now)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -123,20 +117,27 @@ class Reindexing(TrainerCallback, ExportableState):  # type: ignore[misc]  # tra
             self._making.stop()
             self._making = None
 
+    def _begin(self, now: int) -> None:
+        """Copy the encoder and start, unless another index is being made."""
+        if self._making is not None:
+            self._say(f"  {now}: the index of step {self._making.step} is still being made")
+            return
+        remove(self._path(now))  # of a run that was killed, and is done again
+        with replaced(self._path(now) / ENCODER) as folder:
+            self._save(folder)
+        self._start(now)
+
     def _start(self, step: int) -> None:
         folder = self._path(step)
         self._making = _Making(step, self._encode(folder / ENCODER, folder / INDEX))
 
-    def _is_due(self, now: int) -> bool:
-        """Whether the index in the making is used from this step on."""
+    def _use_if_due(self, now: int) -> None:
+        """Let the retriever search the index in the making, if it is used from this step on."""
         making = self._making
         if making is None:
-            return False
-        return making.ready if self._delay is None else now >= making.step + self._delay
-
-    def _use(self, now: int) -> None:
-        making = self._making
-        assert making is not None
+            return
+        if not (making.ready if self._delay is None else now >= making.step + self._delay):
+            return
         making.wait()
         self._swap(self._path(making.step) / INDEX)
         self.step, self._making = making.step, None

@@ -31,6 +31,7 @@ from ragengine_train.example_order import draw
 from ragengine_train.folders import replaced
 from ragengine_train.generator import answer_tokens
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
+from ragengine_train.processes import is_first, share
 from ragengine_train.progress import Progress
 from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import (
@@ -38,6 +39,7 @@ from ragengine_train.trainer import (
     StageTrainer,
     examples_a_step,
     freeze,
+    through,
     train_stage,
     training_arguments,
 )
@@ -165,7 +167,7 @@ class MarginalTrainer(StageTrainer):
         self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """The batch's loss."""
-        return marginal_nll(model, **inputs).mean()
+        return through(model, self.accelerator.unwrap_model(model), marginal_nll, inputs).mean()
 
 
 def train_joint(
@@ -206,7 +208,7 @@ def train_joint(
     rag.config.label_smoothing = arguments.label_smoothing_factor
     dev = None
     if sample := dev_examples(config, corpus, needs_passage=False):
-        dev_texts = [example.question for example in sample]
+        dev_texts = share([example.question for example in sample])
         longest, question_pad = model.max_question_length, pad(question_tokenizer)
         asked = question_tokens(rag.question_encoder, question_tokenizer, longest, dev_texts)
         alone = tokenized(question_tokenizer, longest, dev_texts) if has_prompt else None
@@ -224,6 +226,8 @@ def train_joint(
         dev=dev,
     )
     searched.close()
+    if not is_first():
+        return
     with replaced(target) as folder:
         save_with_tokenizer(rag.question_encoder, question_tokenizer, folder / "question_encoder")
         save_with_tokenizer(rag.generator, tokenizer, folder / "generator")

@@ -30,7 +30,7 @@ from ragengine_train.encoders import question_tokens
 from ragengine_train.example_order import draw
 from ragengine_train.folders import replaced
 from ragengine_train.generator import answer_tokens
-from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
+from ragengine_train.live_retriever import LiveRetriever, OpenIndex, RagengineIndex
 from ragengine_train.processes import is_first, share
 from ragengine_train.progress import Progress
 from ragengine_train.report import write_stage_report
@@ -178,6 +178,7 @@ def train_joint(
     work: Path,
     target: Path,
     progress: Progress,
+    open_index: OpenIndex = RagengineIndex,
 ) -> None:
     """Joint tuning over ``index``; ``target`` gets ``question_encoder`` and ``generator``."""
     stage, model = config.joint, config.model
@@ -186,7 +187,7 @@ def train_joint(
     question_tokenizer = load_encoder_tokenizer(parts.question_encoder)
     tokenizer = load_tokenizer(parts.generator)
     rag = load_rag(parts, model, stage.dropout)
-    searched = RagengineIndex(index, model.n_docs)
+    searched = open_index(index, model.n_docs)
     rag.rag.retriever = LiveRetriever(rag.config, question_tokenizer, tokenizer, searched)
     texts = [example.question for example in examples]
     questions = question_tokens(rag.question_encoder, question_tokenizer, model.max_question_length, texts)

@@ -1,7 +1,8 @@
 """A ragengine index as transformers' RAG models search one: live, p(z | x) of the paper."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,10 @@ class RagengineIndex(Index):  # type: ignore[misc]  # transformers is untyped
         self._index.close()
 
 
+OpenIndex: TypeAlias = Callable[[Path, int], Any]
+"""Opens an index folder for so many documents a question: something with the methods of RagengineIndex."""
+
+
 class LiveRetriever(RagRetriever):  # type: ignore[misc]  # transformers is untyped
     """``RagRetriever`` over a ragengine index; prompts are padded to the longest, not to the limit.
 
@@ -70,7 +75,7 @@ class LiveRetriever(RagRetriever):  # type: ignore[misc]  # transformers is unty
         config: RagConfig,
         question_encoder_tokenizer: PreTrainedTokenizerBase,
         generator_tokenizer: PreTrainedTokenizerBase,
-        index: RagengineIndex,
+        index: Index,
     ) -> None:
         super().__init__(config, question_encoder_tokenizer, generator_tokenizer, index=index)
 

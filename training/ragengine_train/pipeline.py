@@ -34,6 +34,7 @@ from ragengine_train.generator import train_generator
 from ragengine_train.joint import train_joint
 from ragengine_train.json_files import read_json, write_json
 from ragengine_train.processes import first, together
+from ragengine_train.live_retriever import OpenIndex, RagengineIndex
 from ragengine_train.progress import Progress, TrainProgress, silent
 from ragengine_train.provenance import PLACES, Settings, changes
 from ragengine_train.report import (
@@ -57,6 +58,7 @@ def train(
     fresh: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
+    open_index: OpenIndex | None = None,
 ) -> TrainResult:
     """Train a RAG model as a configuration says, which is what `ragengine train` does.
 
@@ -70,6 +72,8 @@ def train(
         fresh: start over: whatever an earlier run left in the output is removed.
         threads: threads torch may use; all cores where None.
         progress: called with every :class:`TrainProgress`.
+        open_index: opens what `[joint]` searches for the index folder and ``n_docs``; by default the index,
+            mapped into this process.
 
     Returns:
         Where checkpoint, index and report are, and the figures of the report.
@@ -97,7 +101,7 @@ def train(
         first(lambda: _hold(settings.output, held))
         corpus = together(lambda: TrainingPassages.read(settings.data.passages))
         settings = first(lambda: _with_jsonl(settings, corpus, tell))
-        run = _Run(settings, corpus, tell)
+        run = _Run(settings, corpus, tell, open_index or RagengineIndex)
         first(lambda: run.prepare(start, fresh))
         run.encoders()
         run.generator()
@@ -113,6 +117,7 @@ class _Run:
     config: TrainConfig
     corpus: TrainingPassages
     progress: Progress
+    open_index: OpenIndex
 
     def __post_init__(self) -> None:
         self.settings = Settings(self.config)
@@ -208,6 +213,7 @@ class _Run:
                 work,
                 self.output / "joint",
                 self.progress,
+                self.open_index,
             ),
         )
 

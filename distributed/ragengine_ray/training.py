@@ -8,6 +8,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import distributed
 
+from ragengine.cli.output import echo
 from ragengine.errors import OptionsError, ProcessError, RagEngineError
 from ragengine.messages import one_line
 from ragengine_ray.retrieval import ActorIndex, start_searchers
@@ -149,4 +150,5 @@ def _work(settings: dict[str, Any]) -> None:
 
 
 def _print(report: TrainProgress) -> None:
-    print(report.message, flush=True)
+    """Not by `print`, which Ray Train writes twice."""
+    echo(report.message, err=True)

@@ -8,16 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ragengine.errors import OptionsError
 from ragengine.storage.npy import open_vectors
-from ragengine_train import TrainResult, train
-from ragengine_train.json_files import read_json
+from ragengine_train import TrainResult, processes, train
+from ragengine_train.json_files import read_json, write_json
+from ragengine_train.trainer import resumed_checkpoint
 from tests.support import training_world
 
 STEPS = 'logging_steps = 1\nlr_scheduler_type = "constant"\n'
@@ -42,15 +42,20 @@ def write_config(world: Path, output: str, batch: int, common: str = SGD, **more
     return path
 
 
-def torchrun(processes: int, config: Path, *options: str) -> subprocess.Popen[str]:
-    """`torchrun -m ragengine_train CONFIG` on this machine, with a port of its own."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+def torchrun(count: int, config: Path, *, module: bool = True) -> subprocess.Popen[str]:
+    """`torchrun -m ragengine_train CONFIG` on this machine with a port of its own, or a script's processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    run = ["-m", "ragengine_train", str(config)] if module else [str(config)]
+    return started([*command, *run], config.parent)
+
+
+def started(command: list[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*command, str(processes), "-m", "ragengine_train", str(config), *options],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        cwd=config.parent,
+        cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
@@ -101,3 +106,125 @@ def test_two_processes_train_as_one(world: Path, alone: TrainResult) -> None:
     assert said.count("joint\n") == 1, "one process reports"
     assert said.count("hard negatives mined from 120 passages") == 2
     assert not (world / "two/work/index/vectors.npy").exists()
+
+
+def test_a_stage_goes_on_in_as_many_processes_as_it_was_begun_in(tmp_path: Path) -> None:
+    """A checkpoint without the file of each process is incomplete, and removed."""
+    assert resumed_checkpoint(tmp_path, "joint") is None
+    assert read_json(tmp_path / "processes.json") == {"processes": 1}
+    write_json(tmp_path / "processes.json", {"processes": 2})
+    for step in (2, 4):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        write_json(folder / "trainer_state.json", {})
+        (folder / "rng_state_0.pth").touch()
+    (tmp_path / "checkpoint-2" / "rng_state_1.pth").touch()
+    with pytest.raises(
+        OptionsError, match=r"The stage joint was begun in 2 processes, and a step of 1 would .* --from joint"
+    ):
+        resumed_checkpoint(tmp_path, "joint")
+    assert not (tmp_path / "checkpoint-4").exists()
+    write_json(tmp_path / "processes.json", {"processes": 1})
+    assert resumed_checkpoint(tmp_path, "joint") == str(tmp_path / "checkpoint-2")
+
+
+def test_what_one_process_shares_with_nobody() -> None:
+    vectors = torch.ones(3, 2, requires_grad=True)
+    assert processes.gather_rows(vectors, 3) is vectors
+    assert processes.padded_share(3) == [0, 1, 2]
+    assert processes.rejoin(processes.share([5, 6, 7])) == [5, 6, 7]
+    with pytest.raises(OptionsError, match="^no$"):
+        processes.first(lambda: refused("no"))
+    with pytest.raises(OptionsError, match="^no$"):
+        processes.together(lambda: refused("no"))
+
+
+def refused(message: str) -> None:
+    raise OptionsError(message)
+
+
+@pytest.mark.slow
+def test_fewer_passages_and_questions_than_processes(world: Path, one_thread: None) -> None:
+    """One example in each of three processes, whose shares of a batch are filled up."""
+    train(write_config(world, "alone3", 3))
+    finished(torchrun(3, write_config(world, "three", 1)))
+    assert_same_run(world / "alone3", world / "three", 1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all_and_the_same_command_goes_on(world: Path, alone: TrainResult) -> None:
+    """SIGKILL in one process of two; afterwards the curves and weights are those of one process alone."""
+    config = write_config(world, "killed", 4, SGD + "save_steps = 1\n")
+    state = world / "killed/work/generator/checkpoint-1/trainer_state.json"
+    child = torchrun(2, config)
+    while not state.exists() and child.poll() is None:
+        time.sleep(0.005)
+    victim = workers_of(child.pid)[-1]
+    os.kill(victim, signal.SIGKILL)
+    said, _ = child.communicate(timeout=120)
+    assert child.returncode != 0
+    assert not (world / "killed/generator").exists(), "the stage was over before the process was killed"
+    assert "Signal 9" in said
+    assert "ragengine: " not in said, said
+    assert workers_of(child.pid) == []
+    with pytest.raises(OptionsError, match="The stage generator was begun in 2 processes"):
+        train(config)
+    finished(torchrun(2, config))
+    assert_same_run(world / "alone", world / "killed", 1e-5)
+
+
+def workers_of(pid: int) -> list[int]:
+    """The running children of a process."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(child) for child in children.split()]
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_one_message(world: Path, tmp_path: Path, one_thread: None) -> None:
+    """Found by both, by the first, and by the second alone where the others wait for it."""
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("output = 3")
+    assert errors(torchrun(2, wrong)) == [f"{wrong} cannot be used: "]
+    config = write_config(world, "one-error", 4)
+    script = tmp_path / "damaged.py"
+    script.write_text(f"""
+import sys
+from ragengine.cli.main import main
+from ragengine.errors import IndexFolderError
+from ragengine_train import pipeline, processes
+real = pipeline.RagengineIndex
+def opened(index, n_docs):
+    if processes.rank() == 1:
+        raise IndexFolderError("The index is damaged; build it again.")
+    return real(index, n_docs)
+pipeline.RagengineIndex = opened
+sys.argv[1:] = ["train", {str(config)!r}]
+main()
+""")
+    child = torchrun(2, script, module=False)
+    assert errors(child) == ["process 1 of 2: The index is damaged; build it again."]
+
+
+def errors(child: subprocess.Popen[str]) -> list[str]:
+    """The messages of a run that fails, as far as they do not quote more than one error."""
+    said, _ = child.communicate(timeout=300)
+    assert child.returncode != 0, said
+    lines = [line.removeprefix("ragengine: ") for line in said.splitlines() if line.startswith("ragengine: ")]
+    return [
+        line.split("cannot be used: ")[0] + "cannot be used: " * ("cannot be used: " in line)
+        for line in lines
+    ]
+
+
+@pytest.mark.slow
+def test_accelerate_launch(world: Path, alone: TrainResult) -> None:
+    """`--multi_gpu` is its word for processes of one machine, GPUs or not."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--main_process_port", "0", "-m", "ragengine_train"]
+    child = started([*command, str(write_config(world, "accelerate", 4))], world)
+    finished(child)
+    assert_same_run(world / "alone", world / "accelerate", 1e-5)

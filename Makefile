@@ -82,7 +82,7 @@ test-ray: $(VENV)/.test  ## Training in the workers of Ray Train, with ray in an
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 		> $$(echo build/ray/lib/python*/site-packages)/main.pth
 	build/ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt 'ray[train]'
-	build/ray/bin/python -m pytest -m ray tests/ray
+	build/ray/bin/python -m pytest -m ray tests/distributed
 
 audit: $(VENV)/.test  ## Known vulnerabilities of all installed packages; fails where one cannot be looked up
 	$(PYTHON) -m venv build/audit

@@ -67,7 +67,7 @@ def train(
         use_gpu: whether each worker has a GPU.
         resources_per_worker: what Ray reserves for a worker, by default 1 CPU or 1 GPU.
         max_failures: how often lost workers are started again.
-        retrieval_actors: actors that search the index in `[joint]`; with 0, every worker maps the index itself.
+        retrieval_actors: actors that search the index in `[joint]`; with 0, each worker maps it itself.
         start: make this result and what follows again.
         fresh: start over.
         threads: threads torch may use in each worker.

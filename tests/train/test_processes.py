@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +44,7 @@ def write_config(world: Path, output: str, batch: int, common: str = SGD, **more
 
 
 def torchrun(count: int, config: Path, *, module: bool = True) -> subprocess.Popen[str]:
-    """`torchrun -m ragengine_train CONFIG` on this machine with a port of its own, or a script's processes."""
+    """`torchrun -m ragengine_train CONFIG`, or of a script, on this machine with a port of its own."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     run = ["-m", "ragengine_train", str(config)] if module else [str(config)]
     return started([*command, *run], config.parent)
@@ -133,9 +134,9 @@ def test_what_one_process_shares_with_nobody() -> None:
     assert processes.gather_rows(vectors, 3) is vectors
     assert processes.padded_share(3) == [0, 1, 2]
     assert processes.rejoin(processes.share([5, 6, 7])) == [5, 6, 7]
-    with pytest.raises(OptionsError, match="^no$"):
+    with pytest.raises(OptionsError, match=r"^no$"):
         processes.first(lambda: refused("no"))
-    with pytest.raises(OptionsError, match="^no$"):
+    with pytest.raises(OptionsError, match=r"^no$"):
         processes.together(lambda: refused("no"))
 
 

@@ -33,8 +33,8 @@ from ragengine_train.foreign_data import as_jsonl
 from ragengine_train.generator import train_generator
 from ragengine_train.joint import train_joint
 from ragengine_train.json_files import read_json, write_json
-from ragengine_train.processes import first, together
 from ragengine_train.live_retriever import OpenIndex, RagengineIndex
+from ragengine_train.processes import first, together
 from ragengine_train.progress import Progress, TrainProgress, silent
 from ragengine_train.provenance import PLACES, Settings, changes
 from ragengine_train.report import (

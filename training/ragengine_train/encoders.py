@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from torch.profiler import record_function
 from torch.utils.data import Dataset
 from transformers import DPRContextEncoder, DPRQuestionEncoder
 
@@ -74,10 +75,13 @@ class BiEncoder(torch.nn.Module):
 
         ``questions`` and each part are what this process encodes of the batch that all of them make.
         """
-        own = [self.passages(**part).pooler_output for part in passages]
+        with record_function("encode passages"):
+            own = [self.passages(**part).pooler_output for part in passages]
+        with record_function("encode questions"):
+            question_vectors = self.question_encoder(**questions).pooler_output
         counts = _part_counts(copies.shape[1])
         documents = torch.cat([gather_rows(part, rows) for part, rows in zip(own, counts, strict=False)])
-        asked = gather_rows(self.question_encoder(**questions).pooler_output, len(labels))
+        asked = gather_rows(question_vectors, len(labels))
         return {"loss": dpr_loss(asked, documents, labels, copies)}
 
 

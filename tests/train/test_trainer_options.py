@@ -163,7 +163,7 @@ def test_bf16_on_a_cpu(short_run: TrainResult, world: Path, one_thread: None, tm
 
 def test_fp16_on_a_cpu_is_refused(world: Path, tmp_path: Path) -> None:
     """accelerate would compute in float32 without a word."""
-    with pytest.raises(OptionsError, match=r"joint\.fp16 is true, and a CPU .* set bf16 = true"):
+    with pytest.raises(OptionsError, match=r"joint\.fp16 is true, and a CPU has .* set bf16 = true"):
         run(tmp_path, world, joint=COMMON + "max_steps = 1\nfp16 = true\nuse_cpu = true\n")
 
 

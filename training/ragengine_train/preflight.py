@@ -57,12 +57,12 @@ def check(config: TrainConfig, corpus: TrainingPassages, parts: Parts) -> None:
 
 
 def _check_precision(config: TrainConfig) -> None:
-    """Raise :class:`OptionsError` for fp16 on a CPU, where accelerate trains in float32 and does not say so."""
+    """Raise :class:`OptionsError` for fp16 on a CPU: accelerate would train in float32 without a word."""
     for name in STAGES:
         arguments = {} if (stage := getattr(config, name)) is None else DEFAULTS | stage.arguments
         if arguments.get("fp16") and arguments["use_cpu"]:
             raise OptionsError(
-                f"{name}.fp16 is true, and a CPU computes in float32 or bf16; set bf16 = true, or leave it out."
+                f"{name}.fp16 is true, and a CPU has float32 and bf16; set bf16 = true, or leave it out."
             )
 
 

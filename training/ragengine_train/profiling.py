@@ -13,8 +13,8 @@ class StepProfile(TrainerCallback):  # type: ignore[misc]  # transformers is unt
     """Profile step ``step``, the first is 1, and write `profile-STEP.txt` and `.json` beside the checkpoints.
 
     The parts of the joint stage are named ``encode questions``, ``retrieve`` and ``generator``, those of the
-    encoders ``encode questions`` and ``encode passages``; backward and optimizer have torch's names.  The JSON
-    opens in chrome://tracing and Perfetto.
+    encoders ``encode questions`` and ``encode passages``; backward and optimizer have torch's names.  The
+    JSON opens in chrome://tracing and Perfetto.
     """
 
     def __init__(self, step: int, folder: Path) -> None:

@@ -34,6 +34,11 @@ class _Searcher:
         assert self._index is not None
         return self._index.get_top_docs(vectors, n_docs)
 
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors [..., E] of rows [...]."""
+        assert self._index is not None
+        return self._index.vectors(rows)
+
     def doc_dicts(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
         """The passages of rows [Q, D]."""
         assert self._index is not None
@@ -66,6 +71,11 @@ class ActorIndex(Index):  # type: ignore[misc]  # transformers is untyped
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Ids, titles and texts of rows [Q, D]."""
         found: list[dict[str, Any]] = self._asked("doc_dicts", doc_ids)
+        return found
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The stored vectors [..., E] of rows [...]."""
+        found: NDArray[np.float32] = self._asked("vectors", rows)
         return found
 
     def is_initialized(self) -> bool:

@@ -16,7 +16,7 @@ from ragengine_export import export_checkpoint
 from ragengine_export.tokenization import load_tokenizer
 from ragengine_train import TrainProgress, TrainResult, read_config, train
 from ragengine_train.checkpoint import Parts, load_generator, load_rag
-from ragengine_train.joint import marginal_nll
+from ragengine_train.joint_objective import marginal_nll
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
 from ragengine_train.trainer import checkpoint_activations
 from tests.support import training_world

@@ -14,22 +14,31 @@ from ragengine_train.processes import count, first, rank, together, worker_threa
 _ROWS_AT_ONCE = 4096
 
 
-def make_index(passages: str, index: Path, bundle: Path, vectors: Path | None) -> None:
-    """Build the index of a passages file, of the file ``vectors`` where processes have made one."""
-    build_index(passages, index, bundle=bundle, embeddings=vectors)
-    if vectors is not None:
-        vectors.unlink()
+def index_corpus(corpus: TrainingPassages, passages: str, bundle: Path, index: Path) -> None:
+    """Build the index of a passages file with the passage encoder of a bundle.
 
+    Several processes encode their part each, into one file beside the bundle, each its rows.
 
-def encode_corpus(corpus: TrainingPassages, bundle: Path, target: Path) -> None:
-    """Write d(z) of the indexed passages, float32 [N, E] in file order, which each process encodes a part of.
-
-    The processes write into one file, each its rows.
+    Args:
+        corpus: what the file ``passages`` holds.
+        passages: the file.
+        bundle: whose encoder makes the vectors.
+        index: the folder to write.
     """
+    if count() == 1:
+        build_index(passages, index, bundle=bundle)
+        return
+    target = bundle.with_name("vectors.npy")
     dimension = together(lambda: Bundle.open(bundle, verify="size").index_encoder.dimension)
     shape = (corpus.indexed, dimension)
     first(lambda: np.lib.format.open_memmap(target, "w+", np.float32, shape).flush())
     together(lambda: _write_rows(corpus, bundle, target))
+    first(lambda: _build(passages, index, bundle, target))
+
+
+def _build(passages: str, index: Path, bundle: Path, vectors: Path) -> None:
+    build_index(passages, index, bundle=bundle, embeddings=vectors)
+    vectors.unlink()
 
 
 def _write_rows(corpus: TrainingPassages, bundle: Path, target: Path) -> None:

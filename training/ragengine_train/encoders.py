@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from transformers import DPRContextEncoder, DPRQuestionEncoder
 
 from ragengine.arrays import FloatArray
+from ragengine.corpus.passage import Passage
 from ragengine.errors import OptionsError
 from ragengine_train.batching import Tokens, by_length, encoder_inputs, pad, tokenized
 from ragengine_train.checkpoint import (
@@ -100,6 +101,26 @@ def encode(
             vectors[chosen] = output.pooler_output.float().cpu().numpy()
     encoder.train(was_training)
     return vectors
+
+
+def right_passages(corpus: TrainingPassages, examples: Sequence[Example]) -> dict[str, set[int]]:
+    """The passages that answer each question, by their originals."""
+    right: dict[str, set[int]] = defaultdict(set)
+    for example in examples:
+        if example.passage is not None:
+            rows = (example.passage, *example.others)
+            right[example.question].update(corpus.copy_of[row] for row in rows)
+    return right
+
+
+def other_right(right: Sequence[set[int]], originals: Sequence[int], labels: torch.Tensor) -> torch.Tensor:
+    """bool [Q, P]: the passages that answer a question as its positive does, without the positive.
+
+    ``right``: the originals that answer each question; ``originals``: of each passage of the batch;
+    ``labels`` int64 [Q]: the positives' places.
+    """
+    copies = torch.tensor([[original in own for original in originals] for own in right])
+    return copies.scatter_(1, labels[:, None], False)
 
 
 @dataclass(frozen=True)
@@ -190,11 +211,7 @@ class BatchMaker:
         """``questions`` and ``passages``: token ids by example and by row; ``pads``: their two pad tokens."""
         self.copy_of, self.questions, self.passages, self.pads = corpus.copy_of, questions, passages, pads
         self.examples = examples
-        self.right: dict[str, set[int]] = defaultdict(set)
-        for example in examples:
-            if example.passage is not None:
-                rows = (example.passage, *example.others)
-                self.right[example.question].update(corpus.copy_of[row] for row in rows)
+        self.right = right_passages(corpus, examples)
 
     def __call__(self, items: list[Item]) -> dict[str, Any]:
         """Passages in order of length, in two halves: less padding."""
@@ -213,15 +230,12 @@ class BatchMaker:
                 if part
             ],
             "labels": labels,
-            "copies": self._copies([question for question, _ in pairs], rows, labels),
+            "copies": other_right(
+                [self.right[self.examples[question].question] for question, _ in pairs],
+                [self.copy_of[row] for row in rows],
+                labels,
+            ),
         }
-
-    def _copies(self, questions: list[int], rows: list[int], labels: torch.Tensor) -> torch.Tensor:
-        """bool [Q, P]: the passages that answer a question as its positive does, without the positive."""
-        originals = [self.copy_of[row] for row in rows]
-        right = [self.right[self.examples[question].question] for question in questions]
-        copies = torch.tensor([[original in own for original in originals] for own in right])
-        return copies.scatter_(1, labels[:, None], False)
 
 
 class ProcessBatch:
@@ -275,8 +289,8 @@ def train_encoders(
     questions = question_tokens(
         question_encoder, tokenizers[0], model.max_question_length, [example.question for example in examples]
     )
-    passages = _passage_tokens(
-        corpus, context_encoder or question_encoder, tokenizers[1], model.max_passage_length
+    passages = passage_tokens(
+        corpus.passages, context_encoder or question_encoder, tokenizers[1], model.max_passage_length
     )
 
     encoders = BiEncoder(question_encoder, context_encoder)
@@ -327,9 +341,9 @@ def question_tokens(encoder: Any, tokenizer: Any, longest: int, questions: Seque
     return tokenized(tokenizer, longest, [prompt + question for question in questions])
 
 
-def _passage_tokens(corpus: TrainingPassages, encoder: Any, tokenizer: Any, longest: int) -> Tokens:
+def passage_tokens(passages: Sequence[Passage], encoder: Any, tokenizer: Any, longest: int) -> Tokens:
     """``[CLS] title [SEP] text [SEP]`` of every passage, or one text as sentence-transformers reads it."""
-    titles, texts = zip(*((passage.title, passage.text) for passage in corpus.passages), strict=True)
+    titles, texts = zip(*((passage.title, passage.text) for passage in passages), strict=True)
     if not isinstance(encoder, PooledEncoder) or encoder.passages == "pair":
         return tokenized(tokenizer, longest, titles, texts)
     joined = [f"{title} {text}" if title else text for title, text in zip(titles, texts, strict=True)]

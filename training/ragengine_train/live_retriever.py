@@ -38,7 +38,11 @@ class RagengineIndex(Index):  # type: ignore[misc]  # transformers is untyped
         vectors = np.ascontiguousarray(question_hidden_states, np.float32)
         rows = self._index.search(vectors, n_docs).rows
         rows = np.where(rows < 0, rows[:, :1], rows)
-        return rows, np.asarray(self._vectors[rows], np.float32)
+        return rows, self.vectors(rows)
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The stored vectors [..., E] of rows [...]."""
+        return np.asarray(self._vectors[rows], np.float32)
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Ids, titles and texts of rows [Q, D]: a dictionary of lists a question."""
@@ -70,14 +74,21 @@ class LiveRetriever(RagRetriever):  # type: ignore[misc]  # transformers is unty
     Everything else is transformers' own code: which tokens the generator reads is what it would read.
     """
 
+    index: Any
+
     def __init__(
         self,
         config: RagConfig,
         question_encoder_tokenizer: PreTrainedTokenizerBase,
         generator_tokenizer: PreTrainedTokenizerBase,
-        index: Index,
+        index: Any,
     ) -> None:
         super().__init__(config, question_encoder_tokenizer, generator_tokenizer, index=index)
+
+    def swap(self, index: Any) -> None:
+        """Search ``index`` from now on, and close the one that was searched."""
+        before, self.index = self.index, index
+        before.close()
 
     def postprocess_docs(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Token ids and mask, [Q*D, S], without the columns that are padding in every row."""

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 import transformers
 
+from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError, MemoryLimitError, OptionsError
 from ragengine.messages import one_line
+from ragengine.retrieval.manifest import IndexManifest
 from ragengine.storage.atomic import explained, held_folder
 from ragengine.storage.schema import join_errors
 from ragengine.version import __version__
@@ -23,7 +25,7 @@ from ragengine_train.checkpoint import Parts, write_checkpoint
 from ragengine_train.choices import RESULTS, ResultName
 from ragengine_train.config import STAGES, TrainConfig
 from ragengine_train.config_file import read_config
-from ragengine_train.corpus_index import encode_corpus, make_index
+from ragengine_train.corpus_index import index_corpus
 from ragengine_train.data import TrainingPassages
 from ragengine_train.data_convert import ConvertReport
 from ragengine_train.dev_metrics import export_parts, measure_answers, measure_retrieval
@@ -36,9 +38,10 @@ from ragengine_train.json_files import read_json, write_json
 from ragengine_train.live_retriever import OpenIndex, RagengineIndex
 from ragengine_train.processes import first, together
 from ragengine_train.progress import Progress, TrainProgress, silent
-from ragengine_train.provenance import PLACES, Settings, changes
+from ragengine_train.provenance import Settings, changes, places
 from ragengine_train.report import (
     CURVES,
+    LAST_INDEX,
     REPORT,
     TrainResult,
     train_result,
@@ -131,6 +134,12 @@ class _Run:
         return self.output / "work"
 
     @property
+    def last_index(self) -> Path:
+        """The index that the checkpoint answers from."""
+        learned = self.config.joint is not None and self.config.joint.train_context_encoder
+        return self.output / (LAST_INDEX if learned else "index")
+
+    @property
     def parts(self) -> Parts:
         """The networks as they are now."""
         return self.parts_of(RESULTS)
@@ -139,10 +148,9 @@ class _Run:
         """The networks of the last finished stage of ``results`` that trained each, else the start."""
         model = self.config.model
         parts = Parts(model.question_encoder, str(model.context_encoder), model.generator)
-        for stage, places in PLACES.items():
-            wanted = stage in results and getattr(self.config, stage) is not None
-            if wanted and (self.output / stage).exists():
-                folders = {name: str(self.output / stage / place) for name, place in places.items()}
+        for stage, networks in places(self.config).items():
+            if stage in results and (self.output / stage).exists():
+                folders = {name: str(self.output / stage / place) for name, place in networks.items()}
                 parts = dataclasses.replace(parts, **folders)
         return parts
 
@@ -182,12 +190,8 @@ class _Run:
         if first(self._begin_index):
             started = time.perf_counter()
             bundle = self.work / "index" / "bundle"
-            index, passages = self.output / "index", self.config.data.passages
-            vectors = None if processes.count() == 1 else self.work / "index" / "vectors.npy"
             first(lambda: export_parts(self.parts, self.config, self.work / "index" / "checkpoint", bundle))
-            if vectors is not None:
-                encode_corpus(self.corpus, bundle, vectors)
-            first(lambda: make_index(passages, index, bundle, vectors))
+            index_corpus(self.corpus, self.config.data.passages, bundle, self.output / "index")
             seconds = {"seconds": round(time.perf_counter() - started, 1)}
             first(lambda: write_json(self.work / "index" / REPORT, seconds))
         self._measured("index")
@@ -219,24 +223,45 @@ class _Run:
 
     def finish(self) -> TrainResult:
         """Write the checkpoint, measure it, and write the report and the curves."""
-        first(self._write_checkpoint)
+        if not first(self._has_checkpoint):  # it is cheap to make
+            bundle = self.work / "checkpoint" / "bundle"
+            first(lambda: self._write_checkpoint(bundle))
+            if first(lambda: self._needs_index(bundle)):
+                index_corpus(self.corpus, self.config.data.passages, bundle, self.last_index)
+            made_with = self.work / "checkpoint" / _SETTINGS
+            first(lambda: write_json(made_with, self.settings.of("checkpoint")))
         dev = {name: self._measured(name) for name in ("index", "checkpoint") if self._has_bundle(name)}
         return first(lambda: self._report(dev))
 
-    def _write_checkpoint(self) -> None:
-        checkpoint, settings = self.output / "checkpoint", self.work / "checkpoint" / _SETTINGS
-        if checkpoint.exists() and settings.exists() and not self._changes("checkpoint"):
-            return
-        self._remove("checkpoint")  # it is cheap to make
+    def _has_checkpoint(self) -> bool:
+        settings = self.work / "checkpoint" / _SETTINGS
+        whole = (self.output / "checkpoint").exists() and settings.exists()
+        return whole and not self._changes("checkpoint")
+
+    def _write_checkpoint(self, bundle: Path) -> None:
+        self._remove("checkpoint")
+        checkpoint = self.output / "checkpoint"
         if self._has_bundle("checkpoint"):
-            export_parts(self.parts, self.config, checkpoint, self.work / "checkpoint" / "bundle")
+            export_parts(self.parts, self.config, checkpoint, bundle)
         else:  # measured already
             write_checkpoint(self.parts, self.config.model, checkpoint)
-        write_json(settings, self.settings.of("checkpoint"))
 
     def _has_bundle(self, name: str) -> bool:
         """Whether a result is measured with a bundle of its own; without `[joint]` the two have the same."""
         return name == "index" or self.config.joint is not None
+
+    def _needs_index(self, bundle: Path) -> bool:
+        """Whether the encoder that joint tuning has made has no index of the passages yet."""
+        if self.config.joint is None or not self.config.joint.train_context_encoder:
+            return False
+        fingerprint = Bundle.open(bundle, verify="size").index_encoder.fingerprint
+        if (
+            self.last_index.exists()
+            and IndexManifest.read(self.last_index).encoder.fingerprint == fingerprint
+        ):
+            return False
+        self._say("checkpoint", "checkpoint: index of the passages")
+        return True
 
     def _measured(self, name: str) -> dict[str, Any]:
         """The figures of a result on the dev questions; empty where there are none.
@@ -257,9 +282,10 @@ class _Run:
         known: dict[str, Any] | None = first(lambda: _kept(path, settings))
         if known is not None:
             return known
+        index = self.output / "index" if name == "index" else self.last_index
         figures = {
-            "retrieval": measure_retrieval(bundle, self.output / "index", data.dev),
-            "answers": measure_answers(bundle, self.output / "index", self.config),
+            "retrieval": measure_retrieval(bundle, index, data.dev),
+            "answers": measure_answers(bundle, index, self.config),
         }
         for part, measured in figures.items():
             listing = ", ".join(f"{key} {value:.4g}" for key, value in measured.items())
@@ -338,6 +364,7 @@ class _Run:
         stages["checkpoint"] = {"dev": dev.get("checkpoint", dev["index"])}
         content = {
             "seed": self.config.seed,
+            "index": self.last_index.name,
             "packages": {"ragengine": __version__} | {name: version(name) for name in _PACKAGES},
             "seconds": round(sum(stage.get("seconds", 0.0) for stage in stages.values()), 1),
             "dev": {name: stage["dev"] for name, stage in stages.items() if stage.get("dev")},
@@ -368,7 +395,7 @@ def _kept(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 def _remove_run(output: Path) -> None:
     """Remove a run's results, and nothing else that may be in the folder."""
-    for name in (*RESULTS, "work"):
+    for name in (*RESULTS, LAST_INDEX, "work"):
         remove(output / name)
     for name in (REPORT, CURVES):
         (output / name).unlink(missing_ok=True)

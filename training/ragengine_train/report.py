@@ -11,6 +11,7 @@ from ragengine_train.trainer import Trained
 
 REPORT = "report.json"
 CURVES = "loss.png"
+LAST_INDEX = "checkpoint_index"  # of a passage encoder that joint tuning has trained
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class TrainResult:
 
     Attributes:
         checkpoint: an ordinary RAG checkpoint with tokenizers, and ``context_encoder`` in it.
-        index: the index of the passages.
+        index: the index of the passages that the checkpoint answers from.
         report: `report.json`, with all that is here, the seed and the versions of packages.
         seconds: seconds of all stages and the index, of all runs together.
         dev: figures on the dev questions by the result that has them; empty without dev questions.
@@ -63,7 +64,7 @@ def train_result(output: Path, content: Mapping[str, Any]) -> TrainResult:
     }
     return TrainResult(
         checkpoint=output / "checkpoint",
-        index=output / "index",
+        index=output / content.get("index", "index"),
         report=output / REPORT,
         seconds=content["seconds"],
         dev=content["dev"],

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import DistributedType
@@ -29,6 +29,7 @@ from ragengine_train.processes import count, first, is_first, rank
 from ragengine_train.profiling import StepProfile
 from ragengine_train.progress import Progress, TrainProgress
 
+T = TypeVar("T")
 LogHistory = list[dict[str, float]]
 _PROCESSES = "processes.json"  # beside a stage's checkpoints: how many write them
 _SHARED_OUT = {
@@ -105,16 +106,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             self._progress(TrainProgress(self._stage, message, step, total, loss))
 
 
-def through(
-    wrapped: Any, network: Any, function: Callable[..., torch.Tensor], inputs: dict[str, Any]
-) -> torch.Tensor:
-    """``function(network, **inputs)`` as the forward pass of ``wrapped``.
+def through(wrapped: Any, network: Any, function: Callable[[Any], T]) -> T:
+    """``function(network)`` as the forward pass of ``wrapped``.
 
     DistributedDataParallel takes the mean of the gradients only after its own forward pass, which calls the
     network's.  ``wrapped`` may be the network itself.
     """
     if wrapped is network:
-        return function(network, **inputs)
+        return function(network)
     own = vars(network).get("forward")  # accelerate's, where it has put one before the class's
 
     def restore() -> None:
@@ -122,13 +121,13 @@ def through(
         if own is not None:
             network.forward = own
 
-    def forward(**given: Any) -> torch.Tensor:
+    def forward() -> T:
         restore()
-        return function(network, **given)
+        return function(network)
 
     network.forward = forward
     try:
-        result: torch.Tensor = wrapped(**inputs)
+        result: T = wrapped()
     finally:
         restore()
     return result
@@ -206,7 +205,7 @@ def train_stage(
     stage: str,
     progress: Progress,
     settings: StageConfig,
-    trainer: type[StageTrainer] = StageTrainer,
+    trainer: Callable[..., StageTrainer] = StageTrainer,
     callbacks: Sequence[TrainerCallback] = (),
     dev: DevSet | None = None,
 ) -> Trained:

@@ -2,7 +2,8 @@
 
 At a step that is a multiple of ``reindex_every`` the passage encoder is copied; a thread encodes the passages
 with the copy and builds an index.  When it is ready, or exactly ``reindex_delay`` steps later, the retriever
-searches it.  Of several processes the first makes the index, and all search it from the same step on.  A checkpoint says in its `trainer_state.json` which index it was made with.
+searches it.  Of several processes the first one makes the index, and all search it from the same step on.
+A checkpoint says in its `trainer_state.json` which index it was made with.
 """
 
 import json

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.ray
 
 COMMON = 'logging_steps = 1\nlr_scheduler_type = "constant"\noptim = "sgd"\nsave_steps = 2\n'
 STAGES = {
-    "encoders": "learning_rate = 0.5\nmax_steps = 6\nhard_negatives = 1\nrefresh_negatives = [0, 3]\n",
+    "encoders": "learning_rate = 0.05\nmax_steps = 6\nhard_negatives = 1\nrefresh_negatives = [0, 3]\n",
     "generator": "learning_rate = 0.5\nmax_steps = 40\n",
     "joint": "learning_rate = 0.1\nmax_steps = 4\n",
 }
@@ -36,6 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     training_world.write_data(folder / "data")
     training_world.write_models(folder / "start")
+    training_world.spread_encoder(folder / "start/question_encoder")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     train_alone(write_config(folder, "alone", 8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ STEPS = 'logging_steps = 1\nlr_scheduler_type = "constant"\n'
 # SGD: Adam divides by gradients that are rounding errors, and makes any of them as large as a real one.
 SGD = STEPS + 'optim = "sgd"\n'
 STAGES = {
-    "encoders": "learning_rate = 0.5\nmax_steps = 6\nhard_negatives = 1\nrefresh_negatives = [0, 3]\n"
+    "encoders": "learning_rate = 0.05\nmax_steps = 6\nhard_negatives = 1\nrefresh_negatives = [0, 3]\n"
     "questions_per_passage = 2\nquestion_negatives = true\n",
     "generator": "learning_rate = 0.5\nmax_steps = 3\ngradient_accumulation_steps = 2\n",
     "joint": "learning_rate = 0.1\nmax_steps = 3\ngradient_accumulation_steps = 2\n",
@@ -39,7 +40,8 @@ def write_config(world: Path, output: str, batch: int, common: str = SGD, **more
         for name, body in STAGES.items()
     }
     path = training_world.write_config(world, output=output, **stages)
-    path.write_text(path.read_text().replace("dev_questions = 40", "dev_questions = 5"))
+    text = path.read_text().replace("dev_questions = 40", "dev_questions = 5")
+    path.write_text(text.replace("start/question_encoder", "spread"))
     return path
 
 
@@ -93,7 +95,14 @@ def assert_same_run(one: Path, several: Path, tolerance: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(world: Path, one_thread: None) -> TrainResult:
+def spread(world: Path) -> None:
+    """An encoder in `world/spread`."""
+    shutil.copytree(world / "start/question_encoder", world / "spread")
+    training_world.spread_encoder(world / "spread")
+
+
+@pytest.fixture(scope="module")
+def alone(world: Path, spread: None, one_thread: None) -> TrainResult:
     """One process that reads the whole of each batch."""
     return train(write_config(world, "alone", 8))
 
@@ -145,11 +154,28 @@ def refused(message: str) -> None:
 
 
 @pytest.mark.slow
-def test_fewer_passages_and_questions_than_processes(world: Path, one_thread: None) -> None:
+def test_fewer_passages_and_questions_than_processes(world: Path, spread: None, one_thread: None) -> None:
     """One example in each of three processes, whose shares of a batch are filled up."""
     train(write_config(world, "alone3", 3))
     finished(torchrun(3, write_config(world, "three", 1)))
     assert_same_run(world / "alone3", world / "three", 1e-5)
+
+
+@pytest.mark.slow
+def test_the_passage_encoder_learns_in_two_processes(world: Path, alone: TrainResult) -> None:
+    """One of them indexes again, both search the new index from the same step on; vectors are the same."""
+    more = "train_context_encoder = true\nreindex_every = 1\nreindex_delay = 1\n"
+    one = write_config(world, "learning", 8, joint=more)
+    two = write_config(world, "learning2", 4, joint=more)
+    train(one)
+    said = finished(torchrun(2, two))
+    assert said.count("searching the index of step 1, 1 steps later") == 1
+    assert_same_run(world / "learning", world / "learning2", 1e-5)
+    found = [weights(world / name / "joint/context_encoder") for name in ("learning", "learning2")]
+    for key, tensor in found[0].items():
+        torch.testing.assert_close(found[1][key], tensor, rtol=1e-5, atol=1e-5)
+    changed = weights(world / "learning/encoders/context_encoder")
+    assert any((changed[key] != tensor).any() for key, tensor in found[0].items())
 
 
 @pytest.mark.slow
@@ -184,7 +210,7 @@ def workers_of(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_an_error_of_one_process_is_one_message(world: Path, tmp_path: Path, one_thread: None) -> None:
+def test_an_error_of_one_process_is_one_message(world: Path, tmp_path: Path, spread: None) -> None:
     """Found by both, by the first, and by the second alone where the others wait for it."""
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("output = 3")

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, RagTokenForGeneration, RagTo
 from ragengine import RagEngine
 from ragengine.errors import OptionsError, RagEngineError
 from ragengine_train import TrainProgress, TrainResult, read_config, train
-from ragengine_train.report import read_json
+from ragengine_train.json_files import read_json
 from tests.support import training_world
 from tests.support.training_world import COMMON, STAGES
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from torch.profiler import record_function
 from torch.utils.data import Dataset
 from transformers import DPRContextEncoder, DPRQuestionEncoder
 
@@ -30,6 +31,7 @@ from ragengine_train.example_order import draw
 from ragengine_train.folders import replaced
 from ragengine_train.hard_negatives import Mining, NegativeTables, one_question_each
 from ragengine_train.pooled_encoder import PooledEncoder
+from ragengine_train.processes import count, gather_rows, is_first, padded_share, rank, rejoin, share
 from ragengine_train.progress import Progress
 from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import examples_a_step, freeze, train_stage, training_arguments
@@ -70,9 +72,18 @@ class BiEncoder(torch.nn.Module):
         labels: torch.Tensor,
         copies: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """The loss of a batch of :class:`PassageItems`; ``passages`` comes in parts of about one length."""
-        documents = torch.cat([self.passages(**part).pooler_output for part in passages])
-        return {"loss": dpr_loss(self.question_encoder(**questions).pooler_output, documents, labels, copies)}
+        """The loss of a batch of :class:`PassageItems`; ``passages`` comes in parts of about one length.
+
+        ``questions`` and each part are what this process encodes of the batch that all of them make.
+        """
+        with record_function("encode passages"):
+            own = [self.passages(**part).pooler_output for part in passages]
+        with record_function("encode questions"):
+            question_vectors = self.question_encoder(**questions).pooler_output
+        counts = _part_counts(copies.shape[1])
+        documents = torch.cat([gather_rows(part, rows) for part, rows in zip(own, counts, strict=False)])
+        asked = gather_rows(question_vectors, len(labels))
+        return {"loss": dpr_loss(asked, documents, labels, copies)}
 
 
 @torch.inference_mode()
@@ -183,7 +194,11 @@ class PassageItems(Dataset[Item]):
 
 
 class BatchMaker:
-    """Items to the inputs of :class:`BiEncoder`; a passage that several items bring is encoded once."""
+    """Items to the inputs of :class:`BiEncoder`; a passage that several items bring is encoded once.
+
+    The items are those of all processes.  Each encodes its part of the passages and questions, and labels
+    are places among all of them.
+    """
 
     def __init__(
         self,
@@ -205,12 +220,12 @@ class BatchMaker:
         )
         place = {row: number for number, row in enumerate(rows)}
         pairs = list(dict.fromkeys(pair for item in items for pair in item.questions))
-        middle = (len(rows) + 1) // 2
+        middle = _part_counts(len(rows))[0]
         labels = torch.tensor([place[row] for _, row in pairs])
         return {
-            "questions": encoder_inputs([self.questions[question] for question, _ in pairs], self.pads[0]),
+            "questions": _own_inputs([self.questions[question] for question, _ in pairs], self.pads[0]),
             "passages": [
-                encoder_inputs([self.passages[row] for row in part], self.pads[1])
+                _own_inputs([self.passages[row] for row in part], self.pads[1])
                 for part in (rows[:middle], rows[middle:])
                 if part
             ],
@@ -221,6 +236,33 @@ class BatchMaker:
                 labels,
             ),
         }
+
+
+class ProcessBatch:
+    """The numbers of a process's items to its part of the batch that the items of all processes make.
+
+    What is trained on is then what one process would train on: an item depends on its number alone.
+    """
+
+    def __init__(self, items: PassageItems, make: BatchMaker) -> None:
+        self._items, self._make = items, make
+
+    def __call__(self, numbers: list[int]) -> dict[str, Any]:
+        """``numbers`` follow each other, and those of the next process follow them."""
+        first = numbers[0] - rank() * len(numbers)
+        return self._make([self._items[number] for number in range(first, first + count() * len(numbers))])
+
+
+def _part_counts(passages: int) -> tuple[int, int]:
+    """How many of a batch's passages are in its two parts."""
+    return (passages + 1) // 2, passages // 2
+
+
+def _own_inputs(rows: Tokens, pad_token_id: int) -> dict[str, torch.Tensor]:
+    """This process's rows of a batch, padded as the whole is."""
+    whole = encoder_inputs(rows, pad_token_id)
+    own = padded_share(len(rows))
+    return {name: tensor[own] for name, tensor in whole.items()}
 
 
 def train_encoders(
@@ -262,9 +304,10 @@ def train_encoders(
 
     def vectors(encoder: BiEncoder, step: int) -> tuple[FloatArray, FloatArray]:
         chosen = [questions[index] for index in one_question_each(items.asking, step, config.seed)]
+        asked = encode(encoder.question_encoder, share(chosen), pads[0], bf16=arguments.bf16)
         return (
-            encode(encoder.passages, passages[: corpus.indexed], pads[1], bf16=arguments.bf16),
-            encode(encoder.question_encoder, chosen, pads[0], bf16=arguments.bf16),
+            encode(encoder.passages, share(passages[: corpus.indexed]), pads[1], bf16=arguments.bf16),
+            np.stack(rejoin(list(asked))),
         )
 
     collate = BatchMaker(corpus, examples, questions, passages, pads)
@@ -275,14 +318,16 @@ def train_encoders(
     mining = Mining(tables, vectors, items.positives, corpus.copy_of, right, stage.hard_negatives, progress)
     trained = train_stage(
         encoders,
-        items,
-        collate,
+        range(len(items)),
+        ProcessBatch(items, collate),
         arguments,
         stage="encoders",
         progress=progress,
         settings=stage,
         callbacks=[mining],
     )
+    if not is_first():
+        return
     context_encoder = context_encoder or as_encoder(question_encoder, DPRContextEncoder)
     with replaced(target) as folder:
         save_with_tokenizer(question_encoder, tokenizers[0], folder / "question_encoder")

@@ -35,8 +35,9 @@ from ragengine_train.example_order import draw
 from ragengine_train.folders import remove, replaced
 from ragengine_train.generator import answer_tokens
 from ragengine_train.joint_objective import JointObjective, retrieved
-from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
+from ragengine_train.live_retriever import LiveRetriever, OpenIndex, RagengineIndex
 from ragengine_train.passage_vectors import LearningVectors, PassageVectors
+from ragengine_train.processes import is_first, share
 from ragengine_train.progress import Progress
 from ragengine_train.reindexing import ENCODER, Reindexing
 from ragengine_train.report import write_stage_report
@@ -45,6 +46,7 @@ from ragengine_train.trainer import (
     StageTrainer,
     examples_a_step,
     freeze,
+    through,
     train_stage,
     training_arguments,
 )
@@ -163,7 +165,8 @@ class JointTrainer(StageTrainer):
         batch = dict(inputs)
         examples = batch.pop("examples").tolist()
         weight = self._settings.weight_of_dpr(self.state.global_step, self.state.max_steps)
-        loss = self._objective(model, batch, weight, examples)
+        objective = partial(self._objective, batch=batch, weight=weight, examples=examples)
+        loss = through(model, self.accelerator.unwrap_model(model), objective)
         if loss.dpr is not None and loss.marginal is not None:
             self._parts["marginal_loss"].append(float(loss.marginal.detach()))
             self._parts["dpr_loss"].append(float(loss.dpr.detach()))
@@ -188,7 +191,8 @@ class SavePassageEncoder(TrainerCallback):  # type: ignore[misc]  # transformers
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After the weights."""
-        self._save(Path(args.output_dir) / f"checkpoint-{state.global_step}" / ENCODER)
+        if is_first():
+            self._save(Path(args.output_dir) / f"checkpoint-{state.global_step}" / ENCODER)
 
 
 def load_joint(config: TrainConfig, parts: Parts) -> Any:
@@ -213,6 +217,7 @@ def train_joint(
     work: Path,
     target: Path,
     progress: Progress,
+    open_index: OpenIndex = RagengineIndex,
 ) -> None:
     """Joint tuning over ``index``; ``target`` gets the networks that learn, a folder each."""
     stage, model = config.joint, config.model
@@ -223,7 +228,8 @@ def train_joint(
     question_tokenizer = load_encoder_tokenizer(parts.question_encoder)
     tokenizer = load_tokenizer(parts.generator)
     rag = load_joint(config, parts)
-    retriever = LiveRetriever(rag.config, question_tokenizer, tokenizer, RagengineIndex(index, model.n_docs))
+    searched = open_index(index, model.n_docs)
+    retriever = LiveRetriever(rag.config, question_tokenizer, tokenizer, searched)
     rag.rag.retriever = retriever
     passages = None
     if stage.train_context_encoder:
@@ -250,7 +256,7 @@ def train_joint(
     rag.config.label_smoothing = arguments.label_smoothing_factor
     dev = None
     if sample := dev_examples(config, corpus, needs_passage=False):
-        dev_texts = [example.question for example in sample]
+        dev_texts = share([example.question for example in sample])
         longest, question_pad = model.max_question_length, pad(question_tokenizer)
         asked = question_tokens(rag.question_encoder, question_tokenizer, longest, dev_texts)
         alone = tokenized(question_tokenizer, longest, dev_texts) if has_prompt else None
@@ -270,7 +276,7 @@ def train_joint(
                 work / _INDEXES,
                 save=save,
                 encode=lambda source, made: corpus_encoding(source, made, config, corpus, rag.device),
-                swap=lambda made: retriever.swap(RagengineIndex(made, model.n_docs)),
+                swap=lambda made: retriever.swap(open_index(made, model.n_docs)),
                 progress=progress,
             )
             callbacks.append(stack.enter_context(reindexing))
@@ -289,6 +295,8 @@ def train_joint(
             dev=dev,
         )
     retriever.index.close()
+    if not is_first():
+        return
     with replaced(target) as folder:
         save_with_tokenizer(rag.question_encoder, question_tokenizer, folder / "question_encoder")
         save_with_tokenizer(rag.generator, tokenizer, folder / "generator")

@@ -1,7 +1,8 @@
 """A ragengine index as transformers' RAG models search one: live, p(z | x) of the paper."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,24 +64,28 @@ class RagengineIndex(Index):  # type: ignore[misc]  # transformers is untyped
         self._index.close()
 
 
+OpenIndex: TypeAlias = Callable[[Path, int], Any]
+"""Opens an index folder for so many documents a question: something with the methods of RagengineIndex."""
+
+
 class LiveRetriever(RagRetriever):  # type: ignore[misc]  # transformers is untyped
     """``RagRetriever`` over a ragengine index; prompts are padded to the longest, not to the limit.
 
     Everything else is transformers' own code: which tokens the generator reads is what it would read.
     """
 
-    index: RagengineIndex
+    index: Any
 
     def __init__(
         self,
         config: RagConfig,
         question_encoder_tokenizer: PreTrainedTokenizerBase,
         generator_tokenizer: PreTrainedTokenizerBase,
-        index: RagengineIndex,
+        index: Any,
     ) -> None:
         super().__init__(config, question_encoder_tokenizer, generator_tokenizer, index=index)
 
-    def swap(self, index: RagengineIndex) -> None:
+    def swap(self, index: Any) -> None:
         """Search ``index`` from now on, and close the one that was searched."""
         before, self.index = self.index, index
         before.close()

@@ -18,7 +18,7 @@ from ragengine_train.checkpoint import (
     pools_as_given,
     vector_size,
 )
-from ragengine_train.config import STAGES, ModelConfig, TrainConfig
+from ragengine_train.config import DEFAULTS, STAGES, ModelConfig, TrainConfig
 from ragengine_train.data import TrainingPassages, read_examples, training_examples
 from ragengine_train.encoders import BiEncoder
 from ragengine_train.example_order import draw
@@ -36,6 +36,7 @@ def check(config: TrainConfig, corpus: TrainingPassages, parts: Parts) -> None:
         errors.append(f"n_docs is {config.model.n_docs}, and there are {corpus.indexed} passages")
     if errors:
         raise OptionsError(f"The table [model] cannot be used: {join_errors(errors)}.")
+    _check_precision(config)
     scratch = corpus.scratch()
     for name in STAGES:
         stage = getattr(config, name)
@@ -57,6 +58,16 @@ def check(config: TrainConfig, corpus: TrainingPassages, parts: Parts) -> None:
         read_examples([config.data.dev], scratch)
 
     _freeze(config, parts)
+
+
+def _check_precision(config: TrainConfig) -> None:
+    """Raise :class:`OptionsError` for fp16 on a CPU: accelerate would train in float32 without a word."""
+    for name in STAGES:
+        arguments = {} if (stage := getattr(config, name)) is None else DEFAULTS | stage.arguments
+        if arguments.get("fp16") and arguments["use_cpu"]:
+            raise OptionsError(
+                f"{name}.fp16 is true, and a CPU has float32 and bf16; set bf16 = true, or leave it out."
+            )
 
 
 def _freeze(config: TrainConfig, parts: Parts) -> None:

@@ -2,7 +2,8 @@
 
 At a step that is a multiple of ``reindex_every`` the passage encoder is copied; a thread encodes the passages
 with the copy and builds an index.  When it is ready, or exactly ``reindex_delay`` steps later, the retriever
-searches it.  A checkpoint says in its `trainer_state.json` which index it was made with.
+searches it.  Of several processes the first one makes the index, and all search it from the same step on.
+A checkpoint says in its `trainer_state.json` which index it was made with.
 """
 
 import json
@@ -17,6 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from ragengine_train.folders import remove, replaced
+from ragengine_train.processes import first, is_first
 from ragengine_train.progress import Progress, TrainProgress
 
 Check: TypeAlias = Callable[[], None]
@@ -73,16 +75,21 @@ class Reindexing(TrainerCallback, ExportableState):  # type: ignore[misc]  # tra
         """Search the index of the checkpoint; go on with one that was being made for it."""
         now = state.global_step
         self.step = _index_step(state.stateful_callbacks) if now else 0
-        begun = []
+        begun = first(lambda: self._begun(now))
+        if self.step:
+            self._swap(self._path(self.step) / INDEX)
+        if begun:
+            self._start(begun)
+
+    def _begun(self, now: int) -> int:
+        """The step of the index that was being made at step ``now``, 0 if none; later ones are removed."""
+        begun = 0
         for step, folder in self._steps():
             if step > now:  # made in steps that are done again
                 remove(folder)
             elif step > self.step:
-                begun.append(step)
-        if self.step:
-            self._swap(self._path(self.step) / INDEX)
-        if begun:
-            self._start(max(begun))
+                begun = max(begun, step)
+        return begun
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -98,6 +105,8 @@ class Reindexing(TrainerCallback, ExportableState):  # type: ignore[misc]  # tra
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Remove the indexes that no checkpoint names."""
+        if not is_first():
+            return
         kept = {self.step} if self._making is None else {self.step, self._making.step}
         for checkpoint in Path(args.output_dir).glob("checkpoint-*"):
             content = json.loads((checkpoint / _STATE).read_text("utf-8"))
@@ -122,23 +131,27 @@ class Reindexing(TrainerCallback, ExportableState):  # type: ignore[misc]  # tra
         if self._making is not None:
             self._say(f"  {now}: the index of step {self._making.step} is still being made")
             return
+        first(lambda: self._copy(now))
+        self._start(now)
+
+    def _copy(self, now: int) -> None:
         remove(self._path(now))  # of a run that was killed, and is done again
         with replaced(self._path(now) / ENCODER) as folder:
             self._save(folder)
-        self._start(now)
 
     def _start(self, step: int) -> None:
         folder = self._path(step)
-        self._making = _Making(step, self._encode(folder / ENCODER, folder / INDEX))
+        work = self._encode(folder / ENCODER, folder / INDEX) if is_first() else None
+        self._making = _Making(step, work)
 
     def _use_if_due(self, now: int) -> None:
         """Let the retriever search the index in the making, if it is used from this step on."""
         making = self._making
         if making is None:
             return
-        if not (making.ready if self._delay is None else now >= making.step + self._delay):
+        if not (first(lambda: making.ready) if self._delay is None else now >= making.step + self._delay):
             return
-        making.wait()
+        first(making.wait)
         self._swap(self._path(making.step) / INDEX)
         self.step, self._making = making.step, None
         self._say(
@@ -160,15 +173,16 @@ class Reindexing(TrainerCallback, ExportableState):  # type: ignore[misc]  # tra
 
 
 class _Making:
-    """A thread that makes the index of a step."""
+    """A thread that makes the index of a step; in other processes than the first there is none."""
 
-    def __init__(self, step: int, work: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, step: int, work: Callable[[Callable[[], None]], None] | None) -> None:
         self.step, self.seconds = step, 0.0
         self._work = work
         self._error: BaseException | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"reindex-{step}")
-        self._thread.start()
+        if work is not None:
+            self._thread.start()
 
     @property
     def ready(self) -> bool:
@@ -184,9 +198,11 @@ class _Making:
     def stop(self) -> None:
         """Let the thread end early, and wait for that."""
         self._stopped.set()
-        self._thread.join()
+        if self._work is not None:
+            self._thread.join()
 
     def _run(self) -> None:
+        assert self._work is not None
         started = time.perf_counter()
         try:
             self._work(self._check)

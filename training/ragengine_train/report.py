@@ -1,12 +1,12 @@
 """What a run gives back: `report.json`, the loss curves and the result of the Python call."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ragengine.storage.atomic import output_file
+from ragengine_train.json_files import write_json
 from ragengine_train.trainer import Trained
 
 REPORT = "report.json"
@@ -70,18 +70,6 @@ def train_result(output: Path, content: Mapping[str, Any]) -> TrainResult:
         dev=content["dev"],
         stages=stages,
     )
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write indented JSON; the file is whole or as it was.  Raises :class:`ragengine.errors.InputError`."""
-    with output_file(path, parents=True) as file:
-        file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read what :func:`write_json` wrote."""
-    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return content
 
 
 def write_stage_report(folder: Path, trained: Trained, dev: Mapping[str, float]) -> None:

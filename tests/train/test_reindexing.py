@@ -30,8 +30,8 @@ from ragengine_export import encoders, export_checkpoint
 from ragengine_export.tokenization import load_tokenizer
 from ragengine_train import TrainProgress, TrainResult, train
 from ragengine_train.checkpoint import load_encoder
+from ragengine_train.json_files import read_json, write_json
 from ragengine_train.reindexing import Reindexing
-from ragengine_train.report import read_json, write_json
 from tests.support import training_world
 
 STAGE = (

@@ -22,14 +22,16 @@ from transformers import (
     TrainingArguments,
 )
 
+from ragengine.bundle.bundle import Bundle
 from ragengine.errors import IndexFolderError
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.retriever import Retriever
+from ragengine_export import encoders, export_checkpoint
 from ragengine_export.tokenization import load_tokenizer
 from ragengine_train import TrainProgress, TrainResult, train
 from ragengine_train.checkpoint import load_encoder
+from ragengine_train.json_files import read_json, write_json
 from ragengine_train.reindexing import Reindexing
-from ragengine_train.report import read_json, write_json
 from tests.support import training_world
 
 STAGE = (
@@ -259,6 +261,11 @@ def test_killed_run_goes_on_with_its_index(
     assert named["attributes"]["step"] == 10
     made = IndexManifest.read(work / "indexes/000010/index").encoder.fingerprint
     assert made != IndexManifest.read(world / "killed-index/index").encoder.fingerprint
+    checkpoint, bundle = work / "checkpoint-18", world / "killed-bundle"
+    export_checkpoint(checkpoint, bundle, context_encoder=checkpoint / "context_encoder", check=False)
+    exported = Bundle.open(bundle).index_encoder.fingerprint
+    assert exported == encoders.load_encoder(str(checkpoint / "context_encoder"), "passage").fingerprint
+    assert exported != made, "it has learned for eight steps more"
     result = train(path, threads=1)
     assert result.stages["joint"].losses == learned[0].stages["joint"].losses
     assert result.dev == learned[0].dev

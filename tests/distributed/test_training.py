@@ -25,7 +25,8 @@ pytestmark = pytest.mark.ray
 COMMON = 'logging_steps = 1\nlr_scheduler_type = "constant"\noptim = "sgd"\nsave_steps = 2\n'
 STAGES = {
     "encoders": "learning_rate = 0.05\nmax_steps = 6\nhard_negatives = 1\nrefresh_negatives = [0, 3]\n",
-    "generator": "learning_rate = 0.5\nmax_steps = 40\n",
+    # At a rate of 0.5 rounding errors grow to 2e-5 in 40 steps, killed or not.
+    "generator": "learning_rate = 0.1\nmax_steps = 40\n",
     "joint": "learning_rate = 0.1\nmax_steps = 4\n",
 }
 

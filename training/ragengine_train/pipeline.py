@@ -4,20 +4,18 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from ragengine.bundle.bundle import Bundle
-from ragengine.errors import InputError, MemoryLimitError, OptionsError
+from ragengine.errors import MemoryLimitError, OptionsError
 from ragengine.messages import one_line
 from ragengine.retrieval.manifest import IndexManifest
-from ragengine.storage.atomic import explained, held_folder
 from ragengine.storage.schema import join_errors
 from ragengine.version import __version__
 from ragengine_train import preflight, processes
@@ -47,6 +45,7 @@ from ragengine_train.report import (
     train_result,
     write_curves,
 )
+from ragengine_train.run_context import hold, use_threads, without_bars, writing
 
 QUESTIONS = "questions"  # in a run's folder: the questions of other formats, as JSONL
 _SETTINGS = "settings.json"
@@ -98,10 +97,10 @@ def train(
     with processes.joined(), contextlib.ExitStack() as held:
         settings = together(lambda: config if isinstance(config, TrainConfig) else read_config(config))
         tell = progress if progress is not None and processes.is_first() else silent
-        held.enter_context(_threads(threads))
-        held.enter_context(_without_bars())
-        held.enter_context(_writing(settings.output))
-        first(lambda: _hold(settings.output, held))
+        held.enter_context(use_threads(threads))
+        held.enter_context(without_bars())
+        held.enter_context(writing(settings.output))
+        first(lambda: hold(settings.output, held))
         corpus = together(lambda: TrainingPassages.read(settings.data.passages))
         settings = first(lambda: _with_jsonl(settings, corpus, tell))
         run = _Run(settings, corpus, tell, open_index or RagengineIndex)
@@ -399,45 +398,3 @@ def _remove_run(output: Path) -> None:
         remove(output / name)
     for name in (REPORT, CURVES):
         (output / name).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Let torch use ``count`` threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _hold(output: Path, held: contextlib.ExitStack) -> None:
-    """Make the folder of a run and keep other runs out of it until ``held`` ends.
-
-    Raises :class:`InputError` where that fails.
-    """
-    with _writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-        held.enter_context(held_folder(output))
-
-
-@contextlib.contextmanager
-def _writing(output: Path) -> Iterator[None]:
-    """Raise :class:`InputError` where something inside, or the Trainer, cannot write."""
-    try:
-        yield
-    except OSError as reason:
-        raise InputError(f"{output} cannot be written: {explained(reason)}.") from reason
-
-
-@contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
-    """No progress bars of transformers, which draws them for every network that is loaded."""
-    shown = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers.utils.logging.enable_progress_bar()

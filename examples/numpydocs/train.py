@@ -23,15 +23,18 @@ import prepare
 from ragengine_train import train
 
 HERE = Path(__file__).parent
-TOY = {"encoders": 12, "generator": 20, "joint": 6}
+TOY_STEPS = {"encoders": 8, "generator": 10, "joint": 4}
 TOY_FUNCTIONS = 60
 
 
 def toy_recipe(recipe: str) -> str:
-    """The recipe with a few steps in each stage."""
-    for stage, steps in TOY.items():
-        recipe = re.sub(rf"(\[{stage}\][^\[]*?max_steps = )\d+", rf"\g<1>{steps}", recipe, flags=re.DOTALL)
-    return recipe.replace("refresh_negatives = [300, 500]", "refresh_negatives = [6]")
+    """The recipe with a few steps of small batches in each stage."""
+    for stage, steps in TOY_STEPS.items():
+        recipe = re.sub(
+            rf"(\[{stage}\].*?max_steps = )\d+", rf"\g<1>{steps}", recipe, count=1, flags=re.DOTALL
+        )
+    recipe = re.sub(r"(per_device_train_batch_size = )\d+", r"\g<1>4", recipe)
+    return recipe.replace("refresh_negatives = [300, 500]", "refresh_negatives = [4]")
 
 
 def frozen_recipe(recipe: str) -> str:

@@ -26,7 +26,7 @@ def index_corpus(corpus: TrainingPassages, passages: str, bundle: Path, index: P
         index: the folder to write.
     """
     if count() == 1:
-        build_index(passages, index, bundle=bundle)
+        build_index(passages, index, bundle=bundle, force=True)
         return
     target = bundle.with_name("vectors.npy")
     dimension = together(lambda: Bundle.open(bundle, verify="size").index_encoder.dimension)
@@ -37,7 +37,7 @@ def index_corpus(corpus: TrainingPassages, passages: str, bundle: Path, index: P
 
 
 def _build(passages: str, index: Path, bundle: Path, vectors: Path) -> None:
-    build_index(passages, index, bundle=bundle, embeddings=vectors)
+    build_index(passages, index, bundle=bundle, embeddings=vectors, force=True)
     vectors.unlink()
 
 

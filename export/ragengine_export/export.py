@@ -82,8 +82,8 @@ def export_checkpoint(
     do not hold.  ``pooling`` says how a bare encoder makes a vector of a text's states.  With ``check``
     every graph is compared with torch first, and :class:`ExportError` is raised when they differ by more
     than ``check.TOLERANCE``.  The bundle appears whole or not at all; only with ``force`` does it replace one
-    that is there already.  With ``questions``, a file as :func:`ragengine.evaluate` reads it, and the ``index``
-    that answers them, the report says what rounding each part of the model costs.
+    that is there already.  With ``questions``, a file as :func:`ragengine.evaluate` reads it, and the
+    ``index`` that answers them, the report says what rounding each part of the model costs.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision is {precision!r}; this version exports {', '.join(PRECISIONS)}.")

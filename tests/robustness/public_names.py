@@ -21,7 +21,6 @@ import click
 
 import ragengine
 import ragengine_export
-import ragengine_ray
 import ragengine_serve
 import ragengine_train
 from ragengine import RagEngine, errors, evaluation, integrations, replay
@@ -93,9 +92,9 @@ def _adapters() -> Iterator[str]:
 
 def _on_ray() -> Iterator[str]:
     """The functions of `ragengine_ray`, from their source: it needs ray to be imported."""
-    nodes = ast.parse(Path(ragengine_ray.__path__[0], "training.py").read_text("utf-8")).body
-    for node in nodes:
-        if isinstance(node, ast.FunctionDef) and node.name in ragengine_ray.__all__:
+    source = ROOT / "distributed" / "ragengine_ray" / "training.py"
+    for node in ast.parse(source.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             assert node.returns is not None
             yield f"ragengine_ray.{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}"
 

@@ -29,6 +29,21 @@ def test_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.stderr == "  1/2 loss 0.5\n"
 
 
+def test_processes_that_are_started_again_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torchrun --max-restarts` repeats the command, which was to start over once."""
+    calls: list[dict[str, Any]] = []
+
+    def run(config: Path, **options: Any) -> TrainResult:
+        calls.append(options)
+        return RESULT
+
+    monkeypatch.setattr(ragengine_train, "train", run)
+    for count in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        assert CliRunner().invoke(cli.train, ["a.toml", "--fresh"]).exit_code == 0
+    assert [options["fresh"] for options in calls] == [True, False]
+
+
 def test_fresh_and_from_do_not_go_together() -> None:
     done = CliRunner().invoke(cli.train, ["a.toml", "--fresh", "--from", "joint"])
     assert done.exit_code == 2

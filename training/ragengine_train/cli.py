@@ -36,6 +36,8 @@ def train(config: Path, fresh: bool, start: ResultName | None, threads: int | No
     from ragengine_train import processes
     from ragengine_train import train as run_training
 
+    if processes.were_restarted():  # what they made before stays
+        fresh, start = False, None
     with processes.joined(), processes.one_message():
         result = run_training(
             config,

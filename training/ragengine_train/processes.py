@@ -41,6 +41,11 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def were_restarted() -> bool:
+    """Whether torchrun has started the processes again after one was lost (``--max-restarts``)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
     """Connect the processes that a launcher started, until the end of the block.

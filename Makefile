@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Python's development mode, where a warning is an error; pytest-xdist's workers get the same flags.
 STRICT := $(BIN)/python -X dev -W error
-FAST := not slow and not gpu
+FAST := not slow and not gpu and not ray
 WORKERS := --tx '2*popen//python=$(STRICT)' --dist loadgroup
 HOURS ?= 0.2
 SHARE ?= 1
@@ -14,7 +14,7 @@ EXTRAS ?= cpu export
 # The trained checkpoint, where it was trained here: with it transformers answers the questions too.
 BENCH_CHECKPOINT := $(patsubst %,--checkpoint %,$(wildcard examples/worldfacts/checkpoint))
 
-.PHONY: install demo lint test test-slow coverage fuzz mutants test-oldest test-transformers test-integrations audit sbom lock build docs docs-tutorial bench clean
+.PHONY: install demo lint test test-slow coverage fuzz mutants test-oldest test-transformers test-integrations test-ray audit sbom lock build docs docs-tutorial bench clean
 
 install: $(VENV)/.test $(VENV)/.browser  ## Everything: runtime, export, training, benchmark and test tools
 
@@ -76,6 +76,13 @@ test-integrations:  ## The adapters for LangChain, LlamaIndex and Haystack, each
 		build/frameworks/$$framework/bin/python -c "import ragengine.integrations.$$(echo $$framework | tr - _)" && \
 		build/frameworks/$$framework/bin/python -X dev -W error -m pytest --confcutdir tests/integrations \
 			-rs tests/integrations || exit 1; done
+
+test-ray: $(VENV)/.test  ## Training in the workers of Ray Train, with ray in an environment of its own; minutes
+	$(BIN)/python -m venv --clear build/ray
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $$(echo build/ray/lib/python*/site-packages)/main.pth
+	build/ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt 'ray[train]'
+	build/ray/bin/python -m pytest -m ray tests/distributed
 
 audit: $(VENV)/.test  ## Known vulnerabilities of all installed packages; fails where one cannot be looked up
 	$(PYTHON) -m venv build/audit

@@ -1,10 +1,12 @@
 """The command that a message gives for an extra: true for where this ragengine came from."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,18 @@ def test_an_extra_with_torch_says_how_to_do_without_cuda(extra: str, monkeypatch
     monkeypatch.setitem(sys.modules, "torch", None)
     assert f"(without a GPU run {TORCH_FOR_CPU} before it)" in pip_install(extra)
     assert TORCH_FOR_CPU not in pip_install("serve")
+
+
+def test_pages_install_what_is_there_and_list_every_extra() -> None:
+    """There is no release: a page names a clone or a wheel."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    assert [page for page in pages if 'install "ragengine[' in page.read_text("utf-8")] == []
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    table = (ROOT / "docs" / "guides" / "installing.md").read_text("utf-8").partition("| extra |")[2]
+    for_developers = {"test", "serve-test", "docs"}
+    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    listed = set(re.findall(r"`([a-z-]+)`", "".join(first_cells)))
+    assert listed == project["optional-dependencies"].keys() - for_developers
 
 
 def test_missing_packages_are_named() -> None:

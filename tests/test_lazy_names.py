@@ -32,6 +32,7 @@ def test_a_missing_module_of_another_package_is_not_explained_without_an_extra()
     [
         ("ragengine_export", "export_checkpoint", "onnx_ir", "Exporting"),
         ("ragengine_train", "train", "torch", "Training"),
+        ("ragengine_ray", "train", "ray", "Running on Ray"),
     ],
 )
 def test_without_its_extra_a_package_imports_and_its_names_say_what_to_install(

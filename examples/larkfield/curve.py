@@ -18,8 +18,8 @@ from passages import read, write
 from ragengine_train import train
 
 HERE = Path(__file__).parent
-POINTS = ((50, 0, 60), (150, 0, 100), (150, 3, 200), (150, 60, 500))
-"""Questions, copies of each (150 with three copies are 600 lines), and steps."""
+POINTS = ((50, 0, 60), (150, 0, 60), (150, 3, 150), (150, 120, 300))
+"""Questions, copies of each (150 with three copies are 600 lines), and steps of the generator."""
 
 
 def lines_of(count: int, copies: int) -> list[str]:
@@ -43,7 +43,9 @@ def main() -> None:
         name = f"curve-{count}-{copies}"
         files = json.dumps(lines_of(count, copies))
         text = settings.replace('"run"', json.dumps(name)).replace('["train.jsonl", "variants.jsonl"]', files)
-        text = text.replace("max_steps = 500", f"max_steps = {steps}")
+        text = text.replace("max_steps = 300", f"max_steps = {steps}")
+        if not copies:  # whose lines name none
+            text = text.replace("hard_negatives = 2", "hard_negatives = 2\nrefresh_negatives = [0]")
         Path(f"{name}.toml").write_text(text, "utf-8")
         started = time.perf_counter()
         result = train(f"{name}.toml")

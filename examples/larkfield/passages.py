@@ -4,9 +4,10 @@
 
 writes `passages.jsonl`, and of each file in `questions/` one with the same name, to the working folder.
 
-A passage is as many whole sentences of a page as have at most 20 words: one or two.  The encoder is good at
-finding the sentence that a question is about, and the small generator at copying from a short one.  A
-question names its page and its answer as it stands there, so that nobody has to count passages.
+A passage is as many whole sentences of a page as have at most `MOST_WORDS` words together, and at least one.
+The encoder has read much English and finds the sentence that a question is about; the generator has not, and
+copies best from a single one.  A question names its page and its answer as it stands there, so that nobody
+has to count passages.
 """
 
 import json
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MOST_WORDS = 20
+MOST_WORDS = 1
 SENTENCE_END = re.compile(r"(?<=[.?!]) (?=[A-Z0-9])")
 
 Record = dict[str, Any]
@@ -50,7 +51,7 @@ def with_passage(question: Record, known: list[Record]) -> Record:
     page, answer = question["page"], question["answers"][0]
     for passage in known:
         if passage["id"].startswith(f"{page}#") and holds(passage["text"], answer):
-            kept = {name: question[name] for name in ("question", "answers")}
+            kept = {name: question[name] for name in ("question", "answers", "type")}
             return {**kept, "passage_id": passage["id"]}
     raise SystemExit(f"{page} has no passage with the answer {answer!r} to {question['question']!r}")
 

@@ -33,6 +33,7 @@ def wordings() -> dict[str, re.Pattern[str]]:
     }
 
 
+@cache
 def pattern(question: str) -> str:
     """The wording of a question; of one with a typing error, the nearest."""
     matches = [text for text, expression in wordings().items() if expression.fullmatch(question)]
@@ -47,9 +48,9 @@ def _likeness(question: str, wording: str) -> float:
     return (alike + difflib.SequenceMatcher(None, tail, after).ratio() * len(after)) / len(before + after)
 
 
-def half(question: str) -> str:
-    """``dev`` or ``test``, by the hash of the pattern."""
-    return "test" if hashlib.sha256(f"split:{pattern(question)}".encode()).digest()[0] % 2 else "dev"
+def half(question: str, salt: str = "split") -> str:
+    """``dev`` or ``test``, by the hash of the pattern; another ``salt`` makes another split."""
+    return "test" if hashlib.sha256(f"{salt}:{pattern(question)}".encode()).digest()[0] % 2 else "dev"
 
 
 def split(rows: Iterable[Row]) -> dict[str, list[Row]]:

@@ -140,7 +140,11 @@ def build_worlds(output: Path, bundle: Bundle, shipped: Path, changes: Sequence[
         (output / f"{world}.jsonl").write_text("".join(lines), encoding="utf-8")
         indexes[world] = output / world
         build_index(
-            output / f"{world}.jsonl", indexes[world], bundle=bundle, embeddings=output / f"{world}.npy"
+            output / f"{world}.jsonl",
+            indexes[world],
+            bundle=bundle,
+            embeddings=output / f"{world}.npy",
+            force=True,
         )
         click.echo(
             f"{world}: {len(written):,} passages, {len(new)} of them not as shipped, "

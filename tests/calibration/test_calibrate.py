@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from ragengine import Answer, Document, RagEngine, add_passages, calibrate, evaluate
+from ragengine.calibration.observations import count_words, observe
+from ragengine.calibration.run import fit_confidence
 from ragengine.confidence.features import features
 from ragengine.confidence.model import CALIBRATION, ConfidenceModel
 from ragengine.errors import IndexFolderError, InputError
@@ -36,6 +38,20 @@ def test_a_calibration_is_beside_the_index_and_says_what_was_found(calibrated: C
     assert tested is not None
     assert (tested.n, tested.unanswerable) == (32, 10)
     json.dumps(calibrated.report.to_dict(), allow_nan=False)
+
+
+def test_parts_of_answers_are_fitted_and_judged_as_files_of_questions(
+    engine: RagEngine, calibrated: Calibrated
+) -> None:
+    parts = [read_questions(path) for path in (calibrated.questions, calibrated.test)]
+    observed = observe(engine, [*parts[0], *parts[1]], engine.default_options, lambda done, total: None)
+    dev, test = np.split(np.arange(len(observed.right)), [len(parts[0])])
+    found = fit_confidence(observed.of(dev), count_words(engine), ERROR_RATE)
+    report = calibrated.report
+    assert report.test is not None
+    assert found.threshold == pytest.approx(report.model.threshold, abs=1e-3)
+    assert found.cross_validated.summary() == pytest.approx(report.cross_validated.summary(), abs=1e-3)
+    assert found.judge(observed.of(test)).summary() == pytest.approx(report.test.summary(), abs=1e-3)
 
 
 def test_an_answer_has_the_confidence_of_the_model(engine: RagEngine, calibrated: Calibrated) -> None:

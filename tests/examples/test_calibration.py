@@ -45,6 +45,17 @@ def test_no_wording_is_in_both_halves(split: Any) -> None:
     assert split.half("What continent is Riyadh part of?") == ("test" if odd else "dev")
 
 
+def test_another_salt_makes_another_split_of_the_wordings(split: Any) -> None:
+    questions = [row["question"] for row in rows()][::40]
+    halves = [[split.half(question, f"split {number}") for question in questions] for number in range(3)]
+    assert len(set(map(tuple, halves))) == 3
+    for half in halves:
+        sides: dict[str, set[str]] = {}
+        for question, side in zip(questions, half, strict=True):
+            sides.setdefault(split.pattern(question), set()).add(side)
+        assert all(len(both) == 1 for both in sides.values())
+
+
 def test_the_calibration_is_of_this_bundle_and_index() -> None:
     model = ConfidenceModel.read(WORLDFACTS / "index")
     assert model is not None

@@ -156,6 +156,7 @@ def test_each_pooling_and_family_has_its_own_fingerprint(
             generator=bart,
             pooling=pooling,  # type: ignore[arg-type]
             check=False,
+            force=True,
         )
         found.append(Bundle.open(tmp_path / "bundle").index_encoder.fingerprint)
     assert len(set(found)) == 3

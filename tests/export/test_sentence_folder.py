@@ -98,7 +98,13 @@ def test_a_cosine_index_ranks_by_the_librarys_cosine(e5: Path, tmp_path: Path, b
     units = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (questions, passages)]
     cosines = units[0] @ units[1].T
     for embeddings in (None, tmp_path / "vectors.npy"):
-        build_index(e5 / "passages.jsonl", tmp_path / "index", bundle=e5 / "bundle", embeddings=embeddings)
+        build_index(
+            e5 / "passages.jsonl",
+            tmp_path / "index",
+            bundle=e5 / "bundle",
+            embeddings=embeddings,
+            force=True,
+        )
         with RagEngine.load(e5 / "bundle", index=tmp_path / "index", device="cpu", threads=1) as engine:
             for question, cosine in zip(QUESTIONS, cosines, strict=True):
                 documents = engine.generate(question, n_docs=3, max_length=4).documents
@@ -125,7 +131,13 @@ def test_an_index_belongs_to_one_similarity_and_one_prompt(e5: Path, tmp_path: P
         config = source / "config_sentence_transformers.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | change))
         export_checkpoint(
-            None, tmp_path / "bundle", "int8", question_encoder=source, generator=bart, check=False
+            None,
+            tmp_path / "bundle",
+            "int8",
+            question_encoder=source,
+            generator=bart,
+            check=False,
+            force=True,
         )
         fingerprints.add(Bundle.open(tmp_path / "bundle").index_encoder.fingerprint)
     assert len(fingerprints) == 3

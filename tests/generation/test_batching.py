@@ -26,6 +26,26 @@ def test_a_token_after_a_gap_is_read() -> None:
     assert [length for _, length in batches_by_length(mask)] == [4]
 
 
+@pytest.mark.parametrize(
+    ("rows", "batches"),
+    [
+        (1, [([1], 4), ([3], 4), ([0], 3), ([2], 1), ([4], 1)]),
+        (8, [([1, 3], 4), ([0, 2], 3), ([4], 1)]),
+        (9, [([1, 3], 4), ([0, 2, 4], 3)]),
+        (11, [([1, 3], 4), ([0, 2, 4], 3)]),
+        (12, [([1, 3, 0], 4), ([2, 4], 1)]),
+        (19, [([1, 3, 0, 2], 4), ([4], 1)]),
+        (20, [([1, 3, 0, 2, 4], 4)]),
+    ],
+)
+def test_a_batch_is_as_full_as_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, rows: int, batches: list[tuple[list[int], int]]
+) -> None:
+    monkeypatch.setattr("ragengine.generation.batching.ROWS", rows)
+    mask = (np.arange(5) < np.array([3, 4, 1, 4, 1])[:, None]).astype(np.int64)
+    assert [(found.tolist(), longest) for found, longest in batches_by_length(mask)] == batches
+
+
 def test_how_documents_are_batched_does_not_change_what_is_read(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,16 +1,113 @@
 """A memory limit: what does not fit is refused with numbers, what fits gives the same answers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from ragengine import Generator
-from ragengine.errors import MemoryLimitError
+from ragengine.bundle.bundle import Bundle
+from ragengine.bundle.manifest import GeneratorSpec, TokenizerSpec
+from ragengine.errors import InputError, MemoryLimitError
 from ragengine.generation import memory
-from ragengine.generation.memory import questions_at_once, working_bytes
+from ragengine.generation.memory import (
+    check_weights_fit,
+    questions_at_once,
+    questions_that_fit,
+    working_bytes,
+)
 from ragengine.runtime.memory import resident_bytes
 from ragengine_bench.parity.pairs import Pair
 
 QUESTIONS = 6
+
+
+SPEC = GeneratorSpec("generator", 2, 3, 4, 50, 64, 1, 0, TokenizerSpec(1, 64, False))
+ENCODER, ONE, DOCUMENTS = 4 * 300 * 16 * 12, 4 * 5 * (2 * 4 * 20 * 48 + 3 * 4 * 50) + 4 * 5 * 300 * 48, 288000
+SIZES = (5, 300, 4, 20)
+"""5 documents of 300 tokens, 4 beams of 20 tokens: 48 numbers for the keys and values of each token."""
+
+
+def test_the_bytes_of_a_question_are_its_arrays() -> None:
+    assert (SPEC.num_decoder_layers, SPEC.num_heads, SPEC.head_size, SPEC.vocab_size) == (2, 3, 4, 50)
+    assert working_bytes(SPEC, *SIZES) == ONE
+    assert ONE - DOCUMENTS == 4 * 5 * (2 * 4 * 20 * 48 + 3 * 4 * 50)
+
+
+@pytest.mark.parametrize(
+    ("room", "count"),
+    [
+        (ONE, 1),
+        (ONE + DOCUMENTS, 1),
+        (2 * (ONE + DOCUMENTS) - 1, 1),
+        (2 * (ONE + DOCUMENTS), 2),
+        (10**8, 134),
+    ],
+)
+def test_questions_that_a_limit_has_room_for(monkeypatch: pytest.MonkeyPatch, room: int, count: int) -> None:
+    """Beside the encoder's batch: a question's arrays, and its documents' once more."""
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 1000)
+    monkeypatch.setattr(memory, "release_free_memory", lambda: released.append(1))
+    released: list[int] = []
+    assert questions_at_once(SPEC, 1000 + ENCODER + room, *SIZES) == count
+    assert released == []
+    with pytest.raises(MemoryLimitError, match=r"process has 0 MB, and one question with 5 documents of 300"):
+        questions_at_once(SPEC, 1000 + ENCODER + ONE - 1, *SIZES)
+    assert released == [1]
+    short = (5, 100, 4, 20)  # the encoder's batch is of 256 tokens at least
+    one = working_bytes(SPEC, *short)
+    assert questions_at_once(SPEC, 1000 + 4 * 256 * 16 * 12 + one, *short) == 1
+    with pytest.raises(MemoryLimitError):
+        questions_at_once(SPEC, 1000 + 4 * 256 * 16 * 12 + one - 1, *short)
+
+
+def test_questions_that_the_machine_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, free = ONE + DOCUMENTS, [0]
+    monkeypatch.setattr(memory, "_ALWAYS_THERE", 3 * together)
+    monkeypatch.setattr(memory, "available_memory", lambda: free[-1])
+
+    def fit(questions: int, bytes_free: int | None) -> int:
+        free.append(bytes_free)  # type: ignore[arg-type]
+        return questions_that_fit(SPEC, questions, *SIZES)
+
+    assert [fit(questions, 0) for questions in (1, 3)] == [1, 3]  # not looked for
+    assert fit(4, None) == 4
+    assert [fit(9, n * together) for n in (2, 3, 4, 8, 17, 18, 40)] == [1, 1, 2, 4, 8, 9, 9]
+    assert fit(9, ONE) == 1
+    with pytest.raises(
+        MemoryLimitError, match=r"One question with 5 documents of 300 tokens, 4 beams and 20"
+    ):
+        fit(9, ONE - 1)
+    monkeypatch.setattr(memory, "_ALWAYS_THERE", ONE)
+    assert fit(1, 0) == 1
+    monkeypatch.setattr(memory, "_ALWAYS_THERE", ONE - 1)
+    with pytest.raises(MemoryLimitError, match=r"may need 0 MB, 0 MB can be had here"):
+        fit(1, 0)
+
+
+@pytest.mark.parametrize("limit", [True, 1.5, "1 GB"])
+def test_a_limit_is_a_number_of_bytes(pair: Pair, limit: Any) -> None:
+    with pytest.raises(InputError, match=r"memory_limit is .*; it must be a whole number of bytes, or None"):
+        check_weights_fit(Bundle.open(pair.bundle), limit)
+
+
+def test_weights_fit_to_the_byte(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Bundle.open(pair.bundle)
+    manifest = opened.manifest
+    folders = {manifest.question_encoder.path, manifest.generator.path}
+    weights = sum(manifest.files[f"{folder}/weights.bin"].size for folder in folders)
+    released: list[int] = []
+    monkeypatch.setattr(memory, "release_free_memory", lambda: released.append(1))
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 1000)
+    check_weights_fit(opened, 1000 + weights)
+    assert released == []
+    with pytest.raises(MemoryLimitError, match=r"raise the limit, or export the bundle"):
+        check_weights_fit(opened, 999 + weights)
+    assert released == [1]
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 1000 - 500 * len(released))
+    released.clear()
+    check_weights_fit(opened, 999 + weights)  # after what is free was given back
+    assert released == [1]
 
 
 def test_few_at_a_time_answer_as_all_together(pair: Pair) -> None:

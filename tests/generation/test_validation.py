@@ -28,7 +28,9 @@ def test_contexts_are_int64_masks_of_0_and_1_and_log_priors() -> None:
     scores = np.array([[1.0, 2.0], [0.0, -np.inf]])
     contexts = checked_contexts(SPEC, ids.tolist(), ids % 3 != 0, scores)
     assert contexts.input_ids.dtype == contexts.attention_mask.dtype == np.int64
-    assert set(contexts.attention_mask.ravel().tolist()) == {0, 1}
+    for mask in (ids % 3 != 0, 7 * (ids % 3)):
+        found = checked_contexts(SPEC, ids, mask, scores).attention_mask
+        assert found.tolist() == (ids % 3 != 0).astype(int).tolist()
     assert contexts.log_prior.dtype == np.float32
     np.testing.assert_array_equal(contexts.log_prior, log_prior(scores.astype(np.float32)))
 

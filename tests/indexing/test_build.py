@@ -18,10 +18,12 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import ClosedError, IndexFolderError, InputError, PassagesError, RagEngineError
 from ragengine.indexing import training
 from ragengine.indexing.build import build_index
+from ragengine.indexing.import_index import import_index
 from ragengine.indexing.plan import IndexPlan
+from ragengine.indexing.update import merge_indexes
 from ragengine.installation import pip_install
 from ragengine.retrieval.index import PassageIndex
-from ragengine.retrieval.manifest import FORMAT, IndexManifest
+from ragengine.retrieval.manifest import FAISS_FILE, FORMAT, IndexManifest
 from ragengine.retrieval.recall import sample_rows
 from ragengine.storage import folders
 from tests.support.bundles import (
@@ -198,6 +200,26 @@ def test_a_name_with_line_breaks_is_one_line_in_the_manifest(tmp_path: Path, bun
     assert manifest.created_from == {"passages": "a b.jsonl", "vectors": "file c d.npy"}
 
 
+def test_an_index_is_replaced_only_with_force(
+    tmp_path: Path, build: Callable[..., Path], bundle: Path
+) -> None:
+    """As by the commands: what took hours to build is not lost to a path that was typed twice."""
+    index = build(random_vectors(300))
+    before = (index / folders.MANIFEST).read_bytes()
+    source, vectors = tmp_path / "passages.jsonl", tmp_path / "vectors.npy"
+    writers: list[Callable[[], object]] = [
+        lambda: build_index(source, index, bundle=bundle, embeddings=vectors),
+        lambda: import_index(source, index, bundle=bundle, faiss=index / FAISS_FILE),
+        lambda: merge_indexes(index, index, index),
+    ]
+    for write in writers:
+        with pytest.raises(IndexFolderError, match=r"exists; give --force .*\(in Python force=True\)"):
+            write()
+    assert (index / folders.MANIFEST).read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+    assert build_index(source, index, bundle=bundle, embeddings=vectors, seed=1, force=True).seed == 1
+
+
 def test_bundle_without_passage_encoder_needs_embeddings(tmp_path: Path, build: Callable[..., Path]) -> None:
     bundle = write_bundle(tmp_path / "question only", E, passage_encoder=False)
     with pytest.raises(PassagesError, match="has no passage encoder and no embeddings are given; export it"):
@@ -214,43 +236,6 @@ def test_index_is_never_written_over_something_else(tmp_path: Path, build: Calla
     assert (tmp_path / "index" / "thesis").read_text() == "years of work"
 
 
-def recall_by_numpy(index: PassageIndex, vectors: Array) -> float:
-    """Recall@5 of each stored vector's neighbours other than itself."""
-    questions = vectors.astype(np.float32)
-    exact, _ = brute_force(vectors, questions, len(vectors))
-    found = index.search(questions, 6).rows
-    hits = 0
-    for row in range(len(vectors)):
-        nearest = [other for other in exact[row] if other != row][:5]
-        hits += len(set(nearest) & set([other for other in found[row] if other != row][:5]))
-    return hits / (5 * len(vectors))
-
-
-@pytest.mark.parametrize("factory", ["IVF8,Flat", "SQfp16", "HNSW8", "PCA4,Flat"])
-def test_recall_in_the_manifest_is_the_recall(build: Callable[..., Path], factory: str) -> None:
-    vectors = random_vectors(250)  # fewer than the sample of queries, so that both look at the same ones
-    path = build(vectors, factory=factory, recall=0.8)
-    with PassageIndex.open(path) as index:
-        assert index.manifest.recall == pytest.approx(
-            recall_by_numpy(index, vectors.astype(np.float16)), abs=1e-3
-        )
-        index.verify()
-
-
-def test_nprobe_is_raised_no_further_than_needed(build: Callable[..., Path]) -> None:
-    vectors = random_vectors(250)
-    manifests = [IndexManifest.read(build(vectors, factory="IVF16,Flat", recall=r)) for r in (0.1, 0.7, 1.0)]
-    probes = [manifest.search["nprobe"] for manifest in manifests]
-    recalls = [manifest.recall for manifest in manifests]
-    assert probes == sorted(set(probes))
-    assert probes[0] == 1
-    assert probes[-1] <= 16
-    assert recalls[-1] == 1.0
-    for wanted, reached in zip((0.1, 0.7, 1.0), recalls, strict=True):
-        assert reached is not None
-        assert reached >= wanted
-
-
 def test_recall_that_cannot_be_reached_is_told(tmp_path: Path, build: Callable[..., Path]) -> None:
     # One dimension of eight is kept: hopeless, and the 100 candidates that are re-ranked are few of 3000.
     path = build(random_vectors(3000), factory="PCA1,Flat", recall=0.95)
@@ -262,11 +247,6 @@ def test_recall_that_cannot_be_reached_is_told(tmp_path: Path, build: Callable[.
         *("--factory", "PCA1,Flat", "--embeddings", tmp_path / "vectors.npy", "--force"),
     )
     assert f"The recall@5 is {recall:.3f}, below the 0.95 asked for" in result.stderr
-
-
-def test_recall_of_too_few_passages_cannot_be_measured(build: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match="cannot be measured on 5 passages; use the factory Flat"):
-        build(random_vectors(5), factory="IVF1,Flat")
 
 
 # --- the command line ------------------------------------------------------------------------------
@@ -380,67 +360,6 @@ def test_training_leaves_the_questions_of_the_recall_test_out() -> None:
     assert 65536 - 1000 <= len(rows) < 65536
     assert not np.isin(rows, sample_rows(200_000, 0)).any()
     assert (np.diff(rows) > 0).all()
-
-
-# --- tuning ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "factory", ["IVF16,Flat", "OPQ4_8,IVF16,PQ4x4", "PQ4x4", "HNSW8", "IVF16,PQ4x4,RFlat"]
-)
-def test_tuning_finds_the_cheapest_settings_that_reach_the_recall(
-    build: Callable[..., Path], factory: str
-) -> None:
-    manifest = IndexManifest.read(build(random_vectors(3000), factory=factory, recall=0.9))
-    tuning = manifest.tuning
-    assert tuning is not None
-    assert manifest.recall is not None
-    assert (tuning.target, tuning.n_docs, tuning.queries, tuning.source) == (0.9, 5, 1000, "passages")
-    assert manifest.recall >= 0.9
-    chosen = next(point for point in tuning.points if point.search == manifest.search)
-    assert chosen.recall == pytest.approx(manifest.recall, abs=0.002)  # as searched and as foretold
-    assert all(point.recall < 0.9 for point in tuning.points if point.cost < chosen.cost)
-
-
-def test_recall_is_that_of_given_questions(tmp_path: Path, build: Callable[..., Path]) -> None:
-    vectors, questions = random_vectors(2000), random_vectors(300, seed=9) * 3
-    np.save(tmp_path / "queries.npy", questions)
-    path = build(vectors, factory="IVF16,PQ4x4", recall=0.85, queries=tmp_path / "queries.npy")
-    with PassageIndex.open(path) as index:
-        tuning = index.manifest.tuning
-        assert tuning is not None
-        assert (tuning.source, tuning.queries) == ("file", 300)
-        rows, _ = brute_force(vectors.astype(np.float16), questions, 5)
-        found = index.search(questions, 5).rows
-        hits = (found[:, :, None] == rows[:, None, :]).sum() / rows.size
-        assert index.manifest.recall == pytest.approx(hits, abs=1e-6)
-        index.verify()
-
-
-def test_recall_where_most_passages_are_the_same(build: Callable[..., Path]) -> None:
-    # More equally good passages than exact search remembers: any of them counts as found.
-    vectors = random_vectors(40)[np.random.default_rng(0).integers(0, 40, 2000)]
-    manifest = IndexManifest.read(build(vectors, factory="IVF4,Flat", recall=0.99))
-    assert manifest.recall is not None
-    assert manifest.recall >= 0.99
-    assert manifest.search["nprobe"] < 4
-
-
-@pytest.mark.parametrize(
-    ("queries", "message"),
-    [
-        (random_vectors(3, E + 1), r"holds vectors \[3, 9\]; one or more of 8 were expected"),
-        (random_vectors(3)[:0], r"holds vectors \[0, 8\]"),
-        (np.array([[0.0] * E, [np.inf] * E], np.float32), "question vector 1 has NaN or infinite"),
-        (np.zeros((3, E)), "holds float64"),
-    ],
-)
-def test_wrong_questions_are_named(
-    tmp_path: Path, build: Callable[..., Path], queries: Array, message: str
-) -> None:
-    np.save(tmp_path / "queries.npy", queries)
-    with pytest.raises(InputError, match=message):
-        build(random_vectors(20), factory="IVF2,Flat", queries=tmp_path / "queries.npy")
 
 
 def test_automatic_factory_is_told_with_its_reason(

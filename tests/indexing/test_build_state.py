@@ -84,6 +84,7 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
         "passages": str(tmp_path / "passages.jsonl"),
         "index": str(tmp_path / "index"),
         "bundle": str(bundle),
+        "force": True,
         "factory": FACTORY,
         "recall": 0.5,
     }

@@ -1,6 +1,5 @@
 """Importing indexes: what the original library finds in its own files is found in the imported index."""
 
-import csv
 import json
 import pickle
 from pathlib import Path
@@ -10,20 +9,23 @@ import datasets
 import faiss
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from transformers.models.rag.retrieval_rag import CustomHFIndex
 
-from ragengine.cli.index_import import import_command
-from ragengine.errors import InputError, PassagesError, RagEngineError
+from ragengine.errors import InputError
 from ragengine.indexing.import_index import import_index
-from ragengine.retrieval.index import PassageIndex
-from ragengine.retrieval.manifest import IndexManifest
 from tests.support.bundles import Array, brute_force, random_vectors, write_bundle
-
-DIMENSION, COUNT, N_DOCS = 16, 600, 5
-# Stored vectors are fp16: a component is off by up to 2^-11 of itself.  With components of the size 1, a
-# score of 16 products is then off by up to 16 · 2^-11 · max|q|·max|d| ~ 0.1; typically it is 0.002.
-FP16_SCORE = 0.02
+from tests.support.foreign_indexes import (
+    COUNT,
+    DIMENSION,
+    FP16_SCORE,
+    N_DOCS,
+    found,
+    half_vectors,
+    passage_ids,
+    refused,
+    write_faiss,
+    write_tsv,
+)
 
 
 @pytest.fixture
@@ -33,9 +35,7 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def half() -> Array:
-    """Embeddings that fp16 holds exactly, of different norms."""
-    vectors = random_vectors(COUNT, DIMENSION) * np.linspace(0.5, 1.5, COUNT)[:, None]
-    return vectors.astype(np.float16).astype(np.float32)
+    return half_vectors()
 
 
 @pytest.fixture
@@ -48,33 +48,6 @@ def texts(count: int) -> dict[str, list[str]]:
         "title": [f"title {row}" for row in range(count)],
         "text": [f"text {row}" for row in range(count)],
     }
-
-
-def write_tsv(path: Path, ids: list[str]) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t")
-        writer.writerow(["id", "text", "title"])
-        writer.writerows([id, f"text of {id}", f"title of {id}"] for id in ids)
-    return path
-
-
-def passage_ids(count: int) -> list[str]:
-    return [str(number) for number in range(1, count + 1)]
-
-
-def write_faiss(path: Path, index: Any, vectors: Array) -> Path:
-    if not index.is_trained:
-        index.train(vectors)
-    index.add(vectors)
-    faiss.write_index(index, str(path))
-    return path
-
-
-def found(index: Path, questions: Array, n_docs: int = N_DOCS) -> tuple[list[list[str]], Array]:
-    with PassageIndex.open(index) as opened:
-        opened.verify()
-        result = opened.search(questions, n_docs)
-        return [[p.id for p in opened.passages(rows)] for rows in result.rows], result.scores
 
 
 # --- Hugging Face's custom index -------------------------------------------------------------------
@@ -132,7 +105,7 @@ def test_a_saved_retriever_whose_config_names_both_parts(
     for named in (index, index.relative_to(tmp_path)):
         config = {"index_path": str(named), "passages_path": str(passages), "index_name": "custom"}
         (retriever / "config.json").write_text(json.dumps(config))
-        assert import_index(retriever, tmp_path / "index", bundle=bundle).count == COUNT
+        assert import_index(retriever, tmp_path / "index", bundle=bundle, force=True).count == COUNT
     for content in ("[" * 10**5, "[]", "{}", '{"index_path": 1}', "\xff"):
         (retriever / "config.json").write_text(content, "latin-1")
         with pytest.raises(InputError, match=r"hf_dataset is missing\); give the"):
@@ -237,15 +210,11 @@ def test_ids_say_which_passage_a_row_is(tmp_path: Path, bundle: Path, half: Arra
     (tmp_path / "ids.tsv").write_text("\n".join(["id\tnote", *(f"{id}\tx" for id in order)]))
     expected, _ = searched_by_dpr(index, order, questions)
     for name in ("ids.json", "ids.tsv"):
-        import_index(passages, tmp_path / "index", bundle=bundle, faiss=index, ids=tmp_path / name)
+        import_index(
+            passages, tmp_path / "index", bundle=bundle, faiss=index, ids=tmp_path / name, force=True
+        )
         assert found(tmp_path / "index", questions)[0] == expected
     assert not list((tmp_path / "index").glob("scratch*"))
-
-
-def test_a_last_component_that_is_not_auxiliary_is_refused(tmp_path: Path, bundle: Path) -> None:
-    index = faiss.IndexHNSWFlat(DIMENSION + 1, 16)
-    path = write_faiss(tmp_path / "other.faiss", index, random_vectors(COUNT, DIMENSION + 1))
-    refused(tmp_path, bundle, path, "auxiliary")
 
 
 # --- a bare FAISS file -----------------------------------------------------------------------------
@@ -323,79 +292,3 @@ def test_a_factory_is_built_instead(tmp_path: Path, bundle: Path, half: Array) -
     path = write_faiss(tmp_path / "flat.faiss", faiss.IndexFlatIP(DIMENSION), half)
     manifest = import_index(passages, tmp_path / "index", bundle=bundle, faiss=path, factory="IVF8,Flat")
     assert manifest.factory == "IVF8,Flat"
-
-
-# --- what cannot be imported -----------------------------------------------------------------------
-
-
-def refused(tmp_path: Path, bundle: Path, path: Path, message: str, **options: Any) -> None:
-    """The import is refused with ``message``, and leaves nothing behind."""
-    if not (tmp_path / "passages.tsv").exists():
-        write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(RagEngineError, match=message):
-        import_index(tmp_path / "passages.tsv", tmp_path / "index", bundle=bundle, faiss=path, **options)
-    assert sorted(tmp_path.iterdir()) == before
-
-
-def test_files_that_do_not_fit_are_refused(tmp_path: Path, bundle: Path, half: Array) -> None:
-    flat = write_faiss(tmp_path / "flat.faiss", faiss.IndexFlatIP(DIMENSION), half)
-    fewer = write_faiss(tmp_path / "fewer.faiss", faiss.IndexFlatIP(DIMENSION), half[:-1])
-    wide = write_faiss(
-        tmp_path / "wide.faiss", faiss.IndexFlatIP(DIMENSION + 1), random_vectors(9, DIMENSION + 1)
-    )
-    mapped = faiss.IndexIDMap(faiss.IndexFlatIP(DIMENSION))
-    mapped.add_with_ids(half, np.arange(COUNT)[::-1].copy())
-    faiss.write_index(mapped, str(tmp_path / "mapped.faiss"))
-    lists = faiss.index_factory(DIMENSION, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT)
-    lists.train(half)
-    lists.add_with_ids(half, np.arange(1, COUNT + 1))
-    faiss.write_index(lists, str(tmp_path / "lists.faiss"))
-    (tmp_path / "damaged.faiss").write_bytes(flat.read_bytes()[:200])
-    np.save(tmp_path / "other.npy", half[::-1].copy())
-    np.save(tmp_path / "fewer.npy", half[:-1])
-    (tmp_path / "ids.json").write_text(json.dumps(["7"] * COUNT))
-    (tmp_path / "unknown.txt").write_text("1\nnobody\n")
-    (tmp_path / "object.json").write_text("{}")
-    write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
-    refused(tmp_path, bundle, fewer, "599 vectors for 600 passages")
-    refused(tmp_path, bundle, wide, "vectors of 17 numbers")
-    refused(tmp_path, bundle, tmp_path / "mapped.faiss", "IDMap")
-    refused(tmp_path, bundle, tmp_path / "lists.faiss", "has vector ids other than 0 to")
-    refused(tmp_path, bundle, tmp_path / "damaged.faiss", "cannot be read by faiss")
-    refused(tmp_path, bundle, tmp_path / "absent.faiss", "cannot be read by faiss")
-    refused(
-        tmp_path, bundle, flat, "differs from the embedding of passage", embeddings=tmp_path / "other.npy"
-    )
-    refused(tmp_path, bundle, flat, "only 599 vectors", embeddings=tmp_path / "fewer.npy")
-    refused(tmp_path, bundle, flat, "'nobody', which is not in the passages", ids=tmp_path / "unknown.txt")
-    refused(tmp_path, bundle, flat, "not a JSON list", ids=tmp_path / "object.json")
-    refused(tmp_path, bundle, flat, "7.*more than once", ids=tmp_path / "ids.json")
-    refused(tmp_path, bundle, flat, "recall is 0", recall=0)
-
-
-def test_the_command_imports_and_needs_a_faiss_file(tmp_path: Path, bundle: Path, half: Array) -> None:
-    passages = write_tsv(tmp_path / "passages.tsv", passage_ids(COUNT))
-    path = write_faiss(tmp_path / "lists.faiss", faiss.index_factory(DIMENSION, "IVF4,Flat", 0), half)
-    arguments = [str(passages), str(tmp_path / "index"), "--bundle", str(bundle)]
-    result = CliRunner().invoke(import_command, [*arguments, "--faiss", str(path)])
-    assert result.exit_code == 0, result.output
-    assert "lists.faiss was kept" in result.output
-    assert IndexManifest.read(tmp_path / "index").created_from["faiss"] == "lists.faiss"
-    result = CliRunner().invoke(import_command, arguments)
-    assert isinstance(result.exception, InputError)
-    assert "--faiss" in str(result.exception)
-
-
-def test_ids_in_the_passages_must_be_unique(tmp_path: Path, bundle: Path, half: Array) -> None:
-    write_tsv(tmp_path / "passages.tsv", ["1"] * COUNT)
-    (tmp_path / "ids.txt").write_text("1\n" * COUNT)
-    flat = write_faiss(tmp_path / "flat.faiss", faiss.IndexFlatIP(DIMENSION), half)
-    with pytest.raises(PassagesError, match="Several passages have the id '1'"):
-        import_index(
-            tmp_path / "passages.tsv",
-            tmp_path / "index",
-            bundle=bundle,
-            faiss=flat,
-            ids=tmp_path / "ids.txt",
-        )

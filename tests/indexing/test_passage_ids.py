@@ -49,7 +49,7 @@ class Files:
         }
 
     def build(self, name: str, ids: Ids) -> Path:
-        build_index(index=self.folder / name, **self.write(ids))
+        build_index(index=self.folder / name, force=True, **self.write(ids))
         return self.folder / name
 
     def import_(self, name: str, ids: Ids) -> Path:
@@ -58,7 +58,8 @@ class Files:
         index.add(np.load(written["embeddings"]))
         faiss.write_index(index, str(self.folder / "some.faiss"))
         source, bundle = written["passages"], self.bundle
-        import_index(source, self.folder / name, bundle=bundle, faiss=self.folder / "some.faiss")
+        faiss_file = self.folder / "some.faiss"
+        import_index(source, self.folder / name, bundle=bundle, faiss=faiss_file, force=True)
         return self.folder / name
 
 
@@ -212,7 +213,7 @@ class Operations(RuleBasedStateMachine):
             return  # they were merged already
         given = {self.given[text] for text in theirs if text in self.given}
         try:
-            merge_indexes(first, second, first)
+            merge_indexes(first, second, first, force=True)
         except PassagesError:
             assert not given.isdisjoint(ours.values())
             return

@@ -179,7 +179,7 @@ def test_after_any_changes_the_index_holds_what_the_file_holds(
         file.write_text("\n".join(map(json.dumps, state)))
 
     write_state(states[0])
-    build_index(file, index, bundle=encoding_bundle)
+    build_index(file, index, bundle=encoding_bundle, force=True)
     for state in states[1:]:
         write_state(state)
         sync_index(file, index, bundle=encoding_bundle)

@@ -212,7 +212,7 @@ def test_given_questions_stay_with_the_index(corpus: Corpus) -> None:
             "has no other passages",
         ),
         (
-            lambda c: merge_indexes(c.folder / "index", c.build("two", [1]), c.folder / "index"),
+            lambda c: merge_indexes(c.folder / "index", c.build("two", [1]), c.folder / "index", force=True),
             PassagesError,
             "passages with the id 'p1' already",
         ),

@@ -40,7 +40,7 @@ Inputs = Callable[..., dict[str, Any]]
 
 
 def _build(folder: Path, index: Path, inputs: Inputs) -> None:
-    build_index(index=index, **inputs("other", range(50)))
+    build_index(index=index, force=True, **inputs("other", range(50)))
 
 
 def _add(folder: Path, index: Path, inputs: Inputs) -> None:
@@ -52,7 +52,7 @@ def _delete(folder: Path, index: Path, inputs: Inputs) -> None:
 
 
 def _merge(folder: Path, index: Path, inputs: Inputs) -> None:
-    merge_indexes(index, folder / "second", index)
+    merge_indexes(index, folder / "second", index, force=True)
 
 
 def _import(folder: Path, index: Path, inputs: Inputs) -> None:
@@ -60,7 +60,7 @@ def _import(folder: Path, index: Path, inputs: Inputs) -> None:
     foreign = faiss.IndexFlatIP(E)
     foreign.add(np.load(other["embeddings"]))
     faiss.write_index(foreign, str(folder / "foreign.faiss"))
-    import_index(other["passages"], index, bundle=other["bundle"], faiss=folder / "foreign.faiss")
+    import_index(other["passages"], index, bundle=other["bundle"], faiss=folder / "foreign.faiss", force=True)
 
 
 COMMANDS = {"build": _build, "add": _add, "delete": _delete, "merge": _merge, "import": _import}

@@ -17,7 +17,7 @@ from ragengine.integrations.common import (
     sources,
     to_documents,
 )
-from tests.integrations.conftest import QUESTION
+from tests.integrations.conftest import FACTS, QUESTION
 
 
 def carried(document: Document) -> tuple[str, str, dict[str, Any]]:
@@ -38,6 +38,8 @@ def test_metadata_holds_what_is_known() -> None:
         "prior": 0.5,
         "posterior": 0.25,
     }
+    kept = Document("t", "x", score=1.0, metadata={"owner": "data", "id": "7", "prior": "high", "title": "T"})
+    assert metadata_of(kept) == {"owner": "data", "title": "t", "doc_score": 1.0}
     assert metadata_of(Document("t", "x", score=0.0, prior=0.0)) == {
         "title": "t",
         "doc_score": 0.0,
@@ -49,6 +51,25 @@ def test_metadata_holds_what_is_known() -> None:
 def test_one_document_without_a_score_lets_the_encoder_score_all(missing: dict[str, Any]) -> None:
     documents = to_documents([("1", "x", {"doc_score": 3.0}), (None, "y", {"title": None, **missing})])
     assert documents == [Document("", "x", "1"), Document("", "y", "")]
+
+
+def test_other_metadata_is_the_documents_own(owned: RagEngine) -> None:
+    own = {
+        "owner": "data",
+        "page": 3,
+        "tags": ["a", "é"],
+        "draft": False,
+        "left": None,
+        "odd": {1, 2},
+        5: "x",
+    }
+    (document,) = to_documents([("1", "x", {**own, "title": "t", "doc_score": 3.0, "prior": 1.0, "id": "9"})])
+    expected = {"owner": "data", "page": "3", "tags": '["a", "é"]', "draft": "false"}
+    assert document == Document("t", "x", "1", 3.0, metadata=expected)
+    found = owned.retrieve(QUESTION)
+    assert found[0].metadata == {**FACTS, "prior": "high", "doc_score": "x"}
+    answer = ask(owned, QUESTION, to_documents(map(carried, found)), {})
+    assert answer.to_dict()["documents"][0]["metadata"] == FACTS
 
 
 def test_the_encoder_scores_as_the_index_does(engine: RagEngine) -> None:

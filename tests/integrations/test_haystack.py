@@ -23,7 +23,7 @@ from ragengine.errors import BundleError, InputError, OptionsError
 from ragengine.integrations import haystack
 from ragengine.integrations.haystack import RagEngineAnswerer, RagEngineRetriever
 from tests.integrations.comparison import check_same_answer, check_sources
-from tests.integrations.conftest import BUNDLE, INDEX, QUESTION, TEXT
+from tests.integrations.conftest import BUNDLE, FACTS, INDEX, QUESTION, TEXT
 
 LOAD = {"device": "cpu", "threads": 1, "verify": "size"}
 MODULE = "ragengine.integrations.haystack"
@@ -62,6 +62,17 @@ def test_retriever_finds_what_the_engine_finds(engine: RagEngine) -> None:
     assert [document.score for document in found] == [document.score for document in expected]
     assert [document.meta["prior"] for document in found] == [document.prior for document in expected]
     assert len(retriever.run(QUESTION, n_docs=2)["documents"]) == 2
+
+
+def test_metadata_of_passages_goes_along(owned_index: str, owned: RagEngine) -> None:
+    (found,) = RagEngineRetriever(BUNDLE, owned_index, load_kwargs=LOAD).run(QUESTION)["documents"]
+    assert found.meta.items() >= FACTS.items()
+    assert found.meta["doc_score"] == owned.retrieve(QUESTION)[0].score
+    answerer = RagEngineAnswerer(BUNDLE, owned_index, load_kwargs=LOAD)
+    for documents in (None, [found]):
+        (answer,) = answerer.run(QUESTION, documents)["answers"]
+        assert answer.documents[0].meta.items() >= {**FACTS, "posterior": 1.0}.items()
+        assert answer.meta["documents"][0]["metadata"].items() >= FACTS.items()
 
 
 def test_pipeline_answers_as_the_engine(engine: RagEngine) -> None:
@@ -110,7 +121,10 @@ def test_hybrid_search_is_weighed_by_the_encoder(engine: RagEngine) -> None:
     pipeline.connect("keywords", "joiner.documents")
     pipeline.connect("joiner", "answerer.documents")
     (answer,) = pipeline.run({**asked(), "keywords": {"query": QUESTION}})["answerer"]["answers"]
-    read = [Document(one["title"], one["text"], one["id"]) for one in answer.meta["documents"]]
+    read = [
+        Document(one["title"], one["text"], one["id"], metadata=one["metadata"])
+        for one in answer.meta["documents"]
+    ]
     assert len(read) == 6
     check_same_answer(answer.meta, engine.generate(QUESTION, documents=read))
     assert [document.meta.get("page") for document in answer.documents].count(7) == 1

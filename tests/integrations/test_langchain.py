@@ -17,7 +17,7 @@ from ragengine import Document, RagEngine
 from ragengine.errors import InputError, OptionsError
 from ragengine.integrations.langchain import RagEngineAnswerer, RagEngineRetriever
 from tests.integrations.comparison import check_same_answer, check_sources
-from tests.integrations.conftest import QUESTION, TEXT
+from tests.integrations.conftest import FACTS, QUESTION, TEXT
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,16 @@ def test_retriever_finds_what_the_engine_finds(engine: RagEngine) -> None:
     assert [document.metadata["prior"] for document in found] == [one.prior for one in expected]
     assert len(retriever.invoke(QUESTION, n_docs=2)) == 2
     assert len(RagEngineRetriever(engine).invoke(QUESTION)) == engine.default_options.n_docs
+
+
+def test_metadata_of_passages_goes_along(owned: RagEngine) -> None:
+    (found,) = RagEngineRetriever(owned).invoke(QUESTION)
+    assert found.metadata.items() >= FACTS.items()
+    assert found.metadata["doc_score"] == owned.retrieve(QUESTION)[0].score
+    for given in (QUESTION, {"question": QUESTION, "context": [found]}):
+        answered = RagEngineAnswerer(owned).invoke(given)
+        assert answered["context"][0].metadata.items() >= {**FACTS, "posterior": 1.0}.items()
+        assert answered["result"]["documents"][0]["metadata"].items() >= FACTS.items()
 
 
 def test_a_question_alone_is_answered_as_by_the_engine(engine: RagEngine, answerer: Runnable) -> None:
@@ -82,7 +92,10 @@ def test_documents_of_another_retriever_are_scored_and_keep_their_metadata(
             ]
 
     answered = ({"context": Keywords(), "question": RunnablePassthrough()} | answerer).invoke(QUESTION)
-    foreign = [Document(document.title, document.text) for document in own(engine, 3, 0)]
+    foreign = [
+        Document(d.title, d.text, metadata={"page": str(n), "score": str(100.0 - n)})
+        for n, d in enumerate(own(engine, 3, 0))
+    ]
     check_same_answer(answered["result"], engine.generate(QUESTION, documents=foreign))
     assert [document.metadata["page"] for document in answered["context"]] == [1, 0]
     assert answered["context"][0].metadata["score"] == 99.0

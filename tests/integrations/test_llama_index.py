@@ -17,7 +17,7 @@ from ragengine import Document, RagEngine
 from ragengine.errors import InputError, OptionsError
 from ragengine.integrations.llama_index import RagEngineQueryEngine, RagEngineRetriever
 from tests.integrations.comparison import check_same_answer, check_sources
-from tests.integrations.conftest import QUESTION, TEXT
+from tests.integrations.conftest import FACTS, QUESTION, TEXT
 
 
 def own(engine: RagEngine, *places: int) -> list[Document]:
@@ -46,6 +46,16 @@ def test_retriever_finds_what_the_engine_finds(engine: RagEngine) -> None:
     assert [node.metadata["prior"] for node in found] == [document.prior for document in expected]
     assert len(RagEngineRetriever(engine).retrieve(QUESTION)) == engine.default_options.n_docs
     assert asyncio.run(RagEngineRetriever(engine, 3).aretrieve(QUESTION)) == found
+
+
+def test_metadata_of_passages_goes_along(owned: RagEngine) -> None:
+    (found,) = RagEngineRetriever(owned).retrieve(QUESTION)
+    assert found.metadata.items() >= {**FACTS, "id": "a"}.items()
+    assert found.metadata["doc_score"] == owned.retrieve(QUESTION)[0].score
+    assert "owner: data" in found.get_content(metadata_mode=MetadataMode.LLM)
+    response = RagEngineQueryEngine(owned).query(QUESTION)
+    assert response.source_nodes[0].metadata.items() >= {**FACTS, "posterior": 1.0}.items()
+    assert response.metadata["documents"][0]["metadata"] == FACTS
 
 
 def test_another_model_reads_the_title_but_no_numbers(engine: RagEngine) -> None:
@@ -105,7 +115,9 @@ def test_nodes_of_another_retriever_are_scored_and_keep_their_metadata(engine: R
         for n, d in enumerate(own(engine, 3, 0))
     ]
     response = RagEngineQueryEngine(engine, Given(nodes)).query(QUESTION)
-    foreign = [Document(d.title, d.text, str(n)) for n, d in enumerate(own(engine, 3, 0))]
+    foreign = [
+        Document(d.title, d.text, str(n), metadata={"page": str(n)}) for n, d in enumerate(own(engine, 3, 0))
+    ]
     check_same_answer(response.metadata, engine.generate(QUESTION, documents=foreign))
     assert [node.metadata["page"] for node in response.source_nodes] == [1, 0]
 

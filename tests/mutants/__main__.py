@@ -13,65 +13,11 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from tests.mutants.listed import TESTS
 from tests.mutants.mutations import mutants
 from tests.mutants.trials import Trials
 from tests.support.paths import ROOT
 
-_QUICK: Final = "-k not (larger_than_memory or forged_files_neither or OPQ or wider_rerank or one_thread)"
-"""Without tests that start processes or take seconds, and those of OpenMP's threads, which a fork lacks."""
-_SEARCH_TESTS: Final[dict[str, tuple[str, ...]]] = {
-    "beam_search": ("beam_search", "greedy", "search"),
-    "beams": ("beams", "beam_search"),
-    "candidates": ("candidates", "rules"),
-    "greedy": ("greedy",),
-    "likelihood": ("likelihood", "rag_sequence"),
-    "outputs": ("outputs", "search", "greedy"),
-    "prefix_trie": ("prefix_trie",),
-    "rag_sequence": ("rag_sequence", "search"),
-    "rules": ("rules",),
-    "sampling": ("sampling", "search"),
-    "search": ("search",),
-    "step": ("step", "search"),
-}
-TESTS: Final[dict[str, tuple[str, ...]]] = {
-    "ragengine.generation.marginalization": (
-        "generation/test_marginalization.py",
-        *(f"generation/search/test_{name}.py" for name in ("outputs", "search", "beam_search")),
-    ),
-    **{
-        f"ragengine.generation.search.{module}": tuple(f"generation/search/test_{name}.py" for name in names)
-        for module, names in _SEARCH_TESTS.items()
-    },
-    "ragengine.runtime.cancellation": ("runtime/test_cancellation.py",),
-    "ragengine.storage.atomic": ("storage/test_atomic.py", "storage/test_folders.py"),
-    "ragengine.storage.folders": (
-        *("storage/test_folders.py", "storage/test_folders_interrupted.py", "storage/test_manifests.py"),
-    ),
-    "ragengine.storage.foreign_files": ("storage/test_foreign_files.py",),
-    "ragengine.storage.npy": ("storage/test_npy.py",),
-    "ragengine.storage.ownership": ("storage/test_ownership.py", "storage/test_folders.py"),
-    "ragengine.storage.schema": ("storage/test_schema.py", "storage/test_manifests.py"),
-    "ragengine.storage.strict_json": ("storage/test_strict_json.py", "storage/test_schema.py"),
-    "ragengine.retrieval.faiss_api": ("retrieval/test_vector_index.py", _QUICK),
-    "ragengine.retrieval.faiss_header": ("retrieval/test_faiss_reader.py", _QUICK),
-    "ragengine.retrieval.faiss_reader": ("retrieval/test_faiss_reader.py", _QUICK),
-    "ragengine.retrieval.index": ("retrieval/test_index.py", "retrieval/gpu/test_search_worker.py"),
-    "ragengine.retrieval.index_slot": ("retrieval/test_index_slot.py",),
-    "ragengine.retrieval.passage_store": ("retrieval/test_index.py", "corpus/test_readers.py"),
-    "ragengine.retrieval.vector_index": (
-        "retrieval/test_vector_index.py",
-        *(
-            "retrieval/test_index.py",
-            "retrieval/gpu/test_search_worker.py",
-            "retrieval/gpu/test_rescoring.py",
-            _QUICK,
-        ),
-    ),
-    "ragengine.retrieval.gpu.placement": ("retrieval/gpu/test_placement.py",),
-    "ragengine.retrieval.gpu.rescoring": ("retrieval/gpu/test_rescoring.py",),
-    "ragengine.retrieval.gpu.search_worker": ("retrieval/gpu/test_search_worker.py",),
-}
-"""The tests of each module, of which the quickest run first, and options of pytest."""
 NOTE: Final = ROOT / "docs" / "notes" / "mutants.md"
 
 

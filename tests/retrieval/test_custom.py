@@ -11,6 +11,7 @@ import pytest
 
 from ragengine import Document, DocumentSearcher, RagEngine, Record, Retriever
 from ragengine.errors import ClosedError, InputError
+from ragengine.retrieval.custom import CustomIndex, NoIndex
 from ragengine.retrieval.index import PassageIndex
 from tests.support.bundles import Array
 from tests.support.ids import stable_repr
@@ -273,6 +274,70 @@ def test_what_is_no_index_is_refused(index: Any) -> None:
 def test_a_search_device_needs_an_index_folder() -> None:
     with pytest.raises(InputError, match="search_device is 'cpu', but the search of NumpySearch decides"):
         RagEngine.load(BUNDLE, NumpySearch(), device="cpu", search_device="cpu")
+
+
+SMALL = np.zeros((2, 3), np.float32)
+
+
+def small(result: Any) -> CustomIndex:
+    """A search of two questions' vectors of three numbers."""
+    return CustomIndex(Returns(lambda questions, n_docs: result), 3)
+
+
+def test_a_small_search_is_checked_and_copied() -> None:
+    metadata = {"owner": "data"}
+    given = document(np.float32(2), id="a", metadata=metadata), document(-1.5, id="b")
+    found = small([given, (given[0], given[0])]).search_documents(SMALL, 2)
+    assert [[(d.title, d.text, d.id, d.score, dict(d.metadata)) for d in each] for each in found] == [
+        [("t", "x", "a", 2.0, metadata), ("t", "x", "b", -1.5, {})],
+        [("t", "x", "a", 2.0, metadata)] * 2,
+    ]
+    assert all(type(d.score) is float for each in found for d in each)
+    largest = float(np.finfo(np.float32).max)
+    ((one,), (other,)) = small([[document(largest)], [document(-largest)]]).search_documents(SMALL, 1)
+    assert (one.score, other.score) == (largest, -largest)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ([[document(0.0), document(1e-9)]] * 2, "1e-09 of document 1 is above the 0 of document 0; return"),
+        (
+            [[document(-2)], [document(0), document(-1), document(-0.5)]],
+            "question 1: the score -0.5 of document 2",
+        ),
+        ([[document(3.5e38)]] * 2, "has the score 3.5e.38"),
+        ([[document(metadata={"a": 1})]] * 2, "question 0, document 0: its metadata"),
+    ],
+)
+def test_small_searches_that_return_nonsense(result: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        small(result).search_documents(SMALL, 3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"nprobe": 2}, "nprobe and rerank_width are settings of an index folder; Returns has none"),
+        ({"rerank_width": 2}, "nprobe and rerank_width are settings"),
+        ({"filter": {"owner": "data"}}, "filter chooses among the passages of an index folder; Returns"),
+        ({"filter": 3}, "filter is 3; it must be a mapping"),
+    ],
+)
+def test_a_small_search_has_no_settings(setting: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        small([]).search_documents(SMALL, 2, **setting)
+    found = small([[document()]] * 2).search_documents(SMALL, 2, filter={})
+    assert [len(each) for each in found] == [1, 1]
+
+
+def test_what_stands_in_an_index_s_place_when_it_is_small() -> None:
+    assert (small([]).name, small([]).corpus) == ("search of Returns", None)
+    small([]).close()
+    none: Any = NoIndex()
+    assert (none.name, none.corpus, none.close()) == ("engine without an index", None, None)
+    with pytest.raises(InputError, match="was loaded without an index, so it finds no documents"):
+        none.search_documents(SMALL, 2)
 
 
 def test_the_protocol_is_the_method() -> None:

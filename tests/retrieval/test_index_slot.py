@@ -20,9 +20,79 @@ from ragengine import RagEngine, Retriever
 from ragengine.errors import ClosedError, IndexFolderError
 from ragengine.indexing.build import build_index
 from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.index_slot import IndexSlot
 from ragengine.retrieval.manifest import FAISS_FILE
 from ragengine_bench.parity.pairs import Pair
 from tests.support.bundles import rewrite_manifest, write_bundle
+
+
+class Counted:
+    """In the place of an index: it says how often it was closed."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.closed = name, 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def slots() -> tuple[Any, Counted, Counted]:
+    first, second = Counted("first"), Counted("second")
+    return IndexSlot(first), first, second  # type: ignore[arg-type]
+
+
+def test_an_idle_index_closes_when_it_is_replaced() -> None:
+    slot, first, second = slots()
+    with slot.borrow() as held:
+        assert held is slot.index is first
+    slot.check_open()
+    assert first.closed == 0
+    slot.replace(second)
+    assert (slot.index, first.closed, second.closed) == (second, 1, 0)
+    with slot.borrow() as held:
+        assert held is second
+
+
+def test_an_index_in_use_closes_after_its_last_user() -> None:
+    slot, first, second = slots()
+    with slot.borrow() as held:
+        with slot.borrow() as same:
+            slot.replace(second)
+            assert held is same is first
+            with slot.borrow() as new:
+                assert new is second
+        assert first.closed == 0
+    assert (first.closed, second.closed) == (1, 0)
+
+
+def test_a_user_that_fails_is_a_user_no_more() -> None:
+    slot, first, second = slots()
+    with pytest.raises(ZeroDivisionError), slot.borrow():
+        raise ZeroDivisionError
+    slot.replace(second)
+    assert first.closed == 1
+
+
+def test_a_closed_slot_takes_and_gives_no_index() -> None:
+    slot, first, second = slots()
+    with slot.borrow():
+        slot.close()
+        for refused in (slot.check_open, lambda: slot.replace(second), lambda: slot.borrow().__enter__()):
+            with pytest.raises(ClosedError, match=r"The first was closed; load the engine again\.$"):
+                refused()
+        assert first.closed == 0
+    assert (slot.index, first.closed, second.closed) == (first, 1, 0)
+    idle, alone, _ = slots()
+    idle.close()
+    assert alone.closed == 1
+
+
+def test_a_signal_handler_may_close_what_is_being_borrowed() -> None:
+    slot, first, _ = slots()
+    with slot._lock:  # where the signal finds it
+        slot.close()
+    assert first.closed == 1
+
 
 OPTIONS: dict[str, Any] = {"num_beams": 2, "max_length": 8, "n_docs": 3}
 QUESTIONS = [

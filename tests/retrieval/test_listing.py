@@ -51,6 +51,15 @@ def test_passages_are_shown_by_id(path: Path) -> None:
         show_passages(path, "p2")
 
 
+def test_looking_compares_sizes_alone(path: Path) -> None:
+    """So that it begins at once, however large the index is."""
+    content = bytearray((path / "vectors.npy").read_bytes())
+    content[-1] ^= 1
+    (path / "vectors.npy").write_bytes(content)
+    assert len(list(list_passages(path))) == 30
+    assert len(show_passages(path, ["p7"])) == 1
+
+
 def test_commands_list_and_show(path: Path) -> None:
     listed = run("list", path, "--filter", "owner=search", "--filter", "year=2021", "--limit", 2)
     assert listed.exit_code == 0, listed.output

@@ -3,9 +3,11 @@
 import json
 import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,11 +18,11 @@ from ragengine.corpus.passage import Passage, checked_passage
 from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
-from ragengine.retrieval import passage_store, vector_index
+from ragengine.retrieval import passage_filter, passage_store, vector_index
 from ragengine.retrieval.faiss_api import search_faiss
 from ragengine.retrieval.gpu.search_worker import SearchWorker
 from ragengine.retrieval.index import PassageIndex
-from ragengine.retrieval.passage_filter import MatchingRows, PassageFilter
+from ragengine.retrieval.passage_filter import MatchingRows, PassageFilter, PassageFilters
 from ragengine.retrieval.passage_store import PassageStore, write_passages
 from ragengine.retrieval.vector_index import VectorIndex
 from tests.retrieval.test_index import flat
@@ -95,6 +97,18 @@ def test_a_listed_index_compares_about_as_many_rows_with_a_filter(monkeypatch: p
     np.testing.assert_array_equal(found, rows.rows[exact])  # one list of twelve would hold about 6 of 75
     one = searched.search(questions(), 5, nprobe=1, matching=rows).rows
     assert (one != found).any()
+
+
+def test_what_the_searched_lists_hold_enough_of_is_not_scored_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_index, "FEW_MATCHING", 0)
+    searched, everything = index("IVF12,Flat"), matching(1.0)
+    assert everything.count == N
+    near_the_first = vectors()[:1] + 0.1 * questions()  # so that row 0 is among what is found
+    asked = near_the_first.astype(np.float32)
+    found = searched.search(asked, 9, nprobe=1, matching=everything)
+    assert (found.rows[:, 0] == 0).any()
+    assert (found.rows != brute_force(vectors(), asked, 9)[0]).any()
+    np.testing.assert_array_equal(found.rows, searched.search(asked, 9, nprobe=1).rows)
 
 
 def test_a_device_is_not_asked_for_the_candidates_of_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +210,7 @@ def test_filters_after_adding_deleting_and_merging(tmp_path: Path, factory: str)
     rows = [row for row in range(100) if row % 3]
     check_filters(path, rows, FILTERS)
     build_index(**write_corpus(tmp_path, range(100, 120)), index=tmp_path / "second")
-    merge_indexes(path, tmp_path / "second", path)
+    merge_indexes(path, tmp_path / "second", path, force=True)
     check_filters(path, [*rows, *range(100, 120)], FILTERS[:3])
 
 
@@ -217,7 +231,7 @@ def test_any_filter_after_any_deletion_finds_the_best_that_match(
     arguments = write_corpus(tmp_path, range(1)) | {
         "passages": tmp_path / "p.jsonl", "embeddings": tmp_path / "p.npy"
     }  # fmt: skip
-    build_index(**arguments, index=tmp_path / "index", factory=factory)
+    build_index(**arguments, index=tmp_path / "index", factory=factory, force=True)
     gone = data.draw(st.sets(st.integers(1, count - 1), max_size=count - 1), "deleted")
     delete_passages(tmp_path / "index", [f"p{row}" for row in gone])
     asked = random_vectors(3, seed=7)
@@ -284,12 +298,103 @@ def test_an_index_of_the_first_format_has_no_metadata_and_is_added_to(tmp_path: 
         ({"": "x"}, "filter has the field ''"),
         ({"owner": []}, "filter has no value for 'owner'"),
         ({"owner": None}, "filter has the value None for 'owner'; a value is a text, a number"),
+        ({"owner": b"data"}, "filter has the value b'data' for 'owner'"),
         ({"owner": [{"a": 1}]}, "filter has the value {'a': 1} for 'owner'"),
     ],
 )
 def test_what_is_no_filter_is_refused(wrong: Any, said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
         PassageFilter.of(wrong)
+
+
+def test_rows_are_bits() -> None:
+    count = 19
+    for seed in range(9):
+        mask = np.random.default_rng(seed).random(count) < seed / 8
+        rows = MatchingRows.of_mask(mask)
+        assert rows.count == len(rows.rows) == mask.sum()
+        assert rows.rows.tolist() == np.flatnonzero(mask).tolist()
+        assert (rows.bits.dtype, len(rows.bits)) == (np.uint8, 3)
+        assert [rows.selector.is_member(row) for row in range(count)] == mask.tolist()
+        assert rows.selector is rows.selector
+
+
+@pytest.fixture
+def filters(tmp_path: Path) -> Iterator[tuple[PassageFilters, list[str]]]:
+    """Of 40 passages, and the values that were looked for in their file."""
+    write_passages(tmp_path / "s", (Passage(f"{r}", "t", "x", metadata=metadata_of(r)) for r in range(40)))
+    with closing(PassageStore(tmp_path / "s")) as store:
+        looked_for, rows_with = [], store.rows_with
+
+        def noted(field: str, value: str) -> Any:
+            looked_for.append(value)
+            return rows_with(field, value)
+
+        with patch.object(store, "rows_with", noted):
+            yield PassageFilters(store), looked_for
+
+
+def wanted(**fields: Any) -> PassageFilter:
+    made = PassageFilter.of(fields)
+    assert made is not None
+    return made
+
+
+def test_fields_are_all_wanted_and_one_of_their_values(filters: tuple[PassageFilters, list[str]]) -> None:
+    known, _ = filters
+    chosen = wanted(owner=["data", "search"], year=[2020, "2021"])
+    expected = [
+        row
+        for row in range(40)
+        if metadata_of(row).get("owner") in ("data", "search") and metadata_of(row)["year"] != "2022"
+    ]
+    assert known.matching(chosen).rows.tolist() == expected
+
+
+def test_the_filters_used_last_are_remembered(
+    filters: tuple[PassageFilters, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passage_filter, "_MOST_KEPT", 2)
+    known, looked_for = filters
+    first, second, third = (wanted(year=year) for year in (2020, 2021, 2022))
+    kept = known.matching(first)
+    known.matching(second)
+    assert known.matching(wanted(year=[2020])) is kept
+    known.matching(third)  # in the place of the second
+    assert known.matching(first) is kept
+    assert looked_for == ["2020", "2021", "2022"]
+    known.matching(second)
+    assert looked_for == ["2020", "2021", "2022", "2021"]
+    known.matching(first)
+    known.matching(third)
+    assert looked_for[4:] == ["2022"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (0, "No passage matches the filter year='1999'; no passage has metadata."),
+        (1, "; passages have the fields 'f0'."),
+        (8, "; passages have the fields 'f0', 'f1', 'f2', 'f3', 'f4', 'f5', 'f6', 'f7'."),
+        (9, ", 'f6', 'f7' and others."),
+        (12, ", 'f6', 'f7' and others."),
+    ],
+)
+def test_a_filter_that_nothing_matches_names_the_fields(tmp_path: Path, fields: int, said: str) -> None:
+    metadata = {f"f{number:x}": "v" for number in range(fields)}
+    write_passages(tmp_path / "s", [Passage("a", "t", "x", metadata=metadata)])
+    with closing(PassageStore(tmp_path / "s")) as store:
+        for _ in range(2):
+            with pytest.raises(InputError, match=f"{re.escape(said)}$"):
+                PassageFilters(store).matching(wanted(year=1999))
+
+
+def test_a_filter_without_fields_is_none() -> None:
+    assert PassageFilter.of(None) is PassageFilter.of({}) is None
+    checked = wanted(b="x", a=["z", "y", "z"])
+    assert PassageFilter.of(checked) is checked
+    assert checked.fields == (("a", ("y", "z")), ("b", ("x",)))
+    assert wanted(a=b"raw".decode(), b={"c"}).to_dict() == {"a": ["raw"], "b": ["c"]}
 
 
 def test_values_are_compared_as_metadata_holds_them() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ragengine.errors import ClosedError, IndexFolderError, InputError
 from ragengine.indexing.build import build_index
 from ragengine.retrieval import vector_index as module
-from ragengine.retrieval.faiss_api import search_faiss
+from ragengine.retrieval.faiss_api import faiss_threads, search_faiss
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.vector_index import SearchResult, VectorIndex
 from tests.support.bundles import Array, E, brute_force, random_vectors
@@ -157,6 +157,17 @@ def test_fewer_are_found_where_the_lists_that_are_searched_hold_fewer() -> None:
         assert len(set(rows[:count].tolist())) == count
 
 
+def test_an_empty_list_has_no_documents() -> None:
+    near, far = np.zeros((40, WIDE), np.float32), np.zeros((40, WIDE), np.float32)
+    near[:, 0], far[:, 1] = 1, 1
+    faiss_index = faiss.index_factory(WIDE, "IVF2,Flat", faiss.METRIC_INNER_PRODUCT)
+    faiss_index.train(np.vstack([near, far]))
+    faiss_index.add(near)
+    found = VectorIndex(faiss_index, near.astype(np.float16), 1.0, {}).search(far[:2], 3, nprobe=1)
+    assert found.rows.tolist() == [[-1] * 3] * 2
+    assert found.scores.tolist() == [[-np.inf] * 3] * 2
+
+
 def test_duplicate_and_empty_passages_are_found_like_others(tmp_path: Path, bundle: Path) -> None:
     texts = ["same", "", "same", "other", ""]
     lines = [json.dumps({"id": f"id{row}", "title": "", "text": text}) for row, text in enumerate(texts)]
@@ -269,6 +280,45 @@ def test_an_exact_search_asks_once_where_no_score_is_in_doubt(monkeypatch: pytes
     assert widths == [5 + 16]
 
 
+def test_an_exact_search_asks_once_where_the_last_candidate_alone_is_no_tie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored = np.ones((400, WIDE), np.float16)
+    stored[20:] = 0.5
+    flat = faiss.IndexFlatIP(WIDE)
+    flat.add(stored.astype(np.float32))
+    widths: list[int] = []
+
+    def recorded(faiss_index: Any, asked: Array, width: int, params: Any) -> Any:
+        widths.append(width)
+        return search_faiss(faiss_index, asked, width, params)
+
+    monkeypatch.setattr(module, "search_faiss", recorded)
+    searcher = VectorIndex(flat, stored, 4.0, {})
+    for n_docs, asked in ((5, [21]), (6, [22]), (4, [20, 80])):  # the first 20 are tied
+        widths.clear()
+        found = searcher.search(np.ones((1, WIDE), np.float32), n_docs)
+        assert found.rows.tolist() == [list(range(n_docs))]
+        assert widths == asked
+
+
+@pytest.mark.parametrize(("exact", "small"), [(True, 9), (False, 7)])
+def test_what_is_a_small_search(exact: bool, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As below, where nothing is searched with several threads."""
+    searcher = index("Flat" if exact else "SQ8")
+    monkeypatch.setattr(module, "_SMALL_SCAN", 10 * vectors().size)
+    asked: list[int | None] = []
+
+    def recorded(threads: int | None) -> Any:
+        asked.append(threads)
+        return faiss_threads(1)
+
+    monkeypatch.setattr(module, "faiss_threads", recorded)
+    for count in (1, small, small + 1):
+        searcher.search(questions(count), 5)
+    assert asked == [1, 1, None]
+
+
 @pytest.mark.parametrize(("exact", "small"), [(True, 9), (False, 7)])
 def test_a_small_search_takes_one_thread(exact: bool, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an exact index by what it compares, here less than ten times all vectors; else by the questions."""
@@ -296,6 +346,12 @@ def test_rows_that_are_not_there_are_damage() -> None:
     short = VectorIndex(flat.faiss_index, vectors()[:10], flat.max_norm, {})
     with pytest.raises(IndexFolderError, match="the stored vectors are 10; build the index again"):
         short.search(questions(1), 5)
+    one_short = faiss.IndexFlatIP(WIDE)
+    one_short.add(vectors()[:11].astype(np.float32))
+    with pytest.raises(IndexFolderError, match="found row 10, the stored vectors are 10"):
+        VectorIndex(one_short, vectors()[:10], flat.max_norm, {}).search(
+            vectors()[10:11].astype(np.float32), 5
+        )
 
 
 def test_a_closed_index_says_so(build: Callable[..., Path]) -> None:

@@ -21,6 +21,7 @@ import click
 
 import ragengine
 import ragengine_export
+import ragengine_ray
 import ragengine_serve
 import ragengine_train
 from ragengine import RagEngine, errors, evaluation, integrations, replay
@@ -58,6 +59,7 @@ def _python() -> Iterator[str]:
         for name in sorted(module.__all__):
             yield from described(f"{module.__name__}.{name}", getattr(module, name))
     yield from _adapters()
+    yield from _on_ray()
     choices = {
         "Device": devices.Device,
         "Verify": folders.Verify,
@@ -87,6 +89,15 @@ def _adapters() -> Iterator[str]:
             for member, part in sorted(members.items()):
                 if not member.startswith("_") or member == "__init__":
                     yield f"    {member}({ast.unparse(part.args)})"
+
+
+def _on_ray() -> Iterator[str]:
+    """The functions of `ragengine_ray`, from their source: it needs ray to be imported."""
+    nodes = ast.parse(Path(ragengine_ray.__path__[0], "training.py").read_text("utf-8")).body
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef) and node.name in ragengine_ray.__all__:
+            assert node.returns is not None
+            yield f"ragengine_ray.{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}"
 
 
 def described(name: str, value: Any) -> Iterator[str]:

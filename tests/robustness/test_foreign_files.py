@@ -222,8 +222,9 @@ def test_impossible_paths_of_other_commands(arguments: dict[str, Any], tmp_path:
         refused(lambda path=path: add_passages(index, path, bundle=bundle))
         refused(lambda path=path: merge_indexes(index, index, path))
         refused(lambda path=path: delete_passages(path, ["0"]))
-        refused(lambda path=path: import_index(path, index, bundle=bundle))
-        refused(lambda path=path: import_index(arguments["passages"], index, bundle=bundle, faiss=path))
+        refused(lambda path=path: import_index(path, index, bundle=bundle, force=True))
+        given = {"bundle": bundle, "faiss": path, "force": True}
+        refused(lambda given=given: import_index(arguments["passages"], index, **given))
         refused(lambda path=path: read_questions(path))
         refused(lambda path=path: read_records(path))
     assert IndexManifest.read(index).count == 20

@@ -19,7 +19,7 @@ from ragengine.errors import BundleError, IndexFolderError
 from ragengine.retrieval import manifest as index_format
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
-from tests.robustness.golden import ANSWERS
+from tests.robustness.golden import ANSWERS, completed
 from tests.support.bundles import rewrite_manifest
 from tests.support.paths import GOLDEN
 
@@ -31,9 +31,9 @@ MOST_BYTES = 700_000  # golden files stay in the repository for ever
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" ".join)
-def test_a_golden_pair_gives_the_recorded_answers(pair: tuple[str, str]) -> None:
-    bundle_name, index_name = pair
-    with RagEngine.load(GOLDEN / bundle_name, index=GOLDEN / index_name, device="cpu", threads=1) as engine:
+def test_a_golden_pair_gives_the_recorded_answers(pair: tuple[str, str], tmp_path: Path) -> None:
+    bundle, index = (completed(name, tmp_path) for name in pair)
+    with RagEngine.load(bundle, index=index, device="cpu", threads=1) as engine:
         for record in PAIRS[pair]:
             answer = engine.generate(record["question"], **record["options"])
             assert answer.raw_text == record["text"]

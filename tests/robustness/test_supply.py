@@ -24,6 +24,7 @@ EXTRAS = {
     "ragengine_export": {"cpu", "export"},
     "ragengine_train": {"cpu", "export", "plot", "train"},
     "ragengine_serve": {"cpu", "serve", "client", "otel"},
+    "ragengine_ray": {"cpu", "export", "train", "ray"},
     "ragengine_bench": {"cpu", "export", "plot", "peers", "serve", "client"},
 }
 # Frameworks that are installed in environments of their own, by the distribution that brings a module.
@@ -31,6 +32,7 @@ ELSEWHERE = {
     "langchain_core": "langchain-core",
     "llama_index": "llama-index-core",
     "haystack": "haystack-ai",
+    "ray": "ray",
 }
 # Of the extra export: scripts make graphs with it.
 ONLY_INSIDE = {"ragengine": {"onnx_ir", "onnx"}}

@@ -48,7 +48,8 @@ def test_read_only_disk_and_mount_point_are_said(scene: Path, tmp_path: Path) ->
 
 def build(scene: Path, target: str | Path) -> None:
     embeddings = scene / "few.npy"
-    build_index(scene / "few.jsonl", target, bundle=scene / "old" / "export", embeddings=embeddings)
+    bundle = scene / "old" / "export"
+    build_index(scene / "few.jsonl", target, bundle=bundle, embeddings=embeddings, force=True)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def test_reader_keeps_the_old_index_and_no_reader_finds_none(scene: Path, tmp_pa
 
     def build(name: str) -> None:
         embeddings = scene / f"{name}.npy"
-        build_index(scene / f"{name}.jsonl", index, bundle=scene / "old" / "export", embeddings=embeddings)
+        bundle = scene / "old" / "export"
+        build_index(scene / f"{name}.jsonl", index, bundle=bundle, embeddings=embeddings, force=True)
 
     build("few")
     questions = random_vectors(3, 64)

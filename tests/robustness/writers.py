@@ -42,12 +42,15 @@ def _export(scene: Path, target: Path, precision: "Precision" = "fp32") -> None:
         context_encoder=scene / "context",
         generator=scene / "bart",
         check=False,  # writes nothing
+        force=True,
     )
 
 
 def _build(scene: Path, target: Path, resume: bool = False) -> None:
     queries = scene / "queries.npy"
-    build_index(**_inputs(scene, "all"), index=target, factory=FACTORY, queries=queries, resume=resume)
+    build_index(
+        **_inputs(scene, "all"), index=target, factory=FACTORY, queries=queries, resume=resume, force=True
+    )
 
 
 def _resume(scene: Path, target: Path) -> None:
@@ -63,11 +66,11 @@ def _delete(scene: Path, target: Path) -> None:
 
 
 def _merge(scene: Path, target: Path) -> None:
-    merge_indexes(target, scene / "second", target)
+    merge_indexes(target, scene / "second", target, force=True)
 
 
 def _import(scene: Path, target: Path) -> None:
-    import_index(scene / "all.jsonl", target, bundle=_bundle(scene), faiss=scene / "all.faiss")
+    import_index(scene / "all.jsonl", target, bundle=_bundle(scene), faiss=scene / "all.faiss", force=True)
 
 
 def _sync(scene: Path, target: Path) -> None:

@@ -135,6 +135,35 @@ def test_two_writers_of_one_file(tmp_path: Path) -> None:
 
 
 @posix
+@posix
+def test_a_file_is_locked_until_it_is_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer would else write into what takes its place."""
+    target, replace, refused = tmp_path / "file", Path.replace, []
+
+    def tried(self: Path, to: Path) -> Path:
+        with pytest.raises(BlockingIOError, match="another process is writing it"):
+            atomic.lock(self, os.O_RDWR)
+        refused.append(self)
+        return replace(self, to)
+
+    monkeypatch.setattr(Path, "replace", tried)
+    with atomic.replaced_file(target) as file:
+        file.write(b"text")
+    assert refused == [tmp_path / ".file.writing"]
+    assert target.read_bytes() == b"text"
+
+
+def test_the_error_of_the_block_is_raised_where_its_file_is_gone(tmp_path: Path) -> None:
+    def failing() -> None:
+        with atomic.replaced_file(tmp_path / "file"):
+            (tmp_path / ".file.writing").unlink()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert names(tmp_path) == []
+
+
 def test_lock_goes_with_the_process(tmp_path: Path) -> None:
     def held() -> None:
         atomic.lock(tmp_path, os.O_RDONLY)

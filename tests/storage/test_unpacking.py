@@ -10,6 +10,7 @@ import pytest
 from ragengine.errors import PassagesError
 from ragengine.storage import unpacking
 from ragengine.storage.foreign_files import json_lines, open_unpacked, utf8_lines
+from ragengine.storage.unpacking import unpacked
 
 
 def packed(path: Path, content: bytes) -> Path:
@@ -50,6 +51,54 @@ def test_a_text_that_shrinks_well_is_no_bomb(tmp_path: Path, monkeypatch: pytest
     rows = b"".join(b"%d,name of row %d\n" % (row, row) for row in range(20_000))
     with open_unpacked(packed(tmp_path / "a.csv.gz", rows)) as file:
         assert file.read() == rows
+
+
+CONTENT = bytes(range(256)) * 40
+PACKED = gzip.compress(CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"text", "it is not a gzip file, whatever its name says; rename it"),
+        (PACKED + b"more", r"it is a damaged gzip file \(Not a gzipped file .*\); copy it again"),
+        (PACKED[:-8] + b"\0" * 8, r"it is a damaged gzip file \(CRC check failed .*\); copy it again"),
+        (PACKED[:-1], "it is a gzip file that is cut off"),
+        (PACKED[:9], "it is a gzip file that is cut off"),
+        (PACKED[:12] + b"\xff" * 40 + PACKED[52:], r"it is a damaged gzip file \(Error .*\)$"),
+    ],
+)
+def test_what_is_no_whole_gzip_file_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.gz").write_bytes(content)
+    with unpacked((tmp_path / "a.gz").open("rb")) as file, pytest.raises(ValueError, match=message):
+        file.read()
+
+
+def test_as_much_as_may_be_is_unpacked_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = packed(tmp_path / "a.gz", b"\0" * 50_000).stat().st_size
+    times = 50_000 // size
+    for freely, ratio, longest in ((3_000, 1, 3_000), (0, times, times * size), (3_000, times, times * size)):
+        monkeypatch.setattr(unpacking, "UNPACKED_FREELY", freely)
+        monkeypatch.setattr(unpacking, "UNPACKED_RATIO", ratio)
+        with unpacked((tmp_path / "a.gz").open("rb")) as file:
+            raw = file.raw
+            assert raw.read(longest) == b"\0" * longest
+            with pytest.raises(
+                ValueError, match=f"its {size} bytes unpack to more than {ratio} times as many"
+            ):
+                raw.read(1)
+
+
+def test_closing_closes_the_file_below(tmp_path: Path) -> None:
+    below = packed(tmp_path / "a.gz", b"abc").open("rb")
+    file = unpacked(below)
+    assert file.readable()
+    assert (file.read(2), file.read(5), file.read(5)) == (b"ab", b"c", b"")
+    assert not below.closed
+    file.close()
+    file.close()
+    assert file.closed
+    assert below.closed
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def build(tmp_path: Path, bundle: Path) -> Callable[..., Path]:
         ]
         (tmp_path / "passages.jsonl").write_text("\n".join(lines))
         np.save(tmp_path / "vectors.npy", vectors)
-        options = {"bundle": bundle, "embeddings": tmp_path / "vectors.npy", **options}
+        options = {"bundle": bundle, "embeddings": tmp_path / "vectors.npy", "force": True, **options}
         build_index(tmp_path / "passages.jsonl", tmp_path / "index", **options)
         return tmp_path / "index"
 

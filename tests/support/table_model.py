@@ -6,13 +6,14 @@ that every output can be listed, and the mixture of the decoder graph in numpy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ragengine.bundle.manifest import GeneratorSpec, TokenizerSpec
-from ragengine.generation.decoders.base import EncodedDocuments, StepInputs, StepOutputs
+from ragengine.generation.decoders.base import EncodedDocuments, Result, StepInputs, StepOutputs
 from ragengine.runtime.cancellation import NEVER, Stop
 
 V, START, EOS, PAD, BOS = 5, 2, 2, 1, 0
@@ -61,6 +62,9 @@ class TableModel:
         """log p(z | x), float32 [Q, D]."""
         scores = np.random.default_rng(self.seed).normal(size=(self.q, self.d))
         return (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).astype(np.float32)
+
+    def run_search(self, search: Callable[[], Result]) -> Result:
+        return search()
 
     def next_log_probs(self, row: int, prefix: Prefix) -> np.ndarray:
         """log p(· | x, z, y_<t) after a prefix with its start token: float32 [V]."""

@@ -89,6 +89,19 @@ def write_models(folder: Path) -> None:
     write_generator(generator_folder, words)
 
 
+def spread_encoder(folder: Path) -> None:
+    """Let the random encoder in `folder` tell passages apart.
+
+    Without it all vectors are almost equal, and which passages are nearest is a matter of rounding.
+    """
+    model = DPRQuestionEncoder.from_pretrained(folder)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("self.value.weight", "attention.output.dense.weight")):
+                parameter *= 10
+    model.save_pretrained(folder)
+
+
 def write_generator(folder: Path, words: list[str]) -> None:
     """A BART of one layer each, whose attention begins as "copy what resembles me"."""
     trained = ByteLevelBPETokenizer()

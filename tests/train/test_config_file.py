@@ -106,6 +106,53 @@ def test_settings_that_do_not_go_together(tmp_path: Path, old: str, new: str, sa
         read_config(path)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("reindex_every = 2", r"joint\.reindex_every: without train_context_encoder the vectors"),
+        (
+            "train_context_encoder = true\nreindex_every = 9",
+            r"joint\.reindex_every: 9 is not before the last",
+        ),
+        (
+            "train_context_encoder = true\nreindex_delay = 0",
+            r"joint\.reindex_delay: nothing is encoded again",
+        ),
+        (
+            "train_context_encoder = true\nreindex_every = 2\nreindex_delay = 3",
+            r"joint\.reindex_delay: 3 is more than reindex_every, 2",
+        ),
+        ("dpr_weight = -0.5", r"joint\.dpr_weight: -0\.5"),
+        ("dpr_weight_end = nan", r"joint\.dpr_weight_end: nan"),
+        ("retrieval_only = true\ndpr_weight = 0.5", r"joint\.dpr_weight: with retrieval_only"),
+        ("retrieval_only = true\ndropout = {dropout = 0.1}", r"joint\.dropout: with retrieval_only"),
+        ("retrieval_only = true\nlabel_smoothing_factor = 0.1", r"joint\.label_smoothing_factor: DPR's loss"),
+        ("retrieval_only = true\ndraw_answers = true", r"joint\.draw_answers: with retrieval_only"),
+        ("train_context_encoder = 1", r"joint\.train_context_encoder"),
+    ],
+)
+def test_joint_settings_that_do_not_go_together(tmp_path: Path, settings: str, said: str) -> None:
+    training_world.write_data(tmp_path / "data")
+    with pytest.raises(OptionsError, match=said):
+        read_config(training_world.write_config(tmp_path, joint=f"max_steps = 9\n{settings}\n"))
+
+
+def test_joint_settings(tmp_path: Path) -> None:
+    training_world.write_data(tmp_path / "data")
+    body = (
+        "max_steps = 9\ntrain_context_encoder = true\nreindex_every = 4\nreindex_delay = 0\ndpr_weight = 1\n"
+    )
+    stage = read_config(training_world.write_config(tmp_path, joint=body)).joint
+    assert stage is not None
+    assert (stage.reindex_every, stage.reindex_delay, stage.dpr_weight, stage.dpr_weight_end) == (
+        4,
+        0,
+        1,
+        None,
+    )
+    assert stage.arguments == {"max_steps": 9}
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     training_world.write_data(tmp_path / "data")
     (tmp_path / "start/question_encoder").mkdir(parents=True)

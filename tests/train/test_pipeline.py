@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, RagTokenForGeneration, RagTo
 from ragengine import RagEngine
 from ragengine.errors import OptionsError, RagEngineError
 from ragengine_train import TrainProgress, TrainResult, read_config, train
-from ragengine_train.report import read_json
+from ragengine_train.json_files import read_json
 from tests.support import training_world
 from tests.support.training_world import COMMON, STAGES
 
@@ -164,10 +164,26 @@ def test_other_dev_questions_are_measured_and_nothing_else_is_made(
         ("dev.jsonl", "wrong.jsonl", r"wrong\.jsonl line 1 is not"),
         ("odd = 0.1", "blue = 0.1", "sample names the groups blue"),
         ("max_steps = 60\n", "max_steps = 60\nfreeze = ['nothing.*']\n", r"freeze has 'nothing\.\*'"),
+        (
+            "max_steps = 60\n",
+            "max_steps = 60\nfreeze = ['ctx_encoder.*']\n",
+            r"freeze has 'ctx_encoder\.\*', which matches no parameter",
+        ),
+        (
+            "max_steps = 60\n",
+            "max_steps = 60\ntrain = 'data/plain.jsonl'\ndpr_weight = 0.5\n",
+            r"joint\.dpr_weight: no line of its questions has a passage_id",
+        ),
+        (
+            "max_steps = 60\n",
+            "max_steps = 60\ntrain = 'data/plain.jsonl'\nretrieval_only = true\n",
+            r"plain\.jsonl: no line has a passage_id",
+        ),
     ],
 )
 def test_errors_are_found_before_the_first_stage(world: Path, old: str, new: str, said: str) -> None:
     (world / "data/wrong.jsonl").write_text("nonsense\n")
+    (world / "data/plain.jsonl").write_text('{"question": "q", "answers": ["a"]}\n')
     config = training_world.write_config(world, output="faulty", **STAGES)
     text = config.read_text().replace('type = "token"', 'type = "token"\nn_docs = 5')
     config.write_text(text.replace(old, new))

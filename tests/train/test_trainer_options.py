@@ -16,7 +16,7 @@ from ragengine_export import export_checkpoint
 from ragengine_export.tokenization import load_tokenizer
 from ragengine_train import TrainProgress, TrainResult, read_config, train
 from ragengine_train.checkpoint import Parts, load_generator, load_rag
-from ragengine_train.joint import marginal_nll
+from ragengine_train.joint_objective import marginal_nll
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
 from ragengine_train.trainer import checkpoint_activations
 from tests.support import training_world
@@ -123,6 +123,57 @@ def test_one_step_is_profiled_by_its_parts(world: Path, one_thread: None, tmp_pa
     assert any("Optimizer.step" in str(name) for name in names)
     assert "retrieve" in table
     assert not (work / "profile-1.txt").exists()
+
+
+SHORT = {
+    "encoders": COMMON + "max_steps = 3\nlearning_rate = 1e-3\nprofile_step = 2\n",
+    "generator": COMMON + "max_steps = 3\nlearning_rate = 1e-3\n",
+    "joint": COMMON + "max_steps = 3\nlearning_rate = 1e-3\n",
+}
+
+
+@pytest.fixture(scope="module")
+def short_run(world: Path, one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """Three steps of each stage, in float32."""
+    return run(tmp_path_factory.mktemp("short"), world, **SHORT)
+
+
+def test_the_parts_of_a_step_of_the_encoders_are_named(short_run: TrainResult) -> None:
+    table = (short_run.report.parent / "work/encoders/profile-2.txt").read_text("utf-8")
+    assert "encode questions" in table
+    assert "encode passages" in table
+
+
+def test_gradient_checkpointing_changes_no_curve(
+    short_run: TrainResult, world: Path, one_thread: None, tmp_path: Path
+) -> None:
+    again = {name: body + "gradient_checkpointing = true\n" for name, body in SHORT.items()}
+    result = run(tmp_path, world, **again)
+    for stage in SHORT:
+        assert losses(result, stage) == pytest.approx(losses(short_run, stage), rel=1e-5), stage
+
+
+def test_bf16_on_a_cpu(short_run: TrainResult, world: Path, one_thread: None, tmp_path: Path) -> None:
+    """The networks compute in bfloat16, which shows in the losses; scores do not, and so it is little."""
+    result = run(tmp_path, world, **{name: body + "bf16 = true\n" for name, body in SHORT.items()})
+    for stage in SHORT:
+        assert losses(result, stage) != losses(short_run, stage), stage
+        assert losses(result, stage) == pytest.approx(losses(short_run, stage), abs=0.02), stage
+
+
+def test_fp16_on_a_cpu_is_refused(world: Path, tmp_path: Path) -> None:
+    """accelerate would compute in float32 without a word."""
+    with pytest.raises(OptionsError, match=r"joint\.fp16 is true, and a CPU has .* set bf16 = true"):
+        run(tmp_path, world, joint=COMMON + "max_steps = 1\nfp16 = true\nuse_cpu = true\n")
+
+
+def test_tensorboard_has_the_losses(world: Path, one_thread: None, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    result = run(tmp_path, world, generator=COMMON + 'max_steps = 3\nreport_to = "tensorboard"\n')
+    (logs,) = (tmp_path / "run" / "work" / "generator" / "runs").iterdir()
+    events = accumulator.EventAccumulator(str(logs)).Reload()
+    found = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert found == [(step, pytest.approx(loss)) for step, loss in result.stages["generator"].losses]
 
 
 @pytest.mark.parametrize("kind", ["token", "sequence"])

@@ -33,16 +33,19 @@ def train(config: Path, fresh: bool, start: ResultName | None, threads: int | No
         raise click.UsageError(
             f"--fresh makes everything again and --from {start} does not; give one of them."
         )
+    from ragengine_train import processes
     from ragengine_train import train as run_training
 
-    result = run_training(
-        config,
-        start=start,
-        fresh=fresh,
-        threads=threads,
-        progress=lambda report: echo(report.message, err=True),
-    )
-    echo(f"{result.checkpoint} after {result.seconds:.0f} s; {result.report}")
+    with processes.joined(), processes.one_message():
+        result = run_training(
+            config,
+            start=start,
+            fresh=fresh,
+            threads=threads,
+            progress=lambda report: echo(report.message, err=True),
+        )
+        if processes.is_first():
+            echo(f"{result.checkpoint} after {result.seconds:.0f} s; {result.report}")
 
 
 @click.command()

@@ -10,6 +10,7 @@ from ragengine.storage.schema import Range
 
 Count = Annotated[int, Range(0, 1 << 31)]
 Size = Annotated[int, Range(1, 1 << 31)]
+Weight = Annotated[float, Range(0, 1e6)]
 STAGES = ("encoders", "generator", "joint")
 DEFAULTS: dict[str, Any] = {
     "report_to": "none",
@@ -70,6 +71,21 @@ class StageConfig:
     """The step that is profiled; 0 for none."""
     arguments: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def needs_passage(self) -> bool:
+        """Whether an example without a gold passage teaches nothing."""
+        return True
+
+    @property
+    def needs_answer(self) -> bool:
+        """Whether an example without an answer teaches nothing."""
+        return True
+
+    @property
+    def uses_passages(self) -> bool:
+        """Whether gold passages are learned from, where examples have them."""
+        return True
+
 
 @dataclass(frozen=True)
 class AnsweringConfig(StageConfig):
@@ -91,6 +107,11 @@ class EncodersConfig(StageConfig):
     question_negatives: bool = False
     """Whether the questions of a hard negative are trained on with it."""
 
+    @property
+    def needs_answer(self) -> bool:
+        """Passages alone are learned from."""
+        return False
+
 
 @dataclass(frozen=True)
 class GeneratorConfig(AnsweringConfig):
@@ -99,10 +120,42 @@ class GeneratorConfig(AnsweringConfig):
 
 @dataclass(frozen=True)
 class JointConfig(AnsweringConfig):
-    """`[joint]`: question encoder and generator on the marginal likelihood."""
+    """`[joint]`: question encoder and generator, or the passage encoder too, on the marginal likelihood."""
 
     draw_answers: bool = False
     """Whether an example is trained on one of its answers, drawn with the seed, instead of on the first."""
+    train_context_encoder: bool = False
+    """Whether p(z | x) has the vectors of the passage encoder as it is now, and it learns with the others."""
+    reindex_every: Count = 0
+    """Steps after which the passages are encoded again in the background; 0 for never."""
+    reindex_delay: Count | None = None
+    """Steps from the encoding of an index to its use; as soon as it is ready where None."""
+    dpr_weight: Weight = 0.0
+    """Weight of DPR's loss beside the marginal one, at the first step."""
+    dpr_weight_end: Weight | None = None
+    """Its weight at the last step, and between them on a line; the same all the time where None."""
+    retrieval_only: bool = False
+    """Whether DPR's loss is all there is: the generator neither runs nor learns."""
+
+    @property
+    def needs_passage(self) -> bool:
+        """Without the marginal loss, yes."""
+        return self.retrieval_only
+
+    @property
+    def needs_answer(self) -> bool:
+        """For the marginal loss, yes."""
+        return not self.retrieval_only
+
+    @property
+    def uses_passages(self) -> bool:
+        """With DPR's loss, yes."""
+        return self.retrieval_only or self.dpr_weight > 0 or bool(self.dpr_weight_end)
+
+    def weight_of_dpr(self, step: int, steps: int) -> float:
+        """The weight of DPR's loss at ``step`` of ``steps``, the first is 0."""
+        end = self.dpr_weight if self.dpr_weight_end is None else self.dpr_weight_end
+        return self.dpr_weight + (end - self.dpr_weight) * step / max(1, steps - 1)
 
 
 @dataclass(frozen=True)

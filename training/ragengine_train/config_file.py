@@ -250,6 +250,29 @@ def _stage_errors(stage: StageConfig, name: str) -> Iterator[str]:
         for step in stage.refresh_negatives:
             if steps is not None and step >= steps:
                 yield f"{name}.refresh_negatives: {step} is not before the last step, {steps}"
+    if isinstance(stage, JointConfig):
+        yield from _joint_errors(stage)
+
+
+def _joint_errors(stage: JointConfig) -> Iterator[str]:
+    """Settings of `[joint]` that do not go together."""
+    every, delay, steps = stage.reindex_every, stage.reindex_delay, stage.arguments.get("max_steps")
+    if every and not stage.train_context_encoder:
+        yield "joint.reindex_every: without train_context_encoder the vectors of the passages do not change"
+    if every and steps is not None and every >= steps:
+        yield f"joint.reindex_every: {every} is not before the last step, {steps}"
+    if delay is not None and not every:
+        yield "joint.reindex_delay: nothing is encoded again; set reindex_every"
+    elif delay is not None and delay > every:
+        yield f"joint.reindex_delay: {delay} is more than reindex_every, {every}: one index is made at a time"
+    if stage.retrieval_only:
+        weights = [name for name in ("dpr_weight", "dpr_weight_end") if getattr(stage, name)]
+        for name in [*weights, *(["dropout"] if stage.dropout else [])]:
+            yield f"joint.{name}: with retrieval_only DPR's loss is all there is; leave it out"
+        if stage.arguments.get("label_smoothing_factor"):
+            yield "joint.label_smoothing_factor: DPR's loss, the only one with retrieval_only, has none"
+        if stage.draw_answers:
+            yield "joint.draw_answers: with retrieval_only no answer is trained on"
 
 
 def _missing(base: Path, files: Sequence[str], name: str) -> Iterator[str]:

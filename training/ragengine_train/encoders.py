@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from torch.profiler import record_function
 from torch.utils.data import Dataset
 from transformers import DPRContextEncoder, DPRQuestionEncoder
 
 from ragengine.arrays import FloatArray
+from ragengine.corpus.passage import Passage
 from ragengine.errors import OptionsError
 from ragengine_train.batching import Tokens, by_length, encoder_inputs, pad, tokenized
 from ragengine_train.checkpoint import (
@@ -29,6 +31,7 @@ from ragengine_train.example_order import draw
 from ragengine_train.folders import replaced
 from ragengine_train.hard_negatives import Mining, NegativeTables, one_question_each
 from ragengine_train.pooled_encoder import PooledEncoder
+from ragengine_train.processes import count, gather_rows, is_first, padded_share, rank, rejoin, share
 from ragengine_train.progress import Progress
 from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import examples_a_step, freeze, train_stage, training_arguments
@@ -69,9 +72,18 @@ class BiEncoder(torch.nn.Module):
         labels: torch.Tensor,
         copies: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """The loss of a batch of :class:`PassageItems`; ``passages`` comes in parts of about one length."""
-        documents = torch.cat([self.passages(**part).pooler_output for part in passages])
-        return {"loss": dpr_loss(self.question_encoder(**questions).pooler_output, documents, labels, copies)}
+        """The loss of a batch of :class:`PassageItems`; ``passages`` comes in parts of about one length.
+
+        ``questions`` and each part are what this process encodes of the batch that all of them make.
+        """
+        with record_function("encode passages"):
+            own = [self.passages(**part).pooler_output for part in passages]
+        with record_function("encode questions"):
+            question_vectors = self.question_encoder(**questions).pooler_output
+        counts = _part_counts(copies.shape[1])
+        documents = torch.cat([gather_rows(part, rows) for part, rows in zip(own, counts, strict=False)])
+        asked = gather_rows(question_vectors, len(labels))
+        return {"loss": dpr_loss(asked, documents, labels, copies)}
 
 
 @torch.inference_mode()
@@ -89,6 +101,26 @@ def encode(
             vectors[chosen] = output.pooler_output.float().cpu().numpy()
     encoder.train(was_training)
     return vectors
+
+
+def right_passages(corpus: TrainingPassages, examples: Sequence[Example]) -> dict[str, set[int]]:
+    """The passages that answer each question, by their originals."""
+    right: dict[str, set[int]] = defaultdict(set)
+    for example in examples:
+        if example.passage is not None:
+            rows = (example.passage, *example.others)
+            right[example.question].update(corpus.copy_of[row] for row in rows)
+    return right
+
+
+def other_right(right: Sequence[set[int]], originals: Sequence[int], labels: torch.Tensor) -> torch.Tensor:
+    """bool [Q, P]: the passages that answer a question as its positive does, without the positive.
+
+    ``right``: the originals that answer each question; ``originals``: of each passage of the batch;
+    ``labels`` int64 [Q]: the positives' places.
+    """
+    copies = torch.tensor([[original in own for original in originals] for own in right])
+    return copies.scatter_(1, labels[:, None], False)
 
 
 @dataclass(frozen=True)
@@ -162,7 +194,11 @@ class PassageItems(Dataset[Item]):
 
 
 class BatchMaker:
-    """Items to the inputs of :class:`BiEncoder`; a passage that several items bring is encoded once."""
+    """Items to the inputs of :class:`BiEncoder`; a passage that several items bring is encoded once.
+
+    The items are those of all processes.  Each encodes its part of the passages and questions, and labels
+    are places among all of them.
+    """
 
     def __init__(
         self,
@@ -175,11 +211,7 @@ class BatchMaker:
         """``questions`` and ``passages``: token ids by example and by row; ``pads``: their two pad tokens."""
         self.copy_of, self.questions, self.passages, self.pads = corpus.copy_of, questions, passages, pads
         self.examples = examples
-        self.right: dict[str, set[int]] = defaultdict(set)
-        for example in examples:
-            if example.passage is not None:
-                rows = (example.passage, *example.others)
-                self.right[example.question].update(corpus.copy_of[row] for row in rows)
+        self.right = right_passages(corpus, examples)
 
     def __call__(self, items: list[Item]) -> dict[str, Any]:
         """Passages in order of length, in two halves: less padding."""
@@ -188,25 +220,49 @@ class BatchMaker:
         )
         place = {row: number for number, row in enumerate(rows)}
         pairs = list(dict.fromkeys(pair for item in items for pair in item.questions))
-        middle = (len(rows) + 1) // 2
+        middle = _part_counts(len(rows))[0]
         labels = torch.tensor([place[row] for _, row in pairs])
         return {
-            "questions": encoder_inputs([self.questions[question] for question, _ in pairs], self.pads[0]),
+            "questions": _own_inputs([self.questions[question] for question, _ in pairs], self.pads[0]),
             "passages": [
-                encoder_inputs([self.passages[row] for row in part], self.pads[1])
+                _own_inputs([self.passages[row] for row in part], self.pads[1])
                 for part in (rows[:middle], rows[middle:])
                 if part
             ],
             "labels": labels,
-            "copies": self._copies([question for question, _ in pairs], rows, labels),
+            "copies": other_right(
+                [self.right[self.examples[question].question] for question, _ in pairs],
+                [self.copy_of[row] for row in rows],
+                labels,
+            ),
         }
 
-    def _copies(self, questions: list[int], rows: list[int], labels: torch.Tensor) -> torch.Tensor:
-        """bool [Q, P]: the passages that answer a question as its positive does, without the positive."""
-        originals = [self.copy_of[row] for row in rows]
-        right = [self.right[self.examples[question].question] for question in questions]
-        copies = torch.tensor([[original in own for original in originals] for own in right])
-        return copies.scatter_(1, labels[:, None], False)
+
+class ProcessBatch:
+    """The numbers of a process's items to its part of the batch that the items of all processes make.
+
+    What is trained on is then what one process would train on: an item depends on its number alone.
+    """
+
+    def __init__(self, items: PassageItems, make: BatchMaker) -> None:
+        self._items, self._make = items, make
+
+    def __call__(self, numbers: list[int]) -> dict[str, Any]:
+        """``numbers`` follow each other, and those of the next process follow them."""
+        first = numbers[0] - rank() * len(numbers)
+        return self._make([self._items[number] for number in range(first, first + count() * len(numbers))])
+
+
+def _part_counts(passages: int) -> tuple[int, int]:
+    """How many of a batch's passages are in its two parts."""
+    return (passages + 1) // 2, passages // 2
+
+
+def _own_inputs(rows: Tokens, pad_token_id: int) -> dict[str, torch.Tensor]:
+    """This process's rows of a batch, padded as the whole is."""
+    whole = encoder_inputs(rows, pad_token_id)
+    own = padded_share(len(rows))
+    return {name: tensor[own] for name, tensor in whole.items()}
 
 
 def train_encoders(
@@ -233,8 +289,8 @@ def train_encoders(
     questions = question_tokens(
         question_encoder, tokenizers[0], model.max_question_length, [example.question for example in examples]
     )
-    passages = _passage_tokens(
-        corpus, context_encoder or question_encoder, tokenizers[1], model.max_passage_length
+    passages = passage_tokens(
+        corpus.passages, context_encoder or question_encoder, tokenizers[1], model.max_passage_length
     )
 
     encoders = BiEncoder(question_encoder, context_encoder)
@@ -248,9 +304,10 @@ def train_encoders(
 
     def vectors(encoder: BiEncoder, step: int) -> tuple[FloatArray, FloatArray]:
         chosen = [questions[index] for index in one_question_each(items.asking, step, config.seed)]
+        asked = encode(encoder.question_encoder, share(chosen), pads[0], bf16=arguments.bf16)
         return (
-            encode(encoder.passages, passages[: corpus.indexed], pads[1], bf16=arguments.bf16),
-            encode(encoder.question_encoder, chosen, pads[0], bf16=arguments.bf16),
+            encode(encoder.passages, share(passages[: corpus.indexed]), pads[1], bf16=arguments.bf16),
+            np.stack(rejoin(list(asked))),
         )
 
     collate = BatchMaker(corpus, examples, questions, passages, pads)
@@ -261,14 +318,16 @@ def train_encoders(
     mining = Mining(tables, vectors, items.positives, corpus.copy_of, right, stage.hard_negatives, progress)
     trained = train_stage(
         encoders,
-        items,
-        collate,
+        range(len(items)),
+        ProcessBatch(items, collate),
         arguments,
         stage="encoders",
         progress=progress,
         settings=stage,
         callbacks=[mining],
     )
+    if not is_first():
+        return
     context_encoder = context_encoder or as_encoder(question_encoder, DPRContextEncoder)
     with replaced(target) as folder:
         save_with_tokenizer(question_encoder, tokenizers[0], folder / "question_encoder")
@@ -282,9 +341,9 @@ def question_tokens(encoder: Any, tokenizer: Any, longest: int, questions: Seque
     return tokenized(tokenizer, longest, [prompt + question for question in questions])
 
 
-def _passage_tokens(corpus: TrainingPassages, encoder: Any, tokenizer: Any, longest: int) -> Tokens:
+def passage_tokens(passages: Sequence[Passage], encoder: Any, tokenizer: Any, longest: int) -> Tokens:
     """``[CLS] title [SEP] text [SEP]`` of every passage, or one text as sentence-transformers reads it."""
-    titles, texts = zip(*((passage.title, passage.text) for passage in corpus.passages), strict=True)
+    titles, texts = zip(*((passage.title, passage.text) for passage in passages), strict=True)
     if not isinstance(encoder, PooledEncoder) or encoder.passages == "pair":
         return tokenized(tokenizer, longest, titles, texts)
     joined = [f"{title} {text}" if title else text for title, text in zip(titles, texts, strict=True)]

@@ -26,11 +26,13 @@ from ragengine_train.dev_metrics import dev_examples
 from ragengine_train.dev_samples import DevSet
 from ragengine_train.example_order import draw, group_by_length
 from ragengine_train.folders import replaced
+from ragengine_train.processes import is_first, share
 from ragengine_train.progress import Progress
 from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import (
     SaveTokenizer,
     StageTrainer,
+    examples_a_batch,
     examples_a_step,
     freeze,
     train_stage,
@@ -185,16 +187,15 @@ def train_generator(
     order = draw(
         [example.group for example in examples], arguments.max_steps * a_step, config.seed, stage.sample
     )
-    order = group_by_length(
-        order, list(map(len, prompts)), arguments.per_device_train_batch_size, config.seed
-    )
+    order = group_by_length(order, list(map(len, prompts)), examples_a_batch(arguments), config.seed)
     reader = generator.config
     collate = collate_prompts(reader.pad_token_id, reader.decoder_start_token_id)
     items = PromptItems(prompts, answers, order)
     dev = None
     if sample := dev_examples(config, corpus, needs_passage=True):
         dev_prompts = gold_prompts(sample, corpus, question_tokenizer, tokenizer, model, prefix)
-        dev = DevSet(sample, lambda: gold_answers(generator, tokenizer, dev_prompts, model.max_answer_length))
+        own = share(dev_prompts)
+        dev = DevSet(sample, lambda: gold_answers(generator, tokenizer, own, model.max_answer_length))
     trained = train_stage(
         generator,
         items,
@@ -213,6 +214,8 @@ def train_generator(
         answers_now = zip(dev.answer(), dev.examples, strict=True)
         right = [exact_match(text, example.answers) for text, example in answers_now]
         measured = {"n": len(right), "exact_match_gold_passage": sum(right) / len(right)}
+    if not is_first():
+        return
     with replaced(target) as folder:
         save_with_tokenizer(generator, tokenizer, folder)
         write_stage_report(folder, trained, measured)

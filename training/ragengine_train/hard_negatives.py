@@ -14,6 +14,7 @@ from ragengine.indexing import training
 from ragengine.indexing.plan import plan_index
 from ragengine.retrieval.vector_index import VectorIndex
 from ragengine.storage.atomic import replaced_file
+from ragengine_train import processes
 from ragengine_train.progress import Progress, TrainProgress
 
 Negatives = dict[int, list[int]]
@@ -24,7 +25,8 @@ _MINED = 8  # kept for every positive, or as many as an item takes
 def nearest(passages: FloatArray, questions: FloatArray, count: int, seed: int = 0) -> NDArray[np.int64]:
     """Rows of the ``count`` passages [N, E] with the largest inner products, int64 [Q, count]; -1 for none.
 
-    Searched as ragengine searches, with the index that it would choose for so many passages.
+    Searched as ragengine searches, with the index that it would choose for so many passages.  Of several
+    processes each searches its :func:`share` of the passages, for all questions; rows are those of the whole.
     """
     vectors = passages.astype(np.float16)
     plan = plan_index(*vectors.shape)
@@ -34,8 +36,19 @@ def nearest(passages: FloatArray, questions: FloatArray, count: int, seed: int =
     norm = float(np.linalg.norm(vectors.astype(np.float32), axis=1).max())
     searcher = VectorIndex(index, vectors, norm, {})
     probed: dict[str, Any] = {} if searcher.exact else {"nprobe": _PROBED, "rerank_width": 4 * count}
-    rows: NDArray[np.int64] = searcher.search(questions, count, **probed).rows
-    return rows
+    found = searcher.search(questions, count, **probed)
+    return _best(processes.stack((found.rows, found.scores)))
+
+
+def _best(parts: Sequence[tuple[NDArray[np.int64], FloatArray]]) -> NDArray[np.int64]:
+    """The best rows [Q, K] of what each process found in its share: rows there and scores, both [Q, K]."""
+    rows = np.concatenate(
+        [np.where(own < 0, -1, own * len(parts) + number) for number, (own, _) in enumerate(parts)], axis=1
+    )
+    scores = np.concatenate([scores for _, scores in parts], axis=1)
+    order = np.lexsort((rows, -scores), axis=1)[:, : parts[0][0].shape[1]]
+    best: NDArray[np.int64] = np.take_along_axis(rows, order, axis=1)
+    return best
 
 
 class NegativeTables:
@@ -56,11 +69,15 @@ class NegativeTables:
 
     def write(self, step: int, negatives: Negatives) -> None:
         """Keep what was mined after ``step`` steps; the file is whole or not there."""
+        if processes.is_first():
+            self._save(step, negatives)
+        self._tables[step] = negatives
+
+    def _save(self, step: int, negatives: Negatives) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = np.array([(row, other) for row, others in negatives.items() for other in others], np.int64)
         with replaced_file(self._path(step)) as file:
             np.save(file, rows.reshape(-1, 2), allow_pickle=False)
-        self._tables[step] = negatives
 
     def _path(self, step: int) -> Path:
         return self.folder / f"negatives-{step:06}.npy"
@@ -75,7 +92,8 @@ class NegativeTables:
 class Mining(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Mines at the steps of ``tables``.
 
-    ``encode(model)`` gives the vectors of the indexed passages [N, E] and of one question a positive [P, E].
+    ``encode(model)`` gives the vectors of this process's :func:`share` of the indexed passages [N, E], and of
+    one question a positive [P, E].
     """
 
     def __init__(
@@ -108,9 +126,9 @@ class Mining(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         if step not in self.tables.steps:
             return
         passages, questions = self.encode(kwargs["model"], step)
-        found = nearest(passages, questions, min(len(passages), 2 * self.kept))
-        self.tables.write(step, self._negatives(found))
-        message = f"  {step}: hard negatives mined from {len(passages):,} passages"
+        total = sum(processes.stack(len(passages)))
+        self.tables.write(step, self._negatives(nearest(passages, questions, min(total, 2 * self.kept))))
+        message = f"  {step}: hard negatives mined from {total:,} passages"
         self.progress(TrainProgress("encoders", message))
 
     def _negatives(self, found: NDArray[np.int64]) -> Negatives:

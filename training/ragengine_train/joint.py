@@ -1,52 +1,62 @@
 """Joint fine-tuning: -log p(y | x), marginal over the retrieved documents (paper, section 2.4).
 
-Documents are retrieved with the current question encoder.  It and the generator learn; the passage encoder
-and its index stay as they are.
+Documents are retrieved with the current question encoder.  It and the generator learn.  The passage encoder
+and its index stay as they are, or it learns too and the index follows it.
 """
 
+import contextlib
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import record_function
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase, RagTokenizer
+from transformers import DPRContextEncoder, PreTrainedTokenizerBase, RagTokenizer, TrainerCallback
 
 from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.batching import Tokens, encoder_inputs, pad, padded, tokenized
 from ragengine_train.checkpoint import (
     Parts,
+    load_encoder,
     load_encoder_tokenizer,
     load_rag,
     save_with_tokenizer,
 )
-from ragengine_train.config import TrainConfig
+from ragengine_train.config import JointConfig, TrainConfig
+from ragengine_train.corpus_encoding import corpus_encoding
 from ragengine_train.data import TrainingPassages, training_examples
 from ragengine_train.dev_metrics import dev_examples
 from ragengine_train.dev_samples import DevSet
 from ragengine_train.encoders import question_tokens
 from ragengine_train.example_order import draw
-from ragengine_train.folders import replaced
+from ragengine_train.folders import remove, replaced
 from ragengine_train.generator import answer_tokens
-from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
+from ragengine_train.joint_objective import JointObjective, retrieved
+from ragengine_train.live_retriever import LiveRetriever, OpenIndex, RagengineIndex
+from ragengine_train.passage_vectors import LearningVectors, PassageVectors
+from ragengine_train.processes import is_first, share
 from ragengine_train.progress import Progress
+from ragengine_train.reindexing import ENCODER, Reindexing
 from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import (
     SaveTokenizer,
     StageTrainer,
     examples_a_step,
     freeze,
+    through,
     train_stage,
     training_arguments,
 )
 
 _BATCH = 16
+_INDEXES = "indexes"  # in the stage's work folder: a folder for each index that it makes
 
 
-class QuestionItems(Dataset[tuple[Sequence[int], ...]]):
-    """Questions and answers, token ids, in the order of training; no passage is given."""
+class QuestionItems(Dataset[tuple[int, tuple[Sequence[int], ...]]]):
+    """Numbers of examples, their questions and answers, token ids, in the order of training."""
 
     def __init__(
         self,
@@ -66,11 +76,11 @@ class QuestionItems(Dataset[tuple[Sequence[int], ...]]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, number: int) -> tuple[Sequence[int], ...]:
+    def __getitem__(self, number: int) -> tuple[int, tuple[Sequence[int], ...]]:
         index = self.order[number]
         answers = self.answers[index]
         item = self.questions[index], answers[self.choices[number] % len(answers)]
-        return item if self.own is None else (*item, self.own[index])
+        return index, item if self.own is None else (*item, self.own[index])
 
 
 def collate_questions(question_pad: int, answer_pad: int, decoder_start: int) -> Any:
@@ -90,54 +100,24 @@ def collate_questions(question_pad: int, answer_pad: int, decoder_start: int) ->
     return collate
 
 
-def marginal_nll(
-    model: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    labels: torch.Tensor,
-    own_ids: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """-log p(y | x) of each question, float32 [Q], with documents found by ``model.retriever``.
+def numbered(collate: Callable[[list[Any]], dict[str, torch.Tensor]]) -> Any:
+    """``collate`` for items of :class:`QuestionItems`; ``examples`` [Q] are the numbers of the examples."""
 
-    ``own_ids`` are the questions as the generator reads them, where the encoder reads them after a prompt.
+    def collate_numbered(items: list[tuple[int, Any]]) -> dict[str, torch.Tensor]:
+        numbers, rows = zip(*items, strict=True)
+        return {**collate(list(rows)), "examples": torch.tensor(numbers)}
 
-    With ``config.label_smoothing`` it is smoothed, as ``get_nll`` does.
-    """
-    found = retrieved(model, input_ids, attention_mask, own_ids)
-    with record_function("generator"):
-        output = model(**found, labels=labels, reduce_loss=False)
-    loss: torch.Tensor = output.loss
-    return loss
-
-
-def retrieved(
-    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, own_ids: torch.Tensor | None = None
-) -> dict[str, torch.Tensor]:
-    """The documents of questions as a RAG model reads them: tokens and mask [Q*D, S], scores float32 [Q, D].
-
-    The three steps are those of ``RagModel.forward``.  They are here because doc_scores must not be computed
-    under autocast: in bfloat16 the scores of two documents, 40.0 and 40.1, are one number.
-    """
-    with record_function("encode questions"):
-        output = model.question_encoder(input_ids, attention_mask=attention_mask, return_dict=True)
-    vectors = output[0].float()
-    read = input_ids if own_ids is None else own_ids
-    with record_function("retrieve"):
-        found = model.retriever(read, vectors.detach().cpu().numpy(), return_tensors="pt").to(
-            input_ids.device
-        )
-    with torch.autocast(input_ids.device.type, enabled=False):
-        doc_scores = torch.einsum("qe,qde->qd", vectors, found["retrieved_doc_embeds"].float())
-    return {
-        "context_input_ids": found["context_input_ids"],
-        "context_attention_mask": found["context_attention_mask"],
-        "doc_scores": doc_scores,
-    }
+    return collate_numbered
 
 
 @torch.no_grad()
 def joint_answers(
-    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Tokens, own: Tokens | None, question_pad: int
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Tokens,
+    own: Tokens | None,
+    question_pad: int,
+    passages: PassageVectors | None = None,
 ) -> list[str]:
     """transformers' answers with the documents that are found now, and with `[model.generation]`."""
     answers: list[str] = []
@@ -147,9 +127,11 @@ def joint_answers(
         batch = encoder_inputs(questions[part], question_pad)
         if own is not None:
             batch["own_ids"] = padded(own[part], question_pad)
-        found = retrieved(model, **{name: value.to(device) for name, value in batch.items()})
+        inputs: dict[str, Any] = {name: value.to(device) for name, value in batch.items()}
+        found = retrieved(model, **inputs, passages=passages)
         output = model.generate(
-            **found,
+            **found.prompts,
+            doc_scores=found.scores(),
             n_docs=model.config.n_docs,
             num_beams=config.num_beams or 1,  # RAG-Sequence does not read the config
             max_length=config.max_length,
@@ -158,14 +140,73 @@ def joint_answers(
     return answers
 
 
-class MarginalTrainer(StageTrainer):
-    """The Trainer on the mean of :func:`marginal_nll`."""
+class JointTrainer(StageTrainer):
+    """The Trainer on a :class:`JointObjective`; where DPR's loss is part of it, both parts are logged.
+
+    Where the passage encoder learns, ``index_age`` is logged: the steps since the index was encoded.
+    """
+
+    def __init__(
+        self,
+        objective: JointObjective,
+        stage: JointConfig,
+        reindexing: Reindexing | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._objective, self._settings, self._reindexing = objective, stage, reindexing
+        self._parts: dict[str, list[float]] = defaultdict(list)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """The batch's loss."""
-        return marginal_nll(model, **inputs).mean()
+        batch = dict(inputs)
+        examples = batch.pop("examples").tolist()
+        weight = self._settings.weight_of_dpr(self.state.global_step, self.state.max_steps)
+        objective = partial(self._objective, batch=batch, weight=weight, examples=examples)
+        loss = through(model, self.accelerator.unwrap_model(model), objective)
+        if loss.dpr is not None and loss.marginal is not None:
+            self._parts["marginal_loss"].append(float(loss.marginal.detach()))
+            self._parts["dpr_loss"].append(float(loss.dpr.detach()))
+            self._parts["dpr_weight"].append(weight)
+        return loss.total
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the parts since the entry before, and the age of the index."""
+        if "loss" in logs:
+            logs |= {name: sum(values) / len(values) for name, values in self._parts.items()}
+            self._parts.clear()
+            if self._reindexing is not None:
+                logs["index_age"] = self.state.global_step - self._reindexing.step
+        super().log(logs, start_time)
+
+
+class SavePassageEncoder(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Write the passage encoder into each checkpoint, in the folder that `--context-encoder` names."""
+
+    def __init__(self, save: Callable[[Path], None]) -> None:
+        self._save = save
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After the weights."""
+        if is_first():
+            self._save(Path(args.output_dir) / f"checkpoint-{state.global_step}" / ENCODER)
+
+
+def load_joint(config: TrainConfig, parts: Parts) -> Any:
+    """The RAG model that the stage trains, with what its settings freeze.
+
+    A passage encoder that learns is the model's ``ctx_encoder``, as in transformers.
+    """
+    stage = config.joint
+    assert stage is not None
+    rag = load_rag(parts, config.model, stage.dropout)
+    if stage.train_context_encoder:
+        rag.rag.ctx_encoder = load_encoder(parts.context_encoder, DPRContextEncoder, config.model.pooling)
+    freeze(rag, [*stage.freeze, *(["generator.*"] if stage.retrieval_only else [])])
+    return rag
 
 
 def train_joint(
@@ -176,26 +217,35 @@ def train_joint(
     work: Path,
     target: Path,
     progress: Progress,
+    open_index: OpenIndex = RagengineIndex,
 ) -> None:
-    """Joint tuning over ``index``; ``target`` gets ``question_encoder`` and ``generator``."""
+    """Joint tuning over ``index``; ``target`` gets the networks that learn, a folder each."""
     stage, model = config.joint, config.model
     assert stage is not None
-    examples = training_examples(config, stage, corpus, needs_passage=False)
+    examples = training_examples(
+        config, stage, corpus, needs_passage=stage.needs_passage, needs_answer=stage.needs_answer
+    )
     question_tokenizer = load_encoder_tokenizer(parts.question_encoder)
     tokenizer = load_tokenizer(parts.generator)
-    rag = load_rag(parts, model, stage.dropout)
-    searched = RagengineIndex(index, model.n_docs)
-    rag.rag.retriever = LiveRetriever(rag.config, question_tokenizer, tokenizer, searched)
+    rag = load_joint(config, parts)
+    searched = open_index(index, model.n_docs)
+    retriever = LiveRetriever(rag.config, question_tokenizer, tokenizer, searched)
+    rag.rag.retriever = retriever
+    passages = None
+    if stage.train_context_encoder:
+        passage_tokenizer = load_encoder_tokenizer(parts.context_encoder)
+        passages = LearningVectors(corpus, rag.rag.ctx_encoder, passage_tokenizer, model.max_passage_length)
     texts = [example.question for example in examples]
     questions = question_tokens(rag.question_encoder, question_tokenizer, model.max_question_length, texts)
     has_prompt = bool(getattr(rag.question_encoder, "prompt", ""))
     own = tokenized(question_tokenizer, model.max_question_length, texts) if has_prompt else None
     answers = [
-        answer_tokens(example.answers if stage.draw_answers else example.answers[:1], tokenizer, model)
+        answer_tokens(
+            example.answers if stage.draw_answers else example.answers[:1] or ("",), tokenizer, model
+        )
         for example in examples
     ]
 
-    freeze(rag, stage.freeze)
     arguments = training_arguments(stage, work, config.seed, len(examples))
     total = arguments.max_steps * examples_a_step(arguments)
     order = draw([example.group for example in examples], total, config.seed, stage.sample)
@@ -206,25 +256,51 @@ def train_joint(
     rag.config.label_smoothing = arguments.label_smoothing_factor
     dev = None
     if sample := dev_examples(config, corpus, needs_passage=False):
-        dev_texts = [example.question for example in sample]
+        dev_texts = share([example.question for example in sample])
         longest, question_pad = model.max_question_length, pad(question_tokenizer)
         asked = question_tokens(rag.question_encoder, question_tokenizer, longest, dev_texts)
         alone = tokenized(question_tokenizer, longest, dev_texts) if has_prompt else None
-        dev = DevSet(sample, lambda: joint_answers(rag, tokenizer, asked, alone, question_pad))
-    trained = train_stage(
-        rag,
-        items,
-        collate,
-        arguments,
-        stage="joint",
-        progress=progress,
-        settings=stage,
-        trainer=MarginalTrainer,
-        callbacks=[SaveTokenizer(RagTokenizer(question_tokenizer, tokenizer))],
-        dev=dev,
-    )
-    searched.close()
+        dev = DevSet(sample, lambda: joint_answers(rag, tokenizer, asked, alone, question_pad, passages))
+    reindexing = None
+    callbacks: list[TrainerCallback] = [SaveTokenizer(RagTokenizer(question_tokenizer, tokenizer))]
+    with contextlib.ExitStack() as stack:
+        if stage.train_context_encoder:
+
+            def save(folder: Path) -> None:
+                save_with_tokenizer(rag.rag.ctx_encoder, passage_tokenizer, folder)
+
+            callbacks.append(SavePassageEncoder(save))
+            reindexing = Reindexing(
+                stage.reindex_every,
+                stage.reindex_delay,
+                work / _INDEXES,
+                save=save,
+                encode=lambda source, made: corpus_encoding(source, made, config, corpus, rag.device),
+                swap=lambda made: retriever.swap(open_index(made, model.n_docs)),
+                progress=progress,
+            )
+            callbacks.append(stack.enter_context(reindexing))
+        trained = train_stage(
+            rag,
+            items,
+            numbered(collate),
+            arguments,
+            stage="joint",
+            progress=progress,
+            settings=stage,
+            trainer=partial(
+                JointTrainer, JointObjective(stage, corpus, examples, passages), stage, reindexing
+            ),
+            callbacks=callbacks,
+            dev=dev,
+        )
+    retriever.index.close()
+    if not is_first():
+        return
     with replaced(target) as folder:
         save_with_tokenizer(rag.question_encoder, question_tokenizer, folder / "question_encoder")
         save_with_tokenizer(rag.generator, tokenizer, folder / "generator")
+        if stage.train_context_encoder:
+            save_with_tokenizer(rag.rag.ctx_encoder, passage_tokenizer, folder / "context_encoder")
         write_stage_report(folder, trained, {})
+    remove(work / _INDEXES)

@@ -1,7 +1,8 @@
 """A ragengine index as transformers' RAG models search one: live, p(z | x) of the paper."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,11 @@ class RagengineIndex(Index):  # type: ignore[misc]  # transformers is untyped
         vectors = np.ascontiguousarray(question_hidden_states, np.float32)
         rows = self._index.search(vectors, n_docs).rows
         rows = np.where(rows < 0, rows[:, :1], rows)
-        return rows, np.asarray(self._vectors[rows], np.float32)
+        return rows, self.vectors(rows)
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The stored vectors [..., E] of rows [...]."""
+        return np.asarray(self._vectors[rows], np.float32)
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Ids, titles and texts of rows [Q, D]: a dictionary of lists a question."""
@@ -59,20 +64,31 @@ class RagengineIndex(Index):  # type: ignore[misc]  # transformers is untyped
         self._index.close()
 
 
+OpenIndex: TypeAlias = Callable[[Path, int], Any]
+"""Opens an index folder for so many documents a question: something with the methods of RagengineIndex."""
+
+
 class LiveRetriever(RagRetriever):  # type: ignore[misc]  # transformers is untyped
     """``RagRetriever`` over a ragengine index; prompts are padded to the longest, not to the limit.
 
     Everything else is transformers' own code: which tokens the generator reads is what it would read.
     """
 
+    index: Any
+
     def __init__(
         self,
         config: RagConfig,
         question_encoder_tokenizer: PreTrainedTokenizerBase,
         generator_tokenizer: PreTrainedTokenizerBase,
-        index: RagengineIndex,
+        index: Any,
     ) -> None:
         super().__init__(config, question_encoder_tokenizer, generator_tokenizer, index=index)
+
+    def swap(self, index: Any) -> None:
+        """Search ``index`` from now on, and close the one that was searched."""
+        before, self.index = self.index, index
+        before.close()
 
     def postprocess_docs(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Token ids and mask, [Q*D, S], without the columns that are padding in every row."""

@@ -4,26 +4,26 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
-from ragengine.errors import InputError, MemoryLimitError, OptionsError
-from ragengine.indexing.build import build_index
+from ragengine.bundle.bundle import Bundle
+from ragengine.errors import MemoryLimitError, OptionsError
 from ragengine.messages import one_line
-from ragengine.storage.atomic import explained, held_folder
+from ragengine.retrieval.manifest import IndexManifest
 from ragengine.storage.schema import join_errors
 from ragengine.version import __version__
-from ragengine_train import preflight
+from ragengine_train import preflight, processes
 from ragengine_train.checkpoint import Parts, write_checkpoint
 from ragengine_train.choices import RESULTS, ResultName
 from ragengine_train.config import STAGES, TrainConfig
 from ragengine_train.config_file import read_config
+from ragengine_train.corpus_index import index_corpus
 from ragengine_train.data import TrainingPassages
 from ragengine_train.data_convert import ConvertReport
 from ragengine_train.dev_metrics import export_parts, measure_answers, measure_retrieval
@@ -32,17 +32,20 @@ from ragengine_train.folders import remove
 from ragengine_train.foreign_data import as_jsonl
 from ragengine_train.generator import train_generator
 from ragengine_train.joint import train_joint
+from ragengine_train.json_files import read_json, write_json
+from ragengine_train.live_retriever import OpenIndex, RagengineIndex
+from ragengine_train.processes import first, together
 from ragengine_train.progress import Progress, TrainProgress, silent
-from ragengine_train.provenance import PLACES, Settings, changes
+from ragengine_train.provenance import Settings, changes, places
 from ragengine_train.report import (
     CURVES,
+    LAST_INDEX,
     REPORT,
     TrainResult,
-    read_json,
     train_result,
     write_curves,
-    write_json,
 )
+from ragengine_train.run_context import hold, use_threads, without_bars, writing
 
 QUESTIONS = "questions"  # in a run's folder: the questions of other formats, as JSONL
 _SETTINGS = "settings.json"
@@ -57,10 +60,13 @@ def train(
     fresh: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
+    open_index: OpenIndex | None = None,
 ) -> TrainResult:
     """Train a RAG model as a configuration says, which is what `ragengine train` does.
 
-    Results of an earlier run stay, and an unfinished stage goes on where it was killed.
+    Results of an earlier run stay, and an unfinished stage goes on where it was killed.  In each of several
+    processes that `torchrun` or `accelerate launch` has started, the same call takes a part of the work; the
+    first process writes, reports and returns the same result as the others.
 
     Args:
         config: the TOML file, or what :func:`read_config` has read.
@@ -68,6 +74,8 @@ def train(
         fresh: start over: whatever an earlier run left in the output is removed.
         threads: threads torch may use; all cores where None.
         progress: called with every :class:`TrainProgress`.
+        open_index: opens what `[joint]` searches for the index folder and ``n_docs``; by default the index,
+            mapped into this process.
 
     Returns:
         Where checkpoint, index and report are, and the figures of the report.
@@ -78,6 +86,7 @@ def train(
         ExportError: a network or tokenizer cannot be loaded or is of another architecture.
         InputError: the output folder cannot be written.
         MemoryLimitError: a batch does not fit into the GPU's memory.
+        OtherProcessError: another one of several processes has failed, and says why.
     """
     if fresh and start is not None:
         raise OptionsError(f"fresh makes everything again and start={start!r} does not; give one of them.")
@@ -85,19 +94,17 @@ def train(
         raise OptionsError(f"start is {start!r}; it must be one of {', '.join(RESULTS)}.")
     if threads is not None and threads < 1:
         raise OptionsError(f"threads is {threads}; it must be at least 1.")
-    settings = config if isinstance(config, TrainConfig) else read_config(config)
-    with _threads(threads), _held(settings.output), _without_bars():
-        corpus = TrainingPassages.read(settings.data.passages)
-        settings = _with_jsonl(settings, corpus, progress or silent)
-        run = _Run(settings, corpus, progress or silent)
-        kept = () if fresh else RESULTS[: RESULTS.index(start or "checkpoint")]
-        run.check_settings(kept)
-        if fresh or start or not (run.output / "checkpoint").exists():
-            preflight.check(settings, run.corpus, run.parts_of(kept))
-        if fresh:
-            _remove_run(run.output)
-        elif start is not None:
-            run.remove_from(start)
+    with processes.joined(), contextlib.ExitStack() as held:
+        settings = together(lambda: config if isinstance(config, TrainConfig) else read_config(config))
+        tell = progress if progress is not None and processes.is_first() else silent
+        held.enter_context(use_threads(threads))
+        held.enter_context(without_bars())
+        held.enter_context(writing(settings.output))
+        first(lambda: hold(settings.output, held))
+        corpus = together(lambda: TrainingPassages.read(settings.data.passages))
+        settings = first(lambda: _with_jsonl(settings, corpus, tell))
+        run = _Run(settings, corpus, tell, open_index or RagengineIndex)
+        first(lambda: run.prepare(start, fresh))
         run.encoders()
         run.generator()
         run.index()
@@ -112,6 +119,7 @@ class _Run:
     config: TrainConfig
     corpus: TrainingPassages
     progress: Progress
+    open_index: OpenIndex
 
     def __post_init__(self) -> None:
         self.settings = Settings(self.config)
@@ -125,6 +133,12 @@ class _Run:
         return self.output / "work"
 
     @property
+    def last_index(self) -> Path:
+        """The index that the checkpoint answers from."""
+        learned = self.config.joint is not None and self.config.joint.train_context_encoder
+        return self.output / (LAST_INDEX if learned else "index")
+
+    @property
     def parts(self) -> Parts:
         """The networks as they are now."""
         return self.parts_of(RESULTS)
@@ -133,22 +147,24 @@ class _Run:
         """The networks of the last finished stage of ``results`` that trained each, else the start."""
         model = self.config.model
         parts = Parts(model.question_encoder, str(model.context_encoder), model.generator)
-        for stage, places in PLACES.items():
-            wanted = stage in results and getattr(self.config, stage) is not None
-            if wanted and (self.output / stage).exists():
-                folders = {name: str(self.output / stage / place) for name, place in places.items()}
+        for stage, networks in places(self.config).items():
+            if stage in results and (self.output / stage).exists():
+                folders = {name: str(self.output / stage / place) for name, place in networks.items()}
                 parts = dataclasses.replace(parts, **folders)
         return parts
 
-    def check_settings(self, results: Sequence[str]) -> None:
-        """Refuse results that other settings made."""
-        for name in results:
+    def prepare(self, start: ResultName | None, fresh: bool) -> None:
+        """Refuse what cannot be trained and results that other settings made; remove what is made again."""
+        kept = () if fresh else RESULTS[: RESULTS.index(start or "checkpoint")]
+        for name in kept:
             self._check_settings(name)
-
-    def remove_from(self, start: str) -> None:
-        """Remove the results from ``start`` on."""
-        for name in RESULTS[RESULTS.index(start) :]:
-            self._remove(name)
+        if fresh or start or not (self.output / "checkpoint").exists():
+            preflight.check(self.config, self.corpus, self.parts_of(kept))
+        if fresh:
+            _remove_run(self.output)
+        elif start is not None:
+            for name in RESULTS[RESULTS.index(start) :]:
+                self._remove(name)
 
     def encoders(self) -> None:
         """DPR pre-training."""
@@ -170,19 +186,23 @@ class _Run:
 
     def index(self) -> None:
         """The index that joint tuning searches and the model answers from, and the dev figures before it."""
-        report = self.work / "index" / REPORT
-        bundle = self.work / "index" / "bundle"
-        if report.exists() and (self.output / "index").exists():
-            self._measured("index")
-            return
+        if first(self._begin_index):
+            started = time.perf_counter()
+            bundle = self.work / "index" / "bundle"
+            first(lambda: export_parts(self.parts, self.config, self.work / "index" / "checkpoint", bundle))
+            index_corpus(self.corpus, self.config.data.passages, bundle, self.output / "index")
+            seconds = {"seconds": round(time.perf_counter() - started, 1)}
+            first(lambda: write_json(self.work / "index" / REPORT, seconds))
+        self._measured("index")
+
+    def _begin_index(self) -> bool:
+        """Whether there is no index yet; then what was made of an earlier one is removed."""
+        if (self.work / "index" / REPORT).exists() and (self.output / "index").exists():
+            return False
         self._remove_after("index")
         write_json(self.work / "index" / _SETTINGS, self.settings.of("index"))
         self._say("index", "index")
-        started = time.perf_counter()
-        export_parts(self.parts, self.config, self.work / "index" / "checkpoint", bundle)
-        build_index(self.config.data.passages, self.output / "index", bundle=bundle)
-        write_json(report, {"seconds": round(time.perf_counter() - started, 1)})
-        self._measured("index")
+        return True
 
     def joint(self) -> None:
         """Joint tuning on the marginal likelihood."""
@@ -196,21 +216,51 @@ class _Run:
                 work,
                 self.output / "joint",
                 self.progress,
+                self.open_index,
             ),
         )
 
     def finish(self) -> TrainResult:
         """Write the checkpoint, measure it, and write the report and the curves."""
-        checkpoint, settings = self.output / "checkpoint", self.work / "checkpoint" / _SETTINGS
-        current = checkpoint.exists() and settings.exists() and not self._changes("checkpoint")
-        if not current:  # it is cheap to make
-            self._remove("checkpoint")
-            if self.config.joint is None:  # measured already
-                write_checkpoint(self.parts, self.config.model, checkpoint)
-            else:
-                export_parts(self.parts, self.config, checkpoint, self.work / "checkpoint" / "bundle")
-            write_json(settings, self.settings.of("checkpoint"))
-        return self._report()
+        if not first(self._has_checkpoint):  # it is cheap to make
+            bundle = self.work / "checkpoint" / "bundle"
+            first(lambda: self._write_checkpoint(bundle))
+            if first(lambda: self._needs_index(bundle)):
+                index_corpus(self.corpus, self.config.data.passages, bundle, self.last_index)
+            made_with = self.work / "checkpoint" / _SETTINGS
+            first(lambda: write_json(made_with, self.settings.of("checkpoint")))
+        dev = {name: self._measured(name) for name in ("index", "checkpoint") if self._has_bundle(name)}
+        return first(lambda: self._report(dev))
+
+    def _has_checkpoint(self) -> bool:
+        settings = self.work / "checkpoint" / _SETTINGS
+        whole = (self.output / "checkpoint").exists() and settings.exists()
+        return whole and not self._changes("checkpoint")
+
+    def _write_checkpoint(self, bundle: Path) -> None:
+        self._remove("checkpoint")
+        checkpoint = self.output / "checkpoint"
+        if self._has_bundle("checkpoint"):
+            export_parts(self.parts, self.config, checkpoint, bundle)
+        else:  # measured already
+            write_checkpoint(self.parts, self.config.model, checkpoint)
+
+    def _has_bundle(self, name: str) -> bool:
+        """Whether a result is measured with a bundle of its own; without `[joint]` the two have the same."""
+        return name == "index" or self.config.joint is not None
+
+    def _needs_index(self, bundle: Path) -> bool:
+        """Whether the encoder that joint tuning has made has no index of the passages yet."""
+        if self.config.joint is None or not self.config.joint.train_context_encoder:
+            return False
+        fingerprint = Bundle.open(bundle, verify="size").index_encoder.fingerprint
+        if (
+            self.last_index.exists()
+            and IndexManifest.read(self.last_index).encoder.fingerprint == fingerprint
+        ):
+            return False
+        self._say("checkpoint", "checkpoint: index of the passages")
+        return True
 
     def _measured(self, name: str) -> dict[str, Any]:
         """The figures of a result on the dev questions; empty where there are none.
@@ -228,29 +278,25 @@ class _Run:
             "max_answer_length": model.max_answer_length,
             "generation": model.generation,
         }
-        if path.exists() and (known := read_json(path))["settings"] == settings:
-            return dict(known["figures"])
+        known: dict[str, Any] | None = first(lambda: _kept(path, settings))
+        if known is not None:
+            return known
+        index = self.output / "index" if name == "index" else self.last_index
         figures = {
-            "retrieval": measure_retrieval(bundle, self.output / "index", data.dev),
-            "answers": measure_answers(bundle, self.output / "index", self.config),
+            "retrieval": measure_retrieval(bundle, index, data.dev),
+            "answers": measure_answers(bundle, index, self.config),
         }
         for part, measured in figures.items():
             listing = ", ".join(f"{key} {value:.4g}" for key, value in measured.items())
             self._say(name, f"  dev {part}: {listing}")
-        write_json(path, {"settings": settings, "figures": figures})
+        first(lambda: write_json(path, {"settings": settings, "figures": figures}))
         return figures
 
     def _stage(self, name: str, run: Callable[[Path], None]) -> None:
         """Run a stage that the configuration has and that is not finished."""
-        if getattr(self.config, name) is None:
+        if getattr(self.config, name) is None or not first(lambda: self._begin(name)):
             return
-        if (self.output / name).exists():
-            self._say(name, f"{name}: finished before")
-            return
-        self._remove_after(name)
-        self._say(name, name)
         work = self.work / name
-        write_json(work / _SETTINGS, self.settings.of(name))
         try:
             run(work)
         except torch.OutOfMemoryError as reason:
@@ -258,11 +304,24 @@ class _Run:
                 f"{name}: {one_line(reason)}; lower per_device_train_batch_size, raise "
                 f"gradient_accumulation_steps as much, and begin again with --from {name}."
             ) from reason
+        first(lambda: self._end(name))
+
+    def _begin(self, name: str) -> bool:
+        """Whether a stage is to be run; then what was made of an earlier one is removed."""
+        if (self.output / name).exists():
+            self._say(name, f"{name}: finished before")
+            return False
+        self._remove_after(name)
+        self._say(name, name)
+        write_json(self.work / name / _SETTINGS, self.settings.of(name))
+        return True
+
+    def _end(self, name: str) -> None:
         report = read_json(self.output / name / REPORT)
         self._say(name, f"{name}: {report['seconds']:.0f} s {report['dev'] or ''}")
         if getattr(self.config, name).arguments.get("eval_strategy", "no") != "no":
             return  # whoever evaluates them wants to compare them
-        for checkpoint in work.glob("checkpoint-*"):
+        for checkpoint in (self.work / name).glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
 
     def _remove(self, name: str) -> None:
@@ -293,18 +352,18 @@ class _Run:
     def _say(self, stage: str, message: str) -> None:
         self.progress(TrainProgress(stage, message))
 
-    def _report(self) -> TrainResult:
+    def _report(self, dev: dict[str, dict[str, Any]]) -> TrainResult:
         """Write `report.json`: log, seconds and figures of each stage, and all dev figures together."""
         stages = {
             stage: read_json(self.output / stage / REPORT)
             for stage in STAGES
             if getattr(self.config, stage) is not None
         }
-        stages["index"] = read_json(self.work / "index" / REPORT) | {"dev": self._measured("index")}
-        last = "index" if self.config.joint is None else "checkpoint"
-        stages["checkpoint"] = {"dev": self._measured(last)}
+        stages["index"] = read_json(self.work / "index" / REPORT) | {"dev": dev["index"]}
+        stages["checkpoint"] = {"dev": dev.get("checkpoint", dev["index"])}
         content = {
             "seed": self.config.seed,
+            "index": self.last_index.name,
             "packages": {"ragengine": __version__} | {name: version(name) for name in _PACKAGES},
             "seconds": round(sum(stage.get("seconds", 0.0) for stage in stages.values()), 1),
             "dev": {name: stage["dev"] for name, stage in stages.items() if stage.get("dev")},
@@ -326,46 +385,16 @@ def _with_jsonl(config: TrainConfig, corpus: TrainingPassages, progress: Progres
     return as_jsonl(config, corpus, config.output / QUESTIONS, tell)
 
 
+def _kept(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The figures in ``path``, where they were measured with these settings."""
+    if not path.exists() or (known := read_json(path))["settings"] != settings:
+        return None
+    return dict(known["figures"])
+
+
 def _remove_run(output: Path) -> None:
     """Remove a run's results, and nothing else that may be in the folder."""
-    for name in (*RESULTS, "work"):
+    for name in (*RESULTS, LAST_INDEX, "work"):
         remove(output / name)
     for name in (REPORT, CURVES):
         (output / name).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Let torch use ``count`` threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _held(output: Path) -> Iterator[None]:
-    """Make the folder of a run and keep other processes out of it.
-
-    Raises :class:`InputError` where that fails, and where the Trainer cannot write.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with held_folder(output):
-            yield
-    except OSError as reason:
-        raise InputError(f"{output} cannot be written: {explained(reason)}.") from reason
-
-
-@contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
-    """No progress bars of transformers, which draws them for every network that is loaded."""
-    shown = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers.utils.logging.enable_progress_bar()

@@ -113,7 +113,7 @@ def save_pooled_encoder(encoder: PooledEncoder, tokenizer: PreTrainedTokenizerBa
     tokenizer.save_pretrained(folder)
     source = encoder.source
     weights = {
-        f"{step.shape.name}.{name}": tensor.numpy()
+        f"{step.shape.name}.{name}": tensor.cpu().numpy()
         for step in encoder.steps
         if isinstance(step, Dense)
         for name, tensor in step.linear.state_dict().items()

@@ -14,15 +14,15 @@ from ragengine_train.checkpoint import (
     load_encoder,
     load_encoder_tokenizer,
     load_generator,
-    load_rag,
     longest_text,
     pools_as_given,
     vector_size,
 )
-from ragengine_train.config import STAGES, ModelConfig, TrainConfig
+from ragengine_train.config import DEFAULTS, STAGES, ModelConfig, TrainConfig
 from ragengine_train.data import TrainingPassages, read_examples, training_examples
 from ragengine_train.encoders import BiEncoder
 from ragengine_train.example_order import draw
+from ragengine_train.joint import load_joint
 from ragengine_train.trainer import freeze
 
 
@@ -36,6 +36,7 @@ def check(config: TrainConfig, corpus: TrainingPassages, parts: Parts) -> None:
         errors.append(f"n_docs is {config.model.n_docs}, and there are {corpus.indexed} passages")
     if errors:
         raise OptionsError(f"The table [model] cannot be used: {join_errors(errors)}.")
+    _check_precision(config)
     scratch = corpus.scratch()
     for name in STAGES:
         stage = getattr(config, name)
@@ -44,15 +45,29 @@ def check(config: TrainConfig, corpus: TrainingPassages, parts: Parts) -> None:
                 config,
                 stage,
                 scratch,
-                needs_passage=name != "joint",
-                needs_answer=name != "encoders",
+                needs_passage=stage.needs_passage,
+                needs_answer=stage.needs_answer,
             )
             draw([example.group for example in examples], 0, config.seed, stage.sample)
+            if stage.uses_passages and not any(example.passage is not None for example in examples):
+                errors.append(f"{name}.dpr_weight: no line of its questions has a passage_id; leave it out")
+    if errors:
+        raise OptionsError(f"The questions do not fit: {join_errors(errors)}.")
     if config.data.dev is not None:
         read_questions(Path(config.data.dev))
         read_examples([config.data.dev], scratch)
 
     _freeze(config, parts)
+
+
+def _check_precision(config: TrainConfig) -> None:
+    """Raise :class:`OptionsError` for fp16 on a CPU: accelerate would train in float32 without a word."""
+    for name in STAGES:
+        arguments = {} if (stage := getattr(config, name)) is None else DEFAULTS | stage.arguments
+        if arguments.get("fp16") and arguments["use_cpu"]:
+            raise OptionsError(
+                f"{name}.fp16 is true, and a CPU has float32 and bf16; set bf16 = true, or leave it out."
+            )
 
 
 def _freeze(config: TrainConfig, parts: Parts) -> None:
@@ -69,7 +84,7 @@ def _freeze(config: TrainConfig, parts: Parts) -> None:
     if config.generator is not None:
         freeze(load_generator(parts.generator, model, config.generator.dropout), config.generator.freeze)
     if config.joint is not None:
-        freeze(load_rag(parts, model, config.joint.dropout), config.joint.freeze)
+        load_joint(config, parts)
 
 
 def model_errors(model: ModelConfig, parts: Parts) -> list[str]:

@@ -12,8 +12,9 @@ _ROWS = 40
 class StepProfile(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Profile step ``step``, the first is 1, and write `profile-STEP.txt` and `.json` beside the checkpoints.
 
-    The parts of the joint stage are named ``encode questions``, ``retrieve`` and ``generator``; backward and
-    optimizer have torch's names.  The JSON opens in chrome://tracing and Perfetto.
+    The parts of the joint stage are named ``encode questions``, ``retrieve`` and ``generator``, those of the
+    encoders ``encode questions`` and ``encode passages``; backward and optimizer have torch's names.  The
+    JSON opens in chrome://tracing and Perfetto.
     """
 
     def __init__(self, step: int, folder: Path) -> None:

@@ -11,10 +11,14 @@ from ragengine_train.choices import RESULTS
 from ragengine_train.config import TrainConfig, listed
 
 # Where a stage's result holds which network.
-PLACES = {
+_PLACES = {
     "encoders": {"question_encoder": "question_encoder", "context_encoder": "context_encoder"},
     "generator": {"generator": "."},
-    "joint": {"question_encoder": "question_encoder", "generator": "generator"},
+    "joint": {
+        "question_encoder": "question_encoder",
+        "context_encoder": "context_encoder",
+        "generator": "generator",
+    },
 }
 # The networks that a result is made of.
 _NETWORKS = {
@@ -50,7 +54,25 @@ _HARMLESS = {
     "use_cpu",
 }
 
-_LATER = {"early_stopping_patience", "dropout"}  # settings that earlier versions did not have
+# Settings that earlier versions did not have, and what they did.
+_LATER: dict[str, Any] = {
+    "early_stopping_patience": 0,
+    "dropout": {},
+    "train_context_encoder": False,
+    "reindex_every": 0,
+    "reindex_delay": None,
+    "dpr_weight": 0.0,
+    "dpr_weight_end": None,
+    "retrieval_only": False,
+}
+
+
+def places(config: TrainConfig) -> dict[str, dict[str, str]]:
+    """By stage of the configuration, where its result holds the networks that it trains."""
+    found = {stage: dict(where) for stage, where in _PLACES.items() if getattr(config, stage) is not None}
+    if config.joint is not None and not config.joint.train_context_encoder:
+        del found["joint"]["context_encoder"]
+    return found
 
 
 class Settings:
@@ -72,7 +94,9 @@ class Settings:
         read = [data["passages"], *(start for start in dict.fromkeys(starts) if Path(start).exists())]
         if name == "index":
             return used | {"files": self.contents(read)}
-        stage = {key: value for key, value in config[name].items() if key not in _LATER or value}
+        stage = {
+            key: value for key, value in config[name].items() if key not in _LATER or value != _LATER[key]
+        }
         stage.pop("profile_step", None)
         arguments = {key: value for key, value in stage["arguments"].items() if key not in _HARMLESS}
         read += listed(data["train"] if stage["train"] is None else stage["train"])
@@ -85,10 +109,9 @@ class Settings:
     def made_of(self, name: str) -> dict[str, str]:
         """Of each network in a result: the stage that trained it last before, or "start"."""
         made_of = dict.fromkeys(_NETWORKS[name], "start")
-        for stage, places in PLACES.items():
-            before = RESULTS.index(stage) < RESULTS.index(name)
-            if before and getattr(self.config, stage) is not None:
-                made_of |= dict.fromkeys(made_of.keys() & places.keys(), stage)
+        for stage, networks in places(self.config).items():
+            if RESULTS.index(stage) < RESULTS.index(name):
+                made_of |= dict.fromkeys(made_of.keys() & networks.keys(), stage)
         return made_of
 
     def contents(self, paths: Sequence[str]) -> dict[str, str]:

@@ -1,16 +1,17 @@
 """What a run gives back: `report.json`, the loss curves and the result of the Python call."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ragengine.storage.atomic import output_file
+from ragengine_train.json_files import write_json
 from ragengine_train.trainer import Trained
 
 REPORT = "report.json"
 CURVES = "loss.png"
+LAST_INDEX = "checkpoint_index"  # of a passage encoder that joint tuning has trained
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class TrainResult:
 
     Attributes:
         checkpoint: an ordinary RAG checkpoint with tokenizers, and ``context_encoder`` in it.
-        index: the index of the passages.
+        index: the index of the passages that the checkpoint answers from.
         report: `report.json`, with all that is here, the seed and the versions of packages.
         seconds: seconds of all stages and the index, of all runs together.
         dev: figures on the dev questions by the result that has them; empty without dev questions.
@@ -63,24 +64,12 @@ def train_result(output: Path, content: Mapping[str, Any]) -> TrainResult:
     }
     return TrainResult(
         checkpoint=output / "checkpoint",
-        index=output / "index",
+        index=output / content.get("index", "index"),
         report=output / REPORT,
         seconds=content["seconds"],
         dev=content["dev"],
         stages=stages,
     )
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write indented JSON; the file is whole or as it was.  Raises :class:`ragengine.errors.InputError`."""
-    with output_file(path, parents=True) as file:
-        file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read what :func:`write_json` wrote."""
-    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return content
 
 
 def write_stage_report(folder: Path, trained: Trained, dev: Mapping[str, float]) -> None:

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from accelerate import DistributedType
 from torch.utils.data import Dataset
 from transformers import (
     EarlyStoppingCallback,
@@ -23,10 +24,20 @@ from transformers.trainer_utils import get_last_checkpoint
 from ragengine.errors import OptionsError
 from ragengine_train.config import DEFAULTS, AnsweringConfig, StageConfig, split_checkpointing
 from ragengine_train.dev_samples import DevSet
+from ragengine_train.json_files import read_json, write_json
+from ragengine_train.processes import count, first, is_first, rank
 from ragengine_train.profiling import StepProfile
 from ragengine_train.progress import Progress, TrainProgress
 
+T = TypeVar("T")
 LogHistory = list[dict[str, float]]
+_PROCESSES = "processes.json"  # beside a stage's checkpoints: how many write them
+_SHARED_OUT = {
+    DistributedType.DEEPSPEED,
+    DistributedType.FSDP,
+    DistributedType.MEGATRON_LM,
+    DistributedType.XLA,
+}
 
 
 @dataclass(frozen=True)
@@ -95,10 +106,37 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             self._progress(TrainProgress(self._stage, message, step, total, loss))
 
 
+def through(wrapped: Any, network: Any, function: Callable[[Any], T]) -> T:
+    """``function(network)`` as the forward pass of ``wrapped``.
+
+    DistributedDataParallel takes the mean of the gradients only after its own forward pass, which calls the
+    network's.  ``wrapped`` may be the network itself.
+    """
+    if wrapped is network:
+        return function(network)
+    own = vars(network).get("forward")  # accelerate's, where it has put one before the class's
+
+    def restore() -> None:
+        vars(network).pop("forward", None)
+        if own is not None:
+            network.forward = own
+
+    def forward() -> T:
+        restore()
+        return function(network)
+
+    network.forward = forward
+    try:
+        result: T = wrapped()
+    finally:
+        restore()
+    return result
+
+
 def training_arguments(stage: StageConfig, output: Path, seed: int, examples: int) -> TrainingArguments:
     """The stage's ``TrainingArguments``; epochs over ``examples`` are turned into steps.
 
-    Raises :class:`OptionsError` where it would run on several GPUs or in several processes.
+    Raises :class:`OptionsError` where it would run on several GPUs in one process, or share the networks out.
     """
     ours: dict[str, Any] = {
         "output_dir": str(output),
@@ -108,11 +146,18 @@ def training_arguments(stage: StageConfig, output: Path, seed: int, examples: in
         "disable_tqdm": True,
     }
     arguments = TrainingArguments(**(DEFAULTS | split_checkpointing(stage.arguments)[0] | ours))
-    if (devices := arguments.n_gpu * arguments.world_size) > 1:
+    if arguments.n_gpu > 1:
         # The Trainer would split every batch, whose labels are places among the passages of the whole.
         raise OptionsError(
-            f"Training runs on one GPU, and {devices} are used here; "
-            "show it one with CUDA_VISIBLE_DEVICES=0, and start one process."
+            f"A process trains on one GPU, and this one sees {arguments.n_gpu}; start one for each by "
+            f"torchrun --nproc_per_node {arguments.n_gpu} -m ragengine_train, or show it one with "
+            "CUDA_VISIBLE_DEVICES=0."
+        )
+    kind = arguments.distributed_state.distributed_type
+    if kind in _SHARED_OUT:
+        raise OptionsError(
+            f"The launcher asks for {kind.value}, and each process has whole networks here; start it with "
+            "torchrun, or without DeepSpeed, FSDP and Megatron-LM."
         )
     if arguments.eval_strategy != "no" and arguments.save_total_limit == 1:
         arguments.save_total_limit = 2  # one would be the best, and a killed run goes on from the last
@@ -124,8 +169,13 @@ def training_arguments(stage: StageConfig, output: Path, seed: int, examples: in
 
 
 def examples_a_step(arguments: TrainingArguments) -> int:
-    """Examples that one step of the optimizer has seen."""
-    return int(arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps)
+    """Examples that one step of the optimizer has seen, in all processes together."""
+    return examples_a_batch(arguments) * int(arguments.gradient_accumulation_steps)
+
+
+def examples_a_batch(arguments: TrainingArguments) -> int:
+    """Examples of the batches that all processes read at the same time."""
+    return int(arguments.per_device_train_batch_size) * count()
 
 
 def freeze(model: torch.nn.Module, patterns: Iterable[str]) -> None:
@@ -148,14 +198,14 @@ def freeze(model: torch.nn.Module, patterns: Iterable[str]) -> None:
 
 def train_stage(
     model: torch.nn.Module,
-    dataset: "Dataset[Any]",
+    dataset: "Sequence[Any] | Dataset[Any]",
     collate: Callable[[list[Any]], dict[str, Any]],
     arguments: TrainingArguments,
     *,
     stage: str,
     progress: Progress,
     settings: StageConfig,
-    trainer: type[StageTrainer] = StageTrainer,
+    trainer: Callable[..., StageTrainer] = StageTrainer,
     callbacks: Sequence[TrainerCallback] = (),
     dev: DevSet | None = None,
 ) -> Trained:
@@ -163,10 +213,12 @@ def train_stage(
 
     ``stage`` is the name of the stage in what ``progress`` is told, ``dev`` what is measured in between.
     """
-    callbacks = [*callbacks, *_callbacks(settings, Path(arguments.output_dir))]
+    callbacks = [*callbacks, OwnDropout(), *_callbacks(settings, Path(arguments.output_dir))]
     _, again, kwargs = split_checkpointing(settings.arguments)
     if again:
         checkpoint_activations(model, kwargs)
+    folder = Path(arguments.output_dir)
+    resumed = first(lambda: resumed_checkpoint(folder, stage))
     model.train()
     config: Any = getattr(model, "config", None)
     use_cache = getattr(config, "use_cache", None)  # the Trainer sets it to False, which would be saved
@@ -174,7 +226,7 @@ def train_stage(
         stage, progress, dev=dev,
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, callbacks=callbacks,
     )  # fmt: skip
-    loop.train(resume_from_checkpoint=last_checkpoint(Path(arguments.output_dir)))
+    loop.train(resume_from_checkpoint=resumed)
     if use_cache is not None:
         config.use_cache = use_cache
     model.eval()
@@ -190,13 +242,23 @@ class SaveTokenizer(TrainerCallback):  # type: ignore[misc]  # transformers is u
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After the weights."""
-        self._tokenizer.save_pretrained(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        if is_first():
+            self._tokenizer.save_pretrained(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class OwnDropout(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Let each process drop other units: the Trainer gives all of them the same seed."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Before the state of a resumed run is read."""
+        if not is_first():
+            torch.manual_seed(args.seed + rank())
 
 
 def _callbacks(settings: StageConfig, folder: Path) -> Iterator[TrainerCallback]:
     if isinstance(settings, AnsweringConfig) and settings.early_stopping_patience:
         yield EarlyStoppingCallback(settings.early_stopping_patience)
-    if settings.profile_step:
+    if settings.profile_step and is_first():
         yield StepProfile(settings.profile_step, folder)
 
 
@@ -220,16 +282,34 @@ def checkpoint_activations(model: torch.nn.Module, kwargs: dict[str, Any]) -> No
         enable(kwargs)
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint; incomplete ones, which a killed run left, are removed."""
+def resumed_checkpoint(folder: Path, stage: str) -> str | None:
+    """The newest whole checkpoint; incomplete ones, which a killed run left, are removed.
+
+    Raises :class:`OptionsError` where it was written by another number of processes.
+    """
+    path = folder / _PROCESSES
+    begun = int(read_json(path)["processes"]) if path.exists() else 1
+    checkpoint = _last_checkpoint(folder, begun)
+    if checkpoint is not None and begun != count():
+        raise OptionsError(
+            f"The stage {stage} was begun in {begun} processes, and a step of {count()} would read other "
+            f"examples; start {begun} of them, or begin the stage again with --from {stage}."
+        )
+    write_json(path, {"processes": count()})
+    return checkpoint
+
+
+def _last_checkpoint(folder: Path, processes: int) -> str | None:
     while folder.is_dir() and (path := get_last_checkpoint(str(folder))) is not None:
-        if _is_whole(Path(path)):
+        if _is_whole(Path(path), processes):
             return str(path)
         shutil.rmtree(path)
     return None
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the file that the Trainer writes last is there to its end."""
+def _is_whole(checkpoint: Path, processes: int) -> bool:
+    """Whether the file that the Trainer writes last is there to its end, and one of each process."""
     state = checkpoint / "trainer_state.json"
+    if len(list(checkpoint.glob("rng_state*.pth"))) < processes:
+        return False
     return state.exists() and state.read_text("utf-8").rstrip().endswith("}")

@@ -42,6 +42,10 @@ class Observations:
         """The questions' texts."""
         return [answer.question for answer in self.answers]
 
+    def of(self, rows: NDArray[np.int64]) -> "Observations":
+        """The answers at ``rows``, in that order."""
+        return Observations(tuple(self.answers[row] for row in rows), self.answerable[rows], self.right[rows])
+
     def features(self, rarity: Rarity) -> DoubleArray:
         """The answers' features, float64 [Q, F]."""
         return np.array([features(answer, rarity) for answer in self.answers])

@@ -1,5 +1,6 @@
 """`calibrate`: from questions with known answers to a confidence of every answer."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ragengine.arrays import DoubleArray
 from ragengine.calibration import fit as fitting
 from ragengine.calibration import plot as plotting
 from ragengine.calibration.observations import Observations, count_words, observe
@@ -131,56 +133,93 @@ def calibrate(
         observed = observe(engine, asked, chosen, phase_report(progress, "answers"))
         _check_kinds(observed)
         words = count_words(engine)
-        judged = fitting.cross_validate(observed, words)
-        groups = question_patterns(observed.questions)
-        threshold = choose_threshold(judged.confidence, observed.right, error_rate, groups)
-        if threshold is None:
-            raise InputError(
-                f"No confidence keeps the wrong answers under {error_rate:.1%} of {len(asked)} questions "
-                "with a certainty of 95 %; allow a larger error_rate, or give more questions."
-            )
-        cross_validated = judge(
-            judged.confidence,
-            judged.answerability,
-            _log_probs(observed),
-            observed.right,
-            observed.answerable,
-            threshold,
-        )
-        fitted = fitting.fit(observed, words, judged.strength)
-        found = None
+        found = fit_confidence(observed, words, error_rate)
+        tested = None
         if others is not None:
-            tested = observe(engine, others, chosen, phase_report(progress, "test answers"))
-            confidence, answerability = fitted.probabilities(tested.features(fitted.rarity))
-            found = judge(
-                confidence, answerability, _log_probs(tested), tested.right, tested.answerable, threshold
-            )
+            tested = found.judge(observe(engine, others, chosen, phase_report(progress, "test answers")))
         model = ConfidenceModel(
             bundle=engine.bundle.fingerprint,
             index=engine.retriever.index.corpus.fingerprint,
             options=relevant_options(chosen),
             features=list(FEATURES),
-            means=[float(value) for value in fitted.means],
-            scales=[float(value) for value in fitted.scales],
-            answerable=fitted.answerable,
-            right=fitted.right,
-            common_words=fitted.rarity.common,
-            threshold=threshold,
+            means=[float(value) for value in found.fitted.means],
+            scales=[float(value) for value in found.fitted.scales],
+            answerable=found.fitted.answerable,
+            right=found.fitted.right,
+            common_words=found.fitted.rarity.common,
+            threshold=found.threshold,
             error_rate=error_rate,
             created_by=f"ragengine {__version__}",
             questions=len(asked),
-            unanswerable=cross_validated.unanswerable,
+            unanswerable=found.cross_validated.unanswerable,
             report={
-                "strength": judged.strength,
-                "cross_validated": cross_validated.summary(),
-                "test": None if found is None else found.summary(),
+                "strength": found.strength,
+                "cross_validated": found.cross_validated.summary(),
+                "test": None if tested is None else tested.summary(),
             },
         )
         model.write(engine.retriever.index.path)
-    report = CalibrationReport(model, cross_validated, found)
+    report = CalibrationReport(model, found.cross_validated, tested)
     if plot is not None:
         report.plot(plot)
     return report
+
+
+@dataclass(frozen=True, eq=False)
+class FittedConfidence:
+    """The models that were fitted, the threshold that was chosen, and what chose them.
+
+    fitted           the two models
+    threshold        the confidence under which an answer is flagged
+    strength         the inverse strength of regularisation
+    cross_validated  figures of the answers that they were fitted to
+    """
+
+    fitted: fitting.Fitted
+    threshold: float
+    strength: float
+    cross_validated: ConfidenceFigures
+
+    def judge(self, observed: Observations) -> ConfidenceFigures:
+        """The figures of other answers."""
+        confidence, answerability = self.fitted.probabilities(observed.features(self.fitted.rarity))
+        return _judge(confidence, answerability, observed, self.threshold)
+
+
+def fit_confidence(
+    observed: Observations, words: tuple[Counter[str], int], error_rate: float
+) -> FittedConfidence:
+    """Fit both models to answers and choose the threshold, by cross-validation.
+
+    Args:
+        observed: the answers.
+        words: in how many passages each word is, and of how many.
+        error_rate: the share of wrong answers that the threshold allows.
+
+    Raises:
+        InputError: no threshold reaches the rate.
+    """
+    judged = fitting.cross_validate(observed, words)
+    groups = question_patterns(observed.questions)
+    threshold = choose_threshold(judged.confidence, observed.right, error_rate, groups)
+    if threshold is None:
+        raise InputError(
+            f"No confidence keeps the wrong answers under {error_rate:.1%} of {len(observed.right)} "
+            "questions with a certainty of 95 %; allow a larger error_rate, or give more questions."
+        )
+    return FittedConfidence(
+        fitting.fit(observed, words, judged.strength),
+        threshold,
+        judged.strength,
+        _judge(judged.confidence, judged.answerability, observed, threshold),
+    )
+
+
+def _judge(
+    confidence: DoubleArray, answerability: DoubleArray, observed: Observations, threshold: float
+) -> ConfidenceFigures:
+    log_probs = np.array([answer.log_prob for answer in observed.answers])
+    return judge(confidence, answerability, log_probs, observed.right, observed.answerable, threshold)
 
 
 def _read(questions: str | Path | Sequence[Question]) -> Sequence[Question]:
@@ -202,10 +241,6 @@ def _check_kinds(observed: Observations) -> None:
                 f"{count} answers are {kind}; a calibration needs at least {_FEWEST_OF_A_KIND} right and "
                 "as many wrong ones: give questions of both kinds."
             )
-
-
-def _log_probs(observed: Observations) -> Any:
-    return np.array([answer.log_prob for answer in observed.answers])
 
 
 def _number(value: float | None) -> str:

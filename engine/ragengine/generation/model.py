@@ -4,6 +4,7 @@ Everything that is large (keys and values of documents and past) stays in OrtVal
 brings a few candidates to the host.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from ragengine.generation.decoders.base import (
     Decoding,
     EncodedDocuments,
     OpenSession,
+    Result,
     StepInputs,
     StepOutputs,
 )
@@ -100,6 +102,10 @@ class GeneratorModel:
     def start(self, encoded: EncodedDocuments, *, beams: int, steps: int) -> Decoding:
         """Beams over encoded documents: at most ``beams`` a question and ``steps`` steps."""
         return self._decoder.start(encoded, beams=beams, steps=steps)
+
+    def run_search(self, search: Callable[[], Result]) -> Result:
+        """What ``search`` returns or raises, run in the thread in which its steps cost least."""
+        return self._decoder.run_search(search)
 
     @awaited_at_exit
     def decode_step(self, decoding: Decoding, inputs: StepInputs, stop: Stop = NEVER) -> StepOutputs:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -325,19 +325,26 @@ def draft_manifest(bundle: Bundle, plan: IndexPlan, seed: int, created_from: dic
     """The manifest of a new index as far as it is known before :meth:`IndexWriter.finish`."""
     encoder = bundle.index_encoder
     has_passage_encoder = bundle.manifest.passage_encoder is not None
+    kind: Literal["passage_encoder", "question_encoder"] = (
+        "passage_encoder" if has_passage_encoder else "question_encoder"
+    )
+    bound = IndexEncoder(encoder.name, encoder.fingerprint, kind)
+    return new_manifest(bound, encoder.dimension, plan, seed, created_from)
+
+
+def new_manifest(
+    encoder: IndexEncoder, dimension: int, plan: IndexPlan, seed: int, created_from: dict[str, Any]
+) -> IndexManifest:
+    """As :func:`draft_manifest`, for an encoder of ``dimension`` numbers that is in no bundle."""
     return IndexManifest(
-        dimension=encoder.dimension,
+        dimension=dimension,
         metric="inner_product",
         count=0,
         factory=plan.factory,
         search={},
         recall=None,
         max_norm=0.0,
-        encoder=IndexEncoder(
-            encoder.name,
-            encoder.fingerprint,
-            "passage_encoder" if has_passage_encoder else "question_encoder",
-        ),
+        encoder=encoder,
         created_by="",
         created_from=created_from,
         files={},

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from ragengine.corpus.metadata import metadata_text
 from ragengine.engine import RagEngine
 from ragengine.errors import DependencyError, InputError
 from ragengine.installation import missing_package
@@ -19,6 +20,7 @@ TITLE, SCORE = "title", "doc_score"
 WEIGHTS = (SCORE, "prior", "posterior")
 """Metadata that are numbers about a document, not a part of what it says."""
 
+_OWN = ("id", TITLE, *WEIGHTS)
 _NAMED_BY_THE_CALL = ("question", "documents", "options")
 
 
@@ -59,10 +61,17 @@ def to_documents(given: Iterable[tuple[str | None, str, Mapping[str, Any]]]) -> 
 
     Only ``doc_score`` in the metadata counts as q(x)·d(z): a framework's own score may be BM25's, a cosine or
     a re-ranker's.  Where a document has none, as after a hybrid search, the engine's passage encoder scores
-    all of them: what it computes is the same product.
+    all of them: what it computes is the same product.  The other entries are the document's own metadata: a
+    value that is no text as JSON writes it; one that JSON cannot write stays with the framework's document.
     """
     documents = [
-        Document(title=metadata.get(TITLE) or "", text=text, id=id or "", score=metadata.get(SCORE))
+        Document(
+            title=metadata.get(TITLE) or "",
+            text=text,
+            id=id or "",
+            score=metadata.get(SCORE),
+            metadata=_own_metadata(metadata),
+        )
         for id, text, metadata in given
     ]
     if any(document.score is None for document in documents):
@@ -70,10 +79,26 @@ def to_documents(given: Iterable[tuple[str | None, str, Mapping[str, Any]]]) -> 
     return documents
 
 
-def metadata_of(document: Document) -> dict[str, Any]:
-    """What is known of title, doc_score, prior and posterior: the metadata of a framework's document."""
+def weights_of(document: Document) -> dict[str, float]:
+    """What is known of doc_score, prior and posterior."""
     fields = document.to_dict()
-    return {name: fields[name] for name in (TITLE, *WEIGHTS) if fields[name] not in (None, "")}
+    return {name: fields[name] for name in WEIGHTS if fields[name] is not None}
+
+
+def metadata_of(document: Document) -> dict[str, Any]:
+    """The metadata of a framework's document: the passage's own, its title and its weights.
+
+    A field of the passage that has the name of one of these is left out, and so is ``id``, which a framework
+    may keep there.
+    """
+    own = {name: value for name, value in document.metadata.items() if name not in _OWN}
+    return {**own, **({TITLE: document.title} if document.title else {}), **weights_of(document)}
+
+
+def _own_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
+    given = {name: value for name, value in metadata.items() if isinstance(name, str) and value is not None}
+    texts = {name: metadata_text(value) for name, value in given.items() if name not in _OWN}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def ask(

@@ -19,6 +19,7 @@ from ragengine.integrations.common import (
     missing_framework,
     sources,
     to_documents,
+    weights_of,
 )
 from ragengine.messages import short_repr
 from ragengine.results import Document
@@ -229,7 +230,7 @@ def _checked_documents(given: Any) -> list[HaystackDocument]:
 
 def _to_haystack(original: HaystackDocument | None, document: Document) -> HaystackDocument:
     """A document of the engine as Haystack's, which keeps the score and meta that it came with."""
-    meta = metadata_of(document)
     if original is None:
+        meta = metadata_of(document)
         return HaystackDocument(id=document.id, content=document.text, meta=meta, score=document.score)
-    return dataclasses.replace(original, meta={**original.meta, **meta})
+    return dataclasses.replace(original, meta={**original.meta, **weights_of(document)})

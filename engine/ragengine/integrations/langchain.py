@@ -13,6 +13,7 @@ from ragengine.integrations.common import (
     missing_framework,
     sources,
     to_documents,
+    weights_of,
 )
 from ragengine.messages import short_repr
 from ragengine.results import Document
@@ -134,4 +135,4 @@ def _to_langchain(original: LangChainDocument | None, document: Document) -> Lan
         return LangChainDocument(
             page_content=document.text, id=document.id or None, metadata=metadata_of(document)
         )
-    return original.model_copy(update={"metadata": {**original.metadata, **metadata_of(document)}})
+    return original.model_copy(update={"metadata": {**original.metadata, **weights_of(document)}})

@@ -15,6 +15,7 @@ from ragengine.integrations.common import (
     missing_framework,
     sources,
     to_documents,
+    weights_of,
 )
 from ragengine.results import Document
 from ragengine.validation import as_list
@@ -169,15 +170,16 @@ def _checked_nodes(given: Any) -> list[NodeWithScore]:
 
 def _to_node(original: NodeWithScore | None, document: Document) -> NodeWithScore:
     """A document of the engine as LlamaIndex's node, which keeps the score and metadata that it came with."""
-    metadata = metadata_of(document)
     if original is None:
         # LlamaIndex drops a node whose text and metadata another has; passages that say the same both count
-        node = TextNode(text=document.text, metadata={"id": document.id, **metadata})
+        node = TextNode(text=document.text, metadata={"id": document.id, **metadata_of(document)})
         if document.id:
             node.id_ = document.id
         score = document.score
     else:
-        node = original.node.model_copy(update={"metadata": {**original.node.metadata, **metadata}})
+        node = original.node.model_copy(
+            update={"metadata": {**original.node.metadata, **weights_of(document)}}
+        )
         score = original.score
     # numbers about a passage are not part of what another model reads of it
     node.excluded_llm_metadata_keys = sorted({*node.excluded_llm_metadata_keys, "id", *WEIGHTS})

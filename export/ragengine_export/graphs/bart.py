@@ -4,6 +4,7 @@ They differ in where layer norms stand and in the positions (:class:`BartShape`)
 `BartForConditionalGeneration`.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
@@ -148,7 +149,7 @@ class _Layer(nn.Module):
         self.fc1 = Linear(shape.d_model, ffn_dim)
         self.fc2 = Linear(ffn_dim, shape.d_model)
         self.final_layer_norm = _norm(shape)
-        self._shape = shape
+        self._shape, self._apart = shape, _fused_norm(shape)
 
     def enter(self, op: Op, norm: LayerNorm, x: ir.Value) -> ir.Value:
         """What a sublayer reads of the residual stream ``x``."""
@@ -163,7 +164,9 @@ class _Layer(nn.Module):
     def feed_forward(self, op: Op, x: ir.Value) -> ir.Value:
         dtype, norm = self._shape.dtype, self.final_layer_norm
         inner = activate(op, self._shape.activation, self.fc1(op, self.enter(op, norm, x)))
-        y = self.fc2(op, saturated(op, inner, dtype))
+        y = self.fc2(op, saturated(op, inner, dtype), apart=self._apart)
+        if isinstance(y, tuple):
+            return self.leave(op, norm, x, (saturated(op, y[0], dtype), y[1]))
         return self.leave(op, norm, x, saturated(op, y, dtype))
 
 
@@ -200,26 +203,26 @@ class _EncoderSelfAttention(nn.Module):
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (_square(shape) for _ in range(4))
-        self._num_heads = shape.encoder_heads
+        self._shape = shape
 
-    def forward(self, op: Op, x: ir.Value, mask: ir.Value) -> ir.Value:
-        q, k, v = self.q_proj(op, x), self.k_proj(op, x), self.v_proj(op, x)
-        return self.out_proj(op, attention(op, q, k, v, num_heads=self._num_heads, mask=mask))
+    def forward(self, op: Op, x: ir.Value, mask: ir.Value) -> ir.Value | Pair:
+        q, k, v = _projected(op, self._shape, x, (self.q_proj, self.k_proj, self.v_proj))
+        y = attention(op, q, k, v, num_heads=self._shape.encoder_heads, mask=mask)
+        return self.out_proj(op, y, apart=_fused_norm(self._shape))
 
 
 class _DecoderSelfAttention(nn.Module):
     def __init__(self, shape: BartShape) -> None:
         super().__init__()
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (_square(shape) for _ in range(4))
-        self._fused, self._apart = shape.fused, _fused_norm(shape)
+        self._shape = shape
 
     def forward(
         self, op: Op, x: ir.Value, tree: TreeStep, past: Pair
     ) -> tuple[ir.Value | Pair, ir.Value, ir.Value]:
-        layers = self.q_proj, self.k_proj, self.v_proj
-        q, k, v = projected_together(op, x, layers) if self._fused else (layer(op, x) for layer in layers)
+        q, k, v = _projected(op, self._shape, x, (self.q_proj, self.k_proj, self.v_proj))
         y, *present = tree.self_attention(op, q, k, v, past)
-        return self.out_proj(op, y, apart=self._apart), *present
+        return self.out_proj(op, y, apart=_fused_norm(self._shape)), *present
 
 
 class _CrossAttention(nn.Module):
@@ -230,6 +233,11 @@ class _CrossAttention(nn.Module):
 
     def forward(self, op: Op, x: ir.Value, tree: TreeStep, cross: Cross) -> ir.Value | Pair:
         return self.out_proj(op, tree.cross_attention(op, self.q_proj(op, x), cross), apart=self._apart)
+
+
+def _projected(op: Op, shape: BartShape, x: ir.Value, layers: Sequence[Linear]) -> Iterable[ir.Value]:
+    """Queries, keys and values of ``x``."""
+    return projected_together(op, x, layers) if shape.fused else (layer(op, x) for layer in layers)
 
 
 def _norm(shape: BartShape) -> LayerNorm:

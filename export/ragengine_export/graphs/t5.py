@@ -93,10 +93,10 @@ class _Stack(nn.Module):
         layer, name = self._feed_forward, f"layer.{self._feed_forward}.DenseReluDense"
         y = self.enter(op, block, layer, x)
         if self._shape.gated:
-            gate = cast(op, activate(op, self._shape.activation, block(op, f"{name}.wi_0", y)), FLOAT)
+            gate = activate(op, self._shape.activation, cast(op, block(op, f"{name}.wi_0", y), FLOAT))
             inner = op.Mul(gate, cast(op, block(op, f"{name}.wi_1", y), FLOAT))
         else:
-            inner = cast(op, activate(op, self._shape.activation, block(op, f"{name}.wi", y)), FLOAT)
+            inner = activate(op, self._shape.activation, cast(op, block(op, f"{name}.wi", y), FLOAT))
         return self.leave(op, block, f"{name}.wo", x, inner)
 
 

@@ -39,10 +39,13 @@ class GivenDocument(Strict):
     score: float | None = Field(
         None, description="q(x)·d(z); computed by the passage encoder if none has one."
     )
+    metadata: dict[_TEXT, _TEXT] = Field(
+        {}, description="What else is known of it; it comes back in the answer."
+    )
 
     def document(self) -> Document:
         """As the engine takes it."""
-        return Document(self.title, self.text, self.id, self.score)
+        return Document(self.title, self.text, self.id, self.score, metadata=self.metadata)
 
 
 class Request(Strict):

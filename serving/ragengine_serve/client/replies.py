@@ -162,4 +162,6 @@ def error_of(status: int, body: bytes, retry_after: str | None) -> ServerError:
 def document_json(document: Document) -> dict[str, Any]:
     """A document of the caller's own as the server takes it."""
     content: dict[str, Any] = {"title": document.title, "text": document.text, "id": document.id}
+    if document.metadata:
+        content["metadata"] = dict(document.metadata)
     return content if document.score is None else content | {"score": document.score}

@@ -27,7 +27,7 @@ async function requestOf({ left_out, ...options }, signal) {
   const isLeftOut = ({ id }) => left_out.includes(id);
   const read = documents.filter((document) => !isLeftOut(document));
   if (!read.length) throw new server.ServerError("Every passage is left out; put one back.");
-  const given = read.map(({ id, title, text, doc_score }) => ({ id, title, text, score: doc_score }));
+  const given = read.map(({ id, title, text, metadata, doc_score }) => ({ id, title, text, metadata, score: doc_score }));
   return { body: { ...body, n_docs: read.length, documents: given }, leftOut: documents.filter(isLeftOut) };
 }
 

@@ -67,9 +67,18 @@ export class PassagesView {
         element("span", { class: "bar prior", "aria-hidden": "true", vars: { p: document.prior ?? 0 } }),
         element("span", { class: "number" }, percent(document.prior)),
         label, bar, number),
-      text);
+      text,
+      metadataOf(document));
     return { root, label, bar, number, text, texts };
   }
+}
+
+/** What the index knows of a passage beside its title and text; null where that is nothing. */
+function metadataOf({ metadata }) {
+  const fields = Object.entries(metadata ?? {}); // a kept answer may be of an older server
+  if (!fields.length) return null;
+  return element("dl", { class: "metadata" }, ...fields.map(([name, value]) => element("div", {},
+    element("dt", {}, name), element("dd", {}, value))));
 }
 
 /** A sentence marked, without the space after it. */

@@ -23,8 +23,9 @@ export function pythonOf(base, { question, documents, ...settings }, needsKey) {
   ].join("\n");
 }
 
-const documentOf = ({ title, text, id, score }) =>
-  `Document(${literal(title)}, ${literal(text)}, id=${literal(id)}, score=${literal(score)})`;
+const documentOf = ({ title, text, id, score, metadata }) =>
+  `Document(${literal(title)}, ${literal(text)}, id=${literal(id)}, score=${literal(score)}` +
+  `${Object.keys(metadata).length ? `, metadata=${literal(metadata)}` : ""})`;
 
 /** A JSON string or number is Python's, too. */
 function literal(value) {

@@ -157,7 +157,7 @@ def test_generation_defaults_are_read_beside_the_weights(
     (folder / "generation_config.json").unlink()
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"num_beams": 2}), "utf-8")
-    export_checkpoint(folder, tmp_path / "bundle", check=False)
+    export_checkpoint(folder, tmp_path / "bundle", check=False, force=True)
     assert Bundle.open(tmp_path / "bundle").manifest.generation["num_beams"] == 2
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ragengine import GenerationOptions
 from ragengine.generation.search import beam_search as beams_module
 from ragengine.generation.search import prefix_trie, sampling
-from ragengine.generation.search.batch import leave_now
+from ragengine.generation.search.batch import Batch, leave_now
 from ragengine.generation.search.beam_search import beam_search
 from ragengine.generation.search.rules import Rules
 from ragengine.generation.search.sampling import sample
@@ -60,6 +60,13 @@ def rows(model: TableModel) -> int:
 
 
 @hypothesis.given(seed=st.integers(0, 10_000), questions=st.integers(1, 9), options=searches())
+@hypothesis.example(  # all that is allowed after the one living beam is banned there, not after dead ones
+    seed=0,
+    questions=3,
+    options=GenerationOptions(
+        num_beams=3, no_repeat_ngram_size=2, max_length=5, min_length=4, eos_token_id=EOS, search="joint"
+    ),
+)
 @hypothesis.settings(max_examples=100)
 def test_an_answer_is_that_of_its_question_alone(
     seed: int, questions: int, options: GenerationOptions
@@ -86,6 +93,16 @@ def test_given_outputs_leave_after_the_longest_of_their_question() -> None:
     outputs = [[np.array([3] * length)] for length in (1, 6, 2, 3)]
     prefix_trie.output_log_probs(model, model.encoded, outputs, [2] * 4)  # type: ignore[arg-type]
     assert [len(step.token_ids) for step in model.steps] == [4, 3, 2, 1, 1, 1]
+
+
+def test_questions_that_left_keep_their_outputs_and_places() -> None:
+    batch: Any = Batch(4)
+    batch.collect(np.array([False, True, False, False]), [["a"], ["b"], ["c"], ["d"]])
+    batch.keep(np.array([3, 0, 2]))
+    batch.collect(np.array([True, False, True]), [["D"], ["A"], ["C"]])
+    batch.keep(np.array([1]))
+    batch.collect(np.array([True]), [["AA"]])
+    assert batch.outputs == [["AA"], ["b"], ["C"], ["D"]]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Reading ahead what the documents suggest changes no token and no score; it saves steps."""
 
+import itertools
 from typing import Any
 
 import hypothesis
@@ -15,7 +16,7 @@ from ragengine.generation.search.greedy import greedy_tokens
 from ragengine.generation.search.lookahead import LookaheadStep, search_step
 from ragengine.generation.search.rules import Rules
 from ragengine.generation.search.step import SearchStep
-from tests.support.table_model import BOS, EOS, TableModel, V
+from tests.support.table_model import BOS, EOS, START, TableModel, V
 
 
 @st.composite
@@ -112,10 +113,41 @@ def test_a_copied_answer_takes_fewer_steps() -> None:
     assert max(step.token_ids.shape[1] for step in ahead.steps) <= 6
 
 
+def test_a_forced_token_needs_no_candidates() -> None:
+    _, plain, _ = copied(5, max_matching_ngram_size=3)
+    found, forced, _ = copied(5, max_matching_ngram_size=3, forced_bos_token_id=CopyingModel.TEXT[0])
+    assert found == list(CopyingModel.TEXT)
+    assert len(forced.steps) <= len(plain.steps)
+
+
+@pytest.mark.parametrize("candidates", [1, 2])
+@pytest.mark.parametrize("banned", [0, 1, 3, 4])
+def test_a_row_that_has_banned_candidates_alone_is_read_again(
+    banned: int, candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of its step took their places."""
+    expected, _, _ = copied(None, suppress_tokens=[banned])
+    monkeypatch.setattr(lookahead, "_CANDIDATES", candidates)
+    found, model, _ = copied(5, suppress_tokens=[banned])
+    assert found == expected
+    assert all(step.num_candidates > 0 for step in model.steps)
+
+
+def test_what_comes_after_a_banned_token_is_not_read() -> None:
+    pairs = {*zip(CopyingModel.TEXT, CopyingModel.TEXT[1:], strict=False)}
+    for banned in (1, 3, 4):
+        _, model, _ = copied(5, suppress_tokens=[banned], max_matching_ngram_size=1)
+        chains = [step.token_ids[0].tolist() for step in model.steps if step.chained]
+        assert chains
+        assert {pair for chain in chains for pair in itertools.pairwise(chain)} <= pairs
+
+
 def test_nothing_is_read_beyond_the_longest_answer() -> None:
     """What follows the last token but one is the last token: it is never read."""
-    _, model, _ = copied(9, max_new_tokens=7)
-    assert sum(step.token_ids.shape[1] for step in model.steps) <= 7
+    for longest in (4, 7):
+        _, model, _ = copied(9, max_new_tokens=longest)
+        read = [step.token_ids[0].tolist() for step in model.steps]
+        assert read == [[START], list(CopyingModel.TEXT[: longest - 1])]
 
 
 def test_tokens_stream_as_their_step_is_made() -> None:

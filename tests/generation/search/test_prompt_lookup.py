@@ -36,6 +36,12 @@ def test_what_is_suggested(documents: list[list[int]], output: list[int], expect
     assert lookup(*documents).suggested(output, 3) == expected
 
 
+def test_without_a_size_the_last_two_tokens_are_looked_for() -> None:
+    assert lookup([5, 2, 3, 6], [1, 2, 3, 8], size=None).suggested([1, 2, 3], 1) == [6]
+    assert lookup([7, 3, 1], [2, 3, 8], size=None).suggested([2, 3], 1) == [8]
+    assert lookup([5, 2, 3, 6], [1, 2, 3, 8], size=3).suggested([1, 2, 3], 1) == [8]
+
+
 @given(
     st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=9), min_size=1, max_size=3),
     st.lists(st.integers(0, 4), max_size=6),

@@ -15,7 +15,7 @@ from ragengine.errors import OptionsError
 from ragengine.generation.decoders.base import StepOutputs
 from ragengine.generation.marginalization import logsumexp
 from ragengine.generation.search.candidates import probe_ids, ruled
-from ragengine.generation.search.rules import Rules
+from ragengine.generation.search.rules import Rules, StepRules, alike, shared
 
 V = 8
 LONGEST = 10
@@ -220,3 +220,23 @@ def test_padding_is_no_n_gram() -> None:
     context = np.array([[[3, 4, 2, -1, -1]]])
     assert Rules(options, context).at(np.array([[[2]]])).banned[0][0] - {-1} == set()
     assert Rules(options, context).at(np.array([[[2, 3]]])).banned == [[{4}]]
+
+
+def test_one_set_for_all_is_told_from_sets_that_differ() -> None:
+    assert shared(alike({3, 4}, 3, 2)) == shared([[{3, 4}, {4, 3}]] * 3) == {3, 4}
+    assert shared([[{3}, {3}], [{3}, {4}]]) is None
+    assert shared([[{3}, set()]]) is None
+    assert shared(alike(set(), 1, 1)) == set()
+
+
+@given(sets=st.lists(st.sets(st.integers(0, 5)), min_size=2, max_size=2), beams=st.integers(1, 3))
+def test_sets_of_all_beams_give_what_sets_by_beam_give(sets: list[set[int]], beams: int) -> None:
+    """The margin without a loop is that of the loop."""
+    banned, penalised = (alike(tokens, 2, beams) for tokens in sets)
+    rules = StepRules(None, banned, penalised, None)
+    assert rules.margin == beams * len(sets[0] | sets[1])
+    assert rules.changed_everywhere == sets[0] | sets[1]
+    other = {*range(9)}
+    odd = StepRules(None, [*banned, [other] * beams], [*penalised, [other] * beams], None)
+    assert odd.changed_everywhere is None
+    assert odd.margin == beams * len(other)

@@ -1,5 +1,6 @@
 """Warpers against those of transformers, draws against the probabilities that they leave."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from ragengine import GenerationOptions
-from ragengine.generation.search.candidates import Candidates
-from ragengine.generation.search.sampling import Sampler, warped
+from ragengine.generation.search.candidates import DEAD, Candidates
+from ragengine.generation.search.rules import Rules
+from ragengine.generation.search.sampling import Sampler, sample, warped
+from ragengine.generation.search.step import SearchStep
 from tests.generation.search.test_rules import MODEL
+from tests.support.table_model import EOS, TableModel
+from tests.support.toys import sequence_likelihood, token_likelihood
 
 V = 12
 P_VALUE = 1e-4  # the seeds are fixed: a test that passes once passes always
@@ -88,8 +93,46 @@ def test_warpers_are_those_of_transformers(
     rng = np.random.default_rng(seed)
     scores = log_probs(rng, 3)
     scores[:, rng.integers(0, V, 2)] = -np.inf  # banned tokens
-    ours = warped(scores, GenerationOptions(**options, num_beams=beams, eos_token_id=eos))
-    np.testing.assert_allclose(ours, transformers_warped(scores, options, beams, eos), rtol=1e-5, atol=1e-6)
+    ours = warped(scores[None], GenerationOptions(**options, num_beams=beams, eos_token_id=eos))
+    theirs = transformers_warped(scores, options, beams, eos)[None]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"epsilon_cutoff": 0.25}, [True, True, False, False]),
+        ({"top_p": 0.5}, [True, False, False, False]),
+        ({"top_p": 0.75}, [True, True, False, False]),
+        ({"typical_p": 0.25}, [False, True, False, False]),
+        ({"typical_p": 0.75}, [True, True, False, False]),
+    ],
+    ids=str,
+)
+def test_probabilities_exactly_at_a_limit(options: dict[str, Any], kept: list[bool]) -> None:
+    scores = np.log(np.array([[0.5, 0.25, 0.125, 0.125]], np.float32))
+    options["top_k"] = 0
+    for found in (warped(scores, GenerationOptions(**options)), transformers_warped(scores, options, 1, 2)):
+        assert np.isfinite(found).tolist() == [kept]
+
+
+def test_a_large_vocabulary_keeps_the_most_probable() -> None:
+    rng = np.random.default_rng(11)
+    scores = rng.normal(size=(1, 60, 3000)).astype(np.float32)
+    for top_k in (1, 40, 1500):
+        kept = np.isfinite(warped(scores, GenerationOptions(top_k=top_k)))
+        np.testing.assert_array_equal(kept, scores >= np.sort(scores, axis=-1)[..., -top_k, None])
+
+
+@pytest.mark.parametrize("typical_p", [0.99, 1 - 1e-9])
+def test_a_mass_that_only_all_tokens_have_keeps_all(typical_p: float) -> None:
+    """Also where the sum of their probabilities, rounded, is less than 1."""
+    scores = log_probs(np.random.default_rng(12), 300)
+    scores[0] = np.log([0.3, 0.2, 0.1, *[0.05] * 5, 0.04, 0.035, 0.045, 0.03])
+    options = {"top_k": 0, "typical_p": typical_p}
+    ours = warped(scores[None], GenerationOptions(**options))[0]
+    assert np.isfinite(ours[0]).all()
+    np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(transformers_warped(scores, options, 1, 2)))
 
 
 def test_settings_that_are_off_leave_the_least_probable_tokens() -> None:
@@ -97,6 +140,14 @@ def test_settings_that_are_off_leave_the_least_probable_tokens() -> None:
     scores = np.array([[0, -18, -40, -80, -200], [-18, -18, -18, -40, 0]], np.float32)
     for beams in (1, 2):
         np.testing.assert_array_equal(warped(scores, GenerationOptions(top_k=0, num_beams=beams)), scores)
+
+
+def test_as_many_candidates_are_fetched_as_the_draws_depend_on() -> None:
+    def needed(top_k: int, num_beams: int) -> int:
+        return Sampler(GenerationOptions(do_sample=True, top_k=top_k), 1, V).needed(num_beams)
+
+    assert [needed(top_k, 1) for top_k in (0, 1, 2, 5, V, V + 3)] == [V, 2, 2, 5, V, V]
+    assert [needed(top_k, 2) for top_k in (0, 1, 5, 2 * V)] == [2 * V] * 4
 
 
 @each_warper
@@ -161,6 +212,68 @@ def test_a_token_s_luck_depends_on_the_seed_alone(num_beams: int) -> None:
         np.testing.assert_array_equal(whole.tokens, mixed.tokens)
         np.testing.assert_array_equal(whole.beams[1], single.beams[0])
         np.testing.assert_array_equal(whole.tokens[1], single.tokens[0])
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_a_draw_s_score_is_the_beam_s_and_the_warped_log_probability(num_beams: int) -> None:
+    warping = {"temperature": 1.5, "top_k": 5}
+    scores = log_probs(np.random.default_rng(8), 1, num_beams)
+    beam_scores = np.array([[-1.0, -1.6][:num_beams]], np.float32)
+    options = GenerationOptions(do_sample=True, num_beams=num_beams, eos_token_id=2, seed=2, **warping)
+    drawn = Sampler(options, 1, V).drawn(candidates(scores + beam_scores[..., None]), beam_scores, 3)
+    warp = transformers_warped(scores[0], warping, num_beams, 2) + beam_scores[0, :, None]
+    np.testing.assert_allclose(drawn.scores[0], warp[drawn.beams[0], drawn.tokens[0]], rtol=1e-5)
+    assert (np.diff(drawn.scores[0]) <= 0).all()
+
+
+@pytest.mark.parametrize("options", [*WARPERS, {"typical_p": 0.9}], ids=str)
+def test_a_beam_that_the_rules_leave_nothing_draws_nothing(options: dict[str, Any]) -> None:
+    """The others draw as ever, of several beams and of several questions with one each."""
+    scores = log_probs(np.random.default_rng(9), 1, 3)
+    scores[:, 1] = DEAD
+    for one in (scores, scores.transpose(1, 0, 2)):  # three beams, three questions
+        zeros = np.zeros(one.shape[:2], np.float32)
+        sampler = Sampler(GenerationOptions(do_sample=True, seed=3, **options), len(one), V)
+        found = sampler.one_per_beam(candidates(one), zeros).scores.ravel()
+        assert np.isfinite(found).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("marginalize", ["token", "sequence"])
+def test_outputs_are_drawn_with_their_likelihood(marginalize: Any) -> None:
+    """And have it as their score, over the length to the power of the penalty."""
+    model, longest, counts = TableModel(2, q=1), 3, Counter[tuple[int, ...]]()
+    likelihood = token_likelihood if marginalize == "token" else sequence_likelihood
+    log_probs = {
+        output: likelihood(model.log_prior[0], by_document)
+        for output, by_document in model.outputs(0, longest).items()
+    }
+    for seed in range(12):
+        options = GenerationOptions(
+            do_sample=True, top_k=0, seed=seed, num_return_sequences=250, length_penalty=2.0,
+            marginalize=marginalize, search="joint", eos_token_id=EOS, max_length=longest + 1,
+        )  # fmt: skip
+        step = SearchStep(model, model.encoded, model.log_prior, Rules(options))  # type: ignore[arg-type]
+        (found,) = sample(step)
+        for output in found:
+            tokens = tuple(output.token_ids.tolist())
+            assert output.score == pytest.approx(log_probs[tokens] / len(tokens) ** 2, abs=1e-5)
+            counts[tokens] += 1
+    expected = {output: counts.total() * np.exp(log_prob) for output, log_prob in log_probs.items()}
+    frequent = [output for output in expected if expected[output] > 5]
+    seen = [counts[output] for output in frequent]
+    wanted = [expected[output] for output in frequent]
+    rest = counts.total() - sum(seen), counts.total() - sum(wanted)
+    assert len(frequent) > 15
+    assert chisquare([*seen, rest[0]], [*wanted, rest[1]]).pvalue > P_VALUE
+
+
+def test_nothing_is_read_after_the_last_output_has_ended() -> None:
+    for seed in range(6):
+        model = TableModel(seed)
+        options = GenerationOptions(do_sample=True, seed=seed, eos_token_id=EOS, max_length=60)
+        step = SearchStep(model, model.encoded, model.log_prior, Rules(options))  # type: ignore[arg-type]
+        assert len(model.steps) == 0
+        assert max(len(output.token_ids) for (output,) in sample(step)) == len(model.steps) < 59
 
 
 def test_seeds() -> None:

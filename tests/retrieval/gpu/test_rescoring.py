@@ -122,6 +122,59 @@ def test_rows_that_are_not_there_are_damage() -> None:
     short.close()
 
 
+def proposing(rows: list[int], stored: Array = STORED) -> VectorIndex:
+    """An index whose FAISS index, forged, proposes these rows for every question."""
+    made = index("IVF8,Flat", stored)
+    candidates = np.array([rows])
+
+    def search(questions: Array, width: int, nprobe: int | None) -> tuple[Array, Array]:
+        found = candidates.repeat(len(questions), axis=0)
+        return np.zeros(found.shape, np.float32), found
+
+    made.search_with(SearchWorker(search, most_selected=99), DeviceVectors(stored, cuda_device=None))
+    return made
+
+
+def test_rows_that_a_forged_list_repeats_are_found_once() -> None:
+    asked, forged = random_vectors(3, WIDE, seed=5), proposing([9, 4, 7, 4, 7, 0, -1, 7, 0])
+    found = forged.search(asked, 6)
+    forged.close()
+    for question, rows, scores in zip(asked, found.rows, found.scores, strict=True):
+        assert sorted(rows[:4].tolist()) == [0, 4, 7, 9]
+        exact = index("Flat").exact_scores(question, rows[:4])
+        np.testing.assert_array_max_ulp(scores[:4], exact, maxulp=1)
+        assert (np.diff(scores[:4]) <= 0).all()
+        assert rows[4:].tolist() == [-1, -1]
+        assert scores[4:].tolist() == [-np.inf, -np.inf]
+
+
+def test_fewer_candidates_than_documents_leave_the_rest_empty() -> None:
+    forged = proposing([5, 3])
+    found = forged.search(random_vectors(2, WIDE), 4)
+    forged.close()
+    assert [sorted(row[:2]) for row in found.rows.tolist()] == [[3, 5], [3, 5]]
+    assert (found.rows[:, 2:] == -1).all()
+    assert (found.scores[:, 2:] == -np.inf).all()
+
+
+def test_no_questions_have_no_documents() -> None:
+    served = on_device("IVF8,Flat")
+    found = served.search(random_vectors(0, WIDE), 3)
+    served.close()
+    assert found.rows.shape == found.scores.shape == (0, 3)
+
+
+def test_vectors_that_are_not_finite_are_damage() -> None:
+    stored = STORED.copy()
+    stored[3, 5] = np.nan
+    damaged = VectorIndex(index("Flat").faiss_index, stored, 20.0, {})
+    worker = SearchWorker(lambda q, width, nprobe: damaged.faiss_index.search(q, width), most_selected=N)
+    damaged.search_with(worker, DeviceVectors(stored, cuda_device=None))
+    with pytest.raises(IndexFolderError, match="stored vector of row 3 has NaN or infinite components"):
+        damaged.search(STORED[3:4].astype(np.float32), 5)
+    damaged.close()
+
+
 # --- CUDA ---------------------------------------------------------------------------------------------
 
 

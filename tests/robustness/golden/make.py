@@ -3,14 +3,16 @@
     python -m tests.robustness.golden.make bundle | index
 
 Run it by hand, once for each new format version.  An index is written beside the newest bundle that is there.
-It never changes an existing folder: what an old version
-wrote cannot be written again.  The checkpoint is a pure function of its spec, so bundles of all versions
-hold the same model, belong to the same indexes, and give the same answers.  From version 4 on they also have
-a passage encoder, which the indexes, made from embeddings, do not need.
+It never changes an existing folder: what an old version wrote cannot be written again.  Files that another
+folder has are left out of the new one.  The checkpoint is a pure function of its spec, so bundles of all
+versions hold the same model, belong to the same indexes, and give the same answers.  From version 4 on they
+also have a passage encoder, which the indexes, made from embeddings, do not need.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import shutil
 import sys
@@ -29,7 +31,7 @@ from ragengine.retrieval import manifest as index_format
 from ragengine_bench.checkpoints.corpus import random_questions
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
 from ragengine_export import export_checkpoint
-from tests.robustness.golden import ANSWERS
+from tests.robustness.golden import ANSWERS, completed, stored_files
 from tests.support.paths import GOLDEN
 
 # As small as a RAG model can be: the two tokenizers and the graphs are most of it.
@@ -80,7 +82,7 @@ def main(kind: str) -> None:
         if kind == "bundle":
             passages = write_passage_encoder(checkpoint.source, Path(folder, "passage_encoder"))
             export_checkpoint(checkpoint.source, Path(folder, "bundle"), context_encoder=passages)
-            shutil.copytree(Path(folder, "bundle"), GOLDEN / bundle_name)
+            store(Path(folder, "bundle"), GOLDEN / bundle_name)
         else:
             lines = checkpoint.passages_file.read_text("utf-8").splitlines()
             records = [json.loads(line) | {"row": row, "half": row // 10} for row, line in enumerate(lines)]
@@ -88,13 +90,22 @@ def main(kind: str) -> None:
             build_index(
                 Path(folder, "passages.jsonl"),
                 Path(folder, "index"),
-                bundle=GOLDEN / bundle_name,
+                bundle=completed(bundle_name, Path(folder)),
                 embeddings=checkpoint.embeddings_file,
             )
-            shutil.copytree(Path(folder, "index"), GOLDEN / index_name)
+            store(Path(folder, "index"), GOLDEN / index_name)
     answers = json.loads(ANSWERS.read_text("utf-8")) if ANSWERS.exists() else []
     answers += answered(bundle_name, index_name)
     ANSWERS.write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def store(folder: Path, target: Path) -> None:
+    """Copy ``folder`` without the files that another golden folder has."""
+    stored = stored_files()
+    shutil.copytree(folder, target)
+    for path in [path for path in target.rglob("*") if path.is_file()]:
+        if hashlib.sha256(path.read_bytes()).hexdigest() in stored:
+            path.unlink()
 
 
 def newest(kind: str) -> str:
@@ -123,7 +134,10 @@ def write_passage_encoder(source: Path, folder: Path) -> Path:
 def answered(bundle_name: str, index_name: str) -> list[dict[str, Any]]:
     """Questions with all fields that a later version must reproduce."""
     records = []
-    with RagEngine.load(GOLDEN / bundle_name, index=GOLDEN / index_name, device="cpu", threads=1) as engine:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        bundle, index = (completed(name, folder) for name in (bundle_name, index_name))
+        engine = stack.enter_context(RagEngine.load(bundle, index=index, device="cpu", threads=1))
         for number, question in enumerate(random_questions(np.random.default_rng(8), 8)):
             options = OPTIONS[number % len(OPTIONS)]
             answer = engine.generate(question, **options)

@@ -12,8 +12,8 @@ from tests.support.served import QUESTION, Served
 
 DRAWS = {"num_beams": 1, "do_sample": True}
 OWN = [
-    {"title": "Report", "text": "The report was written by Ada.", "score": 2.0},
-    {"title": "Other", "text": "Nothing.", "score": 1.0},
+    {"title": "Report", "text": "The report was written by Ada.", "score": 2.0, "metadata": {"owner": "ada"}},
+    {"title": "Other", "text": "Nothing.", "score": 1.0, "metadata": {}},
 ]
 
 
@@ -87,9 +87,14 @@ def test_a_list_is_answered_with_a_list(server: Served) -> None:
 
 def test_documents_of_ones_own_are_read(server: Served) -> None:
     reply = server.post("/v1/answer", {"question": "Who wrote it?", "documents": OWN})
-    documents = [Document(d["title"], d["text"], score=d["score"]) for d in OWN]
+    documents = [Document(d["title"], d["text"], score=d["score"], metadata=d["metadata"]) for d in OWN]
     engine = server.state.models.get(None).engine
     assert same(reply.content, engine.generate("Who wrote it?", documents=documents).to_dict())
+    assert reply.content["documents"][0]["metadata"] == {"owner": "ada"}
+    wrong = server.post(
+        "/v1/answer", {"question": "x", "documents": [{"text": "x", "metadata": {"page": 3}}]}
+    )
+    assert (wrong.status, wrong.content["error"]["field"]) == (422, "documents")
     unscored = [{"title": d["title"], "text": d["text"]} for d in OWN]
     reply = server.post("/v1/answer", {"question": ["a", "b"], "documents": [unscored, unscored]})
     assert [len(answer["documents"]) for answer in reply.content] == [2, 2]

@@ -11,7 +11,10 @@ from ragengine.errors import InputError
 from ragengine_serve import AsyncClient, Client, ServedAnswer, ServedToken, ServerError
 from tests.support.served import QUESTION, Served, free_port
 
-OWN = [Document("Report", "Ada wrote it.", score=1.0), Document("Other", "No.", score=0.5)]
+OWN = [
+    Document("Report", "Ada wrote it.", score=1.0, metadata={"owner": "ada"}),
+    Document("Other", "No.", score=0.5),
+]
 
 
 def test_a_client_answers_as_the_engine(server: Served) -> None:
@@ -27,7 +30,8 @@ def test_a_client_answers_as_the_engine(server: Served) -> None:
         assert [t.text for t in found.tokens] == list(expected.tokens)
         assert [a.question for a in client.answer(["a", "b"])] == ["a", "b"]
         assert client.answer("Who?", documents=OWN).text == engine.generate("Who?", documents=OWN).text
-        assert client.answer(["x"], documents=[OWN])[0].documents[0].title == "Report"
+        (read, _) = client.answer(["x"], documents=[OWN])[0].documents
+        assert (read.title, read.metadata) == ("Report", {"owner": "ada"})
         assert client.retrieve(QUESTION, 2) == engine.retrieve(QUESTION, 2)
         assert [len(found) for found in client.retrieve(["a", "b"], n_docs=3)] == [3, 3]
         assert client.score(QUESTION, " Lima") == pytest.approx(engine.score(QUESTION, " Lima"), abs=1e-5)

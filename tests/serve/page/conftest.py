@@ -36,7 +36,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("indexes")
     passages = root / "passages.jsonl"
     passages.write_text(
-        f'{{"id": "1", "title": "{SCRIPT}", "text": "The capital of Iceland is {SCRIPT} Reykjavik."}}\n'
+        f'{{"id": "1", "title": "{SCRIPT}", "text": "The capital of Iceland is {SCRIPT} Reykjavik.", '
+        f'"owner": "{SCRIPT}", "year": 2026}}\n'
         '{"id": "2", "title": "Peru", "text": "The capital of Peru is Lima."}\n'
     )
     build_index(passages, root / "hostile", bundle=WORLDFACTS / "bundle")

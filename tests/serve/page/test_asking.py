@@ -168,11 +168,18 @@ def test_another_index_answers_and_scripts_in_it_are_text(tab: "Tab", served: Se
         page.locator("#served", has_text="2 passages").wait_for()
         assert set(page.locator(".passage h3").all_inner_texts()) == {SCRIPT, "Peru"}
         assert "".join(page.locator(".passage .text").all_inner_texts()).count(SCRIPT) == 1
+        (metadata,) = page.locator(".metadata").all()
+        assert metadata.locator("dt").all_inner_texts() == ["owner", "year"]
+        assert metadata.locator("dd").all_inner_texts() == [SCRIPT, "2026"]
         page.hover(".word")
         page.locator("summary", has_text="curl").click()
         assert page.locator("main img, main script").count() == 0
         assert dialogs == []
         assert "Only 2 documents were there" in page.inner_text("#confidence")
+        entry = tab.after(page.get_by_role("button", name="Leave out Peru").click)
+        assert entry["answer"]["documents"][0]["metadata"] == {"owner": SCRIPT, "year": "2026"}
+        assert page.locator(".metadata").count() == 1
+        assert f'metadata={{"owner":"{SCRIPT}","year":"2026"}}' in (page.text_content("#code") or "")
     finally:
         served.post("/admin/index", {"path": "large"}, **headers)
     tab.ask(QUESTION)

@@ -6,12 +6,14 @@ Two decoders compute the same step.  :mod:`.dynamic` lets the KV cache grow, whi
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from ragengine.arrays import BoolArray, FloatArray, IntArray
 from ragengine.runtime.sessions import InferenceSession, OrtValue, to_device
+
+Result = TypeVar("Result")
 
 OpenSession: TypeAlias = Callable[..., InferenceSession]
 """Opens a graph of the generator by its file name; ``cuda_graphs=True`` lets its runs be captured."""
@@ -139,6 +141,9 @@ class Decoder(Protocol):
 
     def start(self, encoded: EncodedDocuments, *, beams: int, steps: int) -> Decoding:
         """Beams that have read nothing yet: at most ``beams`` a question and ``steps`` steps."""
+
+    def run_search(self, search: Callable[[], Result]) -> Result:
+        """What ``search`` returns or raises, run in the thread in which its steps cost least."""
 
 
 def inherited(own_past: BoolArray, beam_indices: IntArray) -> BoolArray:

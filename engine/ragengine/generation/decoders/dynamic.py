@@ -1,5 +1,6 @@
 """The decoder whose KV cache grows by B tokens a step (decoder.onnx): for the CPU."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ragengine.bundle.signatures import MIXTURE_OUTPUTS, layer_names, memory_val
 from ragengine.generation.decoders.base import (
     EncodedDocuments,
     OpenSession,
+    Result,
     StepInputs,
     StepOutputs,
     inherited,
@@ -48,6 +50,10 @@ class DynamicDecoder:
         q, d, _ = encoded.context_attention_mask.shape
         empty = np.empty((q * d, self._spec.num_heads, 0, self._spec.head_size), self.dtype)
         return DynamicDecoding(self, encoded, dict.fromkeys(self._past, to_device(empty, "cpu")))
+
+    def run_search(self, search: Callable[[], Result]) -> Result:
+        """Run a search in the thread that asks for it."""
+        return search()
 
     def run(self, feeds: dict[str, OrtValue]) -> tuple[StepOutputs, dict[str, OrtValue]]:
         """One step; returns it with the past [Q·D, H, P+B, K] of the next."""

@@ -6,8 +6,8 @@ the device and takes one back: the few best candidates.  On a CPU the same code 
 
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +28,7 @@ from ragengine.bundle.signatures import (
 from ragengine.generation.decoders.base import (
     EncodedDocuments,
     OpenSession,
+    Result,
     StepInputs,
     StepOutputs,
     inherited,
@@ -39,6 +40,7 @@ from ragengine.generation.decoders.buckets import (
     padded_source,
     power_of_two,
 )
+from ragengine.generation.decoders.step_thread import StepThread
 from ragengine.runtime.devices import ResolvedDevice
 from ragengine.runtime.sessions import (
     InferenceSession,
@@ -70,8 +72,7 @@ class StaticDecoder:
         self.device: ResolvedDevice = device
         self.step_session = open_session(STEP_GRAPH, cuda_graphs=True)
         self.graphs = GraphNumbers()
-        self.worker = ThreadPoolExecutor(1, thread_name_prefix="ragengine-step")
-        weakref.finalize(self, self.worker.shutdown, wait=False)
+        self.thread = StepThread()
         self._cross = open_session("cross.onnx")
         self._free: defaultdict[Bucket, deque[DecoderBuffers]] = defaultdict(deque)
         half = any(value.type == "tensor(float16)" for value in self.step_session.get_inputs())
@@ -92,8 +93,12 @@ class StaticDecoder:
         buffers = self._taken(Bucket.holding(q, d, beams, s, steps))
         decoding = StaticDecoding(buffers, encoded)
         weakref.finalize(decoding, self._give_back, buffers).atexit = False
-        self.worker.submit(buffers.project, encoded, self._cross).result()
+        self.thread.step(partial(buffers.project, encoded, self._cross))
         return decoding
+
+    def run_search(self, search: Callable[[], Result]) -> Result:
+        """Run a search where its steps run, if no other is there."""
+        return self.thread.search(search)
 
     def _taken(self, bucket: Bucket) -> "DecoderBuffers":
         try:
@@ -129,7 +134,7 @@ class StaticDecoding:
         self._own_past[:, np.arange(beams), slots[:beams]] = True
         buffers = self._buffers.for_step(inputs.num_candidates, inputs.probe_ids.shape[2])
         buffers.fill(inputs, self._rows, self._own_past, self.length, slots)
-        self._buffers.worker.submit(buffers.run).result()
+        self._buffers.thread.step(buffers.run)
         self.length += 1
         return buffers.outputs(inputs, self._rows)
 
@@ -149,7 +154,7 @@ class DecoderBuffers:
 
     def __init__(self, decoder: StaticDecoder, bucket: Bucket) -> None:
         self.bucket = bucket
-        self.worker = decoder.worker
+        self.thread = decoder.thread
         self.session, self.spec, self.device = decoder.step_session, decoder.spec, decoder.device
         self.signature = decoder.signature
         self._graphs = decoder.graphs

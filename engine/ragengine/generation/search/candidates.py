@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.generation.decoders.base import StepOutputs
 from ragengine.generation.marginalization import logsumexp
-from ragengine.generation.search.rules import StepRules, TokenSets
+from ragengine.generation.search.rules import StepRules, TokenSets, shared
 
 DEAD = np.float32(-np.inf)  # the score of a place that nothing occupies
 
@@ -55,6 +55,9 @@ class Candidates:
 
 def probe_ids(rules: StepRules, filler: int) -> IntArray:
     """The tokens to ask the graph for, int64 [Q, B, P] with P at least 1; ``filler`` fills the rest."""
+    if (tokens := shared(rules.probed)) is not None:
+        shape = len(rules.probed), len(rules.probed[0]), 1
+        return np.tile(np.array(sorted(tokens) or [filler], np.int64), shape)
     probed = [[sorted(tokens) for tokens in beams] for beams in rules.probed]
     width = max(1, *(len(tokens) for beams in probed for tokens in beams))
     return np.array(
@@ -78,7 +81,7 @@ def ruled(
     ranked = Candidates(outputs.scores, outputs.beams, outputs.tokens, outputs.log_probs)
     if not rules.named and not rules.margin:
         return ranked
-    if not any(tokens for beams in rules.probed for tokens in beams):
+    if shared(rules.probed) == set() or not any(tokens for beams in rules.probed for tokens in beams):
         return _without(ranked, rules)
     named = _named(outputs, rules, probes, beam_scores, log_weights, penalty)
     if rules.named:
@@ -98,6 +101,10 @@ def _joined(first: Candidates, second: Candidates) -> Candidates:
 def _without(ranked: Candidates, rules: StepRules) -> Candidates:
     """The graph's candidates, with those dead that are banned or come back with another score."""
     scores = ranked.scores.copy()
+    if (tokens := rules.changed_everywhere) is not None:
+        for token in tokens:  # np.isin takes ten times as long for so few
+            scores[ranked.tokens == token] = DEAD
+        return Candidates(scores, ranked.beams, ranked.tokens, ranked.log_probs)
     for question in range(len(scores)):
         gone = [b | p for b, p in zip(rules.banned[question], rules.penalised[question], strict=True)]
         pairs = zip(ranked.beams[question].tolist(), ranked.tokens[question].tolist(), strict=True)
@@ -127,8 +134,10 @@ def _named(
         penalised = np.where(prices < 0, prices * np.float32(penalty), prices / np.float32(penalty))
         prices = np.where(seen, penalised, prices)
         banned = _members(probes, rules.banned)
-        # PrefixConstrainedLogitsProcessor: where all that is allowed is banned, the constraint wins
-        stuck = ~(usable & ~banned).any(axis=(1, 2)) & (rules.allowed is not None)
+        # PrefixConstrainedLogitsProcessor: where all that is allowed is banned, the constraint wins.  Beams
+        # that are dead have no say: which tokens they hold depends on the other questions of the batch.
+        free = usable & ~banned & (beam_scores > DEAD)[..., None]
+        stuck = ~free.any(axis=(1, 2)) & (rules.allowed is not None)
         prices = np.where(banned, DEAD, prices)
         prices[stuck] = 0
     scores = np.where(usable, prices + beam_scores[..., None], DEAD).astype(np.float32)

@@ -38,7 +38,7 @@ class StepRules:
     def probed(self) -> TokenSets:
         """Tokens whose probabilities are needed whatever their rank."""
         if self.forced is not None:
-            return [[{self.forced} for _ in beams] for beams in self.banned]
+            return alike({self.forced}, len(self.banned), len(self.banned[0]))
         return self.penalised if self.allowed is None else self.allowed
 
     @property
@@ -49,8 +49,16 @@ class StepRules:
     @property
     def margin(self) -> int:
         """How many of the best candidates of a question the bans and prices can take away at most."""
+        if (tokens := self.changed_everywhere) is not None:
+            return len(tokens) * len(self.banned[0])
         pairs = zip(self.banned, self.penalised, strict=True)
         return max(sum(len(b | p) for b, p in zip(*beams, strict=True)) for beams in pairs)
+
+    @property
+    def changed_everywhere(self) -> set[int] | None:
+        """What is banned or penalised after every beam alike; None where it may differ."""
+        banned, penalised = shared(self.banned), shared(self.penalised)
+        return None if banned is None or penalised is None else banned | penalised
 
 
 @dataclass(frozen=True)
@@ -87,18 +95,30 @@ class Rules:
         numbers = range(len(sequences)) if numbers is None else numbers
         forced = self._forced(sequences.shape[2])
         everywhere = self._banned_everywhere(sequences.shape[2])
-        repeats = self.options.repetition_penalty != 1.0
 
         def each(rule: Callable[[int, list[int]], set[int]]) -> TokenSets:
             beams = zip(numbers, sequences.tolist(), strict=True)
             return [[rule(question, beam) for beam in own] for question, own in beams]
 
+        def everyone(tokens: set[int]) -> TokenSets:
+            return alike(tokens, *sequences.shape[:2])
+
         return StepRules(
             forced=forced,
-            banned=each(lambda question, beam: everywhere | self._banned_after(question, beam)),
-            penalised=each(lambda question, beam: set(beam) if repeats else set()),
+            banned=each(lambda question, beam: everywhere | self._banned_after(question, beam))
+            if self._bans_by_beam
+            else everyone(everywhere),
+            penalised=each(lambda _, beam: set(beam))
+            if self.options.repetition_penalty != 1.0
+            else everyone(set()),
             allowed=None if self.allowed_tokens is None else self._allowed(sequences, numbers),
         )
+
+    @property
+    def _bans_by_beam(self) -> bool:
+        """Whether what is banned depends on the tokens before it."""
+        options = self.options
+        return bool(options.no_repeat_ngram_size or options.bad_words_ids or self._context_ngrams)
 
     def _forced(self, length: int) -> int | None:
         """`ForcedBOSTokenLogitsProcessor` and `ForcedEOSTokenLogitsProcessor`."""
@@ -148,6 +168,18 @@ class Rules:
                 "it must always allow one, the end token for instance."
             )
         return allowed
+
+
+def alike(tokens: set[int], questions: int, beams: int) -> TokenSets:
+    """One set for all beams of all questions."""
+    return [[tokens] * beams] * questions
+
+
+def shared(sets: TokenSets) -> set[int] | None:
+    """The set of all beams, where they have the same: with most rules they do, and need no loop then."""
+    beams = sets[0]
+    same = sets.count(beams) == len(sets) and beams.count(beams[0]) == len(beams)
+    return beams[0] if same else None
 
 
 def _ngrams(sequences: list[list[int]], size: int) -> dict[tuple[int, ...], set[int]]:

@@ -131,13 +131,13 @@ def draw(scores: FloatArray, noise: NDArray[np.float64], count: int) -> IntArray
     variables ``noise``; places that are ruled out come last.
     """
     noisy = scores.astype(np.float64) + noise
-    order: IntArray = np.argsort(-noisy, axis=-1, kind="stable")[..., :count]
+    order: IntArray = np.argsort(-noisy, kind="stable")[..., :count]
     return order
 
 
 def _top_p(scores: FloatArray, mass: float, keep: int) -> FloatArray:
     """`TopPLogitsWarper`: the fewest tokens whose probabilities sum to more than ``mass``."""
-    order = np.argsort(scores, axis=-1, kind="stable")
+    order = np.argsort(scores, kind="stable")
     ascending = np.take_along_axis(scores, order, axis=-1)
     below = np.cumsum(np.exp(_normalised(ascending)), axis=-1) <= 1 - mass
     below[..., -keep:] = False
@@ -150,7 +150,7 @@ def _typical(scores: FloatArray, mass: float, keep: int) -> FloatArray:
     with np.errstate(invalid="ignore"):
         information = np.nansum(-np.exp(normalised) * normalised, axis=-1, keepdims=True)
         distance = np.abs(-normalised - information)
-    order = np.argsort(distance, axis=-1, kind="stable")
+    order = np.argsort(distance, kind="stable")
     probabilities = np.exp(_normalised(np.take_along_axis(scores, order, axis=-1)))
     last = np.minimum((np.cumsum(probabilities, axis=-1) < mass).sum(axis=-1), scores.shape[-1] - 1)
     sorted_distance = np.take_along_axis(distance, order, axis=-1)
@@ -172,7 +172,7 @@ def _at_least(scores: FloatArray, smallest: FloatArray) -> FloatArray:
 
 def _nth_largest(scores: FloatArray, n: int) -> FloatArray:
     n = min(n, scores.shape[-1])
-    largest: FloatArray = np.partition(scores, scores.shape[-1] - n, axis=-1)[..., scores.shape[-1] - n, None]
+    largest: FloatArray = np.partition(scores, scores.shape[-1] - n)[..., scores.shape[-1] - n, None]
     return largest
 
 

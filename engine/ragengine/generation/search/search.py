@@ -1,6 +1,7 @@
 """The search that a set of options asks for, and the hypotheses that it returns."""
 
 from dataclasses import replace
+from functools import partial
 
 from ragengine.arrays import FloatArray
 from ragengine.generation.decoders.base import EncodedDocuments
@@ -30,6 +31,20 @@ def search(
     ``log_prior`` is log p(z | x), float32 [Q, D], of the encoded documents; ``watch`` sees every step of a
     search over their mixture.
     """
+    found = partial(_found, model, encoded, log_prior, rules, stop, watch)
+    # a function of the caller's runs in the caller's thread
+    return found() if rules.allowed_tokens else model.run_search(found)
+
+
+def _found(
+    model: GeneratorModel,
+    encoded: EncodedDocuments,
+    log_prior: FloatArray,
+    rules: Rules,
+    stop: Stop,
+    watch: Watch | None,
+) -> list[list[Hypothesis]]:
+    """:func:`search`, in this thread."""
     options = rules.options
     joint = options.marginalize == "sequence" and options.search == "joint"
     if options.marginalize == "token" or joint:

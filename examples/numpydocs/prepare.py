@@ -1,0 +1,138 @@
+"""The networks to start from, with random weights: `python prepare.py --data data --output start`.
+
+Writes `start/question_encoder`, a small DPR encoder, and `start/generator`, a small T5, with tokenizers
+trained on the passages and the training questions. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import torch
+from tokenizers import BertWordPieceTokenizer, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    DPRConfig,
+    DPRQuestionEncoder,
+    DPRQuestionEncoderTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+    T5Tokenizer,
+)
+
+SEED = 7
+WORDPIECES, PIECES = 4_000, 5_000
+MOST_TOKENS = 160
+BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+T5_SPECIALS = ["<pad>", "</s>", "<unk>"]
+
+
+def encoder_tokenizer(lines: Sequence[str]) -> DPRQuestionEncoderTokenizerFast:
+    """Wordpieces of the corpus."""
+    trained = BertWordPieceTokenizer(lowercase=True)
+    trained.train_from_iterator(
+        lines, vocab_size=WORDPIECES, min_frequency=1, special_tokens=BERT_SPECIALS, show_progress=False
+    )
+    return DPRQuestionEncoderTokenizerFast(
+        vocab=trained.get_vocab(), do_lower_case=True, model_max_length=MOST_TOKENS
+    )
+
+
+def generator_tokenizer(lines: Sequence[str]) -> T5Tokenizer:
+    """A unigram model of the corpus, with T5's special tokens in T5's places."""
+    trained = Tokenizer(models.Unigram())
+    trained.normalizer = normalizers.NFKC()
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    letters = sorted({letter for line in lines for letter in line if not letter.isspace()})
+    trainer = trainers.UnigramTrainer(
+        vocab_size=PIECES,
+        special_tokens=T5_SPECIALS,
+        unk_token="<unk>",
+        initial_alphabet=letters,
+        show_progress=False,
+    )
+    trained.train_from_iterator(lines, trainer)
+    pieces = [tuple(piece) for piece in json.loads(trained.to_str())["model"]["vocab"]]
+    return T5Tokenizer(vocab=pieces, extra_ids=0)
+
+
+def question_encoder(vocabulary: int) -> DPRQuestionEncoder:
+    """Two layers of BERT and a projection to 128 dimensions."""
+    return DPRQuestionEncoder(
+        DPRConfig(
+            vocab_size=vocabulary,
+            hidden_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=768,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            max_position_embeddings=MOST_TOKENS,
+            projection_dim=128,
+            pad_token_id=0,
+        )
+    )
+
+
+def generator(vocabulary: int) -> T5ForConditionalGeneration:
+    """A T5 of d_model 256 and 3+3 layers whose attention begins as "copy what resembles me"."""
+    config = T5Config(
+        vocab_size=vocabulary,
+        d_model=256,
+        d_kv=64,
+        num_heads=4,
+        d_ff=768,
+        num_layers=3,
+        dropout_rate=0.0,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+        tie_word_embeddings=True,
+    )
+    model = T5ForConditionalGeneration(config)
+    copies_what_resembles(model)
+    return model
+
+
+@torch.no_grad()
+def copies_what_resembles(model: T5ForConditionalGeneration) -> None:
+    """Make query and key projections one orthogonal matrix, and let cross-attention pass on what it sees.
+
+    T5 does not divide scores by the root of the head size, so the matrix does.
+    """
+    for name, module in model.named_modules():
+        if name.endswith(("SelfAttention", "EncDecAttention")):
+            torch.nn.init.orthogonal_(module.q.weight, gain=0.7 / model.config.d_kv**0.25)
+            module.k.weight.copy_(module.q.weight)
+        if name.endswith("EncDecAttention"):
+            torch.nn.init.orthogonal_(module.v.weight)
+            module.o.weight.copy_(module.v.weight.T)
+
+
+def prepare(data: Path, output: Path) -> None:
+    """Write both networks with their tokenizers; dev and test questions are not read."""
+    torch.manual_seed(SEED)
+    _, *rows = (data / "passages.tsv").read_text("utf-8").splitlines()
+    lines = [part for row in rows for part in row.split("\t")[1:]]
+    questions = (data / "train.jsonl").read_text("utf-8").splitlines()
+    lines += [json.loads(line)["question"] for line in questions]
+    tokenizers = encoder_tokenizer(lines), generator_tokenizer(lines)
+    made = question_encoder(len(tokenizers[0])), generator(len(tokenizers[1]))
+    for name, model, tokenizer in zip(("question_encoder", "generator"), made, tokenizers, strict=True):
+        model.save_pretrained(output / name)
+        tokenizer.save_pretrained(output / name)
+        click.echo(f"{name}: {model.num_parameters():,} parameters, {len(tokenizer):,} pieces")
+
+
+@click.command(help=__doc__)
+@click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("start"), show_default=True)
+def main(data: Path, output: Path) -> None:
+    """Write the networks."""
+    prepare(data, output)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,8 @@ T = TypeVar("T")
 class Client:
     """A client of ``ragengine serve``.  Threads may share it; close it, or use it in a ``with`` block.
 
-    Methods take generation options by name, and ``model``, ``deadline_ms``, ``doc_pruning`` and ``filter``.
+    Methods take generation options by name, and ``model``, ``deadline_ms``, ``doc_pruning`` and ``filter``;
+    :meth:`answer` also ``adaptive_reading``.
     All raise :class:`ServerError` where the server refuses, fails, or cannot be reached.
     """
 

@@ -19,6 +19,7 @@ from ragengine.retrieval.gpu.placement import (
     CloneOptions,
     FaissBuild,
     IndexFacts,
+    _unfit_for_cuvs,
     device_bytes,
     plan_placement,
 )
@@ -251,6 +252,37 @@ def test_the_device_with_most_free_memory_is_taken() -> None:
     placement = plan_placement(wikipedia(), NATIVE, [A100, second])
     assert placement.device == 1
     assert str(placement).startswith("GPU 1: OPQMatrix before IndexIVFPQ")
+
+
+def test_the_bytes_of_an_index_are_those_of_its_parts() -> None:
+    """Counted by hand: ids of 4 or 8 bytes, codes in groups of 32 rows, lists, centroids, codebooks."""
+    made = IndexFacts("IndexIVFPQ", 1000, 64, 96, code_size=12, nlist=10, sub_quantizers=12, bits=8)
+    short, long = CloneOptions(True, short_ids=True), CloneOptions(True, short_ids=False)
+    ids, lists, centroids, codebook = 1000, 10 * (1024 + 32), 10 * 64 * 4, 256 * 64 * 4
+    assert device_bytes(made, short) == 4 * ids + 12_000 + lists + centroids + 2 * codebook
+    assert device_bytes(made, long) == 8 * ids + 12_000 + lists + centroids + 2 * codebook
+    padded = 1000 + 31 * 10
+    for sub_quantizers, chunk_bytes in ((12, 16), (16, 16), (17, 32), (32, 32), (33, 48)):
+        wide = dataclasses.replace(made, sub_quantizers=sub_quantizers)
+        cuvs = CloneOptions(True, short_ids=False, use_cuvs=True)
+        codes = padded * chunk_bytes
+        assert device_bytes(wide, cuvs) == 8 * ids + codes + lists + 3 * centroids + codebook
+    scalar = dataclasses.replace(made, kind="IndexIVFScalarQuantizer")
+    assert device_bytes(scalar, short) == 4 * ids + 12 * padded + lists + centroids
+    for kind, size in (("IndexFlat", 4), ("IndexScalarQuantizer", 2)):
+        assert device_bytes(IndexFacts(kind, 1000, 64, 64), short) == 1000 * 64 * size
+    assert IndexFacts("IndexIVFFlat", 9, 8, 8, nlist=1).listed
+    assert not IndexFacts("IndexFlat", 9, 8, 8).listed
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(3, "cpu"), (4, "gpu-cuvs"), (9, "cpu")])
+def test_codes_that_cuvs_reads(bits: int, kind: str) -> None:
+    index = facts("IVF64,PQ8x4", by_residual=True)
+    index = dataclasses.replace(index, bits=bits, sub_quantizers=8, count=1000)
+    found = _unfit_for_cuvs(index, dataclasses.replace(NATIVE, cuvs=True), A100)
+    assert (found is None) is (kind != "cpu")
+    if found:
+        assert f"cuVS reads codes of 4 to 8 bits, these have {bits}" in found
 
 
 def test_tables_are_precomputed_for_l2_alone_and_where_they_fit() -> None:

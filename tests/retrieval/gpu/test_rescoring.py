@@ -86,8 +86,19 @@ def test_many_questions_are_scored_part_by_part(monkeypatch: pytest.MonkeyPatch)
     asked, rows = random_vectors(50, WIDE, seed=3), np.random.default_rng(0).integers(0, N, (50, 40))
     vectors = DeviceVectors(STORED, cuda_device=None)
     together = vectors.scores(asked, rows)
-    monkeypatch.setattr(rescoring, "_COMPONENTS_AT_ONCE", 3 * 40 * WIDE)
-    np.testing.assert_array_equal(vectors.scores(asked, rows), together)
+    parts: list[int] = []
+    score = vectors._run
+
+    def noted(questions: Array, *arguments: Any) -> Any:
+        parts.append(len(questions))
+        return score(questions, *arguments)
+
+    monkeypatch.setattr(vectors, "_run", noted)
+    for at_once, expected in ((3, [3] * 16 + [2]), (50, [50])):
+        parts.clear()
+        monkeypatch.setattr(rescoring, "_COMPONENTS_AT_ONCE", at_once * 40 * WIDE)
+        np.testing.assert_array_equal(vectors.scores(asked, rows), together)
+        assert parts == expected
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "PQ8x4", "IVF40,Flat"])

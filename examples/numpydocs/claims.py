@@ -38,9 +38,7 @@ def measure(here: Path) -> dict[str, Any]:
         figures["RAG-Sequence, the same weights"] = measured(engine, questions, marginalize="sequence")
         closed = evaluate(engine, questions, resamples=0, closed_book=True).figures
         figures["closed book"] = {name: float(closed[name]) for name in ("exact_match", "f1")}
-        figures["documents"] = {
-            str(count): measured(engine, questions, n_docs=count, k=[count]) for count in COUNTS
-        }
+        figures["documents"] = {str(count): measured(engine, questions, n_docs=count) for count in COUNTS}
     frozen = here / "run_frozen"
     with RagEngine.load(frozen / "work" / "checkpoint" / "bundle", index=frozen / "index") as engine:
         figures["retriever frozen in joint tuning"] = measured(engine, questions)

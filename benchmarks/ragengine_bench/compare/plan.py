@@ -93,7 +93,8 @@ def _questions(plan: Plan, runs: Runs, model: BundleModel) -> None:
             given = peers.question_peers(plan.checkpoint, model.index, plan.threads, longest)
             others = plan.chosen(given)
         title = f"Whole questions, {model.title}, {KINDS[kind]}"
-        runs.questions(title, questions, options, [*others, *ours])
+        fewer = [row for engine in ours for row in peers.fewer_documents(engine, kind)]
+        runs.questions(title, questions, options, [*others, *ours, *fewer])
     if plan.batch:
         many = (questions * plan.batch)[: plan.batch]
         runs.question_batch(f"Whole questions, {model.title}: {plan.batch} together", many, {}, ours)

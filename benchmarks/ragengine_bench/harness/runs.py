@@ -128,10 +128,11 @@ class Runs:
             with self._guarded(row), self._started(contender) as engine:
                 self.say(f"{row.name}: {len(questions)} questions")
                 sizes = _sizes(contender)
-                first = engine.call("ask", fresh=True, questions=[questions[0]], options=options)
+                given = {"options": options, **contender.arguments}
+                first = engine.call("ask", fresh=True, questions=[questions[0]], **given)
                 self._loaded(row, engine, first)
                 for question in questions:
-                    call = engine.call("ask", questions=[question], options=options)
+                    call = engine.call("ask", questions=[question], **given)
                     row.outputs += call.result["outputs"]
                     self._keep(row, call, sizes, one)
 

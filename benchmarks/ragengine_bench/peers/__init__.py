@@ -2,13 +2,17 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 _HERE = "ragengine_bench.peers"
 _NO_MIXTURE = "D separate beam searches, no marginalisation"
 _SEARCHES = {"token": "RAG-Token", "sequence": "RAG-Sequence, thorough"}
+
+
+PRUNING = 1e-3
+"""The prior under which the rows with ``doc_pruning`` leave documents out."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,28 @@ def rag(name: str, bundle: Path, index: Path, threads: int) -> Contender:
         f"onnxruntime and faiss, {threads} threads",
         ours=True,
     )
+
+
+def fewer_documents(engine: Contender, marginalize: str) -> list[Contender]:
+    """A whole engine that reads fewer documents (docs/concepts/adaptive-reading.md).
+
+    Adaptive reading is for greedy RAG-Token, so greedy search of all documents stands beside it.
+    """
+    pruned = replace(
+        engine,
+        name=f"{engine.name}, doc_pruning {PRUNING:g}",
+        arguments={"reading": {"doc_pruning": PRUNING}},
+        does_less=f"documents with p(z|x) under {PRUNING:g} are not read",
+    )
+    if marginalize != "token":
+        return [pruned]
+    greedy, adaptive = (
+        replace(
+            engine, name=f"{engine.name}, greedy{how}", arguments={"reading": {"num_beams": 1, **reading}}
+        )
+        for how, reading in (("", {}), (", adaptive_reading", {"adaptive_reading": True}))
+    )
+    return [pruned, greedy, adaptive]
 
 
 def generation_peers(

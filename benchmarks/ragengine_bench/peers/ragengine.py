@@ -163,15 +163,24 @@ class RagengineRag:
         """Where the index is searched, and why."""
         return str(self._engine.retriever.index.placement)
 
-    def ask(self, questions: list[str], options: dict[str, Any], one_by_one: bool = False) -> dict[str, Any]:
-        """Answer questions in one batch, or one after the other."""
-        chosen = self._engine.default_options.replace(**options)
+    def ask(
+        self,
+        questions: list[str],
+        options: dict[str, Any],
+        one_by_one: bool = False,
+        reading: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Answer questions in one batch, or one after the other.
+
+        ``reading`` are arguments of :meth:`RagEngine.generate` that say how many documents are read.
+        """
+        chosen, given = self._engine.default_options.replace(**options), reading or {}
         with timed_stages(self._stages) as record:
             start = time.perf_counter()
             if one_by_one:
-                answers = [self._engine.generate(question, options=chosen) for question in questions]
+                answers = [self._engine.generate(question, options=chosen, **given) for question in questions]
             else:
-                answers = self._engine.generate(questions, options=chosen)
+                answers = self._engine.generate(questions, options=chosen, **given)
             seconds = time.perf_counter() - start
         tokens = sum(len(answer.hypotheses[0].token_ids) for answer in answers)
         return record.reply(seconds, [answer.raw_text for answer in answers], tokens)

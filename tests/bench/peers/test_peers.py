@@ -13,9 +13,10 @@ from ragengine_bench.checkpoints.random_checkpoint import GENERATOR, RAG, write_
 from ragengine_bench.checkpoints.shapes import SHAPES
 from ragengine_bench.harness.runs import Workload
 from ragengine_bench.parity.pairs import Pair
-from ragengine_bench.peers.ragengine import STAGES, RagengineGenerator
+from ragengine_bench.peers.ragengine import STAGES, RagengineGenerator, RagengineRag
 from ragengine_bench.peers.transformers import TransformersGenerator, TransformersRag
 from ragengine_export import export_checkpoint
+from tests.support.paths import WORLDFACTS
 
 LOAD = Workload(batch=2, documents=3, source=9, beams=3, target=7)
 
@@ -113,3 +114,31 @@ def test_a_checkpoint_of_a_stranger_is_checked_as_for_export(pair: Pair, tmp_pat
     (source / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "own.Model"}}))
     with pytest.raises(ExportError, match="brings code of its own"):
         TransformersRag(str(source), str(pair.bundle.parent / "index"), 1, "fp32")
+
+
+def test_rows_that_read_fewer_documents_give_the_answers_of_all() -> None:
+    """Of worldfacts, whose first documents answer; their stages say that fewer were read."""
+    whole = peers.rag("ours", WORLDFACTS / "bundle", WORLDFACTS / "index", 1)
+    engine = RagengineRag(**whole.settings)
+    questions = ["What is the capital of Iceland?", "What is the capital of Kenya?"]
+    replies = {
+        row.name: engine.ask(questions, {}, one_by_one=True, **row.arguments)
+        for row in (whole, *peers.fewer_documents(whole, "token"))
+    }
+    assert list(replies) == [
+        "ours",
+        "ours, doc_pruning 0.001",
+        "ours, greedy",
+        "ours, greedy, adaptive_reading",
+    ]
+    assert len({tuple(reply["outputs"]) for reply in replies.values()}) == 1
+    read = [
+        sum(map(len, reply["sizes"]["documents"])) for reply in replies.values()
+    ]  # adaptive reading may read more in a second go
+    assert read[1] < read[0] == read[2] > read[3]
+
+
+def test_adaptive_reading_has_no_row_of_rag_sequence() -> None:
+    whole = peers.rag("ours", WORLDFACTS / "bundle", WORLDFACTS / "index", 1)
+    (pruned,) = peers.fewer_documents(whole, "sequence")
+    assert pruned.does_less == "documents with p(z|x) under 0.001 are not read"

@@ -71,7 +71,7 @@ def export_checkpoint(
     generator: str | Path | None = None,
     pooling: GivenPooling | None = None,
     check: bool = True,
-    force: bool = False,
+    force: bool = True,
     questions: str | Path | None = None,
     index: str | Path | None = None,
 ) -> ExportReport:
@@ -81,9 +81,9 @@ def export_checkpoint(
     checkpoints that are joined.  ``context_encoder`` adds the passage encoder, which most RAG checkpoints
     do not hold.  ``pooling`` says how a bare encoder makes a vector of a text's states.  With ``check``
     every graph is compared with torch first, and :class:`ExportError` is raised when they differ by more
-    than ``check.TOLERANCE``.  The bundle appears whole or not at all; only with ``force`` does it replace one
-    that is there already.  With ``questions``, a file as :func:`ragengine.evaluate` reads it, and the
-    ``index`` that answers them, the report says what rounding each part of the model costs.
+    than ``check.TOLERANCE``.  The bundle appears whole or not at all, and replaces one that is there, unless
+    ``force`` is False.  With ``questions``, a file as :func:`ragengine.evaluate` reads it, and the ``index``
+    that answers them, the report says what rounding each part of the model costs.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision is {precision!r}; this version exports {', '.join(PRECISIONS)}.")
@@ -114,7 +114,7 @@ def export_checkpoint(
 
 
 def export_loaded(
-    checkpoint: Checkpoint, bundle_path: str | Path, *, check: bool = True, force: bool = False
+    checkpoint: Checkpoint, bundle_path: str | Path, *, check: bool = True, force: bool = True
 ) -> ExportReport:
     """Export a checkpoint that is loaded already, in fp32; as :func:`export_checkpoint`."""
     path = Path(bundle_path)

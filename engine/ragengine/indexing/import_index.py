@@ -62,7 +62,7 @@ def import_index(
     factory: str | None = None,
     recall: float = 0.95,
     seed: int = 0,
-    force: bool = False,
+    force: bool = True,
     threads: int | None = None,
     progress: Progress | None = None,
     on_plan: Callable[[IndexPlan], object] | None = None,
@@ -77,7 +77,7 @@ def import_index(
     Args:
         source: passages as :func:`build_index` reads them, or a folder of ``RagRetriever.save_pretrained``,
             which has the FAISS file, too, or a ``config.json`` that names both.
-        index: the folder to write, where the index appears whole or not at all.
+        index: the folder to write; an index that is there is replaced when the new one is whole.
         bundle: the bundle of the encoder that made the vectors, which nothing in the files can tell.
         faiss: the FAISS file; its row i is the i-th passage, unless ``ids`` says otherwise.
         embeddings: a ``.npy`` of float32, float16 or bfloat16 [passages, E], in the order of the FAISS file.
@@ -90,7 +90,7 @@ def import_index(
         factory: a FAISS factory string of an index to build instead of keeping the structure.
         recall: the recall at 5 documents that an approximate index is tuned for.
         seed: draws the training sample and the questions of the recall test.
-        force: replace an index that is at ``index`` already, which is refused otherwise.
+        force: False refuses to replace an index, as the command does without ``--force``.
         threads: threads to use; all cores where None.
         progress: called with (phase, done, total), as by :func:`build_index`.
         on_plan: called with the ``factory`` of the new index and the ``reason`` for it.

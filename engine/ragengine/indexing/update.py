@@ -94,7 +94,7 @@ def merge_indexes(
     second: str | Path,
     index: str | Path,
     *,
-    force: bool = False,
+    force: bool = True,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> IndexManifest:
@@ -106,7 +106,7 @@ def merge_indexes(
         first: an index folder, whose FAISS index gets the vectors of the other: give the larger one first.
         second: an index folder, whose passages follow those of ``first``.
         index: the folder to write; ``first`` and ``second`` stay as they are, unless it is one of them.
-        force: replace an index that is at ``index`` already, which is refused otherwise.
+        force: False refuses to replace an index, as the command does without ``--force``.
         threads: threads to use; all cores where None.
         progress: called with (phase, done, total), as by :func:`build_index`.
 

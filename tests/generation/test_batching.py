@@ -1,5 +1,7 @@
 """Documents are read in batches of similar length: every one once, and nothing of it cut off."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ragengine import Generator
+from ragengine.generation import model
 from ragengine.generation.batching import ROWS, batches_by_length
 from ragengine_bench.parity.pairs import Pair
 
@@ -38,12 +41,9 @@ def test_a_token_after_a_gap_is_read() -> None:
         (20, [([1, 3, 0, 2, 4], 4)]),
     ],
 )
-def test_a_batch_is_as_full_as_it_may_be(
-    monkeypatch: pytest.MonkeyPatch, rows: int, batches: list[tuple[list[int], int]]
-) -> None:
-    monkeypatch.setattr("ragengine.generation.batching.ROWS", rows)
+def test_a_batch_is_as_full_as_it_may_be(rows: int, batches: list[tuple[list[int], int]]) -> None:
     mask = (np.arange(5) < np.array([3, 4, 1, 4, 1])[:, None]).astype(np.int64)
-    assert [(found.tolist(), longest) for found, longest in batches_by_length(mask)] == batches
+    assert [(found.tolist(), longest) for found, longest in batches_by_length(mask, rows)] == batches
 
 
 def test_how_documents_are_batched_does_not_change_what_is_read(
@@ -60,5 +60,14 @@ def test_how_documents_are_batched_does_not_change_what_is_read(
         return generator.forward(ids, mask, scores, np.array([[2, 5, 6], [2, 7, 8]])).document_log_probs
 
     together = log_probs()
-    monkeypatch.setattr("ragengine.generation.batching.ROWS", 1)  # every document alone
+    read: list[int] = []
+    monkeypatch.setattr(generator._model, "_rows_at_once", 1)  # every document alone
+    encode = model.run_arrays
+
+    def noted(session: Any, feeds: Any, output: str) -> Any:
+        read.append(len(feeds["input_ids"]))
+        return encode(session, feeds, output)
+
+    monkeypatch.setattr(model, "run_arrays", noted)
     assert np.abs(log_probs() - together).max() < 1e-5
+    assert read == [1] * 6

@@ -19,7 +19,6 @@ from ragengine.errors import (
     IndexFolderError,
     InputError,
 )
-from ragengine.retrieval import retriever as module
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
 from ragengine.runtime.cancellation import Stop
@@ -53,7 +52,7 @@ def test_questions_are_encoded_in_parts(shared: Retriever, monkeypatch: pytest.M
     together = shared.encode(tokens)
     assert together.shape == (3, 8)
     assert together.dtype == np.float32
-    monkeypatch.setattr(module, "_QUESTIONS_AT_ONCE", 2)
+    monkeypatch.setattr("ragengine.retrieval.encoder._QUESTIONS_AT_ONCE", 2)
     read: list[int] = []
     encode = shared._encoder.encode_tokens
 

@@ -83,7 +83,7 @@ def leaves(cls: type[Any], path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 ADDED_FIELDS = {"graph", "truncation_side", "split_special_tokens", "similarity", "prompt", "passages"}
-ADDED_FIELDS |= {"position_offset", "d_model", "family", "memory"}
+ADDED_FIELDS |= {"position_offset", "d_model", "family", "memory", "activations"}
 """What later formats added to the specifications, with a default."""
 BUNDLE_FIELDS = dict(leaves(BundleManifest))
 INDEX_FIELDS = dict(leaves(IndexManifest))

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import click
 
+import ragengine_train
 from ragengine.cli.common import name_value_pairs
 from ragengine.cli.output import echo
 from ragengine.errors import PassagesError
@@ -33,8 +34,8 @@ def train(config: Path, fresh: bool, start: ResultName | None, threads: int | No
         raise click.UsageError(
             f"--fresh makes everything again and --from {start} does not; give one of them."
         )
+    run_training = ragengine_train.train  # says what to install where torch is missing
     from ragengine_train import processes
-    from ragengine_train import train as run_training
 
     if processes.were_restarted():  # what they made before stays
         fresh, start = False, None

@@ -7,6 +7,8 @@ from ragengine_bench.harness.report import Row, Section, percentile
 DECODE, STEP = "decode", "decode, a step"
 LESS = " *"  # after the name of an engine that does less
 NOISY = "noisy"  # in the place of a ratio that is not told
+MOST_RATIOS = 3
+"""Columns of ratios that fit a page."""
 Cells = list[list[str]]
 
 
@@ -20,9 +22,12 @@ def tables_of(section: Section) -> list[tuple[str, list[str], Cells]]:
 
 
 def _times(section: Section) -> tuple[list[str], Cells]:
-    """A row an engine; a column of ratios for each of ours."""
+    """A row an engine; a column of ratios for each of ours, or of the others where ours are many."""
     ours = [row for row in section.measured if row.ours] if section.kind != "batch" else []
-    columns = ["", "median", "p90", "p99", *(f"{row.name} is faster by" for row in ours)]
+    many = len(ours) > MOST_RATIOS
+    others = ([row for row in section.measured if not row.ours] or ours[:1]) if many else ours
+    named = (f"faster than {row.name} by" if many else f"{row.name} is faster by" for row in others)
+    columns = ["", "median", "p90", "p99", *named]
     if section.kind == "batch":
         columns.append("throughput against one by one")
     cells = []
@@ -32,7 +37,9 @@ def _times(section: Section) -> tuple[list[str], Cells]:
             cells.append([name, row.failure or "not measured", *[""] * (len(columns) - 2)])
             continue
         line = [name, *_percentiles(row.seconds)]
-        line += ["" if row is other else _faster(section, row, other) for other in ours]
+        for other in others:
+            pair = (other, row) if many else (row, other)
+            line.append("" if row is other else _faster(section, *pair))
         cells.append([*line, _gain(section, row)] if section.kind == "batch" else line)
     return columns, cells
 

@@ -51,7 +51,8 @@ class Way:
         yield f"{questions / median(self.seconds):.2f}"
         yield f"{median(b / s for b, s in zip(baseline.seconds, self.seconds, strict=True)):.2f} x"
         for name in _SHOWN:
-            yield f"{1e3 * median(turn[name] for turn in self.stages):.1f}"
+            each = median(turn[name] for turn in self.stages)
+            yield f"{1e3 * each:.1f}" if each >= 0 else ""  # of stages that overlap nothing is left
 
 
 def ways() -> list[Way]:

@@ -33,6 +33,16 @@ def test_no_ratio_is_told_of_runs_that_spread_more_than_a_third() -> None:
     assert [row[-1] for row in tables_of(section)[0][2]] == [NOISY, NOISY, ""]
 
 
+@pytest.mark.parametrize("with_peer", [True, False])
+def test_many_engines_of_ours_are_compared_with_the_others_or_the_first(with_peer: bool) -> None:
+    rows = [runs(f"ours {n}", 1.0 / n, 1.0 / n, 1.0 / n, ours=True) for n in range(1, 5)]
+    peer = [runs("theirs", 2.0, 2.0, 2.0)] if with_peer else []
+    _, columns, cells = tables_of(Section("generation", "", {}, rows=[*peer, *rows]))[0]
+    assert columns[4:] == [f"faster than {'theirs' if with_peer else 'ours 1'} by"]
+    expected = ["", "2.0 x", "4.0 x", "6.0 x", "8.0 x"] if with_peer else ["", "2.0 x", "3.0 x", "4.0 x"]
+    assert [row[-1] for row in cells] == expected
+
+
 def test_one_slow_run_of_many_is_no_noise() -> None:
     section = Section("generation", "", {}, rows=[runs("one", *[1.0] * 14, 5.0)])
     assert not section.is_noisy(section.rows[0])

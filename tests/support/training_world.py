@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +165,22 @@ num_beams = 2
 """
     )
     return path
+
+
+def killed_after(config: Path, path: Path) -> None:
+    """Run `ragengine train` in a process that is killed once ``path`` is there."""
+    command = [sys.executable, "-c", "from ragengine.cli.main import main; main()", "train", str(config)]
+    child = subprocess.Popen(
+        [*command, "--threads", "1"], stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert child.stderr is not None
+    try:
+        for _ in range(24_000):
+            if path.exists() or child.poll() is not None:
+                break
+            time.sleep(0.005)
+        assert child.poll() is None, child.stderr.read().decode()[-2000:]
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stderr.close()

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +14,7 @@ from ragengine.errors import OptionsError, RagEngineError
 from ragengine_train import TrainProgress, TrainResult, read_config, train
 from ragengine_train.json_files import read_json
 from tests.support import training_world
-from tests.support.training_world import COMMON, STAGES
+from tests.support.training_world import COMMON, STAGES, killed_after
 
 
 def curve(result: TrainResult, stage: str) -> list[float]:
@@ -234,25 +229,6 @@ def test_killed_run_goes_on_to_the_same_curves(world: Path, unbroken: TrainResul
         assert curve(report, stage) == curve(unbroken, stage), stage
     for name, figures in unbroken.dev.items():
         assert report.dev[name] == figures
-
-
-def killed_after(config: Path, path: Path) -> None:
-    """Run `ragengine train` in a process that is killed once ``path`` is there."""
-    command = [sys.executable, "-c", "from ragengine.cli.main import main; main()", "train", str(config)]
-    child = subprocess.Popen(
-        [*command, "--threads", "1"], stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert child.stderr is not None
-    try:
-        for _ in range(12_000):
-            if path.exists() or child.poll() is not None:
-                break
-            time.sleep(0.005)
-        assert child.poll() is None, child.stderr.read().decode()[-2000:]
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stderr.close()
 
 
 def test_progress_is_reported(reported_run: tuple[TrainResult, list[TrainProgress]]) -> None:

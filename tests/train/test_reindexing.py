@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +29,7 @@ from ragengine_train.checkpoint import load_encoder
 from ragengine_train.json_files import read_json, write_json
 from ragengine_train.reindexing import Reindexing
 from tests.support import training_world
+from tests.support.training_world import killed_after
 
 STAGE = (
     "logging_steps = 1\nper_device_train_batch_size = 8\nmax_steps = 22\nlearning_rate = 1e-3\n"
@@ -299,22 +296,3 @@ def test_learning_passages_are_found_more_often(world: Path, unbroken: TrainResu
         found[name] = dev["checkpoint"]["retrieval"]["passage_recall@5"]
     print(found)
     assert found["learning"] > found["frozen"] + 0.1
-
-
-def killed_after(config: Path, path: Path) -> None:
-    """Run `ragengine train` in a process that is killed once ``path`` is there."""
-    command = [sys.executable, "-c", "from ragengine.cli.main import main; main()", "train", str(config)]
-    child = subprocess.Popen(
-        [*command, "--threads", "1"], stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert child.stderr is not None
-    try:
-        for _ in range(24_000):
-            if path.exists() or child.poll() is not None:
-                break
-            time.sleep(0.005)
-        assert child.poll() is None, child.stderr.read().decode()[-2000:]
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stderr.close()

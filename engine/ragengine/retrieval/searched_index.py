@@ -184,6 +184,7 @@ class SearchedIndex(OneProcess, abc.ABC):
 
     def missing_ids(self, ids: Iterable[str]) -> list[str]:
         """Those of ``ids`` that no passage has, in their order.  Reads the ids of every passage."""
+        self._check_process()
         wanted = list(ids)
         found = self.rows_of(wanted) if wanted else {}
         return [id for id in wanted if id not in found]

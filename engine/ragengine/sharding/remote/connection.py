@@ -18,10 +18,10 @@ _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: .*)?")
 
 @dataclass(frozen=True)
 class Response:
-    """Status, the value of ``Content-Type``, and the body."""
+    """Status, the fingerprint of the index that answered ("" where it is not said), and the body."""
 
     status: int
-    type: str
+    index: str
     body: bytes
 
 
@@ -134,7 +134,7 @@ class _Connection:
                 f"its response ends after {len(reason.partial)} of {int(length)} bytes"
             ) from reason
         stays = head.startswith(b"HTTP/1.1") and headers.get(b"connection", b"").lower() != b"close"
-        return Response(status, headers.get(b"content-type", b"").decode("latin-1"), body), stays
+        return Response(status, headers.get(b"x-ragengine-index", b"").decode("latin-1"), body), stays
 
     def close(self) -> None:
         """Close the socket at once: to flush first would wait for a server that reads nothing."""

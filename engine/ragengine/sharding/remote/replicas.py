@@ -6,17 +6,17 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from ragengine.messages import one_line
 from ragengine.sharding.remote.addresses import Address
 from ragengine.sharding.remote.connection import BadResponse, Connections, Response
+from ragengine.sharding.remote.messages import DEADLINE_HEADER
 from ragengine.sharding.remote.options import RemoteOptions
 
 T = TypeVar("T")
 Request = tuple[str, str, dict[str, str], bytes]
 """Method, path, headers and body."""
-_DEADLINE: Final = "X-Ragengine-Deadline-Ms"
 
 
 class Failed(Exception):
@@ -104,7 +104,7 @@ class Replicas:
     ) -> T:
         method, path, headers, body = request
         left = max(1, math.ceil((end - time.monotonic()) * 1000))
-        told = {**headers, _DEADLINE: str(left)}
+        told = {**headers, DEADLINE_HEADER: str(left)}
         return read(await replica.connections.request(method, path, told, body))
 
     async def _some(

@@ -1,0 +1,1 @@
+"""An index in shards, on this machine or on several."""

@@ -1,0 +1,129 @@
+"""What an engine asks the server of a shard, and what that answers: both sides of the wire."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+
+from ragengine.arrays import FloatArray, RowArray
+from ragengine.corpus.passage import Passage
+from ragengine.messages import one_line, short_repr
+from ragengine.retrieval.candidates import Candidates, Plan
+from ragengine.retrieval.passage_filter import PassageFilter
+from ragengine.sharding.remote.wire import decode, encode
+from ragengine.storage.schema import join_errors, parse
+
+SEARCH_PATH: Final = "/v1/shard/search"
+PASSAGES_PATH: Final = "/v1/shard/passages"
+MATCHING_PATH: Final = "/v1/shard/matching"
+INDEX_HEADER: Final = "X-Ragengine-Index"
+"""With a request: the fingerprint of the index that shall answer; with a response: of the one that did."""
+DEADLINE_HEADER: Final = "X-Ragengine-Deadline-Ms"
+BYTES_A_CANDIDATE: Final = 16
+"""A row, what FAISS scored it, and its score."""
+
+
+def search_request(questions: FloatArray, plan: Plan, filter: PassageFilter | None) -> bytes:
+    """Ask for candidates."""
+    return encode({"plan": asdict(plan), "filter": _filter_json(filter)}, {"questions": questions})
+
+
+def read_search_request(body: bytes) -> tuple[FloatArray, Plan, PassageFilter | None]:
+    """Questions, plan and filter; raises :class:`ValueError` or :class:`InputError`."""
+    message = decode(body, {"questions": ("float32", 2)})
+    parsed = parse(Plan, message.head.get("plan"), "plan")
+    if parsed.value is None:
+        raise ValueError(f"it has a plan that cannot be used: {join_errors(parsed.errors)}")
+    plan = parsed.value
+    if plan.width < 1 or (plan.nprobe is not None and plan.nprobe < 1):
+        raise ValueError(f"its plan has the width {plan.width} and nprobe {plan.nprobe}; both begin at 1")
+    return message.arrays["questions"], plan, PassageFilter.of(message.head.get("filter"))
+
+
+def search_reply(found: Candidates) -> bytes:
+    """Candidates."""
+    return encode({}, {"rows": found.rows, "proposed": found.proposed, "scores": found.scores})
+
+
+def read_search_reply(body: bytes, questions: int, width: int, count: int) -> Candidates:
+    """Candidates for ``questions`` of an index of ``count`` rows; raises :class:`ValueError` for what is none."""
+    arrays = decode(body, {"rows": ("int64", 2), "proposed": ("float32", 2), "scores": ("float32", 2)}).arrays
+    rows, proposed, scores = arrays["rows"], arrays["proposed"], arrays["scores"]
+    if not rows.shape == proposed.shape == scores.shape or len(rows) != questions or rows.shape[1] > width:
+        shapes = [list(array.shape) for array in (rows, proposed, scores)]
+        raise ValueError(f"it has candidates of the shapes {shapes} for {questions} questions and {width} each")
+    absent = rows < 0
+    if (rows >= count).any() or (rows < -1).any():
+        raise ValueError(f"it names a row that is not from 0 to {count - 1}")
+    ordered = np.sort(rows, axis=1)
+    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+        raise ValueError("it names a row twice")
+    for numbers in (proposed, scores):
+        if not np.isfinite(numbers[~absent]).all() or not np.isneginf(numbers[absent]).all():
+            raise ValueError("it has a score that is NaN or infinite")
+    return Candidates(rows, proposed, scores)
+
+
+def passages_request(rows: RowArray) -> bytes:
+    """Ask for the passages of rows."""
+    return encode({}, {"rows": rows})
+
+
+def read_passages_request(body: bytes) -> RowArray:
+    """Rows [N]; raises :class:`ValueError`."""
+    return decode(body, {"rows": ("int64", 1)}).arrays["rows"]
+
+
+def passages_reply(passages: Sequence[Passage]) -> bytes:
+    """Passages; texts are JSON."""
+    return encode({"passages": [asdict(passage) for passage in passages]}, {})
+
+
+def read_passages_reply(body: bytes, count: int) -> list[Passage]:
+    """``count`` passages; raises :class:`ValueError` for what is none."""
+    listed = decode(body, {}).head.get("passages")
+    if not isinstance(listed, list) or len(listed) != count:
+        raise ValueError(f"it does not have the {count} passages that were asked for")
+    return [_passage(one) for one in listed]
+
+
+def matching_request(filter: PassageFilter) -> bytes:
+    """Ask how many passages match a filter."""
+    return encode({"filter": _filter_json(filter)}, {})
+
+
+def read_matching_request(body: bytes) -> PassageFilter:
+    """The filter; raises :class:`ValueError` or :class:`InputError`."""
+    filter = PassageFilter.of(decode(body, {}).head.get("filter"))
+    if filter is None:
+        raise ValueError("it has no filter")
+    return filter
+
+
+def matching_reply(count: int) -> bytes:
+    """How many match."""
+    return encode({"count": count}, {})
+
+
+def read_matching_reply(body: bytes, most: int) -> int:
+    """A number up to ``most``; raises :class:`ValueError`."""
+    count = decode(body, {}).head.get("count")
+    if type(count) is not int or not 0 <= count <= most:
+        raise ValueError(f"it says that {short_repr(count)} of {most} passages match")
+    return count
+
+
+def _filter_json(filter: PassageFilter | None) -> dict[str, list[str]] | None:
+    return None if filter is None else filter.to_dict()
+
+
+def _passage(content: Any) -> Passage:
+    given = content if isinstance(content, dict) else {}
+    metadata = given.get("metadata", {})
+    texts = [given.get(name) for name in ("id", "title", "text")]
+    pairs = [*metadata, *metadata.values()] if isinstance(metadata, dict) else [None]
+    if not all(isinstance(text, str) for text in (*texts, *pairs)):
+        raise ValueError(f"it has a passage that is none: {one_line(short_repr(content))}")
+    id, title, text = texts
+    return Passage(id, title, text, bool(given.get("numbered", False)), metadata)

@@ -47,6 +47,10 @@ class Settings:
     workers: int = setting(1, "Processes, each with the models; a dead one is replaced.", 1)
     threads: int | None = setting(None, "Threads a graph may use [default: half of a worker's cores].", 1)
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where graphs run.")
+    shard: Path | None = setting(
+        None,
+        "Answer engines from this index folder, a shard, instead of questions; without BUNDLE and INDEX.",
+    )
     search_device: Literal["auto", "cpu", "cuda"] | None = setting(
         None, "Where indexes are searched [default: as --device]."
     )
@@ -90,6 +94,8 @@ class Settings:
             and (value := getattr(self, spec.name)) is not None
             and value < low
         ]
+        if self.shard is not None and self.models:
+            faults.append("shard is given beside models; serve either")
         if self.port > 65535:
             faults.append(f"port is {self.port}, it must be at most 65535")
         names = [model.name for model in self.models]

@@ -47,12 +47,14 @@ def search_reply(found: Candidates) -> bytes:
 
 
 def read_search_reply(body: bytes, questions: int, width: int, count: int) -> Candidates:
-    """Candidates for ``questions`` of an index of ``count`` rows; raises :class:`ValueError` for what is none."""
+    """Candidates for ``questions`` of an index of ``count`` rows; raises :class:`ValueError`."""
     arrays = decode(body, {"rows": ("int64", 2), "proposed": ("float32", 2), "scores": ("float32", 2)}).arrays
     rows, proposed, scores = arrays["rows"], arrays["proposed"], arrays["scores"]
     if not rows.shape == proposed.shape == scores.shape or len(rows) != questions or rows.shape[1] > width:
         shapes = [list(array.shape) for array in (rows, proposed, scores)]
-        raise ValueError(f"it has candidates of the shapes {shapes} for {questions} questions and {width} each")
+        raise ValueError(
+            f"it has candidates of the shapes {shapes} for {questions} questions and {width} each"
+        )
     absent = rows < 0
     if (rows >= count).any() or (rows < -1).any():
         raise ValueError(f"it names a row that is not from 0 to {count - 1}")
@@ -121,9 +123,9 @@ def _filter_json(filter: PassageFilter | None) -> dict[str, list[str]] | None:
 def _passage(content: Any) -> Passage:
     given = content if isinstance(content, dict) else {}
     metadata = given.get("metadata", {})
-    texts = [given.get(name) for name in ("id", "title", "text")]
+    names, numbered = ("id", "title", "text"), given.get("numbered")
+    texts = [given.get(name) for name in names]
     pairs = [*metadata, *metadata.values()] if isinstance(metadata, dict) else [None]
     if not all(isinstance(text, str) for text in (*texts, *pairs)):
         raise ValueError(f"it has a passage that is none: {one_line(short_repr(content))}")
-    id, title, text = texts
-    return Passage(id, title, text, bool(given.get("numbered", False)), metadata)
+    return Passage(**{name: given[name] for name in names}, numbered=numbered is True, metadata=metadata)

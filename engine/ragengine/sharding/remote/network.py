@@ -20,9 +20,7 @@ class Network:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=_run, args=(self._loop,), name="ragengine-shards", daemon=True
-        )
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="ragengine-shards", daemon=True)
         self._thread.start()
         self._end = weakref.finalize(self, _stop, self._loop)
 

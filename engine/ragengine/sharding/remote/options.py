@@ -36,7 +36,7 @@ class RemoteOptions:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not least <= value <= _LONGEST:
                 raise InputError(
-                    f"{name} of shards is {short_repr(value)}; it must be from {least:g} to {_LONGEST:g} seconds."
+                    f"{name} of shards is {short_repr(value)}; it must be {least:g} to {_LONGEST:g} seconds."
                 )
 
     def key(self) -> str | None:

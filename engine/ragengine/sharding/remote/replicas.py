@@ -53,7 +53,7 @@ class Replicas:
 
         Args:
             request: what is asked, the same of all.
-            read: makes the result of a response, or raises :class:`Refused`; then another replica may do better.
+            read: makes the result of a response, or raises :class:`Refused`: another replica may do better.
 
         Raises:
             Failed: no replica answered in time with something that can be used.

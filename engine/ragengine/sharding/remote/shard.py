@@ -126,7 +126,9 @@ class RemoteShard:
         for start in range(0, len(questions), step):
             some = questions[start : start + step]
             asked = messages.search_request(some, plan, filter)
-            parts.append(self._ask("POST", messages.SEARCH_PATH, asked, self._read_candidates(len(some), width), stop))
+            parts.append(
+                self._ask("POST", messages.SEARCH_PATH, asked, self._read_candidates(len(some), width), stop)
+            )
         return parts[0] if len(parts) == 1 else _stacked(parts)
 
     def count_matching(self, filter: PassageFilter, stop: Stop = NEVER) -> int:
@@ -154,9 +156,7 @@ class RemoteShard:
         """Close its connections; may be called again."""
         self._network.run(self._replicas.close())
 
-    def _ask(
-        self, method: str, path: str, body: bytes, read: Callable[[Response], T], stop: Stop
-    ) -> T:
+    def _ask(self, method: str, path: str, body: bytes, read: Callable[[Response], T], stop: Stop) -> T:
         def checked(response: Response) -> T:
             if response.status != 200:
                 raise Refused(_refusal(response))
@@ -172,9 +172,7 @@ class RemoteShard:
 
         stop.check("before a shard was asked")
         try:
-            return self._network.run(
-                self._replicas.ask((method, path, self._headers, body), checked), stop
-            )
+            return self._network.run(self._replicas.ask((method, path, self._headers, body), checked), stop)
         except Failed as reason:
             raise self._error(f"does not answer: {reason}") from reason
 

@@ -28,7 +28,7 @@ MAX_MESSAGE_BYTES: Final = 64 << 20
 """The longest message that is read."""
 _MAGIC: Final = b"RGSH"
 _PREFIX: Final = struct.Struct("<4sII")
-_TYPES: Final = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
+_TYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
 
 
 @dataclass(frozen=True, eq=False)

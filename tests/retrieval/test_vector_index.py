@@ -20,7 +20,8 @@ from ragengine.indexing.build import build_index
 from ragengine.retrieval import vector_index as module
 from ragengine.retrieval.faiss_api import faiss_threads, search_faiss
 from ragengine.retrieval.index import PassageIndex
-from ragengine.retrieval.vector_index import SearchResult, VectorIndex
+from ragengine.retrieval.candidates import SearchResult
+from ragengine.retrieval.vector_index import VectorIndex
 from tests.support.bundles import Array, E, brute_force, random_vectors
 
 N, WIDE, NLIST = 1500, 16, 12

@@ -16,7 +16,7 @@ from ragengine.results import Document
 from ragengine.retrieval.faiss_api import check_whole
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.passage_filter import Filter, PassageFilter
-from ragengine.retrieval.vector_index import check_question_vectors
+from ragengine.retrieval.candidates import check_question_vectors
 from ragengine.validation import as_list, checked_metadata, checked_text
 
 _LARGEST = float(np.finfo(np.float32).max)

@@ -254,8 +254,9 @@ def read_manifest(
     error: type[RagEngineError],
     *,
     oldest: int = 1,
+    file_name: str = MANIFEST,
 ) -> T:
-    """Read and check ``manifest.json`` of a folder.
+    """Read and check the manifest of a folder.
 
     Args:
         folder: the folder.
@@ -264,18 +265,19 @@ def read_manifest(
         version: the newest ``format_version`` that can be read.
         error: the class of the errors that are raised.
         oldest: the oldest ``format_version`` that can be read.
+        file_name: the name of the manifest.
 
     Raises:
         RagEngineError: as ``error``: the folder is absent, of another format or version, or fields of its
             manifest are missing or wrong, all of which are named.
     """
-    path = checked_path(folder, error) / MANIFEST
+    path = checked_path(folder, error) / file_name
     try:
         if not folder.is_dir():
             raise error(f"{shown_path(folder)} is not a folder; a {format_name} was expected there.")
         content = read_json(path)
     except FileNotFoundError:
-        raise error(f"{folder} has no {MANIFEST}, so it is not a {format_name}.") from None
+        raise error(f"{folder} has no {file_name}, so it is not a {format_name}.") from None
     except (OSError, ValueError, RecursionError) as reason:
         raise error(f"{shown_path(path)} cannot be read: {why(reason)}.") from reason
     if not isinstance(content, dict) or content.get("format") != format_name:

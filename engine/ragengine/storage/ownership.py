@@ -11,6 +11,8 @@ from ragengine.storage.foreign_files import shown_path
 from ragengine.storage.strict_json import read_json
 
 MANIFEST = "manifest.json"
+SHARDS = "shards.json"
+"""The manifest of an index in shards."""
 CALIBRATION = "calibration.json"
 """A file that an index folder may have beside those that its manifest lists; it goes where the index goes."""
 _OPTIONAL = {"ragengine-index": (CALIBRATION, f".{CALIBRATION}.writing")}

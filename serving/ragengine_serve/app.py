@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ragengine.errors import RagEngineError
-from ragengine.sharding.remote.wire import MEDIA_TYPE
+from ragengine.retrieval.sharding.remote.wire import MAX_MESSAGE_BYTES, MEDIA_TYPE
 from ragengine.version import __version__
 from ragengine_serve.api import admin, kserve, native, openai, operations, page, shard
 from ragengine_serve.errors import ApiError
@@ -52,7 +52,7 @@ def create_app(state: ServerState) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_middleware(
         BodyLimits,
-        max_bytes=settings.max_request_bytes,
+        max_bytes=settings.max_request_bytes if settings.shard is None else MAX_MESSAGE_BYTES,
         timeout=settings.request_timeout,
         media_type=None if settings.shard is None else MEDIA_TYPE,
     )

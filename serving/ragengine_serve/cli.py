@@ -65,8 +65,8 @@ def serve(
 
     Without BUNDLE and INDEX: the models of --config, or the embedded worldfacts model; with --shard, a shard
     for engines elsewhere.  Every option is also a variable RAGENGINE_NAME in the environment and a line of
-    the file; the command line wins, then the environment.  SIGTERM and Ctrl-C let running requests finish, and
-    the exit code is then 0.
+    the file; the command line wins, then the environment.  SIGTERM and Ctrl-C let running requests finish,
+    and the exit code is then 0.
     """
     check_packages("ragengine serve needs", ("fastapi", "uvicorn", "prometheus_client"), "serve")
     model, passages, others = placed([bundle, index], bundle_folder, index_folder)

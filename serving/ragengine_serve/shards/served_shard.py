@@ -1,23 +1,18 @@
 """The index folder of a shard, opened, and what engines may ask of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ragengine.arrays import FloatArray, RowArray
-from ragengine.corpus.passage import Passage
+from ragengine.arrays import RowArray
 from ragengine.errors import InputError
-from ragengine.retrieval.candidates import Candidates, Plan, check_question_vectors
-from ragengine.retrieval.index import PassageIndex, manifest_fingerprint
-from ragengine.retrieval.passage_filter import MatchingRows, PassageFilter
-from ragengine.sharding.remote.messages import BYTES_A_CANDIDATE
-from ragengine.sharding.remote.wire import MAX_MESSAGE_BYTES
+from ragengine.retrieval.candidates import Candidates, check_question_vectors
+from ragengine.retrieval.sharding.remote import messages
+from ragengine.retrieval.sharding.remote.wire import MAX_MESSAGE_BYTES
+from ragengine.retrieval.sharding.shard import LocalShard
 from ragengine_serve.configuration.settings import Settings
 
-_HEAD_BYTES = 64 << 10
-MOST_ROWS = 4096
-"""Passages that one request may read."""
+_MOST_FIELDS = 1 << 10
 
 
 class ServedShard:
@@ -26,9 +21,9 @@ class ServedShard:
     It stays what it was when it was opened, whatever becomes of the folder: a rebuilt one takes a new server.
     """
 
-    def __init__(self, index: PassageIndex) -> None:
-        self._index = index
-        self.fingerprint = manifest_fingerprint(index.manifest)
+    def __init__(self, shard: LocalShard) -> None:
+        self._shard = shard
+        self.fingerprint = shard.fingerprint
 
     @classmethod
     def load(cls, path: Path, settings: Settings) -> "ServedShard":
@@ -39,64 +34,84 @@ class ServedShard:
             DeviceError: the device cannot search it.
         """
         device = settings.search_device or settings.device
-        index = PassageIndex.open(path, verify=settings.verify, device=device)
+        shard = LocalShard.open(path, verify=settings.verify, device=device)
         try:
-            if index.count:
-                index.warm_up()
-            return cls(index)
+            shard.index.warm_up()
+            return cls(shard)
         except BaseException:
-            index.close()
+            shard.close()
             raise
 
     def info(self) -> dict[str, Any]:
-        """What ``GET /v1/shard`` says, but for the server's own limits."""
-        return {"index": self.fingerprint, "count": self._index.count, "dimension": self._index.dimension}
+        """What ``GET /v1/shard`` says."""
+        return {
+            "index": self.fingerprint,
+            "count": self._shard.count,
+            "dimension": self._shard.index.dimension,
+        }
 
-    def propose(self, questions: FloatArray, plan: Plan, filter: PassageFilter | None) -> Candidates:
-        """The candidates for questions, float32 [Q, E].
+    def answer(self, call: str, body: bytes) -> bytes:
+        """The message that answers the message ``body``.
 
         Raises:
-            InputError: questions or plan that this index does not take, or whose answer is too long.
+            InputError: the index does not take what it says.
+            ValueError: it is not the message that it should be.
         """
-        check_question_vectors(questions, self._index.dimension)
-        searcher = self._index._open_part()
+        return _CALLS[call](self, body)
+
+    def _search(self, body: bytes) -> bytes:
+        questions, plan, filter = messages.read_search_request(body)
+        shard = self._shard
+        check_question_vectors(questions, shard.index.dimension)
         if plan.nprobe is not None:
-            searcher.facts.structure.checked_nprobe(plan.nprobe)
-        width = min(plan.width, self._index.count)
-        if BYTES_A_CANDIDATE * width * len(questions) > MAX_MESSAGE_BYTES - _HEAD_BYTES:
+            shard.index.structure.checked_nprobe(plan.nprobe)
+        width = min(plan.width, shard.count)
+        if messages.BYTES_A_CANDIDATE * width * len(questions) > MAX_MESSAGE_BYTES:
             raise InputError(
                 f"{len(questions)} questions with {width} candidates each have an answer of more than "
                 f"{MAX_MESSAGE_BYTES} bytes; ask fewer at once."
             )
-        matching = None if filter is None else self._matching(filter)
-        if not len(questions) or not width or (matching is not None and not matching.count):
-            return Candidates.none(len(questions))
-        return searcher.propose(questions, plan, matching)
+        if not len(questions):
+            return messages.search_reply(Candidates.none(0))
+        return messages.search_reply(shard.candidates(questions, plan, filter))
 
-    def count_matching(self, filter: PassageFilter) -> int:
-        """How many passages match, perhaps none."""
-        return self._matching(filter).count
+    def _rows(self, body: bytes) -> RowArray:
+        rows = messages.read_rows(body, self._shard.count)
+        if len(rows) > messages.MOST_ROWS:
+            raise InputError(f"{len(rows)} rows are asked for, at most {messages.MOST_ROWS} may be; ask fewer.")
+        return rows
 
-    def passages(self, rows: RowArray) -> list[Passage]:
-        """The passages of rows [N].
+    def _passages(self, body: bytes) -> bytes:
+        return messages.passages_reply(self._shard.passages(self._rows(body)))
 
-        Raises:
-            InputError: a row that is not there, or too many.
-        """
-        if len(rows) > MOST_ROWS:
-            raise InputError(
-                f"{len(rows)} rows are asked for, at most {MOST_ROWS} may be; ask fewer at once."
-            )
-        if len(rows) and not (rows.min() >= 0 and rows.max() < self._index.count):
-            raise InputError(f"A row is not from 0 to {self._index.count - 1}; ask for rows of this shard.")
-        return self._index.passages(rows)
+    def _vectors(self, body: bytes) -> bytes:
+        return messages.vectors_reply(self._shard.vectors(self._rows(body)))
+
+    def _rows_of(self, body: bytes) -> bytes:
+        return messages.rows_of_reply(self._shard.rows_of(messages.read_texts(body)))
+
+    def _matching_count(self, body: bytes) -> bytes:
+        return messages.number_message(self._shard.matching_count(messages.read_filter_request(body)))
+
+    def _matching_rows(self, body: bytes) -> bytes:
+        return messages.rows_message(self._shard.matching_rows(messages.read_filter_request(body)))
+
+    def _fields(self, body: bytes) -> bytes:
+        return messages.texts_message(self._shard.metadata_fields(messages.read_number(body, _MOST_FIELDS)))
 
     def close(self) -> None:
         """Close the folder's files; running searches finish."""
-        self._index.close()
+        self._shard.close()
 
-    def _matching(self, filter: PassageFilter) -> MatchingRows:
-        try:
-            return self._index._filters.matching(filter)
-        except InputError:  # none matches here; another shard's may
-            return MatchingRows.of_mask(np.zeros(self._index.count, bool))
+
+_CALLS: dict[str, Callable[[ServedShard, bytes], bytes]] = {
+    "search": ServedShard._search,
+    "passages": ServedShard._passages,
+    "vectors": ServedShard._vectors,
+    "rows-of": ServedShard._rows_of,
+    "matching-count": ServedShard._matching_count,
+    "matching-rows": ServedShard._matching_rows,
+    "fields": ServedShard._fields,
+}
+CALLS = frozenset(_CALLS)
+"""What may be asked of a shard."""

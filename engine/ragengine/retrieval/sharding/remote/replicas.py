@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ragengine.messages import one_line
-from ragengine.sharding.remote.addresses import Address
-from ragengine.sharding.remote.connection import BadResponse, Connections, Response
-from ragengine.sharding.remote.messages import DEADLINE_HEADER
-from ragengine.sharding.remote.options import RemoteOptions
+from ragengine.retrieval.sharding.remote.addresses import Address
+from ragengine.retrieval.sharding.remote.connection import BadResponse, Connections, Response
+from ragengine.retrieval.sharding.remote.messages import DEADLINE_HEADER
+from ragengine.retrieval.sharding.remote.options import RemoteOptions
 
 T = TypeVar("T")
 Request = tuple[str, str, dict[str, str], bytes]

@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Final
 
-from ragengine.sharding.remote.addresses import Address
+from ragengine.retrieval.sharding.remote.addresses import Address
 
 _MOST_IDLE: Final = 16
 _LONGEST_HEAD: Final = 64 << 10

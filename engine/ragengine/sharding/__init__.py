@@ -1,1 +1,0 @@
-"""An index in shards, on this machine or on several."""

@@ -40,7 +40,11 @@ async def ask(call: str, request: Request, state: ServerState = State) -> Respon
     """
     shard = _shard(state)
     if call not in CALLS:
-        raise ApiError(404, "not_found", f"A shard is not asked for {short_repr(call)}; there is {', '.join(sorted(CALLS))}.")
+        raise ApiError(
+            404,
+            "not_found",
+            f"A shard is not asked for {short_repr(call)}; there is {', '.join(sorted(CALLS))}.",
+        )
     asked = request.headers.get(messages.INDEX_HEADER)
     if asked is not None and asked != shard.fingerprint:
         raise ApiError(

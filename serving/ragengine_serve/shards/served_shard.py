@@ -78,7 +78,9 @@ class ServedShard:
     def _rows(self, body: bytes) -> RowArray:
         rows = messages.read_rows(body, self._shard.count)
         if len(rows) > messages.MOST_ROWS:
-            raise InputError(f"{len(rows)} rows are asked for, at most {messages.MOST_ROWS} may be; ask fewer.")
+            raise InputError(
+                f"{len(rows)} rows are asked for, at most {messages.MOST_ROWS} may be; ask fewer."
+            )
         return rows
 
     def _passages(self, body: bytes) -> bytes:

@@ -13,15 +13,15 @@ from ragengine.errors import ShardError
 from ragengine.messages import one_line
 from ragengine.retrieval.candidates import Candidates, Plan
 from ragengine.retrieval.passage_filter import PassageFilter
+from ragengine.retrieval.sharding.asking import current_search
 from ragengine.retrieval.sharding.remote import messages
 from ragengine.retrieval.sharding.remote.addresses import Address
 from ragengine.retrieval.sharding.remote.connection import Response
+from ragengine.retrieval.sharding.remote.messages import MOST_ROWS
 from ragengine.retrieval.sharding.remote.network import Network
 from ragengine.retrieval.sharding.remote.options import RemoteOptions
 from ragengine.retrieval.sharding.remote.replicas import Failed, Refused, Replicas
-from ragengine.retrieval.sharding.remote.messages import MOST_ROWS
 from ragengine.retrieval.sharding.remote.wire import MAX_MESSAGE_BYTES, MEDIA_TYPE
-from ragengine.retrieval.sharding.asking import current_search
 from ragengine.storage.schema import Count, Hash, Size, join_errors, parse
 from ragengine.storage.strict_json import parse_json
 

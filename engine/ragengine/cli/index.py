@@ -178,9 +178,9 @@ def merge(first: str, second: str, index: str, force: bool, threads: int | None)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def info(index: str, as_json: bool) -> None:
     """Describe INDEX."""
-    from ragengine import IndexManifest
+    from ragengine.retrieval.sharding.manifest import read_index_manifest
 
-    manifest = IndexManifest.read(index)
+    manifest = read_index_manifest(index)
     if as_json:
         print_json(dataclasses.asdict(manifest), indent=2)
     else:

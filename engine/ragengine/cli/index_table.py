@@ -13,7 +13,7 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
 
     from ragengine.cli.console import SafeConsole, line
     from ragengine.retrieval.history import described
-    from ragengine.retrieval.index import describe_placement
+    from ragengine.retrieval.open_index import describe_placement
 
     encoder, tuning = manifest.encoder, manifest.tuning
     n_docs = 5 if tuning is None else tuning.n_docs

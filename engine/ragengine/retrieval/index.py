@@ -1,32 +1,35 @@
 """An index: the folder that holds a corpus, its vectors and a FAISS index over them."""
 
 import contextlib
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from ragengine.arrays import FloatArray, HalfArray, RowArray
-from ragengine.bundle.bundle import Bundle
-from ragengine.confidence.corpus import NEIGHBOURS, SAMPLED, Corpus, fingerprint, median_nearness, spread_rows
 from ragengine.confidence.model import ConfidenceModel
 from ragengine.corpus.passage import Passage
-from ragengine.errors import ClosedError, IndexFolderError, InputError, RagEngineError
-from ragengine.results import Document
+from ragengine.errors import ClosedError, IndexFolderError, InputError
+from ragengine.retrieval.candidates import Candidates, Plan, SearchResult
 from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.faiss_reader import read_faiss
-from ragengine.retrieval.gpu.placement import Placement, no_gpu_build
-from ragengine.retrieval.gpu.searcher import Device, faiss_build, where
-from ragengine.retrieval.manifest import FAISS_FILE, PASSAGES_FILE, QUERIES_FILE, VECTORS_FILE, IndexManifest
+from ragengine.retrieval.gpu.placement import Placement
+from ragengine.retrieval.gpu.searcher import Device, where
+from ragengine.retrieval.manifest import (
+    FAISS_FILE,
+    PASSAGES_FILE,
+    QUERIES_FILE,
+    VECTORS_FILE,
+    IndexManifest,
+    manifest_fingerprint,
+)
 from ragengine.retrieval.passage_filter import Filter, MatchingRows, PassageFilter, PassageFilters
 from ragengine.retrieval.passage_store import PassageStore
 from ragengine.retrieval.recall import RecallTest
-from ragengine.retrieval.candidates import SearchResult
+from ragengine.retrieval.searched_index import SearchedIndex
 from ragengine.retrieval.vector_index import VectorIndex, place
-from ragengine.runtime.lifecycle import OneProcess, awaited_at_exit
+from ragengine.runtime.lifecycle import awaited_at_exit
 from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
 from ragengine.storage.npy import open_vectors
@@ -112,9 +115,7 @@ class PassageIndex(SearchedIndex):
         return searcher.search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width, matching=matching)
 
     @awaited_at_exit
-    def propose(
-        self, questions: FloatArray, plan: Plan, filter: PassageFilter | None = None
-    ) -> Candidates:
+    def propose(self, questions: FloatArray, plan: Plan, filter: PassageFilter | None = None) -> Candidates:
         """The candidates of a shard, as :meth:`VectorIndex.propose`; none where no passage matches."""
         matching = None if filter is None else self.filters.found(filter)
         return self._open_part().propose(questions, plan, matching)
@@ -217,18 +218,6 @@ class PassageIndex(SearchedIndex):
         if searcher is None:
             raise ClosedError(f"The index {self.path} is closed; open it again.")
         return searcher
-
-
-def describe_placement(path: str | Path) -> str:
-    """Where ``device="auto"`` would let the index at ``path`` be searched on this machine, and why."""
-    try:
-        build = faiss_build()
-        if not build.gpu:  # whatever the index is
-            return str(no_gpu_build(build))
-        with PassageIndex.open(path, verify="size") as opened:
-            return str(opened.best_placement())
-    except RagEngineError as reason:
-        return f"not known: {reason}"
 
 
 def _own_questions(manifest: IndexManifest) -> set[str]:

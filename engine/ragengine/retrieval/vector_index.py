@@ -140,9 +140,7 @@ class VectorIndex:
             matching=None if matching is None else matching.count,
         )
 
-    def propose(
-        self, questions: FloatArray, plan: Plan, matching: MatchingRows | None = None
-    ) -> Candidates:
+    def propose(self, questions: FloatArray, plan: Plan, matching: MatchingRows | None = None) -> Candidates:
         """The candidates for checked questions, float32 [Q, E], among all rows or the matching ones.
 
         They are ``plan.width``, fewer where fewer are there or in the lists that are searched.  An exact
@@ -152,7 +150,9 @@ class VectorIndex:
         """
         if plan.every:
             rows = np.arange(len(self.vectors)) if matching is None else matching.rows
-            each = [self._scored(question[None], rows[None], plan.width, on_host=True) for question in questions]
+            each = [
+                self._scored(question[None], rows[None], plan.width, on_host=True) for question in questions
+            ]
             return Candidates.stacked(each)
         count = len(self.vectors) if matching is None else matching.count
         width = min(plan.width, count)

@@ -23,14 +23,14 @@ class ShardEntry:
 
     first_row    its first row
     count        its number of passages
-    fingerprint  of its index (:func:`ragengine.retrieval.manifest.manifest_fingerprint`)
+    fingerprint  of its index (:func:`~ragengine.retrieval.manifest.manifest_fingerprint`); None if empty
     folder       the index folder, inside that of ``shards.json``; None where it lies elsewhere
     addresses    the servers that search it, each with all of it (replicas); none where this process does
     """
 
     first_row: Count
     count: Annotated[int, Range(0, 1 << 48)]
-    fingerprint: Hash
+    fingerprint: Hash | None = None
     folder: FileName | None = None
     addresses: tuple[Annotated[str, Pattern(r"[!-~]{1,500}", "an address without spaces")], ...] = ()
 
@@ -75,8 +75,8 @@ class ShardsManifest(IndexManifest):
         for number, shard in enumerate(self.shards):
             if shard.first_row != row:
                 found.append(f"shard {number} begins with row {shard.first_row} instead of {row}")
-            if shard.folder is None and not shard.addresses and shard.count:
-                found.append(f"shard {number} has neither a folder nor an address")
+            if shard.count and (shard.fingerprint is None or not (shard.folder or shard.addresses)):
+                found.append(f"shard {number} lacks its fingerprint, or a folder and an address")
             row = shard.first_row + shard.count
         if row != self.count:
             found.append(f"its shards have {row} passages, it says {self.count}")

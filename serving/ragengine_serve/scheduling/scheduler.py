@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ragengine.errors import CancelledError
 from ragengine_serve.configuration.settings import Settings
 from ragengine_serve.errors import ApiError
-from ragengine_serve.scheduling.answer_cache import AnswerCache
+from ragengine_serve.scheduling.answer_cache import AnswerCache, is_whole
 from ragengine_serve.scheduling.job import AllCancelled, Job, Task, Ticket
 
 _FORGETTING = 0.2  # weight of the newest duration in the average that Retry-After is made of
@@ -261,7 +261,7 @@ class Scheduler:
         self._seconds += _FORGETTING * (seconds - self._seconds)
 
     def _finish(self, job: Job, result: Any = None, error: BaseException | None = None) -> None:
-        if error is None:
+        if error is None and is_whole(result):
             self.cache.put(job.task.key, result)
         with self._changed:
             self._running.discard(job)

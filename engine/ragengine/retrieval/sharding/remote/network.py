@@ -21,6 +21,7 @@ class Network:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_run, args=(self._loop,), name="ragengine-shards", daemon=True)
+        self._lock, self._users = threading.Lock(), 0
         self._thread.start()
         self._end = weakref.finalize(self, _stop, self._loop)
 
@@ -40,6 +41,19 @@ class Network:
                 stop.check("while a shard was asked")
         finally:
             future.cancel()
+
+    def retain(self) -> None:
+        """Somebody uses it, too, until :meth:`release`."""
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        """Somebody uses it no more; after the last one it is closed."""
+        with self._lock:
+            self._users -= 1
+            last = not self._users
+        if last:
+            self.close()
 
     def close(self) -> None:
         """Cancel what runs, and end the thread; may be called again."""

@@ -67,7 +67,7 @@ class RemoteShard:
             count: its passages.
             dimension: the components of its vectors.
             addresses: its servers, such as ``http://host:8000``; each has the whole shard.
-            network: the thread that talks to them; it is the caller's to close.
+            network: the thread that talks to them; it ends with the last shard that is closed.
             options: how they are asked.
 
         Raises:
@@ -87,7 +87,8 @@ class RemoteShard:
         self._headers = {"Content-Type": MEDIA_TYPE, messages.INDEX_HEADER: fingerprint}
         self._headers |= {} if key is None else {"Authorization": f"Bearer {key}"}
         self._replicas = Replicas(found, options, MAX_MESSAGE_BYTES)
-        self._network = network
+        self._network, self._closed = network, False
+        network.retain()
 
     def info(self) -> ShardInfo:
         """What a server of the shard says of its index; raises as :meth:`candidates`."""
@@ -166,7 +167,10 @@ class RemoteShard:
 
     def close(self) -> None:
         """Close its connections; may be called again."""
-        self._network.run(self._replicas.close())
+        if not self._closed:
+            self._closed = True
+            self._network.run(self._replicas.close())
+            self._network.release()
 
     def _call(self, name: str, body: bytes, read: Callable[[bytes], T]) -> T:
         return self._ask("POST", f"{messages.SHARD_PATH}/{name}", body, read)

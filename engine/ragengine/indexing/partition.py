@@ -40,8 +40,8 @@ def empty_copy(path: Path) -> Any:
     return index
 
 
-def rows_of(source: Any, empty: Any, first: int, count: int) -> Any:
-    """A copy of ``empty`` (:func:`empty_copy`) that holds rows ``first`` to ``first + count - 1`` of ``source``.
+def part_of(source: Any, empty: Any, first: int, count: int) -> Any:
+    """A copy of ``empty`` (:func:`empty_copy`) with ``count`` rows of ``source`` from ``first`` on.
 
     Codes are copied, not computed again.  The rows are numbered 0, 1, ...
     """
@@ -65,7 +65,7 @@ def rows_of(source: Any, empty: Any, first: int, count: int) -> Any:
 
 
 def quantizer_hash(empty: Any) -> str:
-    """The sha256 of what FAISS learned, from an index of :func:`empty_copy`; the same for all of its parts."""
+    """The sha256 of what FAISS learned, from an index of :func:`empty_copy`: of all its parts the same."""
     faiss = import_faiss()
     digest = hashlib.sha256()
 

@@ -136,7 +136,7 @@ def _written(
         ) as writer:
             writer.write_passages(mine, end - first, old.path)
             writer.write_vectors(None, old.manifest.dimension, old.vectors, np.arange(first, end))
-            part = partition.rows_of(source, empty, first, end - first)
+            part = partition.part_of(source, empty, first, end - first)
             writer.write_faiss(old.manifest.factory, old.manifest.seed, part)
             draft = dataclasses.replace(
                 old.manifest, max_norm=0.0, recall=None, tuning=None, files={}, timings={}

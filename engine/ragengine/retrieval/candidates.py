@@ -93,7 +93,11 @@ class Candidates:
         if self.rows.shape[1] <= width:
             return self
         order = np.sort(_best(self.proposed, self.rows, width), axis=1)
-        return Candidates(*(np.take_along_axis(a, order, 1) for a in (self.rows, self.proposed, self.scores)))
+        return Candidates(
+            np.take_along_axis(self.rows, order, axis=1),
+            np.take_along_axis(self.proposed, order, axis=1),
+            np.take_along_axis(self.scores, order, axis=1),
+        )
 
     def best(self, n_docs: int) -> SearchResult:
         """The ``n_docs`` of the best exact scores, of equal ones those of the first rows."""

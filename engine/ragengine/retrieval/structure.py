@@ -52,12 +52,13 @@ class Structure:
 def can_share(faiss_index: Any) -> bool:
     """Whether several FAISS indexes can share what this one learned, and propose together what it would.
 
-    Not where it walks a graph, which links the vectors of one index, nor where it refines: it scores again a
-    number of candidates of one index.
+    Not where it walks a graph, which links the vectors of one index; nor where it refines, which scores again
+    a number of candidates of one index; nor in fast scan, whose rounding depends on what else is scanned.
     """
     faiss = import_faiss()
     index = faiss.downcast_index(faiss_index)
-    if isinstance(index, faiss.IndexRefine) or is_graph(index):
+    fast_scan = faiss.IndexFastScan | faiss.IndexIVFFastScan
+    if isinstance(index, faiss.IndexRefine | fast_scan) or is_graph(index):
         return False
     if isinstance(index, faiss.IndexPreTransform):
         return can_share(index.index)

@@ -76,7 +76,11 @@ class VectorIndex:
             if name != "rerank_width":
                 self._set_parameter(name, value)
         self.facts = SearchFacts(
-            Structure.of(faiss_index), *vectors.shape, max_norm, settings.get("rerank_width", 1)
+            Structure.of(faiss_index),
+            len(vectors),
+            vectors.shape[1],
+            max_norm,
+            settings.get("rerank_width", 1),
         )
 
     def _set_parameter(self, name: str, value: int) -> None:
@@ -118,10 +122,10 @@ class VectorIndex:
         finds the same documents whatever the width.
 
         With ``matching``, only these rows are searched, and min(n_docs, their number) are found.  They are
-        exactly the best of them where the index is exact, where they are at most :data:`~ragengine.retrieval.candidates.FEW_MATCHING`, and
-        where FAISS cannot search among selected rows of its kind of index: then each of them is scored.
-        Otherwise the index proposes candidates among them, as it does without a filter, and the best of
-        these are found; where it proposes too few, each matching row is scored.
+        exactly the best of them where the index is exact, where they are few (``FEW_MATCHING``), and where
+        FAISS cannot search among selected rows of its kind of index: then each of them is scored.  Otherwise
+        the index proposes candidates among them, as it does without a filter, and the best of these are
+        found; where it proposes too few, each matching row is scored.
 
         Raises :class:`InputError` for a wrong type, shape or dimension, NaN or infinite numbers, and for an
         ``nprobe`` where there are no inverted lists.

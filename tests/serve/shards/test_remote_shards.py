@@ -185,8 +185,11 @@ def test_a_shard_that_dies_after_the_search_begins_it_again(
 
 
 def test_another_index_is_an_error(first: LocalShard, servers: list[Served]) -> None:
-    with asked(first, servers[1].url) as shard, pytest.raises(ShardError, match="another one was asked for"):
-        shard.info()
+    with asked(first, servers[1].url) as shard:
+        with pytest.raises(ShardError, match="answers from another index"):
+            shard.info()
+        with pytest.raises(ShardError, match="409, .* another one was asked for"):
+            shard.candidates(questions_of(first.index, 1), Plan(1))
 
 
 def test_the_second_replica_answers_for_one_that_does_not(first: LocalShard, servers: list[Served]) -> None:

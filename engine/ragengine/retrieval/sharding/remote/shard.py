@@ -103,6 +103,8 @@ class RemoteShard:
             ShardError: no replica answered in time.
             DeadlineError, CancelledError: the question that is asked is to end.
         """
+        if not len(questions):
+            return Candidates.none(0)
         width = min(plan.width, self.count)
         step = min(_BYTES // (4 * self.dimension), _BYTES // (messages.BYTES_A_CANDIDATE * max(1, width)))
         parts = []

@@ -349,7 +349,8 @@ def note(answer: Answer, flag: str) -> str:
         "run ragengine calibrate again.",
         "calibration_other_options": "The index's calibration was made with other generation options and is "
         "ignored.",
-        "shards_missing": f"Passages were not searched: no answer came from {', '.join(answer.missing_shards)}.",
+        "shards_missing": "Not all passages were searched: nothing came from "
+        f"{', '.join(answer.missing_shards)}.",
         "abstained": "The text was withheld, since the confidence is low.",
     }
     return sentences[flag]

@@ -55,7 +55,8 @@ def ask(
     bundle: str | None, index: str | None, questions: tuple[str, ...], bundle_folder: Path | None,
     index_folder: Path | None, as_json: bool, explain: bool, plot: Path | None, record: Path | None,
     replayed: Path | None, abstain: bool, device: Any, search_device: Any, threads: int | None, verify: Any,
-    remote_shards: bool, allow_partial: bool, shard_timeout: float, shard_key_file: Path | None, **settings: Any,
+    remote_shards: bool, allow_partial: bool, shard_timeout: float, shard_key_file: Path | None,
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Answer each QUESTION with the model in BUNDLE from the passages in INDEX.
 

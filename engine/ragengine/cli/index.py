@@ -195,6 +195,27 @@ def shard(index: str, shards_folder: str, shards: int, force: bool, threads: int
 
 
 @index.command()
+@click.argument("shards_folder", type=click.Path(), metavar="SHARDS")
+@click.argument("servers", nargs=-1, required=True, metavar="NUMBER=URL[,URL...]...")
+def addresses(shards_folder: str, servers: tuple[str, ...]) -> None:
+    """Write which servers have each shard of the index in SHARDS: 0=http://a:8000,http://b:8000.
+
+    They run `ragengine serve --shard`, each with the whole shard.  NUMBER= takes its addresses away.
+    """
+    from ragengine.indexing.shard_addresses import set_shard_addresses
+
+    given: dict[int, list[str]] = {}
+    for text in servers:
+        number, equals, urls = text.partition("=")
+        if not equals or not number.isdecimal():
+            raise click.BadParameter(f"{short_repr(text)} is not NUMBER=URL[,URL...].")
+        given[int(number)] = [url for url in urls.split(",") if url]
+    manifest = set_shard_addresses(shards_folder, given)
+    for place, entry in enumerate(manifest.shards):
+        echo(f"{place}: {', '.join(entry.addresses) or entry.folder or 'no passages'}")
+
+
+@index.command()
 @click.argument("index", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def info(index: str, as_json: bool) -> None:

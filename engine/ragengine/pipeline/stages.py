@@ -120,7 +120,7 @@ class Stages:
         selected = self.search(asked, questions, wanted, stop)
         if missing := sorted({name for names in selected.missing for name in names}):
             raise ShardError(
-                f"The probability of an answer cannot be given without {', '.join(missing)}; start its servers."
+                f"An answer's probability cannot be given without {', '.join(missing)}; start its servers."
             )
         return self.tokenize(questions, selected, stop)
 

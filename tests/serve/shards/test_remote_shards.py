@@ -12,10 +12,12 @@ import pytest
 from ragengine import RagEngine
 from ragengine.arrays import FloatArray
 from ragengine.errors import DeadlineError, IndexFolderError, InputError, ShardError
+from ragengine.indexing.shard_addresses import set_shard_addresses
 from ragengine.retrieval.candidates import Candidates, Plan
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.open_index import open_index
 from ragengine.retrieval.sharding.asking import Search, searching
+from ragengine.retrieval.sharding.manifest import ShardsManifest
 from ragengine.retrieval.sharding.remote import messages
 from ragengine.retrieval.sharding.remote.network import Network
 from ragengine.retrieval.sharding.remote.options import RemoteOptions
@@ -23,6 +25,7 @@ from ragengine.retrieval.sharding.remote.shard import RemoteShard
 from ragengine.retrieval.sharding.remote.wire import MAX_MESSAGE_BYTES, MEDIA_TYPE, encode
 from ragengine.retrieval.sharding.shard import LocalShard
 from ragengine.runtime.cancellation import Stop
+from tests.support.commands import run
 from tests.support.paths import WORLDFACTS
 from tests.support.served import QUESTION, Served, exchange, free_port, running, write_keys
 from tests.support.sharded import addressed, answering, shard_folders, write_shards
@@ -188,7 +191,7 @@ def test_another_index_is_an_error(first: LocalShard, servers: list[Served]) -> 
     with asked(first, servers[1].url) as shard:
         with pytest.raises(ShardError, match="answers from another index"):
             shard.info()
-        with pytest.raises(ShardError, match="409, .* another one was asked for"):
+        with pytest.raises(ShardError, match=r"409, .* another one was asked for"):
             shard.candidates(questions_of(first.index, 1), Plan(1))
 
 
@@ -316,6 +319,23 @@ def test_half_a_body_and_keys(folder: Path, first: LocalShard, tmp_path: Path) -
             shard.info()
         with asked(first, served.url, options=RemoteOptions(key_file=keys)) as shard:
             assert shard.info().count == first.count
+
+
+def test_addresses_are_written_and_read(folder: Path, servers: list[Served], tmp_path: Path) -> None:
+    copy = addressed(folder, tmp_path / "shards", [["http://old:1"]] * len(servers))
+    given = {number: [server.url, f"{server.url}/"] for number, server in enumerate(servers)}
+    manifest = set_shard_addresses(copy, given)
+    assert [entry.addresses for entry in manifest.shards] == [(s.url, s.url) for s in servers]
+    with open_index(copy, remote=RemoteOptions()) as index:
+        assert index.passages([0])
+    for wrong in ({len(servers): ["http://a"]}, {0: ["a:1"]}, {0: []}):
+        with pytest.raises(InputError):
+            set_shard_addresses(copy, wrong)
+    assert ShardsManifest.read(copy) == manifest
+    told = run("index", "addresses", copy, "1=http://new:2,http://other:3")
+    assert told.returncode == 0
+    assert "1: http://new:2, http://other:3" in told.stdout
+    assert run("index", "addresses", copy, "first=http://new:2").returncode == 2
 
 
 def test_an_answer_with_missing_shards_is_not_cached(

@@ -36,7 +36,7 @@ ELSEWHERE = {
 }
 # Of the extra export: scripts make graphs with it.
 ONLY_INSIDE = {"ragengine": {"onnx_ir", "onnx"}}
-# Rooms of the engine that may: the client of shards, which a caller has to ask for; adapters use asyncio's threads.
+# Rooms of the engine that may: the client of shards, which a caller has to ask for, and adapters (asyncio).
 CONNECTING = ("retrieval/sharding/remote", "integrations")
 PROMISES = [ROOT / "SECURITY.md", *(ROOT / "docs").rglob("versioning.md")]
 PEERS = {"ragengine_bench": {"optimum", "onnx"}}

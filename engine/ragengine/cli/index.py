@@ -22,6 +22,7 @@ from ragengine.cli.index_options import (
 from ragengine.cli.index_progress import progress_bars
 from ragengine.cli.index_table import print_manifest
 from ragengine.cli.output import echo, print_json
+from ragengine.messages import short_repr
 
 
 @click.group()

@@ -1,4 +1,4 @@
-"""Servers of shards that stop or are killed while questions are asked: no wrong answer, every loss visible."""
+"""Servers of shards that stop or are killed under load: no wrong answer, and every loss is visible."""
 
 import os
 import random

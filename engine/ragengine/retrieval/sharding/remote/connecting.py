@@ -50,8 +50,8 @@ def connector(options: RemoteOptions, *, allow_partial: bool) -> Callable[[Shard
 class PartialShard:
     """A shard that a search may go on without.
 
-    Where it does not answer it has nothing, and is noted as missing until the end of that search.  A search that
-    keeps no note gets the error.
+    Where it does not answer it has nothing, and is noted as missing until the end of that search.  A
+    search that keeps no note gets the error.
     """
 
     def __init__(self, shard: Shard) -> None:

@@ -12,8 +12,7 @@ import pytest
 from ragengine import Bundle, RagEngine, evaluate
 from ragengine.confidence.model import ConfidenceModel
 from ragengine.evaluation.questions import Question
-from ragengine.retrieval.index import manifest_fingerprint
-from ragengine.retrieval.manifest import IndexManifest
+from ragengine.retrieval.manifest import IndexManifest, manifest_fingerprint
 from tests.support.paths import WORLDFACTS
 
 

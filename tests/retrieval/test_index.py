@@ -22,8 +22,9 @@ from ragengine.errors import ClosedError, IndexFolderError, InputError, ProcessE
 from ragengine.indexing.build import build_index
 from ragengine.retrieval import index as index_module
 from ragengine.retrieval.gpu.searcher import faiss_build
-from ragengine.retrieval.index import PassageIndex, describe_placement, manifest_fingerprint
-from ragengine.retrieval.manifest import FORMAT, IndexManifest
+from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.manifest import FORMAT, IndexManifest, manifest_fingerprint
+from ragengine.retrieval.open_index import describe_placement
 from ragengine.retrieval.vector_index import VectorIndex
 from tests.support.bundles import Array, E, brute_force, random_vectors, rewrite_manifest, write_bundle
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ragengine.retrieval.listing import list_passages, show_passages
     from ragengine.retrieval.manifest import IndexManifest
     from ragengine.retrieval.retriever import Retriever
+    from ragengine.retrieval.sharding.remote.options import RemoteOptions
     from ragengine.runtime.cancellation import Stop
     from ragengine.version import __version__ as __version__
 
@@ -56,6 +57,7 @@ __all__ = [
     "RagEngine",
     "RagEngineError",
     "Record",
+    "RemoteOptions",
     "Retriever",
     "Stop",
     "SyncResult",
@@ -93,6 +95,7 @@ _MODULES = {
     "RagEngine": "engine",
     "RagEngineError": "errors",
     "Record": "replay",
+    "RemoteOptions": "retrieval.sharding.remote.options",
     "Retriever": "retrieval.retriever",
     "Stop": "runtime.cancellation",
     "SyncResult": "indexing.sync",

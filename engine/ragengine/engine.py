@@ -22,6 +22,7 @@ from ragengine.results import Answer, Document
 from ragengine.retrieval.custom import DocumentSearcher
 from ragengine.retrieval.passage_filter import Filter
 from ragengine.retrieval.retriever import Retriever
+from ragengine.retrieval.sharding.remote.options import RemoteOptions
 from ragengine.runtime.cancellation import CancelSignal, Stop
 from ragengine.runtime.devices import Device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
@@ -69,6 +70,8 @@ class RagEngine(Resource):
         verify: Literal["sha256", "size"] = "sha256",
         memory_limit: int | None = None,
         search_device: Device | None = None,
+        remote: RemoteOptions | None = None,
+        allow_partial: bool = False,
     ) -> "RagEngine":
         """Open a bundle and an index, a folder or a :class:`DocumentSearcher` of your own; or a bundle alone.
 
@@ -82,6 +85,8 @@ class RagEngine(Resource):
             memory_limit: bytes of memory that this process should stay under, as in :meth:`Generator.load`.
             search_device: where the index is searched, ``device`` where not given;
                 ``retriever.index.placement`` says what auto chose.
+            remote: how shards of the index on other machines are asked; None: they are not.
+            allow_partial: answer without shards that do not answer; ``missing_shards`` names them.
 
         Raises:
             BundleError, IndexFolderError: a folder is not whole, or the two do not belong together.
@@ -90,8 +95,9 @@ class RagEngine(Resource):
         """
         opened = Bundle.open(bundle, verify=verify)
         retriever = Retriever.load(
-            opened, index, device=device, threads=threads, verify=verify, search_device=search_device
-        )
+            opened, index, device=device, threads=threads, verify=verify, search_device=search_device,
+            remote=remote, allow_partial=allow_partial,
+        )  # fmt: skip
         try:
             generator = Generator(opened, device=device, threads=threads, memory_limit=memory_limit)
             return cls(opened, retriever, generator, threads=threads)
@@ -162,7 +168,7 @@ class RagEngine(Resource):
         n_docs = self.default_options.n_docs if n_docs is None else n_docs
         asked = Asked.one(question)
         wanted = Wanted.checked(asked, n_docs, filter=filter)
-        return self._stages.search(asked, self._stages.encode(asked, stop), wanted, stop).documents[0]
+        return self._stages.search(asked, self._stages.encode(asked, stop), wanted, stop).found(0)
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str

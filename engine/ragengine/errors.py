@@ -59,6 +59,18 @@ class ProcessError(RagEngineError):
     """An object that one process loaded is used in its fork, or sent to another process."""
 
 
+class ShardError(RagEngineError):
+    """A shard of an index does not answer, or answers from another index or with what cannot be used.
+
+    shard      its name
+    addresses  where its servers are; empty for one on this machine
+    """
+
+    def __init__(self, message: str, shard: str = "", addresses: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.shard, self.addresses = shard, addresses
+
+
 class DependencyError(RagEngineError):
     """A feature needs a package that is not installed."""
 

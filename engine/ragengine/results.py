@@ -1,7 +1,7 @@
 """What the engine returns: documents, hypotheses, answers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,6 +45,17 @@ class Document:
             "posterior": self.posterior,
             "metadata": dict(self.metadata),
         }
+
+
+class FoundDocuments(list[Document]):
+    """The documents of a question, best first.
+
+    ``missing_shards`` names the shards of the index that did not answer, and were allowed not to.
+    """
+
+    def __init__(self, documents: Iterable[Document] = (), missing_shards: tuple[str, ...] = ()) -> None:
+        super().__init__(documents)
+        self.missing_shards = missing_shards
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,7 @@ class Answer:
                      ``low_confidence``, ``confidence`` is under the threshold of the calibration;
                      ``calibration_stale``, there is a calibration, of another bundle or index;
                      ``calibration_other_options``, it was made with other generation options;
+                     ``shards_missing``, parts of the index did not answer (``missing_shards``);
                      ``abstained``, the text was withheld since the confidence is low
     timings_ms       milliseconds a stage of the whole call took
     options          what it was generated with
@@ -123,6 +135,7 @@ class Answer:
     citations        the sentences that the answer's words are copied from; none where no passage has them
     confidence       the probability that the answer is right, by the index's calibration; None without one
     answerability    the probability that the documents hold an answer, by the same
+    missing_shards   the shards that were not searched, since they did not answer and need not
     adaptive_reading whether documents were read only while they could change a token
     """
 
@@ -143,6 +156,7 @@ class Answer:
     confidence: float | None = None
     answerability: float | None = None
     adaptive_reading: bool = False
+    missing_shards: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -209,6 +223,12 @@ class Answer:
     def notes(self) -> tuple[str, ...]:
         """A sentence for each of :attr:`flags`."""
         return tuple(note(self, flag) for flag in self.flags)
+
+    def without_shards(self, missing: tuple[str, ...]) -> "Answer":
+        """This answer as one that was found without the shards ``missing``."""
+        if not missing:
+            return self
+        return replace(self, missing_shards=missing, flags=(*self.flags, "shards_missing"))
 
     def abstain(self) -> "Answer":
         """This answer, or where its confidence is low its documents without any text.
@@ -304,6 +324,7 @@ class Answer:
             "confidence": self.confidence,
             "answerability": self.answerability,
             "notes": list(self.notes),
+            "missing_shards": list(self.missing_shards),
         }
 
 
@@ -328,6 +349,8 @@ def note(answer: Answer, flag: str) -> str:
         "run ragengine calibrate again.",
         "calibration_other_options": "The index's calibration was made with other generation options and is "
         "ignored.",
+        "shards_missing": "Not all passages were searched: nothing came from "
+        f"{', '.join(answer.missing_shards)}.",
         "abstained": "The text was withheld, since the confidence is low.",
     }
     return sentences[flag]

@@ -11,8 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ragengine.errors import RagEngineError
+from ragengine.retrieval.sharding.remote.wire import MAX_MESSAGE_BYTES, MEDIA_TYPE
 from ragengine.version import __version__
-from ragengine_serve.api import admin, kserve, native, openai, operations, page
+from ragengine_serve.api import admin, kserve, native, openai, operations, page, shard
 from ragengine_serve.errors import ApiError
 from ragengine_serve.http.admission import Admission
 from ragengine_serve.http.bodies import BodyLimits
@@ -41,14 +42,20 @@ def create_app(state: ServerState) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.server = state
-    for part in (native, openai, kserve, admin, operations, page):
+    settings = state.settings
+    answering = (native, openai, kserve, admin, operations, page)
+    for part in answering if settings.shard is None else (shard, operations):
         app.include_router(part.router)
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(RagEngineError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    settings = state.settings
-    app.add_middleware(BodyLimits, max_bytes=settings.max_request_bytes, timeout=settings.request_timeout)
+    app.add_middleware(
+        BodyLimits,
+        max_bytes=settings.max_request_bytes if settings.shard is None else MAX_MESSAGE_BYTES,
+        timeout=settings.request_timeout,
+        media_type=None if settings.shard is None else MEDIA_TYPE,
+    )
     app.add_middleware(Admission, state=state)
     if settings.cors_allow_origin:
         app.add_middleware(

@@ -63,9 +63,10 @@ def serve(
 ) -> None:
     """Answer questions over HTTP with the model in BUNDLE from the passages in INDEX.
 
-    Without BUNDLE and INDEX: the models of --config, or the embedded worldfacts model.  Every option is also
-    a variable RAGENGINE_NAME in the environment and a line of the file; the command line wins, then the
-    environment.  SIGTERM and Ctrl-C let running requests finish, and the exit code is then 0.
+    Without BUNDLE and INDEX: the models of --config, or the embedded worldfacts model; with --shard, a shard
+    for engines elsewhere.  Every option is also a variable RAGENGINE_NAME in the environment and a line of
+    the file; the command line wins, then the environment.  SIGTERM and Ctrl-C let running requests finish,
+    and the exit code is then 0.
     """
     check_packages("ragengine serve needs", ("fastapi", "uvicorn", "prometheus_client"), "serve")
     model, passages, others = placed([bundle, index], bundle_folder, index_folder)
@@ -78,7 +79,7 @@ def serve(
     else:
         models = models_of_environment(os.environ)
     settings = read_settings(flags, os.environ, models)
-    if not settings.models:
+    if not settings.models and settings.shard is None:
         folder = embedded_model(Path.cwd(), Path(__file__).resolve())
         embedded = folders_of(folder / "bundle", folder / "index", model_name)
         settings = read_settings(flags, os.environ, (embedded,))
@@ -96,7 +97,7 @@ def run(settings: Settings) -> None:
 
     configure_logging(settings.log_level)
     with listening_socket(settings) as listening:
-        names = ", ".join(model.name for model in settings.models)
+        names = ", ".join(model.name for model in settings.models) or f"the shard {settings.shard}"
         echo(f"ragengine serve: {names} at {address(listening)}")
         if is_open(settings):
             echo(

@@ -11,6 +11,7 @@ from ragengine_serve.models.registry import ModelRegistry
 from ragengine_serve.observability.metrics import Metrics
 from ragengine_serve.observability.tracing import Tracing
 from ragengine_serve.scheduling.scheduler import Scheduler
+from ragengine_serve.shards.served_shard import ServedShard
 
 Swap = Callable[[str | None, str], Awaitable[None]]
 """Swaps the index of a model, given by name and resolved path, in every process that serves it."""
@@ -30,6 +31,7 @@ class ServerState:
     swap: Swap
     requests_in_flight: int = 0
     draining: bool = False
+    shard: ServedShard | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "ServerState":
@@ -53,7 +55,9 @@ class ServerState:
         return state
 
     def load(self) -> None:
-        """Load the models and take requests; blocks."""
+        """Load the models, or the shard, and take requests; blocks."""
+        if self.settings.shard is not None:
+            self.shard = ServedShard.load(self.settings.shard, self.settings)
         self.models.load()
         self.metrics.models(self.models)
         self.scheduler.start()
@@ -72,6 +76,8 @@ class ServerState:
         """End the threads and close the engines."""
         self.scheduler.stop(wait)
         self.models.close()
+        if self.shard is not None:
+            self.shard.close()
         self.tracing.close()
 
 

@@ -38,7 +38,8 @@ FORBIDDEN = {
 ALLOWED = {"pickle.UnpicklingError", "pickle.PickleError"}
 # The engine opens no connections.
 NETWORK = (
-    "socket", "socketserver", "ssl", "http", "urllib.request", "urllib.robotparser", "ftplib", "smtplib",
+    "asyncio", "socket", "socketserver", "ssl", "http", "urllib.request", "urllib.robotparser", "ftplib",
+    "smtplib",
     "poplib", "imaplib", "telnetlib", "xmlrpc", "webbrowser", "requests", "urllib3", "httpx", "aiohttp",
     "huggingface_hub", "multiprocessing.connection", "multiprocessing.managers",
 )  # fmt: skip

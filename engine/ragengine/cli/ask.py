@@ -12,6 +12,8 @@ from ragengine.cli.common import (
     generation_options,
     given,
     placed,
+    remote_settings,
+    shard_options,
     verify_option,
 )
 from ragengine.cli.output import echo, print_json
@@ -48,10 +50,12 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @generation_options
 @device_options
 @verify_option
+@shard_options
 def ask(
     bundle: str | None, index: str | None, questions: tuple[str, ...], bundle_folder: Path | None,
     index_folder: Path | None, as_json: bool, explain: bool, plot: Path | None, record: Path | None,
     replayed: Path | None, abstain: bool, device: Any, search_device: Any, threads: int | None, verify: Any,
+    remote_shards: bool, allow_partial: bool, shard_timeout: float, shard_key_file: Path | None,
     **settings: Any,
 ) -> None:  # fmt: skip
     """Answer each QUESTION with the model in BUNDLE from the passages in INDEX.
@@ -62,6 +66,7 @@ def ask(
     model, passages, asked = placed([bundle, index, *questions], bundle_folder, index_folder)
     options = given(**settings)
     placing = {"device": device, "search_device": search_device, "threads": threads, "verify": verify}
+    placing |= remote_settings(remote_shards, allow_partial, shard_timeout, shard_key_file)
     if replayed is not None:
         if asked or options or plot or record or explain or as_json or abstain:
             raise click.UsageError("--replay takes questions and options from its file; give no others.")

@@ -74,6 +74,38 @@ def device_options(command: F) -> F:
     )
 
 
+def shard_options(command: F) -> F:
+    """``--remote-shards`` and how they are asked; see :func:`remote_settings`."""
+    for option in (
+        click.option("--shard-key-file", type=click.Path(path_type=Path), help="File with the servers' key."),
+        click.option(
+            "--shard-timeout",
+            type=float,
+            default=5.0,
+            show_default=True,
+            help="Seconds that a shard may take.",
+        ),
+        click.option(
+            "--allow-partial", is_flag=True, help="Answer without shards that do not answer, and name them."
+        ),
+        click.option(
+            "--remote-shards", is_flag=True, help="Ask the servers that the index's shards.json names."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def remote_settings(
+    remote_shards: bool, allow_partial: bool, shard_timeout: float, shard_key_file: Path | None
+) -> dict[str, Any]:
+    """The options of :func:`shard_options` as :meth:`RagEngine.load` takes them."""
+    from ragengine.retrieval.sharding.remote.options import RemoteOptions
+
+    remote = RemoteOptions(timeout=shard_timeout, key_file=shard_key_file) if remote_shards else None
+    return {"remote": remote, "allow_partial": allow_partial}
+
+
 def verify_option(command: F) -> F:
     """``--verify``: how the files of bundle and index are checked before use."""
     return click.option(

@@ -22,6 +22,7 @@ from ragengine.cli.index_options import (
 from ragengine.cli.index_progress import progress_bars
 from ragengine.cli.index_table import print_manifest
 from ragengine.cli.output import echo, print_json
+from ragengine.messages import short_repr
 
 
 @click.group()
@@ -192,6 +193,27 @@ def shard(index: str, shards_folder: str, shards: int, force: bool, threads: int
             index, shards_folder, shards=shards, force=force, threads=threads, progress=progress
         )
     print_manifest(shards_folder, manifest)
+
+
+@index.command()
+@click.argument("shards_folder", type=click.Path(), metavar="SHARDS")
+@click.argument("servers", nargs=-1, required=True, metavar="NUMBER=URL[,URL...]...")
+def addresses(shards_folder: str, servers: tuple[str, ...]) -> None:
+    """Write which servers have each shard of the index in SHARDS: 0=http://a:8000,http://b:8000.
+
+    They run `ragengine serve --shard`, each with the whole shard.  NUMBER= takes its addresses away.
+    """
+    from ragengine.indexing.shard_addresses import set_shard_addresses
+
+    given: dict[int, list[str]] = {}
+    for text in servers:
+        number, equals, urls = text.partition("=")
+        if not equals or not number.isdecimal():
+            raise click.BadParameter(f"{short_repr(text)} is not NUMBER=URL[,URL...].")
+        given[int(number)] = [url for url in urls.split(",") if url]
+    manifest = set_shard_addresses(shards_folder, given)
+    for place, entry in enumerate(manifest.shards):
+        echo(f"{place}: {', '.join(entry.addresses) or entry.folder or 'no passages'}")
 
 
 @index.command()

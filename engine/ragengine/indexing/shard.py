@@ -101,13 +101,17 @@ def shard_index(
     return ShardsManifest.read(target)
 
 
+def shards_text(manifest: ShardsManifest) -> str:
+    """The text of ``shards.json``."""
+    return json.dumps(manifest.content, indent=2, ensure_ascii=False) + "\n"
+
+
 def write_shards_manifest(folder: Path, manifest: ShardsManifest, target: Path) -> None:
     """Write ``shards.json``, open the folder as every reader does, and search it once.
 
     Raises :class:`IndexFolderError` where it cannot be read back.
     """
-    text = json.dumps(manifest.content, indent=2, ensure_ascii=False) + "\n"
-    (folder / SHARDS).write_text(text, "utf-8")
+    (folder / SHARDS).write_text(shards_text(manifest), "utf-8")
     try:
         # The hashes of each shard were taken when it was written, a moment ago.
         with ShardedIndex.open(folder, verify="size") as written:

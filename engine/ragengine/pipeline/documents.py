@@ -14,7 +14,7 @@ from ragengine.confidence.corpus import Corpus
 from ragengine.errors import IndexFolderError, InputError
 from ragengine.generation.marginalization import log_prior
 from ragengine.messages import short_repr
-from ragengine.results import Document
+from ragengine.results import Document, FoundDocuments
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.passage_filter import PassageFilter
 from ragengine.runtime.cancellation import Stop
@@ -33,6 +33,7 @@ class SelectedDocuments:
     documents  those to read, with score and prior, a list a question
     pruned     those left out by ``doc_pruning``, with the prior they had
     log_prior  log p(z | x) of those to read, float32 [Q, D]; -inf where a question has fewer documents
+    missing    for each question the shards that did not answer; empty: none is
     corpora    for each question where it was searched, None where that is not known; empty: for none
     """
 
@@ -40,6 +41,15 @@ class SelectedDocuments:
     pruned: Documents
     log_prior: FloatArray
     corpora: tuple[Corpus | None, ...] = ()
+    missing: tuple[tuple[str, ...], ...] = ()
+
+    def missing_shards(self, question: int) -> tuple[str, ...]:
+        """The shards that were not searched for a question."""
+        return self.missing[question] if self.missing else ()
+
+    def found(self, question: int) -> FoundDocuments:
+        """The documents of a question, with the shards that were not searched."""
+        return FoundDocuments(self.documents[question], self.missing_shards(question))
 
     def of_question(self, question: int, read: IntArray | None) -> tuple[list[Document], list[Document]]:
         """The documents that an answer took, and those left out.

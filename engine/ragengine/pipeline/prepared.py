@@ -24,6 +24,7 @@ class PreparedQuestion:
     documents  those found, best first, with their scores; fewer where the index holds fewer
     encoded    q(x), and the question as the generator reads it
     corpus     what was searched, where that is known
+    missing_shards  those that did not answer, and were allowed not to
     """
 
     question: str
@@ -31,6 +32,7 @@ class PreparedQuestion:
     documents: tuple[Document, ...]
     encoded: EncodedQuestions
     corpus: Corpus | None = None
+    missing_shards: tuple[str, ...] = ()
 
 
 Question: TypeAlias = str | PreparedQuestion
@@ -87,6 +89,10 @@ class Asked:
     def corpora(self) -> tuple[Corpus | None, ...]:
         """What each of the prepared questions was searched in."""
         return tuple(one.corpus for one in self.prepared or ())
+
+    def missing(self) -> tuple[tuple[str, ...], ...]:
+        """The shards that did not answer, for each of the prepared questions."""
+        return tuple(one.missing_shards for one in self.prepared or ())
 
     def found(self, n_docs: int, filter: PassageFilter | None) -> list[list[Document]] | None:
         """The documents that were found when the questions were prepared; None: they are to be searched.

@@ -1,12 +1,13 @@
 """The stages of a call, Figure 1 of the paper: from questions to what the generator reads, and to answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ragengine.arrays import IntArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.confidence.corpus import Corpus
+from ragengine.errors import ShardError
 from ragengine.generation.generator import Generator
 from ragengine.generation.search.rules import AllowedTokens
 from ragengine.options import GenerationOptions
@@ -30,6 +31,7 @@ from ragengine.results import Answer, Document, Hypothesis
 from ragengine.retrieval.encoder import EncodedQuestions
 from ragengine.retrieval.passage_filter import Filter, PassageFilter
 from ragengine.retrieval.retriever import Retriever
+from ragengine.retrieval.searching import search_index
 from ragengine.runtime.cancellation import Stop
 from ragengine.runtime.stage_clock import StageClock
 from ragengine.tokenization import Tokenizer
@@ -94,15 +96,17 @@ class Stages:
         """The documents of every question with p(z | x)."""
         stop.check("before the search")
         corpora: tuple[Corpus | None, ...] = ()
+        missing: tuple[tuple[str, ...], ...] = ()
         if wanted.own is not None:
             found = self._scorer.scored(wanted.own, questions.vectors, stop)
         elif (prepared := asked.found(wanted.n_docs, wanted.passages)) is not None:
-            found, corpora = prepared, asked.corpora()
+            found, corpora, missing = prepared, asked.corpora(), asked.missing()
         else:
             with self._retriever.borrow_index() as index:
-                found = index.search_documents(questions.vectors, wanted.n_docs, filter=wanted.passages)
-                corpora = (index.corpus,) * len(found)
-        selected = select_documents(found, wanted.doc_pruning, corpora)
+                result = search_index(index, questions.vectors, wanted.n_docs, wanted.passages, stop)
+            found = result.documents
+            corpora, missing = (result.corpus,) * len(found), (result.missing,) * len(found)
+        selected = replace(select_documents(found, wanted.doc_pruning, corpora), missing=missing)
         stop.check("after the search")
         return selected
 
@@ -113,21 +117,27 @@ class Stages:
     def prompts(self, asked: Asked, wanted: Wanted, stop: Stop) -> Prompts:
         """All of the stages above."""
         questions = self.encode(asked, stop)
-        return self.tokenize(questions, self.search(asked, questions, wanted, stop), stop)
+        selected = self.search(asked, questions, wanted, stop)
+        if missing := sorted({name for names in selected.missing for name in names}):
+            raise ShardError(
+                f"An answer's probability cannot be given without {', '.join(missing)}; start its servers."
+            )
+        return self.tokenize(questions, selected, stop)
 
     def prepare(self, texts: list[str], counts: Sequence[int], stop: Stop) -> list[PreparedQuestion]:
         """Encode and search ``texts`` together, each for its number of documents."""
         encoded = self._retriever._encode_questions(texts, stop)
         clock = StageClock(encoded.timings_ms)
         found: list[list[Document]] = [[] for _ in texts]
+        corpora: list[Corpus | None] = [None] * len(texts)
+        missing: list[tuple[str, ...]] = [()] * len(texts)
         stop.check("before the search")
         with self._retriever.borrow_index() as index:
-            corpus = index.corpus
             for count in sorted(set(counts) - {0}):
                 rows = [row for row, wanted in enumerate(counts) if wanted == count]
-                lists = index.search_documents(encoded.vectors[rows], count)
-                for row, documents in zip(rows, lists, strict=True):
-                    found[row] = documents
+                result = search_index(index, encoded.vectors[rows], count, None, stop)
+                for row, documents in zip(rows, result.documents, strict=True):
+                    found[row], corpora[row], missing[row] = documents, result.corpus, result.missing
         clock.stage("search")
         return [
             PreparedQuestion(
@@ -140,7 +150,8 @@ class Stages:
                     encoded.truncated[row : row + 1],
                     clock.timings,
                 ),
-                corpus,
+                corpora[row],
+                missing[row],
             )
             for row, text in enumerate(texts)
         ]
@@ -198,7 +209,10 @@ class Stages:
             )
             for number, text in enumerate(asked.texts)
         ]
-        assessed = [evidence.assessed(answer, number) for number, answer in enumerate(answers)]
+        assessed = [
+            evidence.assessed(answer, number).without_shards(selected.missing_shards(number))
+            for number, answer in enumerate(answers)
+        ]
         return [answer.abstain() for answer in assessed] if abstain else assessed
 
     def stream(
@@ -215,6 +229,7 @@ class Stages:
         tokens = generator._stream(prompts.contexts, options, stop)
         clock.stage("read_documents")
         # Not this object, which holds the retriever and the passage encoder: streams may outlive the engine.
+        missing = selected.missing_shards(0)
         text, tokenizer, rag = asked.texts[0], self._tokenizer, self._manifest.rag
 
         def finish(hypothesis: Hypothesis) -> Answer:
@@ -232,7 +247,7 @@ class Stages:
                 timings_ms=dict(clock.timings),
                 **wanted.said(),
             )
-            return evidence.assessed(answer, 0)
+            return evidence.assessed(answer, 0).without_shards(missing)
 
         return AnswerStream(
             text, selected.documents[0], selected.pruned[0], tokens, tokenizer, options, finish

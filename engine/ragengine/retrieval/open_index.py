@@ -8,14 +8,31 @@ from ragengine.retrieval.gpu.searcher import Device, faiss_build
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.searched_index import SearchedIndex
 from ragengine.retrieval.sharding.manifest import is_sharded
+from ragengine.retrieval.sharding.remote.options import RemoteOptions
 from ragengine.retrieval.sharding.sharded_index import ShardedIndex
 from ragengine.storage.folders import Verify
 
 
-def open_index(path: str | Path, *, verify: Verify = "sha256", device: Device = "cpu") -> SearchedIndex:
-    """Open an index folder, or a folder of shards, as :meth:`PassageIndex.open` does."""
+def open_index(
+    path: str | Path,
+    *,
+    verify: Verify = "sha256",
+    device: Device = "cpu",
+    remote: RemoteOptions | None = None,
+    allow_partial: bool = False,
+) -> SearchedIndex:
+    """Open an index folder, or a folder of shards, as :meth:`PassageIndex.open` does.
+
+    ``remote`` says how shards at the addresses of ``shards.json`` are asked; without it none is: who made
+    the folder must not choose whom this machine talks to.  With ``allow_partial`` these may be missing.
+    """
     if is_sharded(path):
-        return ShardedIndex.open(path, verify=verify, device=device)
+        if remote is None:
+            return ShardedIndex.open(path, verify=verify, device=device)
+        from ragengine.retrieval.sharding.remote.connecting import connector
+
+        connect = connector(remote, allow_partial=allow_partial)
+        return ShardedIndex.open(path, verify=verify, device=device, connect=connect)
     return PassageIndex.open(path, verify=verify, device=device)
 
 

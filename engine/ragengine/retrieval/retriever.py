@@ -1,8 +1,9 @@
 """`Retriever`: p(z | x) up to its softmax, q(x)·d(z) over all passages of an index (paper, section 2.2)."""
 
+import functools
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, overload
@@ -19,6 +20,7 @@ from ragengine.retrieval.index_slot import IndexSlot
 from ragengine.retrieval.open_index import open_index
 from ragengine.retrieval.passage_filter import Filter
 from ragengine.retrieval.searched_index import SearchedIndex
+from ragengine.retrieval.sharding.remote.options import RemoteOptions
 from ragengine.runtime.cancellation import NEVER, Stop
 from ragengine.runtime.devices import Device, resolve_device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
@@ -38,6 +40,7 @@ class Retriever(Resource):
         self._bundle = bundle
         self._slot = IndexSlot(index)
         self._swapping = threading.Lock()
+        self._open: Callable[..., SearchedIndex] = open_index
         self._encoder = TextEncoder.load(
             bundle, bundle.manifest.question_encoder, device=device, threads=threads
         )
@@ -52,6 +55,8 @@ class Retriever(Resource):
         threads: int | None = None,
         verify: Literal["sha256", "size"] = "sha256",
         search_device: Device | None = None,
+        remote: RemoteOptions | None = None,
+        allow_partial: bool = False,
     ) -> "Retriever":
         """Open an index with the bundle whose encoder made it.
 
@@ -63,6 +68,8 @@ class Retriever(Resource):
             threads: threads that the encoder may use; all cores of this process where None.
             verify: ``sha256`` checks every byte of bundle and index, ``size`` the sizes of files.
             search_device: where the index folder is searched; as ``device`` where None.
+            remote: how shards on other machines are asked; None: they are not.
+            allow_partial: whether questions are answered without shards that do not answer.
 
         Raises:
             BundleError: the bundle is not whole.
@@ -72,9 +79,10 @@ class Retriever(Resource):
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, verify=verify)
         resolve_device(device)  # without CUDA for the graphs, the index need not be looked at
+        opening = functools.partial(open_index, remote=remote, allow_partial=allow_partial)
         searched: AnyIndex
         if isinstance(index, str | os.PathLike):
-            searched = open_index(index, verify=verify, device=search_device or device)
+            searched = opening(index, verify=verify, device=search_device or device)
         else:
             dimension = opened.manifest.question_encoder.dimension
             searched = NoIndex() if index is None else CustomIndex(index, dimension)
@@ -84,10 +92,12 @@ class Retriever(Resource):
                     where = f"the {searched.name} decides itself where it searches"
                 raise InputError(f"search_device is {search_device!r}, but {where}; leave it out.")
         try:
-            return cls(opened, searched, device=device, threads=threads)
+            retriever = cls(opened, searched, device=device, threads=threads)
         except BaseException:
             searched.close()
             raise
+        retriever._open = opening
+        return retriever
 
     @property
     def index(self) -> SearchedIndex:
@@ -135,7 +145,7 @@ class Retriever(Resource):
         self._check_open()
         with self._swapping:
             self._slot.check_open()
-            index = open_index(path, verify=verify, device=self.index.device)
+            index = self._open(path, verify=verify, device=self.index.device)
             try:
                 index.check_belongs_to(self._bundle)
                 index.warm_up()

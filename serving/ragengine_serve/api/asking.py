@@ -153,7 +153,9 @@ async def answers(
             found = [(answer.abstain(), queued) for answer, queued in found]
         except RagEngineError as error:
             raise api_error(error, ("abstain",)) from error
-    return [answer_json(request, state, tasks[0].model, answer, queued) for answer, queued in found]
+    model = tasks[0].model
+    assert model is not None  # a question is a model's
+    return [answer_json(request, state, model, answer, queued) for answer, queued in found]
 
 
 def answer_json(
@@ -176,7 +178,8 @@ def answer_json(
 def noted(request: Request, tasks: Sequence[Task]) -> None:
     """Leave the questions for the log."""
     texts = [task.question for task in tasks if task.question is not None]
-    note(request.scope, model=tasks[0].model.name, questions=texts)
+    model = tasks[0].model
+    note(request.scope, **({} if model is None else {"model": model.name}), questions=texts)
 
 
 def waits(state: ServerState, tickets: Sequence[Ticket]) -> list[float]:

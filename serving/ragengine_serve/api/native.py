@@ -112,6 +112,7 @@ async def retrieve(request: Request, body: RetrieveRequest, state: ServerState =
                 "question": text,
                 "documents": [document.to_dict() for document in documents],
                 "timings_ms": {"queue": queued, **timings},
+                "missing_shards": list(documents.missing_shards),
             }
         )
     return _one_or_many(body.question, found)

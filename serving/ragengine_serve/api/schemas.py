@@ -201,6 +201,7 @@ class AnswerReply(BaseModel):
     confidence: float | None
     answerability: float | None
     notes: list[str]
+    missing_shards: list[str] = []
 
 
 class RetrieveReply(BaseModel):
@@ -209,6 +210,7 @@ class RetrieveReply(BaseModel):
     question: str
     documents: list[FoundDocument]
     timings_ms: dict[str, float]
+    missing_shards: list[str] = []
 
 
 class ScoreReply(BaseModel):

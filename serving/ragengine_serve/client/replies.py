@@ -44,6 +44,7 @@ class ServedAnswer:
     notes       a sentence for each flag
     citations   the sentences that the answer's words are copied from
     confidence  the probability that the answer is right; None where the index is not calibrated for it
+    missing_shards  parts of the index that did not answer, and were allowed not to
     answerability  the probability that the documents hold an answer, by the same
     """
 
@@ -61,6 +62,7 @@ class ServedAnswer:
     citations: tuple[Citation, ...] = ()
     confidence: float | None = None
     answerability: float | None = None
+    missing_shards: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "ServedAnswer":
@@ -83,6 +85,7 @@ class ServedAnswer:
             citations=tuple(Citation(**citation) for citation in content["citations"]),
             confidence=content["confidence"],
             answerability=content["answerability"],
+            missing_shards=tuple(content.get("missing_shards", ())),
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ragengine.messages import short_repr
+from ragengine.retrieval.sharding.remote.options import RemoteOptions
 from ragengine.runtime.processor import available_cores
 from ragengine_serve.errors import SettingsError
 
@@ -47,6 +48,15 @@ class Settings:
     workers: int = setting(1, "Processes, each with the models; a dead one is replaced.", 1)
     threads: int | None = setting(None, "Threads a graph may use [default: half of a worker's cores].", 1)
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where graphs run.")
+    shard: Path | None = setting(
+        None,
+        "Answer engines from this index folder, a shard, instead of questions; without BUNDLE and INDEX.",
+    )
+    remote_shards: bool = setting(False, "Ask the servers that the index's shards.json names for its shards.")
+    allow_partial: bool = setting(False, "Answer without shards that do not answer; the answer names them.")
+    shard_timeout_ms: int = setting(5000, "Milliseconds that a shard's servers may take, all together.", 1)
+    shard_hedge_ms: int = setting(250, "Milliseconds after which a shard's next server is asked, too.", 0)
+    shard_key_file: Path | None = setting(None, "File with the key that the servers of shards ask for.")
     search_device: Literal["auto", "cpu", "cuda"] | None = setting(
         None, "Where indexes are searched [default: as --device]."
     )
@@ -90,6 +100,8 @@ class Settings:
             and (value := getattr(self, spec.name)) is not None
             and value < low
         ]
+        if self.shard is not None and self.models:
+            faults.append("shard is given beside models; serve either")
         if self.port > 65535:
             faults.append(f"port is {self.port}, it must be at most 65535")
         names = [model.name for model in self.models]
@@ -105,6 +117,15 @@ class Settings:
         ]
         if faults:
             raise SettingsError(f"Wrong settings: {'; '.join(faults)}.")
+
+    @property
+    def remote(self) -> RemoteOptions | None:
+        """How shards on other machines are asked; None: they are not."""
+        if not self.remote_shards:
+            return None
+        return RemoteOptions(
+            self.shard_timeout_ms / 1000, self.shard_hedge_ms / 1000, key_file=self.shard_key_file
+        )
 
     @property
     def graph_threads(self) -> int:

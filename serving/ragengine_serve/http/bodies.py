@@ -20,8 +20,12 @@ class ClientGone(Exception):
 class BodyLimits:
     """ASGI middleware: refuses bodies that are too long, too slow, or no JSON (413, 408, 415, 400)."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout: float) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_bytes: int, timeout: float, media_type: str | None = None
+    ) -> None:
+        """``media_type`` is what bodies may be instead of JSON, which their endpoints read."""
         self._app, self._max_bytes, self._timeout = app, max_bytes, timeout
+        self._media_type = media_type
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
@@ -50,8 +54,8 @@ class BodyLimits:
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._max_bytes:
             raise self._too_long()
-        binary = _BINARY in headers
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        binary = _BINARY in headers or (kind != "" and kind == self._media_type)
         # without the right type a page of any other site could send it; tritonclient gives its JSON none
         unnamed = not kind and path.startswith("/v2/")
         if not (binary or unnamed or kind == "application/json" or kind.endswith("+json")):

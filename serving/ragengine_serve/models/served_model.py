@@ -48,6 +48,8 @@ class ServedModel:
             threads=settings.graph_threads,
             verify=settings.verify,
             search_device=settings.search_device,
+            remote=settings.remote,
+            allow_partial=settings.allow_partial,
         )
         try:
             options = engine.default_options

@@ -6,6 +6,12 @@ from collections.abc import Hashable
 from typing import Any
 
 
+def is_whole(result: Any) -> bool:
+    """Whether all shards of the index answered; a result without some is not for later."""
+    found = result[0] if isinstance(result, tuple) and result else result
+    return not getattr(found, "missing_shards", ())
+
+
 class AnswerCache:
     """The ``size`` results that were asked for last.  Safe to use from several threads.
 

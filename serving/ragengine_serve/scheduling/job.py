@@ -35,12 +35,13 @@ class Work(Protocol):
 class Task:
     """One question of a request.
 
+    model     what answers it; None for work that needs none
     question  None for work that has none
     n_docs    documents to search for; 0: none
     key       tasks of equal keys have equal results and are computed once; None: never shared
     """
 
-    model: ServedModel
+    model: ServedModel | None
     work: Work
     question: str | None = None
     n_docs: int = 0

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ragengine.errors import CancelledError
 from ragengine_serve.configuration.settings import Settings
 from ragengine_serve.errors import ApiError
-from ragengine_serve.scheduling.answer_cache import AnswerCache
+from ragengine_serve.scheduling.answer_cache import AnswerCache, is_whole
 from ragengine_serve.scheduling.job import AllCancelled, Job, Task, Ticket
 
 _FORGETTING = 0.2  # weight of the newest duration in the average that Retry-After is made of
@@ -185,15 +185,13 @@ class Scheduler:
     def _group(self) -> list[Job]:
         """The oldest job that is ready, with those that may be generated together with it."""
         first = self._ready.popleft()
-        jobs, group = [first], first.task.work.group
-        most = (
-            self._settings.generation_batch(first.task.model.engine.device) if first.task.model.batches else 1
-        )
-        if group is not None:
+        jobs, group, model = [first], first.task.work.group, first.task.model
+        if group is not None and model is not None:
+            most = self._settings.generation_batch(model.engine.device) if model.batches else 1
             for job in list(self._ready):
                 if len(jobs) == most:
                     break
-                if job.task.model is first.task.model and job.task.work.group == group:
+                if job.task.model is model and job.task.work.group == group:
                     self._ready.remove(job)
                     jobs.append(job)
         return jobs
@@ -201,6 +199,7 @@ class Scheduler:
     def _batch(self) -> list[Job]:
         """The oldest jobs of one model that wait to be encoded and searched."""
         model = self._waiting[0].task.model
+        assert model is not None  # a question is a model's
         most = self._settings.max_batch if model.batches else 1
         jobs = [job for job in self._waiting if job.task.model is model][:most]
         for job in jobs:
@@ -213,8 +212,10 @@ class Scheduler:
         for job in jobs:
             job.waited_ms = (now - job.queued) * 1000
         self._watcher.batch("search", len(jobs))
+        model = jobs[0].task.model
+        assert model is not None  # a question is a model's
         try:
-            prepared = jobs[0].task.model.engine.prepare(
+            prepared = model.engine.prepare(
                 [job.task.question or "" for job in jobs],
                 [job.task.n_docs for job in jobs],
                 cancel=AllCancelled(jobs),  # type: ignore[arg-type]
@@ -260,7 +261,7 @@ class Scheduler:
         self._seconds += _FORGETTING * (seconds - self._seconds)
 
     def _finish(self, job: Job, result: Any = None, error: BaseException | None = None) -> None:
-        if error is None:
+        if error is None and is_whole(result):
             self.cache.put(job.task.key, result)
         with self._changed:
             self._running.discard(job)

@@ -180,6 +180,16 @@ class EmbedQuestionWork(_Alone):
 
 
 @dataclass(frozen=True, eq=False)
+class CallWork(_Alone):
+    """A call without a question: what a shard is asked."""
+
+    call: Callable[[], bytes]
+
+    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> bytes:
+        return self.call()
+
+
+@dataclass(frozen=True, eq=False)
 class EmbedPassagesWork(_Alone):
     """`RagEngine.encode_passages`: d(z), float32 [N, E]."""
 

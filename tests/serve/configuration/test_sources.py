@@ -32,6 +32,10 @@ EVERY: dict[str, tuple[Any, str, Any]] = {
     "max_generation_batch": (6, "6", 6), "max_questions": (7, "7", 7), "max_request_bytes": (8, "8", 8),
     "max_n_docs": (9, "9", 9), "max_num_beams": (10, "10", 10), "max_new_tokens": (11, "11", 11),
     "default_deadline_ms": (12, "12", 12), "request_timeout": (13, "13", 13), "drain_timeout": (0, "0", 0),
+    "shard": ("d", "d", Path("d")), "remote_shards": (True, "true", True),
+    "allow_partial": (True, "yes", True),
+    "shard_timeout_ms": (15, "15", 15), "shard_hedge_ms": (0, "0", 0),
+    "shard_key_file": ("f", "f", Path("f")),
     "cache_answers": (14, "14", 14), "log_questions": (True, "true", True),
     "log_level": ("error", "error", "error"), "otel_endpoint": ("http://o", "http://o", "http://o"),
 }  # fmt: skip

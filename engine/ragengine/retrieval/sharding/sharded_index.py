@@ -1,5 +1,6 @@
 """`ShardedIndex`: an index whose passages lie in several shards, searched as if it were one."""
 
+import contextvars
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +27,8 @@ from ragengine.runtime.progress import Progress
 from ragengine.storage.folders import Verify
 
 T = TypeVar("T")
-Connect: TypeAlias = Callable[[ShardEntry], Shard]
-"""Makes the shard that servers at the addresses of an entry search."""
+Connect: TypeAlias = Callable[[ShardEntry, int, int], Shard]
+"""Makes the shard that servers at the addresses of an entry search, of its number and the dimension."""
 
 
 class ShardedIndex(SearchedIndex):
@@ -111,11 +112,12 @@ class ShardedIndex(SearchedIndex):
                 if entry.folder is not None and ((folder / entry.folder).is_dir() or not entry.addresses):
                     shards.append(LocalShard.open(folder / entry.folder, verify=verify, device=device))
                 elif connect is not None:
-                    shards.append(connect(entry))
+                    shards.append(connect(entry, number, manifest.dimension))
                 else:
                     raise IndexFolderError(
-                        f"Shard {number} of {folder} is searched by {', '.join(entry.addresses)}, which this "
-                        "cannot ask; copy its folder here."
+                        f"Shard {number} of {folder} is searched by {', '.join(entry.addresses)}, which are "
+                        "asked only where the caller says how; give remote=RemoteOptions() or "
+                        "--remote-shards, or copy its folder here."
                     )
             index = cls(folder, manifest, shards, ConfidenceModel.read(folder))
         except BaseException:
@@ -231,7 +233,8 @@ class ShardedIndex(SearchedIndex):
             raise ClosedError(f"The index {self.path} is closed; open it again.")
         if len(self._shards) == 1:
             return [call(self._shards[0])]
-        return list(self._pool.map(call, self._shards))
+        contexts = [contextvars.copy_context() for _ in self._shards]  # they hold the current search
+        return list(self._pool.map(lambda c, shard: c.run(call, shard), contexts, self._shards))
 
     def _by_shard(self, rows: RowArray) -> list[tuple[int, RowArray]]:
         """The shards that have ``rows``, and where in ``rows`` theirs are."""

@@ -1,0 +1,1 @@
+"""A shard of an index that a server answers from."""

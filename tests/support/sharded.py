@@ -1,0 +1,71 @@
+"""Indexes in shards whose servers run here, and servers that misbehave."""
+
+import contextlib
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ragengine.indexing.shard import shard_index
+from tests.support.paths import WORLDFACTS
+
+PARTS = 3
+
+
+def write_shards(folder: Path, parts: int = PARTS) -> Path:
+    """The embedded index in shards."""
+    shard_index(WORLDFACTS / "index", folder, shards=parts, threads=1)
+    return folder
+
+
+def shard_folders(folder: Path) -> list[Path]:
+    """The index folders of the shards, in their order."""
+    content = json.loads((folder / "shards.json").read_text("utf-8"))
+    return [folder / entry["folder"] for entry in content["shards"]]
+
+
+def addressed(folder: Path, target: Path, addresses: Sequence[Sequence[str]]) -> Path:
+    """A copy of ``shards.json`` alone, whose shards are at ``addresses``, a list for each."""
+    target.mkdir()
+    content = json.loads((folder / "shards.json").read_text("utf-8"))
+    for entry, servers in zip(content["shards"], addresses, strict=True):
+        entry["folder"], entry["addresses"] = None, list(servers)
+    (target / "shards.json").write_text(json.dumps(content), "utf-8")
+    for extra in ("calibration.json",):
+        if (folder / extra).exists():
+            shutil.copy(folder / extra, target / extra)
+    return target
+
+
+@contextlib.contextmanager
+def answering(response: bytes | None) -> Iterator[str]:
+    """A server that answers every request with these bytes and hangs up; with None it answers nothing."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    stop, held = threading.Event(), []
+
+    def serve() -> None:
+        while True:
+            connection, _ = listening.accept()
+            if stop.is_set():
+                connection.close()
+                return
+            if response is None:
+                held.append(connection)
+                continue
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(response)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        stop.set()
+        socket.create_connection(listening.getsockname()).close()
+        thread.join(10)
+        listening.close()
+        for connection in held:
+            connection.close()

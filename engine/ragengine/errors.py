@@ -59,6 +59,10 @@ class ProcessError(RagEngineError):
     """An object that one process loaded is used in its fork, or sent to another process."""
 
 
+class UnavailableError(RagEngineError):
+    """A part of the model that other processes or machines compute did not answer; the call may be repeated."""
+
+
 class DependencyError(RagEngineError):
     """A feature needs a package that is not installed."""
 

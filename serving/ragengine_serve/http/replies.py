@@ -18,6 +18,7 @@ from ragengine.errors import (
     MemoryLimitError,
     OptionsError,
     RagEngineError,
+    UnavailableError,
 )
 from ragengine.messages import shown
 from ragengine_serve.errors import ApiError
@@ -31,6 +32,7 @@ _STATUSES: tuple[tuple[type[RagEngineError], int, str], ...] = (
     (DeadlineError, 504, "deadline_exceeded"),
     (CancelledError, 503, "cancelled"),
     (ClosedError, 503, "draining"),
+    (UnavailableError, 503, "unavailable"),
     (IndexFolderError, 500, "index_error"),
     (GraphOutputError, 500, "model_error"),
 )

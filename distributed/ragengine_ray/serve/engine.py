@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import math
 
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ragengine import Document, RagEngine
+from ragengine import RagEngine
 from ragengine.bundle.bundle import Bundle
 from ragengine.errors import GraphOutputError
 from ragengine.generation.generator import Generator
@@ -22,7 +23,8 @@ from ragengine_serve.configuration.settings import ModelFolders, Settings
 from ragengine_serve.observability.logs import configure_logging
 from ragengine_serve.state import ServerState
 
-_CHECKED = Document("Iceland", "Reykjavik is the capital of Iceland.", score=0.0)
+_QUESTION, _ANSWER = "What is this?", "A test"
+_TOLERANCE = 1e-3  # of the score that is checked, in nats
 _CLOSING = 5  # seconds that cancelled work may take to end
 
 
@@ -32,11 +34,18 @@ class Engine:
     It is ready when it has answered a question, with the encoder of its own version.
     """
 
-    async def __init__(self, options: AppOptions, encoder: DeploymentHandle | None) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, options: AppOptions, encoder: DeploymentHandle | None
+    ) -> None:
         configure_logging(options.settings.log_level)
         self._options, self._encoder = options, encoder
         self._state = ServerState.of(options.settings, self._open)
-        await asyncio.to_thread(self._state.load)
+        await asyncio.to_thread(self._load)
+
+    def _load(self) -> None:
+        self._state.load()
+        (self._prepared,) = self._state.models.get(None).engine.prepare([_QUESTION])
+        self._known = self._scored()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         application = create_app(self._state)
@@ -44,20 +53,19 @@ class Engine:
         return application
 
     async def check_health(self) -> None:
-        """Answer a question from a given document: other deployments have health checks of their own."""
-        for model in self._state.models:
-            answer = await asyncio.to_thread(
-                model.engine.generate,
-                "What is the capital of Iceland?",
-                documents=[_CHECKED],
-                num_beams=1,
-                num_return_sequences=1,
-                min_length=0,
-                max_length=None,
-                max_new_tokens=1,
+        """Score an answer to a question that was encoded and searched at the start: it must be as probable.
+
+        Other deployments are not asked: they have health checks of their own, and would be no reason to
+        replace this replica.
+        """
+        score = await asyncio.to_thread(self._scored)
+        if not math.isclose(score, self._known, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
+            raise GraphOutputError(
+                f"The log-probability of a known answer is {score:.6g} and was {self._known:.6g} at the start."
             )
-            if not answer.tokens:
-                raise GraphOutputError(f"The model {model.name} gives no token any more.")
+
+    def _scored(self) -> float:
+        return self._state.models.get(None).engine.score(self._prepared, _ANSWER)
 
     def __del__(self) -> None:
         """Serve has let the running requests finish."""

@@ -104,9 +104,7 @@ def read_options(args: Mapping[str, Any]) -> AppOptions:
         embedded = embedded_model(Path.cwd(), Path(__file__).resolve())
         bundle, index = embedded / "bundle", embedded / "index"
     model = folders_of(bundle, index, texts.get("model_name"))
-    options = AppOptions(
-        Settings(**server, models=(model,)), **numbers, retrieval=texts.get("retrieval")
-    )
+    options = AppOptions(Settings(**server, models=(model,)), **numbers, retrieval=texts.get("retrieval"))
     return dataclasses.replace(options, settings=_shared_out(options))
 
 

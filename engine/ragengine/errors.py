@@ -60,7 +60,7 @@ class ProcessError(RagEngineError):
 
 
 class UnavailableError(RagEngineError):
-    """A part of the model that other processes or machines compute did not answer; the call may be repeated."""
+    """A part of the model that other processes compute did not answer; the call may be repeated."""
 
 
 class DependencyError(RagEngineError):

@@ -5,15 +5,19 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
+from ragengine.retrieval.sharding.manifest import is_sharded
+from ragengine_ray.serve.calls import ENCODER, shard_name
 from ragengine_ray.serve.encoding import QuestionEncoder
 from ragengine_ray.serve.engine import Engine
 from ragengine_ray.serve.options import AppOptions, read_options
+from ragengine_ray.serve.shards import ShardServer, shard_numbers
+from ragengine_serve.errors import SettingsError
 
 __all__ = ["app", "build_app", "build_retrieval", "retrieval"]
 
-ENCODER = "QuestionEncoder"
 ENGINE = "Engine"
 _SURGE_PERCENT = 100  # an update starts a new replica before it stops an old one
+_ASKED_AT_ONCE = 64  # calls of engines that an encoder or a shard takes; it computes some of them together
 _BESIDE = 16  # requests that compute nothing, such as /health, which a replica takes when its queue is full
 
 
@@ -22,7 +26,7 @@ def build_app(args: dict[str, Any]) -> Application:
 
     Args:
         args: ``bundle`` and ``index``, absolute paths that are the same on every machine; ``replicas``,
-            ``max_replicas``, ``encoders``, ``cpus``, ``gpus``, ``retrieval``, ``model_name``,
+            ``max_replicas``, ``encoders``, ``shard_replicas``, ``cpus``, ``gpus``, ``retrieval``, ``model_name``,
             ``answer_timeout`` and ``start_timeout`` of this application (docs/guides/cluster.md), and the
             settings of `ragengine serve` that are no process's own, such as ``api_key_file`` and
             ``max_queue``.  Numbers may be strings.
@@ -31,7 +35,7 @@ def build_app(args: dict[str, Any]) -> Application:
         SettingsError: an argument is unknown or cannot be used.
     """
     options = read_options(args)
-    encoder = _encoder(options) if options.retrieval is None and options.encoders else None
+    bound = _parts(options) if options.retrieval is None else {}
     settings, answered_at_once = options.settings, options.settings.executors
     scaling: dict[str, Any] = {"num_replicas": options.replicas}
     if options.max_replicas is not None:
@@ -51,19 +55,22 @@ def build_app(args: dict[str, Any]) -> Application:
         max_surge_percent=_SURGE_PERCENT,
         **scaling,
     )
-    return engine.bind(options, encoder)
+    return engine.bind(options, bound)
 
 
 def build_retrieval(args: dict[str, Any]) -> Application:
-    """The question encoder of one version of a model as an application of its own, without HTTP.
+    """Question encoder and shards of one version of a model as an application of its own, without HTTP.
 
     An application of :func:`build_app` finds it by its name, the argument ``retrieval``; so the versions of
-    an update encode with replicas of their own.  The arguments are those of :func:`build_app`.
+    an update have replicas of their own.  The arguments are those of :func:`build_app`.
 
     Raises:
         SettingsError: an argument is unknown or cannot be used.
     """
-    return _encoder(read_options(args))
+    options = read_options(args)
+    if not options.encoders:
+        raise SettingsError("encoders is 0; an application for retrieval needs at least 1.")
+    return _parts(options)[ENCODER]
 
 
 def app(args: dict[str, Any]) -> Application:
@@ -76,12 +83,27 @@ def retrieval(args: dict[str, Any]) -> Application:
     return build_retrieval(args)
 
 
-def _encoder(options: AppOptions) -> Application:
-    encoder = serve.deployment(QuestionEncoder).options(
-        name=ENCODER,
-        num_replicas=max(1, options.encoders),
-        ray_actor_options={"num_cpus": options.settings.graph_threads},
-        max_ongoing_requests=8 * options.settings.max_batch,
-        max_surge_percent=_SURGE_PERCENT,
-    )
-    return encoder.bind(options)
+def _parts(options: AppOptions) -> dict[str, Application]:
+    """The deployments that engines ask, by name; the encoder is bound to the others, so that it brings them."""
+    settings, folders = options.settings, options.settings.models[0]
+    parts: dict[str, Application] = {}
+    if is_sharded(folders.index):
+        for number in shard_numbers(folders):
+            shard = serve.deployment(ShardServer).options(
+                name=shard_name(number),
+                num_replicas=options.shard_replicas,
+                ray_actor_options={"num_cpus": 1},
+                max_ongoing_requests=_ASKED_AT_ONCE,
+                max_surge_percent=_SURGE_PERCENT,
+            )
+            parts[shard_name(number)] = shard.bind(options, number)
+    if options.encoders:
+        encoder = serve.deployment(QuestionEncoder).options(
+            name=ENCODER,
+            num_replicas=options.encoders,
+            ray_actor_options={"num_cpus": settings.graph_threads},
+            max_ongoing_requests=_ASKED_AT_ONCE,
+            max_surge_percent=_SURGE_PERCENT,
+        )
+        parts[ENCODER] = encoder.bind(options, *parts.values())
+    return parts

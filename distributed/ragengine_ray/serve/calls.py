@@ -14,6 +14,15 @@ from ragengine.messages import one_line
 _PAUSE = 0.05  # seconds before a replica is asked again
 
 
+ENCODER = "QuestionEncoder"
+"""The deployment that encodes questions."""
+
+
+def shard_name(number: int) -> str:
+    """The deployment of a shard."""
+    return f"Shard{number}"
+
+
 class VersionError(RagEngineError):
     """A replica serves another version of the model than it was asked for."""
 

@@ -23,14 +23,15 @@ _TOLERANCE = 1e-4
 class QuestionEncoder:
     """A deployment: q(x) of questions, those of all engines in common batches."""
 
-    def __init__(self, options: AppOptions) -> None:
+    def __init__(self, options: AppOptions, *shards: Any) -> None:
+        """``shards`` are only deployed with it."""
         settings = options.settings
         bundle = Bundle.open(settings.models[0].bundle, verify=settings.verify)
         self._version = bundle.fingerprint
         self._encoder = TextEncoder.load(
             bundle, bundle.manifest.question_encoder, device="cpu", threads=settings.graph_threads
         )
-        self._batched.set_max_batch_size(settings.max_batch)  # type: ignore[attr-defined]
+        self._batched.set_max_batch_size(settings.max_batch)
         self._known = self._encoded([self._encoder.tokenize_questions([_CHECKED])[0].ids])[0]
 
     async def encode(self, version: str, questions: list[list[int]]) -> FloatArray:

@@ -13,11 +13,14 @@ from ragengine import RagEngine
 from ragengine.bundle.bundle import Bundle
 from ragengine.errors import GraphOutputError
 from ragengine.generation.generator import Generator
-from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.open_index import open_index
 from ragengine.retrieval.retriever import Retriever
-from ragengine_ray.serve.calls import Peer
+from ragengine.retrieval.searched_index import SearchedIndex
+from ragengine.retrieval.sharding.manifest import is_sharded
+from ragengine_ray.serve.calls import ENCODER, Peer, shard_name
 from ragengine_ray.serve.encoding import PeerEncoder
 from ragengine_ray.serve.options import AppOptions
+from ragengine_ray.serve.shards import open_peers
 from ragengine_serve.app import create_app
 from ragengine_serve.configuration.settings import ModelFolders, Settings
 from ragengine_serve.observability.logs import configure_logging
@@ -35,10 +38,11 @@ class Engine:
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, options: AppOptions, encoder: DeploymentHandle | None
+        self, options: AppOptions, bound: dict[str, DeploymentHandle]
     ) -> None:
+        """``bound`` are deployments of this application by name, which have no other."""
         configure_logging(options.settings.log_level)
-        self._options, self._encoder = options, encoder
+        self._options, self._bound = options, bound
         self._state = ServerState.of(options.settings, self._open)
         await asyncio.to_thread(self._load)
 
@@ -61,7 +65,7 @@ class Engine:
         score = await asyncio.to_thread(self._scored)
         if not math.isclose(score, self._known, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
             raise GraphOutputError(
-                f"The log-probability of a known answer is {score:.6g} and was {self._known:.6g} at the start."
+                f"The log-probability of a known answer is {score:.6g}; at the start it was {self._known:.6g}."
             )
 
     def _scored(self) -> float:
@@ -73,42 +77,41 @@ class Engine:
             self._state.close(_CLOSING)
 
     def _open(self, folders: ModelFolders, settings: Settings) -> RagEngine:
-        """The engine of a model, which asks the question encoder where there is one."""
-        find = self._find_encoder()
-        if find is None:
-            return RagEngine.load(
-                folders.bundle,
-                folders.index,
-                device=settings.device,
-                threads=settings.graph_threads,
-                verify=settings.verify,
-                search_device=settings.search_device,
-            )
+        """The engine of a model, whose parts are computed by other deployments where there are any."""
         bundle = Bundle.open(folders.bundle, verify=settings.verify)
-        encoder = PeerEncoder(bundle, find)
-        encoder.wait(self._options.start_timeout)
-        index = PassageIndex.open(
-            folders.index, verify=settings.verify, device=settings.search_device or settings.device
-        )
+        threads, encoder = settings.graph_threads, None
+        if self._options.encoders:
+            encoder = PeerEncoder(bundle, self._peer(ENCODER, "question encoder"))
+            encoder.wait(self._options.start_timeout)
         with contextlib.ExitStack() as undo:
+            index = self._open_index(folders, settings)
             undo.callback(index.close)
-            retriever = Retriever(bundle, index, encoder=encoder)
-            generator = Generator(bundle, device=settings.device, threads=settings.graph_threads)
-            engine = RagEngine(bundle, retriever, generator, threads=settings.graph_threads)
+            retriever = Retriever(bundle, index, device=settings.device, threads=threads, encoder=encoder)
+            generator = Generator(bundle, device=settings.device, threads=threads)
+            engine = RagEngine(bundle, retriever, generator, threads=threads)
             undo.pop_all()
         return engine
 
-    def _find_encoder(self) -> Peer | None:
-        name, bound = self._options.retrieval, self._encoder
-        if name is not None:
-            return Peer(
-                f"question encoder of the application {name}",
-                lambda: serve.get_deployment_handle("QuestionEncoder", app_name=name),
-                self._options.answer_timeout,
-            )
-        if bound is not None:
-            return Peer("question encoder", lambda: bound, self._options.answer_timeout)
-        return None
+    def _open_index(self, folders: ModelFolders, settings: Settings) -> SearchedIndex:
+        if not is_sharded(folders.index):
+            device = settings.search_device or settings.device
+            return open_index(folders.index, verify=settings.verify, device=device)
+
+        def peer(number: int) -> Peer:
+            return self._peer(shard_name(number), f"shard {number}")
+
+        return open_peers(folders, peer, self._options.start_timeout)
+
+    def _peer(self, name: str, what: str) -> Peer:
+        """Another deployment, of this application or of that which ``retrieval`` names."""
+        application = self._options.retrieval
+        if application is None:
+            return Peer(what, lambda: self._bound[name], self._options.answer_timeout)
+        return Peer(
+            f"{what} of the application {application}",
+            lambda: serve.get_deployment_handle(name, app_name=application),
+            self._options.answer_timeout,
+        )
 
 
 class RelativePaths:

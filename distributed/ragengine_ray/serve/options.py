@@ -32,8 +32,9 @@ class AppOptions:
     replicas        engines at least
     max_replicas    engines at most, by load; None: always ``replicas``
     encoders        replicas that encode questions; 0: each engine encodes its own
+    shard_replicas  replicas of each shard, where the index has shards
     cpus, gpus      what Ray reserves for an engine
-    retrieval       the application whose encoder is asked in the place of one of its own
+    retrieval       the application whose encoder and shards are asked in the place of own ones
     answer_timeout  seconds that another replica may take to answer
     start_timeout   seconds that the others may take until they answer for the first time
     """
@@ -42,6 +43,7 @@ class AppOptions:
     replicas: int = 1
     max_replicas: int | None = None
     encoders: int = 1
+    shard_replicas: int = 1
     cpus: int = 2
     gpus: float = 0
     retrieval: str | None = None
@@ -55,6 +57,7 @@ class AppOptions:
                 ("replicas", self.replicas, 1),
                 ("max_replicas", self.max_replicas, self.replicas),
                 ("encoders", self.encoders, 0),
+                ("shard_replicas", self.shard_replicas, 1),
                 ("cpus", self.cpus, 1),
                 ("gpus", self.gpus, 0),
             )
@@ -73,7 +76,7 @@ class AppOptions:
 
 
 _NUMBERS: dict[str, type[int] | type[float]] = {
-    "replicas": int, "max_replicas": int, "encoders": int, "cpus": int,
+    "replicas": int, "max_replicas": int, "encoders": int, "shard_replicas": int, "cpus": int,
     "gpus": float, "answer_timeout": float, "start_timeout": float,
 }  # fmt: skip
 _TEXTS = ("bundle", "index", "model_name", "retrieval")

@@ -1,4 +1,4 @@
-"""A Ray Serve application: `serve run ragengine_ray.serve:app bundle=BUNDLE index=INDEX`, or a config file."""
+"""A Ray Serve application: `serve run ragengine_ray.serve:app bundle=BUNDLE index=INDEX`."""
 
 from typing import Any
 
@@ -26,8 +26,8 @@ def build_app(args: dict[str, Any]) -> Application:
 
     Args:
         args: ``bundle`` and ``index``, absolute paths that are the same on every machine; ``replicas``,
-            ``max_replicas``, ``encoders``, ``shard_replicas``, ``cpus``, ``gpus``, ``retrieval``, ``model_name``,
-            ``answer_timeout`` and ``start_timeout`` of this application (docs/guides/cluster.md), and the
+            ``max_replicas``, ``encoders``, ``shard_replicas``, ``cpus``, ``gpus``, ``retrieval``,
+            ``model_name``, ``answer_timeout`` and ``start_timeout`` of this application (docs/guides/cluster.md), and the
             settings of `ragengine serve` that are no process's own, such as ``api_key_file`` and
             ``max_queue``.  Numbers may be strings.
 
@@ -84,7 +84,7 @@ def retrieval(args: dict[str, Any]) -> Application:
 
 
 def _parts(options: AppOptions) -> dict[str, Application]:
-    """The deployments that engines ask, by name; the encoder is bound to the others, so that it brings them."""
+    """The deployments that engines ask, by name; the encoder brings the others with it."""
     settings, folders = options.settings, options.settings.models[0]
     parts: dict[str, Application] = {}
     if is_sharded(folders.index):

@@ -65,7 +65,7 @@ class Engine:
         score = await asyncio.to_thread(self._scored)
         if not math.isclose(score, self._known, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
             raise GraphOutputError(
-                f"The log-probability of a known answer is {score:.6g}; at the start it was {self._known:.6g}."
+                f"A known answer scores {score:.6g}, and {self._known:.6g} at the start; replace the replica."
             )
 
     def _scored(self) -> float:

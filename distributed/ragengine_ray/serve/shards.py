@@ -1,4 +1,4 @@
-"""Searching an index in shards: a deployment a shard, and the shard that an engine replica has in its place."""
+"""Searching an index in shards: a deployment a shard, and what an engine replica has in its place."""
 
 import asyncio
 from collections.abc import Callable, Iterable

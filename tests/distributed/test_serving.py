@@ -277,6 +277,13 @@ def test_wrong_arguments(args: dict[str, Any], said: str) -> None:
         build_app(args)
 
 
+def test_the_guide_shows_the_example() -> None:
+    """The file in the guide is the one that is deployed here."""
+    guide = (ROOT / "docs/guides/cluster.md").read_text()
+    shown = guide.partition("```yaml\n")[2].partition("```")[0]
+    assert yaml.safe_load(shown) == yaml.safe_load(EXAMPLE.read_text())
+
+
 def test_arguments() -> None:
     """The command line gives strings; threads follow what Ray reserves."""
     from ragengine_ray.serve.options import read_options

@@ -27,7 +27,7 @@ def build_app(args: dict[str, Any]) -> Application:
     Args:
         args: ``bundle`` and ``index``, absolute paths that are the same on every machine; ``replicas``,
             ``max_replicas``, ``encoders``, ``shard_replicas``, ``cpus``, ``gpus``, ``retrieval``,
-            ``model_name``, ``answer_timeout`` and ``start_timeout`` of this application (docs/guides/cluster.md), and the
+            ``model_name``, ``answer_timeout`` and ``start_timeout`` (docs/guides/cluster.md), and those
             settings of `ragengine serve` that are no process's own, such as ``api_key_file`` and
             ``max_queue``.  Numbers may be strings.
 

@@ -59,7 +59,11 @@ class ProcessError(RagEngineError):
     """An object that one process loaded is used in its fork, or sent to another process."""
 
 
-class ShardError(RagEngineError):
+class UnavailableError(RagEngineError):
+    """A part of the model that other processes compute did not answer; the call may be repeated."""
+
+
+class ShardError(UnavailableError):
     """A shard of an index does not answer, or answers from another index or with what cannot be used.
 
     shard      its name

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from ragengine_serve.configuration.keys import Keys
 from ragengine_serve.configuration.settings import Settings
 from ragengine_serve.models.registry import ModelRegistry
+from ragengine_serve.models.served_model import OpenEngine
 from ragengine_serve.observability.metrics import Metrics
 from ragengine_serve.observability.tracing import Tracing
 from ragengine_serve.scheduling.scheduler import Scheduler
@@ -34,14 +35,16 @@ class ServerState:
     shard: ServedShard | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> "ServerState":
+    def of(cls, settings: Settings, open_engine: OpenEngine | None = None) -> "ServerState":
         """The state of a process that has loaded nothing yet.
+
+        ``open_engine`` loads the engines in another way than from their folders alone.
 
         Raises:
             SettingsError: a key file cannot be used.
         """
         metrics = Metrics()
-        models = ModelRegistry(settings)
+        models = ModelRegistry(settings, open_engine)
         state = cls(
             settings=settings,
             models=models,

@@ -33,15 +33,22 @@ class Retriever(Resource):
     """A bundle's question encoder over an index.  Safe to use from several threads."""
 
     def __init__(
-        self, bundle: Bundle, index: AnyIndex, *, device: Device = "auto", threads: int | None = None
+        self,
+        bundle: Bundle,
+        index: AnyIndex,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        encoder: TextEncoder | None = None,
     ) -> None:
+        """``encoder`` encodes questions in the place of the bundle's own, which is then not loaded."""
         super().__init__()
         index.check_belongs_to(bundle)
         self._bundle = bundle
         self._slot = IndexSlot(index)
         self._swapping = threading.Lock()
         self._open: Callable[..., SearchedIndex] = open_index
-        self._encoder = TextEncoder.load(
+        self._encoder = encoder or TextEncoder.load(
             bundle, bundle.manifest.question_encoder, device=device, threads=threads
         )
 

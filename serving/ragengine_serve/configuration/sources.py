@@ -159,6 +159,15 @@ def to_json(settings: Settings) -> dict[str, Any]:
     return {name: _plain(value) for name, value in values.items()}
 
 
+def setting_value(name: str, value: Any, where: str) -> Any:
+    """A setting of that name from a string, as in the environment, or a JSON value, as in the file.
+
+    Raises:
+        SettingsError: it is of another type; ``where`` begins the message.
+    """
+    return _converted(name, value, where) if isinstance(value, str) else _typed(name, value, where)
+
+
 def from_json(values: Mapping[str, Any]) -> Settings:
     """The settings of :func:`to_json`."""
     models = tuple(ModelFolders(m["name"], Path(m["bundle"]), Path(m["index"])) for m in values["models"])

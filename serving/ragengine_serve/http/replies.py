@@ -19,6 +19,7 @@ from ragengine.errors import (
     OptionsError,
     RagEngineError,
     ShardError,
+    UnavailableError,
 )
 from ragengine.messages import shown
 from ragengine_serve.errors import ApiError
@@ -33,6 +34,7 @@ _STATUSES: tuple[tuple[type[RagEngineError], int, str], ...] = (
     (CancelledError, 503, "cancelled"),
     (ClosedError, 503, "draining"),
     (ShardError, 503, "shard_unavailable"),
+    (UnavailableError, 503, "unavailable"),
     (IndexFolderError, 500, "index_error"),
     (GraphOutputError, 500, "model_error"),
 )

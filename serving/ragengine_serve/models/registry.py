@@ -8,14 +8,14 @@ from ragengine.errors import RagEngineError
 from ragengine.messages import short_repr
 from ragengine_serve.configuration.settings import Settings
 from ragengine_serve.errors import ApiError
-from ragengine_serve.models.served_model import ServedModel
+from ragengine_serve.models.served_model import OpenEngine, ServedModel
 
 
 class ModelRegistry:
     """The models of a server.  Empty until :meth:`load`, which a thread calls while the server listens."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, open_engine: OpenEngine | None = None) -> None:
+        self._settings, self._open_engine = settings, open_engine
         self._models: dict[str, ServedModel] = {}
         self.loaded = False
 
@@ -27,7 +27,7 @@ class ModelRegistry:
         """
         with contextlib.ExitStack() as undo:
             for folders in self._settings.models:
-                model = ServedModel.load(folders, self._settings)
+                model = ServedModel.load(folders, self._settings, self._open_engine)
                 undo.callback(model.engine.close)
                 self._models[folders.name] = model
             undo.pop_all()

@@ -5,7 +5,8 @@ import dataclasses
 import hashlib
 import json
 import threading
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
 
 from ragengine import RagEngine
 from ragengine.bundle.manifest import BundleManifest
@@ -16,6 +17,8 @@ from ragengine.retrieval.manifest import IndexManifest
 from ragengine_serve.configuration.settings import ModelFolders, Settings
 from ragengine_serve.errors import SettingsError
 
+OpenEngine: TypeAlias = Callable[[ModelFolders, Settings], RagEngine]
+"""Loads the engine of a model."""
 _WARM_UP = "What is this?"
 
 
@@ -34,23 +37,18 @@ class ServedModel:
         self._read_index()
 
     @classmethod
-    def load(cls, folders: ModelFolders, settings: Settings) -> "ServedModel":
+    def load(
+        cls, folders: ModelFolders, settings: Settings, open_engine: OpenEngine | None = None
+    ) -> "ServedModel":
         """Load a model and answer once, so that the first request is no slower than others.
+
+        ``open_engine`` loads the engine in another way than from its folders alone.
 
         Raises:
             RagEngineError: bundle or index cannot be used.
             SettingsError: the model's own defaults are beyond the limits of requests.
         """
-        engine = RagEngine.load(
-            folders.bundle,
-            folders.index,
-            device=settings.device,
-            threads=settings.graph_threads,
-            verify=settings.verify,
-            search_device=settings.search_device,
-            remote=settings.remote,
-            allow_partial=settings.allow_partial,
-        )
+        engine = (open_engine or _open_here)(folders, settings)
         try:
             options = engine.default_options
             for limit, value in (
@@ -129,6 +127,20 @@ class ServedModel:
     def _read_index(self) -> None:
         self._index: IndexManifest = self.engine.retriever.index.manifest
         self.index_fingerprint = fingerprint(self._index)
+
+
+def _open_here(folders: ModelFolders, settings: Settings) -> RagEngine:
+    """The engine of a model, all of it in this process."""
+    return RagEngine.load(
+        folders.bundle,
+        folders.index,
+        device=settings.device,
+        threads=settings.graph_threads,
+        verify=settings.verify,
+        search_device=settings.search_device,
+        remote=settings.remote,
+        allow_partial=settings.allow_partial,
+    )
 
 
 def fingerprint(manifest: BundleManifest | IndexManifest) -> str:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from ragengine.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from ragengine_ray.building import build
     from ragengine_ray.training import train
 
-__all__ = ["train"]
+__all__ = ["build", "train"]
 
-_MODULES = {"train": "training"}
+_MODULES = {"build": "building", "train": "training"}
 
 __getattr__, __dir__ = lazy_names(__name__, _MODULES, "Running on Ray needs", "ray")

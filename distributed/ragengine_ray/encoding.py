@@ -92,7 +92,7 @@ class PartEncoder:
         else:
             path = Path(self._settings.embeddings)
             vectors = as_float32(open_given_vectors(path, PassagesError)[part.first : part.stop])
-        return stored_vectors(self._settings.origin, vectors)
+        return stored_vectors(f"{self._settings.origin}, from row {part.first} on", vectors)
 
 
 def encode_parts(

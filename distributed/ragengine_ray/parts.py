@@ -71,7 +71,7 @@ def write_part(
 ) -> None:
     """Make the vectors of a part by ``source`` and put its folder in place, unless it is there.
 
-    Several may write one part at the same time, as a cluster that lost sight of a node may have it: each has a
+    Several may write one part at the same time, as in a cluster that has lost sight of a node: each has a
     folder of its own, and the first that is whole stays.
     """
     folder = part.folder(workspace)
@@ -90,8 +90,7 @@ def write_part(
         content = {"format": _FORMAT, "format_version": _FORMAT_VERSION, "first": part.first}
         folders.write_manifest(own, content | {"count": part.count})
         sync_folder(own)
-        with contextlib.suppress(FileExistsError, IsADirectoryError):
-            _rename_once(own, folder)
+        _rename_once(own, folder)
     finally:
         shutil.rmtree(own, ignore_errors=True)
 

@@ -4,7 +4,7 @@ import json
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -99,10 +99,7 @@ class CorpusDatasource(Datasource):
     ) -> list[ReadTask]:
         """``parallelism`` tasks, or one a part where there are fewer."""
         ends = np.linspace(0, len(self._parts), min(parallelism, len(self._parts)) + 1).astype(int)
-        return [
-            self._task(self._parts[start:stop], per_task_row_limit)
-            for start, stop in zip(ends[:-1], ends[1:], strict=True)
-        ]
+        return [self._task(self._parts[start:stop], per_task_row_limit) for start, stop in pairwise(ends)]
 
     def _task(self, parts: Sequence[Part], limit: int | None) -> ReadTask:
         sources, with_embeddings = self._sources, self._with_embeddings

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +12,9 @@ import ray
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.documents import DocumentFile
+from ragengine.corpus.given import GivenPassages
 from ragengine.corpus.options import ReadingOptions
+from ragengine.corpus.sources import PathSource
 from ragengine.errors import IndexFolderError, InputError, OptionsError, PassagesError, RagEngineError
 from ragengine.indexing import resources
 from ragengine.indexing.build import IndexBuild
@@ -129,7 +130,7 @@ def build(
     _check_options(actors, part_passages, num_cpus, num_gpus)
     check_threads(threads)
     job = IndexBuild.checked(
-        passages,
+        _absolute(passages),
         ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict),
         bundle,
         embeddings=embeddings,
@@ -139,9 +140,9 @@ def build(
         seed=seed,
         batch_tokens=batch_tokens,
     )
+    sources = [source for source in job.corpus.sources if not isinstance(source, GivenPassages)]
     if job.corpus.given:
         raise InputError("A cluster reads passages from files; write them to a .jsonl and give its path.")
-    job = replace(job, corpus=_absolute(job.corpus))
     spec = job.bundle.index_encoder
     given = given_vectors(job.corpus, embeddings, spec)
     origin = given.name if given is not None else encoder_origin(passage_encoder(job.bundle))
@@ -161,8 +162,8 @@ def build(
         state = BuildState.open(
             workspace, job.settings(VectorSource(origin, _none)) | {"part passages": str(part_passages)}
         )
-        sources = _counted(job.corpus, workspace, progress)
-        count = sum(sources.counts)
+        counted = _counted(job.corpus, sources, workspace, progress)
+        count = sum(counted.counts)
         state.save("passages")
         if count == 0:
             raise PassagesError(f"{job.corpus.name} has no passages; an index needs at least one.")
@@ -178,7 +179,7 @@ def build(
         report(done, count)
         if missing:
             for finished in encode_parts(
-                sources,
+                counted,
                 missing,
                 workspace,
                 encoder,
@@ -203,28 +204,21 @@ def build(
         )
 
 
+def _absolute(passages: Any) -> Any:
+    """``passages`` by paths that are right wherever a task runs; what is not paths is refused later."""
+    if isinstance(passages, str | os.PathLike):
+        return Path(passages).absolute()
+    if isinstance(passages, list | tuple):
+        return [_absolute(path) if isinstance(path, str | os.PathLike) else path for path in passages]
+    return passages
+
+
 def _check_options(actors: int, part_passages: int, num_cpus: float, num_gpus: float) -> None:
     for name, value in (("actors", actors), ("part_passages", part_passages)):
         check_whole(name, value)
     for name, number in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < float("inf"):
             raise OptionsError(f"{name} is {number!r:.80}; it must be a number of at least 0.")
-
-
-def _absolute(corpus: Corpus) -> Corpus:
-    """``corpus`` by paths that are right wherever a task runs."""
-    return replace(corpus, sources=tuple(_absolute_source(source) for source in corpus.sources))
-
-
-def _absolute_source(source: Any) -> Any:
-    paths = {
-        name: Path(os.path.abspath(path))
-        for name in ("path", "within", "folder")
-        if (path := getattr(source, name, None)) is not None
-    }
-    if files := getattr(source, "files", None):
-        paths["files"] = tuple(Path(os.path.abspath(file)) for file in files)
-    return replace(source, **paths)
 
 
 @contextlib.contextmanager
@@ -251,9 +245,11 @@ def _workspace(index: Path, *, force: bool, resume: bool) -> Iterator[Path]:
         ) from reason
 
 
-def _counted(corpus: Corpus, workspace: Path, progress: Progress | None) -> CountedSources:
-    """The sources of ``corpus``, counted by tasks unless an earlier run has done it."""
-    path, sources = workspace / _COUNTS, corpus.sources
+def _counted(
+    corpus: Corpus, sources: Sequence[PathSource], workspace: Path, progress: Progress | None
+) -> CountedSources:
+    """``sources``, those of ``corpus``, counted by tasks unless an earlier run has done it."""
+    path = workspace / _COUNTS
     if path.exists():
         counts = read_json(path)
     else:

@@ -110,6 +110,7 @@ def encode_parts(
         dataset = ray.data.read_datasource(
             CorpusDatasource(sources, parts, with_embeddings=settings.with_embeddings),
             override_num_blocks=actors,
+            num_cpus=0,  # the actors may have taken all that there are
         ).map_batches(
             PartEncoder,
             fn_constructor_args=(str(workspace), settings),

@@ -83,7 +83,7 @@ class CountedSources:
             first += count
 
 
-class CorpusDatasource(Datasource):
+class CorpusDatasource(Datasource):  # type: ignore[misc]  # ray.data is untyped
     """Reads ``parts`` of a corpus, consecutive ones in one task."""
 
     def __init__(self, sources: CountedSources, parts: Sequence[Part], *, with_embeddings: bool) -> None:

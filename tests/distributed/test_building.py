@@ -107,10 +107,10 @@ def test_the_bytes_of_a_local_build(world: Path, cluster: None) -> None:
 @pytest.mark.parametrize("kind", ["column", "file"])
 def test_given_vectors(world: Path, cluster: None, tmp_path: Path, kind: str) -> None:
     """The column of Parquet files in the layout of `wiki_dpr`, and a `.npy`."""
-    from ragengine_ray import build
-
     import pyarrow
     import pyarrow.parquet
+
+    from ragengine_ray import build
 
     vectors, numbers = random_vectors(90), pyarrow.list_(pyarrow.float32())
     for first in (0, 50):
@@ -120,9 +120,7 @@ def test_given_vectors(world: Path, cluster: None, tmp_path: Path, kind: str) ->
                 "id": [str(row) for row in rows],
                 "title": ["t"] * len(rows),
                 "text": [f"text {row}" for row in rows],
-                "embeddings": pyarrow.array(
-                    list(vectors[rows.start : rows.stop]), pyarrow.list_(pyarrow.float32())
-                ),
+                "embeddings": pyarrow.array(list(vectors[rows.start : rows.stop]), numbers),
             }
         )
         pyarrow.parquet.write_table(table, tmp_path / f"{first:02d}.parquet", row_group_size=20)
@@ -160,10 +158,7 @@ def encoder_pids() -> list[int]:
     found, name = [], b"MapWorker(MapBatches(PartEncoder))"
     for folder in Path("/proc").iterdir():
         try:
-            if (
-                folder.name.isdigit()
-                and b"MapWorker(MapBatches(PartEncoder))" in (folder / "cmdline").read_bytes()
-            ):
+            if folder.name.isdigit() and name in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
         except OSError:
             pass  # it has ended

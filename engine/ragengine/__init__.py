@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ragengine.indexing.build import build_index
     from ragengine.indexing.compact import compact_index
     from ragengine.indexing.import_index import import_index
+    from ragengine.indexing.shard import shard_index
     from ragengine.indexing.sync import SyncResult, sync_index
     from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
     from ragengine.indexing.upsert import upsert_passages
@@ -67,6 +68,7 @@ __all__ = [
     "import_index",
     "list_passages",
     "merge_indexes",
+    "shard_index",
     "show_passages",
     "sync_index",
     "upsert_passages",
@@ -104,6 +106,7 @@ _MODULES = {
     "import_index": "indexing.import_index",
     "list_passages": "retrieval.listing",
     "merge_indexes": "indexing.update",
+    "shard_index": "indexing.shard",
     "show_passages": "retrieval.listing",
     "sync_index": "indexing.sync",
     "upsert_passages": "indexing.upsert",

@@ -12,7 +12,6 @@ from ragengine.errors import DependencyError, IndexFolderError, InputError
 from ragengine.retrieval import faiss_api
 from ragengine.retrieval.faiss_api import (
     check_whole,
-    checked_nprobe,
     extract_ivf,
     faiss_reason,
     faiss_threads,
@@ -22,6 +21,7 @@ from ragengine.retrieval.faiss_api import (
     search_parameters,
     takes_selector,
 )
+from ragengine.retrieval.structure import Structure
 from tests.support.bundles import random_vectors
 
 N, WIDE = 300, 8
@@ -65,11 +65,11 @@ def test_what_an_index_is_inside_its_wrappings(
     assert is_graph(index) is graph
     assert takes_selector(index) is selects
     if lists:
-        assert [checked_nprobe(index, n) for n in (1, lists, lists + 1)] == [1, lists, lists]
-        assert type(checked_nprobe(index, np.int64(2))) is int
+        assert [Structure.of(index).checked_nprobe(n) for n in (1, lists, lists + 1)] == [1, lists, lists]
+        assert type(Structure.of(index).checked_nprobe(np.int64(2))) is int
     else:
         with pytest.raises(InputError, match=r"nprobe is 2, but Index.* has no inverted lists to"):
-            checked_nprobe(index, 2)
+            Structure.of(index).checked_nprobe(2)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, "1", None])

@@ -18,7 +18,7 @@ from ragengine.corpus.passage import Passage, checked_passage
 from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
-from ragengine.retrieval import passage_filter, passage_store, vector_index
+from ragengine.retrieval import candidates, passage_filter, passage_store
 from ragengine.retrieval.faiss_api import search_faiss
 from ragengine.retrieval.gpu.search_worker import SearchWorker
 from ragengine.retrieval.index import PassageIndex
@@ -55,7 +55,7 @@ def test_a_filter_that_few_match_is_searched_exactly_by_every_kind_of_index(
 def test_every_kind_of_index_finds_as_many_as_match(
     factory: str, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vector_index, "FEW_MATCHING", 0)  # as if there were millions
+    monkeypatch.setattr(candidates, "FEW_MATCHING", 0)  # as if there were millions
     searched, rows = index(factory), matching(share)
     for n_docs, chosen in ((1, {}), (7, {}), (40, {"rerank_width": 60}), (N, {})):
         found = searched.search(questions(), n_docs, matching=rows, **chosen)
@@ -78,7 +78,7 @@ def test_an_exact_index_finds_exactly_the_best_that_match(
     asked = random.integers(-2, 3, (3, 3)).astype(np.float32)
     rows = MatchingRows.of_mask(mask)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vector_index, "FEW_MATCHING", 4096 if few else 0)
+        patch.setattr(candidates, "FEW_MATCHING", 4096 if few else 0)
         found = flat(stored).search(asked, n_docs, matching=rows)
     expected, scores = brute_force(stored[mask], asked, n_docs)
     there = min(n_docs, rows.count)
@@ -89,7 +89,7 @@ def test_an_exact_index_finds_exactly_the_best_that_match(
 
 def test_a_listed_index_compares_about_as_many_rows_with_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     """One passage in twenty matches, so twenty times the lists are searched."""
-    monkeypatch.setattr(vector_index, "FEW_MATCHING", 0)
+    monkeypatch.setattr(candidates, "FEW_MATCHING", 0)
     rows = matching(0.05)
     searched = index("IVF12,Flat")
     exact, _ = brute_force(vectors()[rows.rows], questions(), 5)
@@ -100,7 +100,7 @@ def test_a_listed_index_compares_about_as_many_rows_with_a_filter(monkeypatch: p
 
 
 def test_what_the_searched_lists_hold_enough_of_is_not_scored_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_index, "FEW_MATCHING", 0)
+    monkeypatch.setattr(candidates, "FEW_MATCHING", 0)
     searched, everything = index("IVF12,Flat"), matching(1.0)
     assert everything.count == N
     near_the_first = vectors()[:1] + 0.1 * questions()  # so that row 0 is among what is found
@@ -113,7 +113,7 @@ def test_what_the_searched_lists_hold_enough_of_is_not_scored_anew(monkeypatch: 
 
 def test_a_device_is_not_asked_for_the_candidates_of_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     """FAISS's GPU indexes select no rows: the index on the host proposes."""
-    monkeypatch.setattr(vector_index, "FEW_MATCHING", 0)
+    monkeypatch.setattr(candidates, "FEW_MATCHING", 0)
     shared, rows = index("IVF12,Flat"), matching(0.3)
     searched = VectorIndex(shared.faiss_index, vectors(), shared.max_norm, {})
     asked: list[int] = []

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from ragengine.errors import ClosedError, IndexFolderError, InputError
 from ragengine.indexing.build import build_index
 from ragengine.retrieval import vector_index as module
+from ragengine.retrieval.candidates import SearchResult
 from ragengine.retrieval.faiss_api import faiss_threads, search_faiss
 from ragengine.retrieval.index import PassageIndex
-from ragengine.retrieval.vector_index import SearchResult, VectorIndex
+from ragengine.retrieval.vector_index import VectorIndex
 from tests.support.bundles import Array, E, brute_force, random_vectors
 
 N, WIDE, NLIST = 1500, 16, 12

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ragengine.messages import short_repr, shown
-from ragengine.storage.ownership import MANIFEST
+from ragengine.storage.ownership import MANIFEST, SHARDS
 
 if TYPE_CHECKING:
     from ragengine.runtime.progress import Report
@@ -50,7 +50,7 @@ force_option = click.option("--force", is_flag=True, help="Replace what an earli
 def may_replace(output: str | Path, force: bool) -> bool:
     """Whether a folder that an earlier run wrote may be replaced: ``--force``, or who sits there says so."""
     try:
-        there = (Path(output) / MANIFEST).is_file()
+        there = any((Path(output) / name).is_file() for name in (MANIFEST, SHARDS))
     except (OSError, ValueError):  # no path at all: the writer says so
         there = False
     if force or not there:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ragengine.retrieval.manifest import IndexManifest
 
+_SHARDS_SHOWN = 8
+
 
 def print_manifest(index: str, manifest: "IndexManifest") -> None:
     """Print the manifest of the index folder ``index`` as a table."""
@@ -13,13 +15,14 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
 
     from ragengine.cli.console import SafeConsole, line
     from ragengine.retrieval.history import described
-    from ragengine.retrieval.index import describe_placement
+    from ragengine.retrieval.open_index import describe_placement
 
     encoder, tuning = manifest.encoder, manifest.tuning
     n_docs = 5 if tuning is None else tuning.n_docs
     rows = {
         "passages": f"{manifest.count:,}",
         "dimension": str(manifest.dimension),
+        "shards": _shards(manifest),
         "metric": manifest.metric.replace("_", " "),
         "factory": manifest.factory,
         "reason": manifest.reason or "not recorded",
@@ -46,6 +49,14 @@ def print_manifest(index: str, manifest: "IndexManifest") -> None:
         if value:
             table.add_row(line(name), line(value))
     SafeConsole().print(table)
+
+
+def _shards(manifest: "IndexManifest") -> str:
+    """How many shards there are, and passages in each; nothing of an index in one folder."""
+    shards = getattr(manifest, "shards", ())
+    counts = ", ".join(f"{shard.count:,}" for shard in shards[:_SHARDS_SHOWN])
+    more = " and more" if len(shards) > _SHARDS_SHOWN else ""
+    return f"{len(shards)} ({counts}{more} passages)" if shards else ""
 
 
 def _recall(manifest: "IndexManifest") -> str:

@@ -32,9 +32,9 @@ def index(path: Path, bundle_path: Path | None, device: Device) -> Iterator[Find
     """Whether it is whole and belongs to the bundle, and where it is searched."""
     from ragengine.bundle.bundle import Bundle
     from ragengine.retrieval.gpu.searcher import refusal
-    from ragengine.retrieval.index import PassageIndex
+    from ragengine.retrieval.open_index import open_index
 
-    with PassageIndex.open(path) as opened:
+    with open_index(path) as opened:
         yield Finding("whole", True, f"{opened.count:,} passages of {opened.dimension} dimensions")
         yield Finding("factory", opened.manifest.factory)
         if bundle_path is not None:

@@ -11,7 +11,7 @@ from ragengine.engine import RagEngine
 from ragengine.errors import InputError, PassagesError
 from ragengine.evaluation.measured import Prediction
 from ragengine.evaluation.questions import Question
-from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.searched_index import SearchedIndex
 from ragengine.storage.atomic import output_file
 from ragengine.storage.foreign_files import json_lines
 from ragengine.storage.schema import join_errors, parse
@@ -33,7 +33,7 @@ def identity(engine: RagEngine, settings: dict[str, Any]) -> str:
     if settings.get("do_sample"):
         raise InputError("predictions are kept and do_sample is True; sampled answers are not kept.")
     with engine.retriever.borrow_index() as index:
-        if not isinstance(index, PassageIndex):
+        if not isinstance(index, SearchedIndex):
             raise InputError("predictions are kept for an index folder alone; leave them out.")
         corpus = index.corpus
     return fingerprint(

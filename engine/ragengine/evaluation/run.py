@@ -20,8 +20,8 @@ from ragengine.evaluation.statistics import Resampling
 from ragengine.messages import short_repr
 from ragengine.options import OPTION_NAMES, GenerationOptions, check_names, checked_kind
 from ragengine.results import Answer
-from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.passage_filter import Filter, PassageFilter
+from ragengine.retrieval.searched_index import SearchedIndex
 from ragengine.runtime.progress import Report, silent
 from ragengine.validation import checked_labels
 
@@ -147,7 +147,7 @@ def _missing_passages(engine: RagEngine, questions: Sequence[Question]) -> list[
     """The passage ids of the questions that the index does not have; none if it is not an index folder."""
     wanted = dict.fromkeys(id for question in questions for id in sorted(question.gold_ids))
     with engine.retriever.borrow_index() as index:
-        return index.missing_ids(wanted) if isinstance(index, PassageIndex) else []
+        return index.missing_ids(wanted) if isinstance(index, SearchedIndex) else []
 
 
 def _index_path(engine: RagEngine) -> str | None:

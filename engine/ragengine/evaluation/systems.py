@@ -10,7 +10,7 @@ from ragengine.bundle.checks import option_errors
 from ragengine.errors import OptionsError
 from ragengine.evaluation.run import checked_ks
 from ragengine.options import GenerationOptions, check_names
-from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.open_index import open_index
 from ragengine.storage.folders import Verify
 
 
@@ -49,7 +49,7 @@ def check_systems(systems: Sequence[System], *, ks: Sequence[int], verify: Verif
     for system in systems:
         checked_ks(ks, _checked_options(bundles[system.bundle], system.options).n_docs)
     for path in _once(one.index for one in systems):
-        with PassageIndex.open(path, verify=verify) as index:
+        with open_index(path, verify=verify) as index:
             for bundle in _once(one.bundle for one in systems if one.index == path):
                 index.check_belongs_to(bundles[bundle])
 

@@ -34,6 +34,7 @@ from ragengine.retrieval.manifest import (
     IndexManifest,
 )
 from ragengine.retrieval.passage_store import PassageStore
+from ragengine.retrieval.sharding.manifest import is_sharded
 from ragengine.runtime.progress import Progress
 from ragengine.storage.foreign_files import why
 from ragengine.storage.npy import map_npy, open_vectors
@@ -48,6 +49,11 @@ class OldIndex:
 
     def __init__(self, path: Path, bundle: Bundle | None = None) -> None:
         """Open the index at ``path``, which must belong to ``bundle`` where one is given."""
+        if is_sharded(path):
+            raise IndexFolderError(
+                f"{path} is an index in shards, which cannot be changed; change the index it was made from "
+                "and divide it again (ragengine index shard)."
+            )
         with PassageIndex.open(path, verify="sha256") as index:
             if bundle is not None:
                 index.check_belongs_to(bundle)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import IndexManifest
+from ragengine.retrieval.open_index import open_index
 from ragengine.runtime.progress import Progress
 
 
@@ -14,7 +14,7 @@ def verify_index(index: str | Path, *, progress: Progress | None = None) -> Inde
     recall of an approximate index, measured again.
 
     Args:
-        index: the index folder.
+        index: the index folder, or a folder of shards.
         progress: called with (phase, done, total); phases are vectors and exact.
 
     Returns:
@@ -24,6 +24,6 @@ def verify_index(index: str | Path, *, progress: Progress | None = None) -> Inde
         IndexFolderError: naming the first error that was found.
         DependencyError: faiss is not installed.
     """
-    with PassageIndex.open(index, verify="sha256") as opened:
+    with open_index(index, verify="sha256") as opened:
         opened.verify(progress)
         return opened.manifest

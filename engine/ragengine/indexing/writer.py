@@ -236,8 +236,10 @@ class IndexWriter:
         state.save("add")
         self._faiss_index = faiss_index
 
-    def finish(self, draft: IndexManifest, questions: FloatArray | None, recall: float) -> None:
+    def finish(self, draft: IndexManifest, questions: FloatArray | None, recall: float | None) -> None:
         """Tune the search until ``recall`` is reached, and write the manifest.
+
+        A shard, for which ``recall`` is None, keeps the settings of ``draft``: they are those of the whole.
 
         ``draft`` says what the caller knows; its ``max_norm`` is that of the vectors that were kept.  The
         recall is measured with ``questions`` [Q, E], which the index then keeps, or with stored vectors.
@@ -249,7 +251,9 @@ class IndexWriter:
             max_norm=max(draft.max_norm, state.checkpoint.max_norm),
             created_by=f"ragengine {__version__}",
         )
-        manifest, search_ms = self._tuned(draft, questions, recall)
+        manifest, search_ms = draft, dict[str, float]()
+        if recall is not None:
+            manifest, search_ms = self._tuned(draft, questions, recall)
         state.save("tune")
         timings = {f"{phase}_s": seconds for phase, seconds in state.checkpoint.timings.items()}
         write_index_manifest(state.output, dataclasses.replace(manifest, timings={**timings, **search_ms}))

@@ -13,10 +13,10 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.errors import InputError
 from ragengine.messages import short_repr
 from ragengine.results import Document
+from ragengine.retrieval.candidates import check_question_vectors
 from ragengine.retrieval.faiss_api import check_whole
-from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.passage_filter import Filter, PassageFilter
-from ragengine.retrieval.vector_index import check_question_vectors
+from ragengine.retrieval.searched_index import SearchedIndex
 from ragengine.validation import as_list, checked_metadata, checked_text
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -163,7 +163,7 @@ def no_index() -> InputError:
     )
 
 
-AnyIndex: TypeAlias = PassageIndex | CustomIndex | NoIndex
+AnyIndex: TypeAlias = SearchedIndex | CustomIndex | NoIndex
 """What a retriever searches."""
 
 

@@ -38,22 +38,6 @@ def check_whole(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
 
 
-def checked_nprobe(faiss_index: Any, nprobe: int) -> int:
-    """``nprobe``, at most the number of lists; raises :class:`InputError` where there are no lists."""
-    check_whole("nprobe", nprobe)
-    faiss = import_faiss()
-    index = faiss.downcast_index(faiss_index)
-    while isinstance(index, faiss.IndexPreTransform | faiss.IndexRefine):
-        inner = index.index if isinstance(index, faiss.IndexPreTransform) else index.base_index
-        index = faiss.downcast_index(inner)
-    if not isinstance(index, faiss.IndexIVF):
-        raise InputError(
-            f"nprobe is {nprobe}, but {type(index).__name__} has no inverted lists to choose from; "
-            "leave it out."
-        )
-    return int(min(nprobe, index.nlist))
-
-
 def search_parameters(faiss_index: Any, nprobe: int | None, selector: Any = None, share: float = 1.0) -> Any:
     """The parameters of one FAISS search; the index itself stays as it is.
 

@@ -1,31 +1,35 @@
 """An index: the folder that holds a corpus, its vectors and a FAISS index over them."""
 
 import contextlib
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from ragengine.arrays import FloatArray, HalfArray, RowArray
-from ragengine.bundle.bundle import Bundle
-from ragengine.confidence.corpus import NEIGHBOURS, SAMPLED, Corpus, fingerprint, median_nearness, spread_rows
 from ragengine.confidence.model import ConfidenceModel
 from ragengine.corpus.passage import Passage
-from ragengine.errors import ClosedError, IndexFolderError, InputError, RagEngineError
-from ragengine.results import Document
+from ragengine.errors import ClosedError, IndexFolderError, InputError
+from ragengine.retrieval.candidates import Candidates, Plan, SearchResult
 from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.faiss_reader import read_faiss
-from ragengine.retrieval.gpu.placement import Placement, no_gpu_build
-from ragengine.retrieval.gpu.searcher import Device, faiss_build, where
-from ragengine.retrieval.manifest import FAISS_FILE, PASSAGES_FILE, QUERIES_FILE, VECTORS_FILE, IndexManifest
+from ragengine.retrieval.gpu.placement import Placement
+from ragengine.retrieval.gpu.searcher import Device, where
+from ragengine.retrieval.manifest import (
+    FAISS_FILE,
+    PASSAGES_FILE,
+    QUERIES_FILE,
+    VECTORS_FILE,
+    IndexManifest,
+    manifest_fingerprint,
+)
 from ragengine.retrieval.passage_filter import Filter, MatchingRows, PassageFilter, PassageFilters
 from ragengine.retrieval.passage_store import PassageStore
 from ragengine.retrieval.recall import RecallTest
-from ragengine.retrieval.vector_index import SearchResult, VectorIndex, place
-from ragengine.runtime.lifecycle import OneProcess, awaited_at_exit
+from ragengine.retrieval.searched_index import SearchedIndex
+from ragengine.retrieval.vector_index import VectorIndex, place
+from ragengine.runtime.lifecycle import awaited_at_exit
 from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
 from ragengine.storage.npy import open_vectors
@@ -36,7 +40,7 @@ _NORM_ROUNDING = 1e-3
 _RECALL_ROUNDING = 0.01
 
 
-class PassageIndex(OneProcess):
+class PassageIndex(SearchedIndex):
     """An opened index.  Searching and reading passages is safe from many threads."""
 
     def __init__(
@@ -47,18 +51,14 @@ class PassageIndex(OneProcess):
         store: PassageStore,
         calibration: ConfidenceModel | None = None,
     ) -> None:
-        super().__init__()
-        self.path = path
-        self.manifest = manifest
+        super().__init__(path, manifest, manifest_fingerprint(manifest), calibration)
         self._searcher: VectorIndex | None = searcher
         self._store = store
-        self._filters = PassageFilters(store)
+        self.filters = PassageFilters(store)
+        """Which passages match filters."""
         self.device: Device = "cpu"
         self.placement = Placement("cpu", "device is cpu")
         """Where candidates are searched, and why."""
-        self._calibration = calibration
-        self._corpus: Corpus | None = None
-        self._sampling = threading.Lock()
 
     @classmethod
     @awaited_at_exit
@@ -94,61 +94,6 @@ class PassageIndex(OneProcess):
             raise
         return index
 
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return f"index {self.path}"
-
-    @property
-    def count(self) -> int:
-        """The number of passages, N."""
-        return self.manifest.count
-
-    @property
-    def dimension(self) -> int:
-        """The number of components of a vector, E."""
-        return self.manifest.dimension
-
-    @property
-    def corpus(self) -> Corpus:
-        """What flags of answers need to know of the passages, with the index's calibration.
-
-        Some passages are searched for when it is first asked for.
-        """
-        with self._sampling:
-            if self._corpus is None:
-                self._corpus = self._sampled()
-            return self._corpus
-
-    def _sampled(self) -> Corpus:
-        rows = np.array(spread_rows(self.count, SAMPLED))
-        sample = np.asarray(self._open_part().vectors[rows], np.float32)
-        asked = slice(None, None, max(1, len(rows) // NEIGHBOURS))
-        found = self.search(sample[asked], min(2, self.count))
-        others = np.where(found.rows == rows[asked, None], -np.inf, found.scores)
-        nearest = others.max(axis=1)
-        nearness = median_nearness(sample, sample[asked], nearest, self.count)
-        return Corpus(manifest_fingerprint(self.manifest), sample, nearness, self._calibration)
-
-    def check_belongs_to(self, bundle: Bundle) -> None:
-        """Raise :class:`IndexFolderError` unless the vectors were made by the encoder of ``bundle``."""
-        ours, theirs = self.manifest.encoder, bundle.index_encoder
-        if ours.kind == "question_encoder":  # vectors came as a file: only that side is known
-            theirs = bundle.manifest.question_encoder
-        if ours.fingerprint != theirs.fingerprint:
-            raise IndexFolderError(
-                f"The index {self.path} was built with the encoder {ours.name} ({ours.fingerprint[:12]}), "
-                f"the bundle {bundle.path} has {theirs.name} ({theirs.fingerprint[:12]}); "
-                "build the index with this bundle."
-            )
-        wanted = bundle.manifest.question_encoder
-        if self.dimension != wanted.dimension:
-            raise IndexFolderError(
-                f"The index {self.path} (encoder {ours.name}, {ours.fingerprint[:12]}) has vectors of "
-                f"{self.dimension} numbers, the question encoder {wanted.name} ({wanted.fingerprint[:12]}) "
-                f"of {bundle.path} gives {wanted.dimension}; build the index with this bundle."
-            )
-
     @awaited_at_exit
     def search(
         self,
@@ -169,39 +114,19 @@ class PassageIndex(OneProcess):
         searcher, matching = self._open_part(), self._matching(filter)
         return searcher.search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width, matching=matching)
 
-    def search_documents(
-        self,
-        vectors: FloatArray,
-        n_docs: int,
-        *,
-        nprobe: int | None = None,
-        rerank_width: int | None = None,
-        filter: Filter | None = None,
-    ) -> list[list[Document]]:
-        """As :meth:`search`, with the passages: documents best first, fewer where fewer were found."""
-        if isinstance(n_docs, int | np.integer):  # else the search says so
-            n_docs = min(n_docs, max(1, self.count))
-        found = self.search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width, filter=filter)
-        documents = []
-        for rows, scores in zip(found.rows, found.scores, strict=True):
-            pairs = zip(self.passages(rows[rows >= 0]), scores.tolist(), strict=False)
-            documents.append(
-                [
-                    Document(title=p.title, text=p.text, id=p.id, score=score, metadata=p.metadata)
-                    for p, score in pairs
-                ]
-            )
-        return documents
+    @awaited_at_exit
+    def propose(self, questions: FloatArray, plan: Plan, filter: PassageFilter | None = None) -> Candidates:
+        """The candidates of a shard, as :meth:`VectorIndex.propose`; none where no passage matches."""
+        matching = None if filter is None else self.filters.found(filter)
+        return self._open_part().propose(questions, plan, matching)
+
+    def vectors(self, rows: RowArray) -> FloatArray:
+        """The stored vectors of ``rows``, float32 [K, E]."""
+        return np.asarray(self._open_part().vectors[rows], np.float32)
 
     def best_placement(self) -> Placement:
         """Where ``device="auto"`` would let this index be searched now; nothing is copied."""
         return where(self._open_part().faiss_index)
-
-    def warm_up(self) -> None:
-        """Search once: it loads what a search needs, and fails now if the index cannot be searched."""
-        question = np.asarray(self._open_part().vectors[:1], np.float32)
-        self.search_documents(question, 1)
-        _ = self.corpus
 
     def passages(self, rows: Iterable[int]) -> list[Passage]:
         """The passages of ``rows``, in that order, repeated rows too."""
@@ -221,13 +146,6 @@ class PassageIndex(OneProcess):
         self._check_process()
         matching = self._matching(filter)
         return np.arange(self.count) if matching is None else matching.rows
-
-    def missing_ids(self, ids: Iterable[str]) -> list[str]:
-        """Those of ``ids`` that no passage has, in their order.  Reads the ids of every passage."""
-        self._check_process()
-        wanted = list(ids)
-        found = self._store.rows_of(wanted) if wanted else {}
-        return [id for id in wanted if id not in found]
 
     @awaited_at_exit
     def verify(self, progress: Progress | None = None) -> None:
@@ -290,17 +208,9 @@ class PassageIndex(OneProcess):
             searcher.close()
         self._store.close()
 
-    def __enter__(self) -> "PassageIndex":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _matching(self, filter: Filter | None) -> MatchingRows | None:
         wanted = PassageFilter.of(filter)
-        return None if wanted is None else self._filters.matching(wanted)
+        return None if wanted is None else self.filters.matching(wanted)
 
     def _open_part(self) -> VectorIndex:
         self._check_process()
@@ -308,24 +218,6 @@ class PassageIndex(OneProcess):
         if searcher is None:
             raise ClosedError(f"The index {self.path} is closed; open it again.")
         return searcher
-
-
-def manifest_fingerprint(manifest: IndexManifest) -> str:
-    """What identifies the content of an index and how it is searched, wherever and whenever it was built."""
-    files = {name: entry.sha256 for name, entry in manifest.files.items()}
-    return fingerprint({"files": files, "search": manifest.search, "encoder": manifest.encoder.fingerprint})
-
-
-def describe_placement(path: str | Path) -> str:
-    """Where ``device="auto"`` would let the index at ``path`` be searched on this machine, and why."""
-    try:
-        build = faiss_build()
-        if not build.gpu:  # whatever the index is
-            return str(no_gpu_build(build))
-        with PassageIndex.open(path, verify="size") as opened:
-            return str(opened.best_placement())
-    except RagEngineError as reason:
-        return f"not known: {reason}"
 
 
 def _own_questions(manifest: IndexManifest) -> set[str]:

@@ -7,8 +7,9 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import InputError
 from ragengine.messages import short_repr
 from ragengine.results import Document
-from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.open_index import open_index
 from ragengine.retrieval.passage_filter import Filter
+from ragengine.retrieval.searched_index import SearchedIndex
 
 _ROWS_AT_ONCE = 1024
 
@@ -34,7 +35,7 @@ def list_passages(
     for name, value in (("start", start), ("limit", limit)):
         if value is not None and (type(value) is not int or value < 0):
             raise InputError(f"{name} is {short_repr(value)}; it must be a whole number of at least 0.")
-    return _listed(PassageIndex.open(index, verify="size"), filter, start, limit)
+    return _listed(open_index(index, verify="size"), filter, start, limit)
 
 
 def show_passages(index: str | Path, ids: Iterable[str]) -> list[Document]:
@@ -54,7 +55,7 @@ def show_passages(index: str | Path, ids: Iterable[str]) -> list[Document]:
     if isinstance(ids, str):
         raise InputError(f"ids is {short_repr(ids)}; give a list of passage ids.")
     wanted = list(ids)
-    with PassageIndex.open(index, verify="size") as opened:
+    with open_index(index, verify="size") as opened:
         rows = opened.rows_of(wanted)
         if absent := [id for id in wanted if id not in rows]:
             raise InputError(f"{index} has no passage with the id {short_repr(absent[0])}.")
@@ -66,7 +67,7 @@ def document_of(passage: Passage) -> Document:
     return Document(passage.title, passage.text, passage.id, metadata=passage.metadata)
 
 
-def _listed(index: PassageIndex, filter: Filter | None, start: int, limit: int | None) -> Iterator[Document]:
+def _listed(index: SearchedIndex, filter: Filter | None, start: int, limit: int | None) -> Iterator[Document]:
     with index:
         rows = index.matching_rows(filter)[start:]
         rows = rows if limit is None else rows[:limit]

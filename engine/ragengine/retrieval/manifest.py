@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ragengine.confidence.corpus import fingerprint
 from ragengine.errors import IndexFolderError
 from ragengine.retrieval.history import flat_history
 from ragengine.storage import folders
@@ -115,3 +116,9 @@ class IndexManifest:
         """
         manifest = folders.read_manifest(Path(path), cls, FORMAT, FORMAT_VERSION, IndexFolderError)
         return replace(manifest, created_from=flat_history(manifest.created_from))
+
+
+def manifest_fingerprint(manifest: IndexManifest) -> str:
+    """What identifies the content of an index and how it is searched, wherever and whenever it was built."""
+    files = {name: entry.sha256 for name, entry in manifest.files.items()}
+    return fingerprint({"files": files, "search": manifest.search, "encoder": manifest.encoder.fingerprint})

@@ -20,7 +20,7 @@ from ragengine.retrieval.passage_store import PassageStore
 Value: TypeAlias = str | int | float | bool
 _MOST_KEPT: Final = 16
 """Filters whose rows are remembered for an index: each takes N / 8 bytes."""
-_FIELDS_SHOWN: Final = 8
+FIELDS_SHOWN: Final = 8
 
 
 @dataclass(frozen=True)
@@ -112,23 +112,28 @@ class PassageFilters:
         Raises:
             InputError: no passage does.
         """
+        found = self.found(wanted)
+        if not found.count:
+            raise nothing_matches(wanted, self.fields(FIELDS_SHOWN + 1))
+        return found
+
+    def found(self, wanted: PassageFilter) -> MatchingRows:
+        """The rows of the passages that match, of which there may be none."""
         with self._lock:
             found = self._known.get(wanted)
             if found is not None:
                 self._known.move_to_end(wanted)
                 return found
         found = MatchingRows.of_mask(self._mask(wanted))
-        if not found.count:
-            fields = self._store.metadata_fields(_FIELDS_SHOWN + 1)
-            there = ", ".join(short_repr(name) for name in fields[:_FIELDS_SHOWN])
-            more = " and others" if len(fields) > _FIELDS_SHOWN else ""
-            has = f"passages have the fields {there}{more}" if fields else "no passage has metadata"
-            raise InputError(f"No passage matches the filter {wanted}; {has}.")
         with self._lock:
             self._known[wanted] = found
             while len(self._known) > _MOST_KEPT:
                 self._known.popitem(last=False)
         return found
+
+    def fields(self, most: int) -> list[str]:
+        """The first ``most`` names of metadata that passages have, in order."""
+        return self._store.metadata_fields(most)
 
     def _mask(self, wanted: PassageFilter) -> NDArray[np.bool_]:
         """Whether each passage matches, [N]."""
@@ -140,6 +145,14 @@ class PassageFilters:
                     having[rows] = True
             mask &= having
         return mask
+
+
+def nothing_matches(wanted: PassageFilter, fields: Sequence[str]) -> InputError:
+    """The error for a filter that no passage matches, among passages whose metadata has ``fields``."""
+    there = ", ".join(short_repr(name) for name in fields[:FIELDS_SHOWN])
+    more = " and others" if len(fields) > FIELDS_SHOWN else ""
+    has = f"passages have the fields {there}{more}" if fields else "no passage has metadata"
+    return InputError(f"No passage matches the filter {wanted}; {has}.")
 
 
 def _checked_value(name: str, value: Any) -> str:

@@ -15,9 +15,10 @@ from ragengine.errors import InputError
 from ragengine.results import Document
 from ragengine.retrieval.custom import AnyIndex, CustomIndex, DocumentSearcher, NoIndex, no_index
 from ragengine.retrieval.encoder import EncodedQuestions, TextEncoder
-from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.index_slot import IndexSlot
+from ragengine.retrieval.open_index import open_index
 from ragengine.retrieval.passage_filter import Filter
+from ragengine.retrieval.searched_index import SearchedIndex
 from ragengine.runtime.cancellation import NEVER, Stop
 from ragengine.runtime.devices import Device, resolve_device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
@@ -56,8 +57,8 @@ class Retriever(Resource):
 
         Args:
             bundle: the path of a bundle, or an opened one.
-            index: the path of an index folder, or a :class:`DocumentSearcher` of your own; None where nothing
-                is searched.
+            index: the path of an index folder or of a folder of shards, or a :class:`DocumentSearcher`
+                of your own; None where nothing is searched.
             device: where questions are encoded: auto, cpu or cuda.
             threads: threads that the encoder may use; all cores of this process where None.
             verify: ``sha256`` checks every byte of bundle and index, ``size`` the sizes of files.
@@ -73,7 +74,7 @@ class Retriever(Resource):
         resolve_device(device)  # without CUDA for the graphs, the index need not be looked at
         searched: AnyIndex
         if isinstance(index, str | os.PathLike):
-            searched = PassageIndex.open(index, verify=verify, device=search_device or device)
+            searched = open_index(index, verify=verify, device=search_device or device)
         else:
             dimension = opened.manifest.question_encoder.dimension
             searched = NoIndex() if index is None else CustomIndex(index, dimension)
@@ -89,14 +90,14 @@ class Retriever(Resource):
             raise
 
     @property
-    def index(self) -> PassageIndex:
+    def index(self) -> SearchedIndex:
         """The index that is searched now; another one after :meth:`swap_index`.
 
         Raises:
             InputError: a :class:`DocumentSearcher` is searched instead of an index folder, or nothing.
         """
         index = self._slot.index
-        if isinstance(index, PassageIndex):
+        if isinstance(index, SearchedIndex):
             return index
         if isinstance(index, NoIndex):
             raise no_index()
@@ -134,7 +135,7 @@ class Retriever(Resource):
         self._check_open()
         with self._swapping:
             self._slot.check_open()
-            index = PassageIndex.open(path, verify=verify, device=self.index.device)
+            index = open_index(path, verify=verify, device=self.index.device)
             try:
                 index.check_belongs_to(self._bundle)
                 index.warm_up()

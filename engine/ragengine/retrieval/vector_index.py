@@ -5,29 +5,35 @@ those of an exact search, whatever the FAISS index keeps of a vector.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.errors import DeviceError, IndexFolderError, InputError
 from ragengine.messages import log
+from ragengine.retrieval.candidates import (
+    Candidates,
+    Plan,
+    SearchFacts,
+    SearchResult,
+    check_scores,
+    euclidean_norms,
+    find,
+)
 from ragengine.retrieval.faiss_api import (
     check_whole,
-    checked_nprobe,
     faiss_threads,
     import_faiss,
     search_faiss,
     search_parameters,
-    takes_selector,
 )
 from ragengine.retrieval.gpu.placement import MOST_SELECTED, Placement
 from ragengine.retrieval.gpu.rescoring import DeviceVectors
 from ragengine.retrieval.gpu.search_worker import SearchWorker
 from ragengine.retrieval.gpu.searcher import Device, GpuSearcher, device_vectors, refusal, where
 from ragengine.retrieval.passage_filter import MatchingRows
+from ragengine.retrieval.structure import Structure, can_share
 
 FP16_MAX = 65504.0
 _FLOAT32 = np.finfo(np.float32)
@@ -38,19 +44,8 @@ _SMALL_SCAN = 16_000_000
 _SMALL_BATCH = 8
 # Candidates beyond n_docs from an exact FAISS index, enough to see that no tie was cut off.
 _MARGIN = 16
-# Rows that match a filter and are all scored, instead of being searched among.
-FEW_MATCHING = 4096
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """Documents found for Q questions, best first; equal scores are ordered by row.
-
-    ``rows`` int64 [Q, D] are -1 and ``scores`` float32 [Q, D] are -inf where fewer than D were found.
-    """
-
-    rows: RowArray
-    scores: FloatArray
+# Candidates of equal scores that an approximate index is asked for at most, to order them by row.
+MOST_TIED = 4096
 
 
 class VectorIndex:
@@ -73,14 +68,20 @@ class VectorIndex:
         self.vectors = vectors
         self.max_norm = max_norm
         self.exact = isinstance(faiss_index, faiss.IndexFlat)
-        self._takes_selector = takes_selector(faiss_index)
+        self._shareable = can_share(faiss_index)
         self._device_searcher: SearchWorker | None = None
         self._device_vectors: DeviceVectors | None = None
-        self._rerank_width = settings.get("rerank_width", 1)
         for name, value in settings.items():
             check_whole(name, value)
             if name != "rerank_width":
                 self._set_parameter(name, value)
+        self.facts = SearchFacts(
+            Structure.of(faiss_index),
+            len(vectors),
+            vectors.shape[1],
+            max_norm,
+            settings.get("rerank_width", 1),
+        )
 
     def _set_parameter(self, name: str, value: int) -> None:
         """Set a FAISS run-time parameter, before anything searches."""
@@ -121,46 +122,93 @@ class VectorIndex:
         finds the same documents whatever the width.
 
         With ``matching``, only these rows are searched, and min(n_docs, their number) are found.  They are
-        exactly the best of them where the index is exact, where they are at most :data:`FEW_MATCHING`, and
-        where FAISS cannot search among selected rows of its kind of index: then each of them is scored.
-        Otherwise the index proposes candidates among them, as it does without a filter, and the best of
-        these are found; where it proposes too few, each matching row is scored.
+        exactly the best of them where the index is exact, where they are few (``FEW_MATCHING``), and where
+        FAISS cannot search among selected rows of its kind of index: then each of them is scored.  Otherwise
+        the index proposes candidates among them, as it does without a filter, and the best of these are
+        found; where it proposes too few, each matching row is scored.
 
         Raises :class:`InputError` for a wrong type, shape or dimension, NaN or infinite numbers, and for an
         ``nprobe`` where there are no inverted lists.
         """
-        check_whole("n_docs", n_docs)
-        norms = self._checked_norms(questions)
-        least = self._rerank_width if rerank_width is None else rerank_width
-        check_whole("rerank_width", least)
-        if nprobe is not None:
-            nprobe = checked_nprobe(self.faiss_index, nprobe)
-        questions = np.ascontiguousarray(questions)
-        if matching is not None and (matching.count <= FEW_MATCHING or not self._takes_selector):
-            return self._scored_all(questions, n_docs, matching.rows)
-        dimension = self.vectors.shape[1]
+
+        def propose(questions: FloatArray, plan: Plan) -> Candidates:
+            return self.propose(questions, plan, matching)
+
+        return find(
+            propose,
+            self.facts,
+            questions,
+            n_docs,
+            nprobe=nprobe,
+            rerank_width=rerank_width,
+            matching=None if matching is None else matching.count,
+        )
+
+    def propose(self, questions: FloatArray, plan: Plan, matching: MatchingRows | None = None) -> Candidates:
+        """The candidates for checked questions, float32 [Q, E], among all rows or the matching ones.
+
+        They are ``plan.width``, fewer where fewer are there or in the lists that are searched.  An exact
+        index proposes the best by exact score.  Another one proposes those that FAISS scores best, of equal
+        ones the first rows, as far as :data:`MOST_TIED` are equal; a graph, one that refines and a search on
+        a GPU propose what they find first of equal ones.
+        """
+        if plan.every:
+            rows = np.arange(len(self.vectors)) if matching is None else matching.rows
+            each = [
+                self._scored(question[None], rows[None], plan.width, on_host=True) for question in questions
+            ]
+            return Candidates.stacked(each)
         count = len(self.vectors) if matching is None else matching.count
+        width = min(plan.width, count)
+        if not width:
+            return Candidates.none(len(questions))
+        if self.exact:
+            return self._exact_best(questions, width, count, matching)
+        proposed, rows = self._proposed(questions, width, count, plan.nprobe, matching)
+        return self._scored(questions, rows, proposed=proposed)
+
+    def _exact_best(
+        self, questions: FloatArray, width: int, count: int, matching: MatchingRows | None
+    ) -> Candidates:
+        """The ``width`` best by exact score: more are asked for, until none further can be one of them."""
+        dimension = self.vectors.shape[1]
         # Twice the rounding error that FAISS's float32 sums can have: a candidate whose score is further
         # below the last document's cannot belong in its place.
-        doubt = dimension * float(_FLOAT32.eps) * norms * self.max_norm
-        width = min(int(n_docs + _MARGIN if self.exact else max(n_docs, least)), count)
+        doubt = dimension * float(_FLOAT32.eps) * euclidean_norms(questions) * self.max_norm
+        asked = min(width + _MARGIN, count)
         while True:
-            found, candidates = self._candidates(questions, width, nprobe, matching)
-            result = self._rescored(questions, candidates, n_docs)
-            if not self.exact or width == count or (found[:, -1] < result.scores[:, -1] - doubt).all():
-                break
-            width = min(4 * width, count)
-        if matching is not None:
-            short = np.flatnonzero((result.rows >= 0).sum(axis=1) < min(n_docs, count))
-            if len(short):
-                again = self._scored_all(questions[short], n_docs, matching.rows)
-                result.rows[short], result.scores[short] = again.rows, again.scores
-        return result
+            found, rows = self._candidates(questions, asked, None, matching)
+            candidates = self._scored(questions, rows, width)
+            least = candidates.scores.min(axis=1, initial=np.inf)
+            if asked == count or (found[:, -1] < least - doubt).all():
+                return candidates
+            asked = min(4 * asked, count)
 
-    def _scored_all(self, questions: FloatArray, n_docs: int, rows: RowArray) -> SearchResult:
-        """The best of ``rows`` [K] for each question, every one of them scored."""
-        candidates = np.broadcast_to(rows, (len(questions), len(rows)))
-        return self._rescored_on_host(questions, candidates, n_docs)
+    def _proposed(
+        self,
+        questions: FloatArray,
+        width: int,
+        count: int,
+        nprobe: int | None,
+        matching: MatchingRows | None,
+    ) -> tuple[FloatArray, RowArray]:
+        """FAISS's scores and rows of the ``width`` it scores best, of equal ones the first rows.
+
+        FAISS keeps any of several rows whose scores are equal, so it is asked for more until it finds one
+        that is worse.
+        """
+        on_device = self._device_searcher is not None and matching is None
+        asked = width if on_device or not self._shareable else min(width + 1, count)
+        most = min(max(asked, MOST_TIED), count)
+        while True:
+            found, rows = self._candidates(questions, asked, nprobe, matching)
+            if asked == width:
+                return found, rows
+            if asked == most or ((found[:, -1] < found[:, width - 1]) | (rows[:, -1] < 0)).all():
+                break
+            asked = min(4 * asked, most)
+        order = np.lexsort((rows, -found), axis=1)[:, :width]
+        return np.take_along_axis(found, order, 1), np.take_along_axis(rows, order, 1)
 
     def _candidates(
         self, questions: FloatArray, width: int, nprobe: int | None, matching: MatchingRows | None
@@ -192,42 +240,44 @@ class VectorIndex:
             return questions * self.vectors.size < _SMALL_SCAN
         return questions < _SMALL_BATCH
 
-    def _rescored(self, questions: FloatArray, candidates: RowArray, n_docs: int) -> SearchResult:
-        device_vectors = self._device_vectors
-        if device_vectors is not None:
-            return self._rescored_on_device(device_vectors, questions, candidates, n_docs)
-        return self._rescored_on_host(questions, candidates, n_docs)
+    def _scored(
+        self,
+        questions: FloatArray,
+        rows: RowArray,
+        width: int | None = None,
+        proposed: FloatArray | None = None,
+        *,
+        on_host: bool = False,
+    ) -> Candidates:
+        """Candidates of ``rows`` [Q, K]: all, or the ``width`` best by their exact scores.
 
-    def _rescored_on_host(self, questions: FloatArray, candidates: RowArray, n_docs: int) -> SearchResult:
-        rows = np.full((len(questions), n_docs), -1, np.int64)
-        scores = np.full((len(questions), n_docs), -np.inf, np.float32)
-        for q, question in enumerate(questions):
-            # By row: ties are in order, and near pages are read together.  A forged list may repeat rows.
-            proposed = np.unique(candidates[q][candidates[q] >= 0])
-            self._check_rows(proposed)
-            exact = self.exact_scores(question, proposed)
-            _check_scores(proposed, exact)
-            best = np.argsort(-exact, kind="stable")[:n_docs]
-            rows[q, : len(best)] = proposed[best]
-            scores[q, : len(best)] = exact[best]
-        return SearchResult(rows, scores)
+        ``proposed`` [Q, K] are FAISS's scores of them; the exact ones where those decide.
+        """
+        by_row = np.argsort(rows, axis=1, kind="stable")  # near pages are read together
+        rows = np.take_along_axis(rows, by_row, 1)
+        self._check_rows(rows)
+        rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1  # a row that a forged list repeats
+        absent = rows < 0
+        if self._device_vectors is None or on_host:
+            scores = self._host_scores(questions, rows)
+        else:
+            scores = self._device_vectors.scores(questions, np.maximum(rows, 0))
+        check_scores(rows[~absent], scores[~absent])
+        scores[absent] = -np.inf
+        if proposed is None:
+            candidates = Candidates(rows, scores, scores)
+        else:
+            proposed = np.where(absent, -np.inf, np.take_along_axis(proposed, by_row, 1))
+            candidates = Candidates(rows, proposed.astype(np.float32), scores)
+        return candidates if width is None else candidates.narrowed(width)
 
-    def _rescored_on_device(
-        self, vectors: DeviceVectors, questions: FloatArray, candidates: RowArray, n_docs: int
-    ) -> SearchResult:
-        """As :meth:`_rescored`, all questions at once."""
-        proposed = np.sort(candidates, axis=1)  # -1, where fewer were found, comes first
-        self._check_rows(proposed)
-        proposed[:, 1:][proposed[:, 1:] == proposed[:, :-1]] = -1  # a row that a forged list repeats
-        exact = vectors.scores(questions, np.maximum(proposed, 0))
-        _check_scores(proposed, exact)
-        exact[proposed < 0] = -np.inf
-        best = np.argsort(-exact, axis=1, kind="stable")[:, :n_docs]
-        rows = np.full((len(questions), n_docs), -1, np.int64)
-        scores = np.full((len(questions), n_docs), -np.inf, np.float32)
-        rows[:, : best.shape[1]] = np.take_along_axis(proposed, best, axis=1)
-        scores[:, : best.shape[1]] = np.take_along_axis(exact, best, axis=1)
-        return SearchResult(rows, scores)
+    def _host_scores(self, questions: FloatArray, rows: RowArray) -> FloatArray:
+        """Inner products of questions [Q, E] with the stored vectors of their rows [Q, K]; any at -1."""
+        scores = np.zeros(rows.shape, np.float32)
+        for question, proposed, found in zip(questions, rows, scores, strict=True):
+            there = proposed >= 0
+            found[there] = self.exact_scores(question, proposed[there])
+        return scores
 
     def _check_rows(self, rows: RowArray) -> None:
         last = int(rows.max(initial=-1))
@@ -249,31 +299,6 @@ class VectorIndex:
             block = self.vectors[rows[start : start + _ROWS_AT_ONCE]].astype(np.float64)
             scores[start : start + _ROWS_AT_ONCE] = np.einsum("ke,e->k", block, wide)
         return scores
-
-    def _checked_norms(self, questions: FloatArray) -> NDArray[np.float64]:
-        """Check the questions of a search; their Euclidean norms, [Q]."""
-        check_question_vectors(questions, self.vectors.shape[1])
-        norms: NDArray[np.float64] = np.linalg.norm(questions.astype(np.float64), axis=1)
-        if len(norms) and norms.max() * self.max_norm > _FLOAT32.max:
-            raise InputError(
-                f"Question vector {int(norms.argmax())} has the norm {norms.max():.3g}, so large that its "
-                "scores exceed float32; scale it down."
-            )
-        return norms
-
-
-def check_question_vectors(questions: FloatArray, dimension: int) -> None:
-    """Raise :class:`InputError` unless ``questions`` are finite float32 [Q, ``dimension``]."""
-    if not isinstance(questions, np.ndarray) or questions.dtype != np.float32:
-        found = questions.dtype if isinstance(questions, np.ndarray) else type(questions).__name__
-        raise InputError(f"Question vectors must be float32, found {found}; use .astype(numpy.float32).")
-    if questions.ndim != 2 or questions.shape[1] != dimension:
-        raise InputError(
-            f"Question vectors have the shape {list(questions.shape)}; this index needs [Q, {dimension}]."
-        )
-    if not np.isfinite(questions).all():
-        row = int(np.flatnonzero(~np.isfinite(questions).all(axis=1))[0])
-        raise InputError(f"Question vector {row} has NaN or infinite components; all must be finite.")
 
 
 def place(index: VectorIndex, device: Device) -> Placement:
@@ -302,13 +327,3 @@ def place(index: VectorIndex, device: Device) -> Placement:
         raise refusal(placement)
     log.info("The index is searched on the %s.", placement)
     return placement
-
-
-def _check_scores(rows: RowArray, scores: FloatArray) -> None:
-    """Refuse stored vectors that are not finite: they would be ranked arbitrarily, without an error."""
-    finite = np.isfinite(scores)
-    if not finite.all():
-        raise IndexFolderError(
-            f"The stored vector of row {rows[~finite][0]} has NaN or infinite components; "
-            "build the index again."
-        )

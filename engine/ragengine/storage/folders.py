@@ -27,7 +27,7 @@ from ragengine.storage.atomic import (
 )
 from ragengine.storage.foreign_files import checked_path, open_plain, read_plain, shown_path, why
 from ragengine.storage.ownership import MANIFEST as MANIFEST
-from ragengine.storage.ownership import MARK, check_nothing_foreign, check_replaceable, marked
+from ragengine.storage.ownership import MARK, check_nothing_foreign, check_replaceable, manifest_name, marked
 from ragengine.storage.schema import Hash, Range, join_errors, parse
 from ragengine.storage.strict_json import MAX_BYTES, read_json
 
@@ -117,7 +117,7 @@ def resumable_folder(
                 replacing = True
                 _replace(target, workspace, format_name, error)
         except BaseException as reason:
-            state = _STATES[_in_place(workspace, target, unknown=None if replacing else False)]
+            state = _STATES[_in_place(workspace, target, format_name, None if replacing else False)]
             if isinstance(reason, hopeless):
                 with contextlib.suppress(OSError, error):  # an old folder with files of others stays
                     _tidy(workspace, target, False, format_name, error)
@@ -152,8 +152,9 @@ def _workspace_path(target: Path) -> Path:
 def _replace(target: Path, workspace: Path, format_name: str, error: type[RagEngineError]) -> None:
     """Put the new folder in the place of ``target``, unless files of others came into that meanwhile."""
     check_replaceable(target, format_name, error)
-    with replaced_file(workspace / MANIFEST) as file:  # how `_in_place` recognises the new one
-        file.write((workspace / OUTPUT / MANIFEST).read_bytes())
+    name = manifest_name(format_name)
+    with replaced_file(workspace / name) as file:  # how `_in_place` recognises the new one
+        file.write((workspace / OUTPUT / name).read_bytes())
     old = put_in_place(workspace / OUTPUT, target, workspace / _ASIDE)
     if old is not None:  # nobody reaches it by its name any more: what is in it now is all there will be
         try:
@@ -196,7 +197,7 @@ def _repair(target: Path, workspace: Path) -> None:
 
 def _tidy(workspace: Path, target: Path, resume: bool, format_name: str, error: type[RagEngineError]) -> None:
     """Remove what a run left and no other continues with; raises ``error`` for files of others in it."""
-    replaced = _in_place(workspace, target)
+    replaced = _in_place(workspace, target, format_name)
     try:
         for old in (workspace / OUTPUT if replaced else None, workspace / _ASIDE):
             if old is not None and old.exists():
@@ -224,10 +225,11 @@ def empty_workspace(workspace: Path) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _in_place(workspace: Path, target: Path, unknown: bool | None = False) -> bool | None:
+def _in_place(workspace: Path, target: Path, format_name: str, unknown: bool | None = False) -> bool | None:
     """Whether what was written in ``workspace`` has replaced ``target``; ``unknown`` where a disk fails."""
+    name = manifest_name(format_name)
     try:
-        written, there = (read_plain(folder / MANIFEST, MAX_BYTES) for folder in (workspace, target))
+        written, there = (read_plain(folder / name, MAX_BYTES) for folder in (workspace, target))
     except FileNotFoundError:
         return False
     except (OSError, ValueError):
@@ -254,8 +256,9 @@ def read_manifest(
     error: type[RagEngineError],
     *,
     oldest: int = 1,
+    file_name: str = MANIFEST,
 ) -> T:
-    """Read and check ``manifest.json`` of a folder.
+    """Read and check the manifest of a folder.
 
     Args:
         folder: the folder.
@@ -264,18 +267,19 @@ def read_manifest(
         version: the newest ``format_version`` that can be read.
         error: the class of the errors that are raised.
         oldest: the oldest ``format_version`` that can be read.
+        file_name: the name of the manifest.
 
     Raises:
         RagEngineError: as ``error``: the folder is absent, of another format or version, or fields of its
             manifest are missing or wrong, all of which are named.
     """
-    path = checked_path(folder, error) / MANIFEST
+    path = checked_path(folder, error) / file_name
     try:
         if not folder.is_dir():
             raise error(f"{shown_path(folder)} is not a folder; a {format_name} was expected there.")
         content = read_json(path)
     except FileNotFoundError:
-        raise error(f"{folder} has no {MANIFEST}, so it is not a {format_name}.") from None
+        raise error(f"{folder} has no {file_name}, so it is not a {format_name}.") from None
     except (OSError, ValueError, RecursionError) as reason:
         raise error(f"{shown_path(path)} cannot be read: {why(reason)}.") from reason
     if not isinstance(content, dict) or content.get("format") != format_name:

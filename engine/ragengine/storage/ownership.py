@@ -11,9 +11,11 @@ from ragengine.storage.foreign_files import shown_path
 from ragengine.storage.strict_json import read_json
 
 MANIFEST = "manifest.json"
+SHARDS = "shards.json"
+"""The manifest of an index in shards."""
 CALIBRATION = "calibration.json"
 """A file that an index folder may have beside those that its manifest lists; it goes where the index goes."""
-_OPTIONAL = {"ragengine-index": (CALIBRATION, f".{CALIBRATION}.writing")}
+_OPTIONAL = dict.fromkeys(("ragengine-index", "ragengine-shards"), (CALIBRATION, f".{CALIBRATION}.writing"))
 MARK = ".ragengine"
 """The file that says that a workspace is ragengine's."""
 
@@ -76,16 +78,31 @@ def check_nothing_foreign(folder: Path, shown: Path, format_name: str, error: ty
         )
 
 
+def manifest_name(format_name: str) -> str:
+    """The file that makes a folder one of ``format_name``."""
+    return SHARDS if format_name == "ragengine-shards" else MANIFEST
+
+
 def _own_names(folder: Path, format_name: str) -> frozenset[str] | None:
     """The files and folders that a folder of ``format_name`` has by its manifest; None where it is none."""
     if folder.is_dir() and not any(folder.iterdir()):
         return frozenset()
     try:
-        content = read_json(folder / MANIFEST)
+        content = read_json(folder / manifest_name(format_name))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get("format") != format_name:
         return None
     listed = content.get("files")
-    names = {MANIFEST, *_OPTIONAL.get(format_name, ()), *(listed if isinstance(listed, dict) else ())}
+    names = {
+        manifest_name(format_name),
+        *_OPTIONAL.get(format_name, ()),
+        *(listed if isinstance(listed, dict) else ()),
+    }
+    shards = content.get("shards") if format_name == "ragengine-shards" else None
+    for shard in shards if isinstance(shards, list) else ():
+        name = shard.get("folder") if isinstance(shard, dict) else None
+        if isinstance(name, str) and PurePosixPath(name).name == name:
+            inner = _own_names(folder / name, "ragengine-index") or ()
+            names |= {name, *(f"{name}/{own}" for own in inner)}
     return frozenset(str(part) for name in names for part in (name, *PurePosixPath(name).parents))

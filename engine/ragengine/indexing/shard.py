@@ -1,0 +1,146 @@
+"""Dividing an index into shards that find together what it finds."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ragengine.corpus.passage import Passage
+from ragengine.errors import IndexFolderError, InputError, RagEngineError
+from ragengine.indexing import partition, resources
+from ragengine.indexing.inputs import check_threads
+from ragengine.indexing.revision import OldIndex
+from ragengine.indexing.writer import IndexWriter
+from ragengine.retrieval.faiss_api import check_whole
+from ragengine.retrieval.faiss_reader import read_faiss
+from ragengine.retrieval.manifest import FAISS_FILE, IndexManifest, manifest_fingerprint
+from ragengine.retrieval.sharding.manifest import (
+    FORMAT,
+    ShardEntry,
+    ShardsManifest,
+    common_fingerprint,
+    is_sharded,
+)
+from ragengine.retrieval.sharding.sharded_index import ShardedIndex
+from ragengine.retrieval.structure import Structure
+from ragengine.runtime.progress import Progress
+from ragengine.storage import folders
+from ragengine.storage.ownership import CALIBRATION, SHARDS
+from ragengine.version import __version__
+
+MOST_SHARDS = 4096
+
+
+def shard_index(
+    index: str | Path,
+    shards_folder: str | Path,
+    *,
+    shards: int,
+    force: bool = True,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> ShardsManifest:
+    """Divide an index into shards, as ``ragengine index shard`` does.
+
+    Passages keep their order: each shard has the next ones, as many as the others or one more.  What FAISS
+    learned, its codes and the search settings stay, so that the shards find together the same documents with
+    the same scores.
+
+    Args:
+        index: the index folder, which stays as it is.
+        shards_folder: the folder to write: ``shards.json``, and an index folder for each shard that has
+            passages.
+        shards: how many shards, at most 4096.
+        force: False refuses to replace shards, as the command does without ``--force``.
+        threads: threads to use; all cores where None.
+        progress: called with (phase, done, total), as by :func:`build_index`, for each shard in turn.
+
+    Returns:
+        What ``shards.json`` says.
+
+    Raises:
+        InputError: ``shards`` is no such number, or FAISS's structure cannot be divided (graphs, refinement,
+            fast scan).
+        IndexFolderError: the index is not whole or is in shards already, or the shards cannot be written.
+    """
+    check_threads(threads)
+    check_whole("shards", shards)
+    if shards > MOST_SHARDS:
+        raise InputError(f"shards is {shards}; it must be at most {MOST_SHARDS}.")
+    index, target = Path(index), Path(shards_folder)
+    if is_sharded(index):
+        raise IndexFolderError(f"{index} is in shards already; give an index folder.")
+    with OldIndex(index) as old:
+        manifest = old.manifest
+        empty = partition.empty_copy(index / FAISS_FILE)
+        resources.check_room(
+            target, manifest.factory, manifest.count, manifest.dimension, texts=old.passages_bytes, memory=0
+        )
+        with folders.replaced_folder(target, FORMAT, IndexFolderError, force=force) as folder:
+            entries = list(_written(old, empty, folder, shards, threads, progress))
+            structure = Structure.of(read_faiss(index / FAISS_FILE, mapped=True))
+            nprobe = manifest.search.get("nprobe", structure.nprobe)
+            quantizer = partition.quantizer_hash(empty)
+            whole = ShardsManifest(
+                **{
+                    **{f.name: getattr(manifest, f.name) for f in dataclasses.fields(IndexManifest)},
+                    "files": {},
+                    "created_by": f"ragengine {__version__}",
+                },
+                shards=tuple(entries),
+                structure=dataclasses.replace(structure, nprobe=nprobe),
+                quantizer=quantizer,
+                common_fingerprint=common_fingerprint(manifest, quantizer),
+            )
+            if (calibration := index / CALIBRATION).exists():
+                (folder / CALIBRATION).write_bytes(calibration.read_bytes())
+            write_shards_manifest(folder, whole, target)
+    return ShardsManifest.read(target)
+
+
+def write_shards_manifest(folder: Path, manifest: ShardsManifest, target: Path) -> None:
+    """Write ``shards.json``, open the folder as every reader does, and search it once.
+
+    Raises :class:`IndexFolderError` where it cannot be read back.
+    """
+    text = json.dumps(manifest.content, indent=2, ensure_ascii=False) + "\n"
+    (folder / SHARDS).write_text(text, "utf-8")
+    try:
+        # The hashes of each shard were taken when it was written, a moment ago.
+        with ShardedIndex.open(folder, verify="size") as written:
+            written.warm_up()
+    except RagEngineError as reason:
+        raise IndexFolderError(
+            f"The shards written for {target} cannot be read back, so {target} was not changed: {reason}"
+        ) from reason
+
+
+def _written(
+    old: OldIndex, empty: object, folder: Path, shards: int, threads: int | None, progress: Progress | None
+) -> Iterator[ShardEntry]:
+    """Write each shard that has passages; the entries of all."""
+    count, passages = old.manifest.count, old.passages()
+    source = read_faiss(old.path / FAISS_FILE, mapped=True)
+    for number in range(shards):
+        first, end = number * count // shards, (number + 1) * count // shards
+        if first == end:
+            yield ShardEntry(first, 0)
+            continue
+        name = f"shard-{number:04}"
+        mine: Iterator[Passage] = itertools.islice(passages, end - first)
+        with IndexWriter.open(
+            folder / name, {"command": "shard"}, threads=threads, progress=progress
+        ) as writer:
+            writer.write_passages(mine, end - first, old.path)
+            writer.write_vectors(None, old.manifest.dimension, old.vectors, np.arange(first, end))
+            part = partition.part_of(source, empty, first, end - first)
+            writer.write_faiss(old.manifest.factory, old.manifest.seed, part)
+            draft = dataclasses.replace(
+                old.manifest, max_norm=0.0, recall=None, tuning=None, files={}, timings={}
+            )
+            writer.finish(draft, None, None)
+        fingerprint = manifest_fingerprint(IndexManifest.read(folder / name))
+        yield ShardEntry(first, end - first, fingerprint, name)

@@ -1,0 +1,116 @@
+"""``shards.json``: what an index in shards is, and where its shards are."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from ragengine.confidence.corpus import fingerprint
+from ragengine.errors import IndexFolderError
+from ragengine.retrieval.history import flat_history
+from ragengine.retrieval.manifest import IndexManifest
+from ragengine.retrieval.structure import Structure
+from ragengine.storage import folders
+from ragengine.storage.ownership import SHARDS
+from ragengine.storage.schema import Count, FileName, Hash, Pattern, Range
+
+FORMAT = "ragengine-shards"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard: rows ``first_row`` to ``first_row + count - 1`` of the whole.
+
+    first_row    its first row
+    count        its number of passages
+    fingerprint  of its index (:func:`~ragengine.retrieval.manifest.manifest_fingerprint`); None if empty
+    folder       the index folder, inside that of ``shards.json``; None where it lies elsewhere
+    addresses    the servers that search it, each with all of it (replicas); none where this process does
+    """
+
+    first_row: Count
+    count: Annotated[int, Range(0, 1 << 48)]
+    fingerprint: Hash | None = None
+    folder: FileName | None = None
+    addresses: tuple[Annotated[str, Pattern(r"[!-~]{1,500}", "an address without spaces")], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsManifest(IndexManifest):
+    """What an index in shards is: the content of its ``shards.json``.
+
+    The fields of :class:`IndexManifest` are those of the whole: its count, search settings and recall.  A
+    shard's own settings are not used.
+
+    shards              the shards, in the order of their rows
+    structure           what the FAISS indexes of all shards are
+    quantizer           hash of what FAISS learned, equal in all shards (centroids, rotation, codebooks)
+    common_fingerprint  what all shards share: encoder, dimension, factory and quantizer
+    """
+
+    shards: tuple[ShardEntry, ...]
+    structure: Structure
+    quantizer: Hash
+    common_fingerprint: Hash
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ShardsManifest":
+        """Read ``shards.json`` of a folder; its shards are not looked at.
+
+        Raises:
+            IndexFolderError: there is none, or it cannot be used.
+        """
+        folder = Path(path)
+        manifest = folders.read_manifest(
+            folder, cls, FORMAT, FORMAT_VERSION, IndexFolderError, file_name=SHARDS
+        )
+        manifest = replace(manifest, created_from=flat_history(manifest.created_from))
+        if errors := manifest.errors():
+            raise IndexFolderError(f"{folder / SHARDS} is damaged: {'; '.join(errors)}; write it again.")
+        return manifest
+
+    def errors(self) -> list[str]:
+        """What in it contradicts itself."""
+        found, row = [], 0
+        for number, shard in enumerate(self.shards):
+            if shard.first_row != row:
+                found.append(f"shard {number} begins with row {shard.first_row} instead of {row}")
+            if shard.count and (shard.fingerprint is None or not (shard.folder or shard.addresses)):
+                found.append(f"shard {number} lacks its fingerprint, or a folder and an address")
+            row = shard.first_row + shard.count
+        if row != self.count:
+            found.append(f"its shards have {row} passages, it says {self.count}")
+        if self.common_fingerprint != common_fingerprint(self, self.quantizer):
+            found.append("common_fingerprint is not that of encoder, dimension, factory and quantizer")
+        return found
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The JSON values of the file."""
+        return {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+
+
+def is_sharded(path: str | Path) -> bool:
+    """Whether there is a ``shards.json`` in the folder ``path``."""
+    return (Path(path) / SHARDS).is_file()
+
+
+def read_index_manifest(path: str | Path) -> IndexManifest:
+    """The manifest of an index folder, or of a folder of shards: a :class:`ShardsManifest`.
+
+    Raises:
+        IndexFolderError: there is neither, or it cannot be used.
+    """
+    return ShardsManifest.read(path) if is_sharded(path) else IndexManifest.read(path)
+
+
+def common_fingerprint(manifest: IndexManifest, quantizer: str) -> str:
+    """What the shards of one index share: they may be searched together where it is equal."""
+    return fingerprint(
+        {
+            "encoder": manifest.encoder.fingerprint,
+            "dimension": manifest.dimension,
+            "factory": manifest.factory,
+            "quantizer": quantizer,
+        }
+    )

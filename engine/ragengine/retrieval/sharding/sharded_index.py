@@ -1,0 +1,255 @@
+"""`ShardedIndex`: an index whose passages lie in several shards, searched as if it were one."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+
+from ragengine.arrays import FloatArray, RowArray
+from ragengine.confidence.corpus import fingerprint
+from ragengine.confidence.model import ConfidenceModel
+from ragengine.corpus.passage import Passage
+from ragengine.errors import ClosedError, IndexFolderError
+from ragengine.retrieval.candidates import Candidates, Plan, SearchFacts, SearchResult, find
+from ragengine.retrieval.faiss_api import import_faiss
+from ragengine.retrieval.gpu.placement import Placement
+from ragengine.retrieval.gpu.searcher import Device
+from ragengine.retrieval.passage_filter import FIELDS_SHOWN, Filter, PassageFilter, nothing_matches
+from ragengine.retrieval.searched_index import SearchedIndex
+from ragengine.retrieval.sharding.manifest import ShardEntry, ShardsManifest
+from ragengine.retrieval.sharding.shard import LocalShard, Shard
+from ragengine.runtime.lifecycle import awaited_at_exit
+from ragengine.runtime.progress import Progress
+from ragengine.storage.folders import Verify
+
+T = TypeVar("T")
+Connect: TypeAlias = Callable[[ShardEntry], Shard]
+"""Makes the shard that servers at the addresses of an entry search."""
+
+
+class ShardedIndex(SearchedIndex):
+    """An index in shards.  The same documents and scores are found as in one index of all passages."""
+
+    manifest: ShardsManifest
+
+    def __init__(
+        self,
+        path: Path,
+        manifest: ShardsManifest,
+        shards: Sequence[Shard],
+        calibration: ConfidenceModel | None = None,
+        *,
+        workers: int | None = None,
+    ) -> None:
+        """``shards`` are those of the manifest's entries that have passages, in their order.
+
+        ``workers`` of them are asked at once: where None, as many as there are, and of shards on this machine
+        at most one a core.  They are closed with this.  Raises :class:`IndexFolderError` where one is not the
+        shard that the manifest names.
+        """
+        entries = [entry for entry in manifest.shards if entry.count]
+        super().__init__(path, manifest, _fingerprint(manifest), calibration)
+        self._shards: tuple[Shard, ...] = tuple(shards)
+        self._first_rows = [entry.first_row for entry in entries]
+        self._closed = False
+        for shard, entry in zip(self._shards, entries, strict=True):
+            if (shard.count, shard.fingerprint) != (entry.count, entry.fingerprint):
+                raise IndexFolderError(
+                    f"The {shard.name} has {shard.count} passages and the fingerprint "
+                    f"{shard.fingerprint[:12]}, {path} says {entry.count} and {str(entry.fingerprint)[:12]}; "
+                    "copy the shard again, or gather the shards again."
+                )
+        structure = manifest.structure
+        self._facts = SearchFacts(
+            structure, manifest.count, manifest.dimension, manifest.max_norm,
+            manifest.search.get("rerank_width", 1),
+        )  # fmt: skip
+        local = all(isinstance(shard, LocalShard) for shard in self._shards)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = workers or (min(len(self._shards), cores) if local else len(self._shards))
+        threads = max(1, cores // workers)
+        self._pool = ThreadPoolExecutor(
+            workers,
+            thread_name_prefix="ragengine-shard",
+            initializer=lambda: import_faiss().omp_set_num_threads(threads),
+        )
+        self.device: Device = "cpu"
+        self.placement = Placement("cpu", "each shard is searched where it is")
+
+    @classmethod
+    @awaited_at_exit
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        verify: Verify = "sha256",
+        device: Device = "cpu",
+        connect: Connect | None = None,
+    ) -> "ShardedIndex":
+        """Open a folder with ``shards.json`` and its shards.
+
+        Args:
+            path: the folder.
+            verify: as for :meth:`PassageIndex.open`, for each shard that is a folder.
+            device: where those shards are searched.
+            connect: for a shard whose folder is not there.
+
+        Raises:
+            IndexFolderError: a shard is not whole, not there, or not the one that ``shards.json`` names.
+            DeviceError: ``device`` is ``cuda``, which cannot be used.
+        """
+        folder = Path(path)
+        manifest = ShardsManifest.read(folder)
+        shards: list[Shard] = []
+        try:
+            for number, entry in enumerate(manifest.shards):
+                if not entry.count:
+                    continue
+                if entry.folder is not None and ((folder / entry.folder).is_dir() or not entry.addresses):
+                    shards.append(LocalShard.open(folder / entry.folder, verify=verify, device=device))
+                elif connect is not None:
+                    shards.append(connect(entry))
+                else:
+                    raise IndexFolderError(
+                        f"Shard {number} of {folder} is searched by {', '.join(entry.addresses)}, which this "
+                        "cannot ask; copy its folder here."
+                    )
+            index = cls(folder, manifest, shards, ConfidenceModel.read(folder))
+        except BaseException:
+            for shard in shards:
+                shard.close()
+            raise
+        index.device = device
+        return index
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards that have passages, in the order of their rows."""
+        return self._shards
+
+    @awaited_at_exit
+    def search(
+        self,
+        vectors: FloatArray,
+        n_docs: int,
+        *,
+        nprobe: int | None = None,
+        rerank_width: int | None = None,
+        filter: Filter | None = None,
+    ) -> SearchResult:
+        """As :meth:`SearchedIndex.search`: what one index of all passages finds."""
+        wanted = PassageFilter.of(filter)
+        matching = None if wanted is None else self._matching(wanted)
+        if nprobe is None and self._facts.structure.lists is not None and wanted is None:
+            nprobe = self._facts.structure.nprobe
+
+        def propose(questions: FloatArray, plan: Plan) -> Candidates:
+            found = self._ask(lambda shard: shard.candidates(questions, plan, wanted))
+            return Candidates.joined(found, self._first_rows, len(questions))
+
+        return find(
+            propose,
+            self._facts,
+            vectors,
+            n_docs,
+            nprobe=nprobe,
+            rerank_width=rerank_width,
+            matching=matching,
+        )
+
+    def passages(self, rows: Iterable[int]) -> list[Passage]:
+        """As :meth:`SearchedIndex.passages`."""
+        wanted = np.asarray(list(rows), np.int64)
+        found: dict[int, Passage] = {}
+        for number, places in self._by_shard(wanted):
+            asked = wanted[places].tolist()
+            local = [row - self._first_rows[number] for row in asked]
+            found |= zip(asked, self._shards[number].passages(local), strict=True)
+        return [found[row] for row in wanted.tolist()]
+
+    def vectors(self, rows: RowArray) -> FloatArray:
+        """As :meth:`SearchedIndex.vectors`."""
+        wanted = np.asarray(rows, np.int64)
+        vectors = np.empty((len(wanted), self.dimension), np.float32)
+        for number, places in self._by_shard(wanted):
+            vectors[places] = self._shards[number].vectors(wanted[places] - self._first_rows[number])
+        return vectors
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
+        """As :meth:`SearchedIndex.rows_of`."""
+        wanted = list(ids)
+        found: dict[str, list[int]] = {}
+        for first, rows in zip(self._first_rows, self._ask(lambda s: s.rows_of(wanted)), strict=True):
+            for id, ours in rows.items():
+                found.setdefault(id, []).extend(row + first for row in ours)
+        return found
+
+    def matching_rows(self, filter: Filter | None) -> RowArray:
+        """As :meth:`SearchedIndex.matching_rows`."""
+        wanted = PassageFilter.of(filter)
+        if wanted is None:
+            return np.arange(self.count)
+        self._matching(wanted)
+        rows = self._ask(lambda shard: shard.matching_rows(wanted))
+        return np.concatenate([ours + first for ours, first in zip(rows, self._first_rows, strict=True)])
+
+    def best_placement(self) -> Placement:
+        """As it is: each shard decides for itself."""
+        return self.placement
+
+    @awaited_at_exit
+    def verify(self, progress: Progress | None = None) -> None:
+        """Verify each shard that is a folder, as :meth:`PassageIndex.verify` does."""
+        for shard in self._shards:
+            if isinstance(shard, LocalShard):
+                shard.index.verify(progress)
+
+    def close(self) -> None:
+        """Close the shards once running searches are done; may be called again.  In a fork: nothing."""
+        if self._in_fork:
+            return
+        self._closed = True
+        self._pool.shutdown()
+        for shard in self._shards:
+            shard.close()
+
+    def _matching(self, wanted: PassageFilter) -> int:
+        """How many passages match; raises :class:`InputError` where none does."""
+        count = sum(self._ask(lambda shard: shard.matching_count(wanted)))
+        if not count:
+            named = self._ask(lambda shard: shard.metadata_fields(FIELDS_SHOWN + 1))
+            raise nothing_matches(wanted, sorted({name for names in named for name in names}))
+        return count
+
+    def _ask(self, call: Callable[[Shard], T]) -> list[T]:
+        """What each shard answers, asked at once; raises the first error."""
+        self._check_process()
+        if self._closed:
+            raise ClosedError(f"The index {self.path} is closed; open it again.")
+        if len(self._shards) == 1:
+            return [call(self._shards[0])]
+        return list(self._pool.map(call, self._shards))
+
+    def _by_shard(self, rows: RowArray) -> list[tuple[int, RowArray]]:
+        """The shards that have ``rows``, and where in ``rows`` theirs are."""
+        self._check_process()
+        if self._closed:
+            raise ClosedError(f"The index {self.path} is closed; open it again.")
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self.count):
+            raise IndexFolderError(f"{self.path} has {self.count} passages, row {rows.max()} was asked for.")
+        owners = np.searchsorted(self._first_rows, rows, side="right") - 1
+        return [(int(number), np.flatnonzero(owners == number)) for number in np.unique(owners)]
+
+
+def _fingerprint(manifest: ShardsManifest) -> str:
+    """What identifies the content of the index and how it is searched."""
+    return fingerprint(
+        {
+            "shards": [shard.fingerprint for shard in manifest.shards],
+            "search": manifest.search,
+            "encoder": manifest.encoder.fingerprint,
+        }
+    )

@@ -21,10 +21,12 @@ from ragengine.indexing.build import IndexBuild
 from ragengine.indexing.build_state import BuildState
 from ragengine.indexing.inputs import check_threads
 from ragengine.indexing.plan import IndexPlan
+from ragengine.indexing.shard import shard_index
 from ragengine.indexing.vector_sources import VectorSource, encoder_origin, given_vectors, passage_encoder
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole
 from ragengine.retrieval.manifest import FORMAT, IndexManifest
+from ragengine.retrieval.sharding.manifest import FORMAT as SHARDS_FORMAT
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress, phase_report
 from ragengine.storage.atomic import explained, held_folder, replaced_file
@@ -77,6 +79,7 @@ def build(
     num_cpus: float = 1,
     num_gpus: float = 0,
     part_passages: int = PART_PASSAGES,
+    shards: int | None = None,
     progress: Progress | None = None,
     on_plan: Callable[[IndexPlan], object] | None = None,
 ) -> IndexManifest:
@@ -116,12 +119,13 @@ def build(
         num_cpus: CPUs that Ray reserves for each.
         num_gpus: GPUs that Ray reserves for each.
         part_passages: passages of a part: what a kill may cost each actor.
+        shards: write the index in so many shards, as :func:`ragengine.shard_index` divides it.
         progress: called with (phase, done, total), as by :func:`ragengine.build_index`; ``vectors`` begins
             with what is finished already.
         on_plan: called with the automatic choice of a factory.
 
     Returns:
-        The manifest of the new index.
+        The manifest of the new index; a :class:`ShardsManifest` where it is in shards.
 
     Raises:
         RagEngineError: as :func:`ragengine.build_index`.
@@ -129,6 +133,8 @@ def build(
     """
     _check_options(actors, part_passages, num_cpus, num_gpus)
     check_threads(threads)
+    if shards is not None:
+        check_whole("shards", shards)
     job = IndexBuild.checked(
         _absolute(passages),
         ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict),
@@ -158,7 +164,8 @@ def build(
     index = Path(index)
     if not ray.is_initialized():
         ray.init()
-    with _workspace(index, force=force, resume=resume) as workspace:
+    format_name = FORMAT if shards is None else SHARDS_FORMAT
+    with _workspace(index, format_name, force=force, resume=resume) as workspace:
         state = BuildState.open(
             workspace, job.settings(VectorSource(origin, _none)) | {"part passages": str(part_passages)}
         )
@@ -192,8 +199,9 @@ def build(
         for part in parts:
             check_part(workspace, part, "size")
         stored = VectorSource(origin, lambda pending: read_vectors(workspace, parts, pending.done), count)
-        return job.run(
-            index,
+        whole = index if shards is None else workspace / "whole"
+        manifest = job.run(
+            whole,
             read_passages(workspace, parts),
             stored,
             resume=resume,
@@ -202,6 +210,9 @@ def build(
             progress=progress,
             on_plan=on_plan,
         )
+        if shards is not None:
+            return shard_index(whole, index, shards=shards, force=force, threads=threads, progress=progress)
+        return manifest
 
 
 def _absolute(passages: Any) -> Any:
@@ -222,12 +233,12 @@ def _check_options(actors: int, part_passages: int, num_cpus: float, num_gpus: f
 
 
 @contextlib.contextmanager
-def _workspace(index: Path, *, force: bool, resume: bool) -> Iterator[Path]:
+def _workspace(index: Path, format_name: str, *, force: bool, resume: bool) -> Iterator[Path]:
     """A sibling of ``index`` for the parts, which this process locks; emptied when the block ends well."""
     real = Path(os.path.realpath(index))
     workspace = real.with_name(f".{real.name}.parts")
     try:
-        check_replaceable(real, FORMAT, IndexFolderError, force=force or resume)
+        check_replaceable(real, format_name, IndexFolderError, force=force or resume)
         real.parent.mkdir(parents=True, exist_ok=True)
         with held_folder(workspace), marked(workspace, IndexFolderError):
             if not resume:

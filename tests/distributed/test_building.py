@@ -19,8 +19,10 @@ import pytest
 
 from ragengine.errors import BundleError, IndexFolderError, InputError, PassagesError, RagEngineError
 from ragengine.indexing.build import build_index
+from ragengine.indexing.shard import shard_index
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import IndexManifest
+from ragengine.retrieval.sharding.manifest import ShardsManifest
 from tests.support.bundles import WORDS, E, add_passage_encoder, random_vectors, write_bundle
 
 pytestmark = pytest.mark.ray
@@ -102,6 +104,21 @@ def test_the_bytes_of_a_local_build(world: Path, cluster: None) -> None:
     assert vectors[0] == (0, COUNT)
     assert (COUNT, COUNT) in vectors
     assert not (world / ".same.parts").exists()
+
+
+def test_in_shards(world: Path, cluster: None) -> None:
+    """Every file of every shard is that of the local index, divided."""
+    build(world, "shards", shards=3)
+    shard_index(world / "local", world / "divided", shards=3, threads=1)
+    for one in (world / "shards").rglob("*"):
+        two = world / "divided" / one.relative_to(world / "shards")
+        assert two.exists()
+        if one.is_file() and one.suffix != ".json":
+            assert one.read_bytes() == two.read_bytes()
+    first, second = ShardsManifest.read(world / "shards"), ShardsManifest.read(world / "divided")
+    assert dataclasses.replace(first, timings={}, shards=()) == dataclasses.replace(
+        second, timings={}, shards=()
+    )
 
 
 @pytest.mark.parametrize("kind", ["column", "file"])

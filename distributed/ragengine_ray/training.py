@@ -12,6 +12,7 @@ from ragengine.cli.output import echo
 from ragengine.errors import OptionsError, ProcessError, RagEngineError
 from ragengine.messages import one_line
 from ragengine_ray.retrieval import ActorIndex, start_searchers
+from ragengine_ray.shard_actors import ShardActorIndex, ShardActors
 from ragengine_train import TrainProgress, TrainResult, read_config
 from ragengine_train import train as train_processes
 from ragengine_train.choices import ResultName
@@ -52,6 +53,7 @@ def train(
     resources_per_worker: dict[str, float] | None = None,
     max_failures: int = 3,
     retrieval_actors: int = 0,
+    retrieval_shards: int = 0,
     start: ResultName | None = None,
     fresh: bool = False,
     threads: int | None = None,
@@ -68,6 +70,7 @@ def train(
         resources_per_worker: what Ray reserves for a worker, by default 1 CPU or 1 GPU.
         max_failures: how often lost workers are started again.
         retrieval_actors: actors that search the index in `[joint]`; with 0, each worker maps it itself.
+        retrieval_shards: instead, actors that each search a shard of that index: none holds it whole.
         start: make this result and what follows again.
         fresh: start over.
         threads: threads torch may use in each worker.
@@ -84,9 +87,15 @@ def train(
         ("workers", workers, 1),
         ("max_failures", max_failures, 0),
         ("retrieval_actors", retrieval_actors, 0),
+        ("retrieval_shards", retrieval_shards, 0),
     ):
         if type(value) is not int or value < least:
             raise OptionsError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+    if retrieval_actors and retrieval_shards:
+        raise OptionsError(
+            f"retrieval_actors is {retrieval_actors} and retrieval_shards is {retrieval_shards}; give one of "
+            "them."
+        )
     path = Path(config).resolve()
     output = read_config(path).output
     if not ray.is_initialized():
@@ -97,6 +106,7 @@ def train(
         train_loop_config={
             "run": run,
             "searchers": start_searchers(retrieval_actors),
+            "shards": ShardActors(retrieval_shards) if retrieval_shards else None,
             "config": str(path),
             "options": {"start": start, "fresh": fresh, "threads": threads},
         },
@@ -124,7 +134,8 @@ def train(
 
 def _work(settings: dict[str, Any]) -> None:
     """One worker: a process that Ray has connected to the others."""
-    run, searchers, options = settings["run"], settings["searchers"], dict(settings["options"])
+    run, searchers, shards = settings["run"], settings["searchers"], settings["shards"]
+    options = dict(settings["options"])
     rank = get_context().get_world_rank()
     is_new, has_failed = ray.get(run.begin.remote(rank))
     if has_failed:
@@ -132,14 +143,16 @@ def _work(settings: dict[str, Any]) -> None:
     if not is_new:  # workers were lost: what they made since stays
         options |= {"start": None, "fresh": False}
 
-    def open_index(index: Path, n_docs: int) -> ActorIndex:
+    def open_index(index: Path, n_docs: int) -> ActorIndex | ShardActorIndex:
+        if shards is not None:
+            return ShardActorIndex(shards, index, n_docs)
         return ActorIndex(searchers, rank, index, n_docs)
 
     try:
         train_processes(
             settings["config"],
             progress=_print,
-            open_index=open_index if searchers else None,
+            open_index=open_index if searchers or shards else None,
             **options,
         )
     except OtherProcessError:

@@ -103,6 +103,15 @@ def test_two_workers_of_which_one_is_killed(world: Path, cluster: None) -> None:
     assert_same(world, "killed")
 
 
+def test_retrieval_by_shard_actors(world: Path, cluster: None) -> None:
+    """Each actor holds a third of the index: losses and weights are those of the mapped index."""
+    from ragengine_ray import train
+
+    train(write_config(world, "sharded", 8), workers=1, threads=1, retrieval_shards=3)
+    assert_same(world, "sharded")
+    assert list((world / "sharded").rglob("*.shards-*")), "no index was divided"
+
+
 def worker_pids() -> list[int]:
     """The processes of Ray Train's workers."""
     found = []
@@ -131,6 +140,10 @@ def test_an_error_in_a_worker_is_that_of_the_call(world: Path, cluster: None) ->
     [
         ({"workers": 0}, "workers is 0; it must be a whole number of at least 1"),
         ({"max_failures": -1}, "max_failures is -1; it must be a whole number of at least 0"),
+        (
+            {"retrieval_actors": 1, "retrieval_shards": 2},
+            "retrieval_actors is 1 and retrieval_shards is 2; give one",
+        ),
         ({"retrieval_actors": 1.5}, "retrieval_actors is 1.5; it must be a whole number of at least 0"),
     ],
 )

@@ -127,7 +127,7 @@ class Corpus:
                 row += 1
             if row == before and isinstance(source, DocumentFile):
                 empty.append(source.path)
-        self._say_empty(empty)
+        self.say_empty(empty)
 
     def has_embeddings(self) -> bool:
         """Whether every source has a column ``embeddings``, which one of its own alone can have."""
@@ -147,8 +147,8 @@ class Corpus:
     def _tables(self) -> list[Dataset | ParquetFile]:
         return [source for source in self.sources if isinstance(source, Dataset | ParquetFile)]
 
-    def _say_empty(self, empty: list[Path]) -> None:
-        """Say which documents have no text."""
+    def say_empty(self, empty: list[Path]) -> None:
+        """Log which documents, those at the paths ``empty``, have no text; an error where that is strict."""
         if not empty:
             return
         names = ", ".join(shown_path(path.name) for path in empty[:_SHOWN])

@@ -1,11 +1,14 @@
 """Building an index: passages in, a folder of texts, vectors and a FAISS index out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+from ragengine.arrays import FloatArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus, PassagesInput
 from ragengine.corpus.options import ReadingOptions
+from ragengine.corpus.passage import Passage
 from ragengine.errors import InputError, PassagesError
 from ragengine.indexing import resources, training
 from ragengine.indexing.build_state import describe_files
@@ -18,7 +21,7 @@ from ragengine.indexing.inputs import (
     read_queries,
 )
 from ragengine.indexing.plan import CHOSEN, IndexPlan, plan_index
-from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
+from ragengine.indexing.vector_sources import VectorSource, encoded_vectors, given_vectors
 from ragengine.indexing.writer import IndexWriter, draft_manifest
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole, import_faiss
@@ -26,6 +29,131 @@ from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
 from ragengine.version import __version__
+
+
+@dataclass(frozen=True)
+class IndexBuild:
+    """What an index is built from, checked; :meth:`run` writes it.
+
+    ``embeddings`` and ``queries`` are files; ``questions`` are those that ``queries`` holds, float32 [Q, E].
+    """
+
+    corpus: Corpus
+    bundle: Bundle
+    embeddings: Path | None
+    queries: Path | None
+    questions: FloatArray | None
+    factory: str | None
+    recall: float
+    seed: int
+    batch_tokens: int
+
+    @classmethod
+    def checked(
+        cls,
+        passages: PassagesInput,
+        reading: ReadingOptions,
+        bundle: str | Path | Bundle,
+        *,
+        embeddings: str | Path | None,
+        queries: str | Path | None,
+        factory: str | None,
+        recall: float,
+        seed: int,
+        batch_tokens: int,
+    ) -> "IndexBuild":
+        """Check what a caller gives; raises as :func:`build_index`."""
+        recall, seed = checked_recall(recall), checked_seed(seed)
+        check_whole("batch_tokens", batch_tokens)
+        bundle, corpus = opened_bundle(bundle), Corpus.open(passages, reading)
+        dimension = bundle.index_encoder.dimension
+        questions = read_queries(queries, dimension)
+        if factory is not None:
+            training.empty_faiss_index(
+                factory, dimension
+            )  # refuses what cannot be made before hours are spent
+        return cls(
+            corpus,
+            bundle,
+            None if embeddings is None else Path(embeddings),
+            None if queries is None else Path(queries),
+            questions,
+            factory,
+            recall,
+            seed,
+            batch_tokens,
+        )
+
+    @property
+    def dimension(self) -> int:
+        """E, the number of components of a vector."""
+        return self.bundle.index_encoder.dimension
+
+    def settings(self, source: VectorSource) -> dict[str, str]:
+        """What the result depends on, by name."""
+        corpus = self.corpus
+        return {
+            "command": "build",
+            "passages": _described(*corpus.files) if corpus.files else corpus.name,
+            "reading": str(corpus.options),
+            "vectors": source.name + ("" if self.embeddings is None else f" {_described(self.embeddings)}"),
+            "queries": "none" if self.queries is None else _described(self.queries),
+            "encoder": self.bundle.index_encoder.fingerprint,
+            "factory": self.factory or "automatic",
+            "recall": str(self.recall),
+            "seed": str(self.seed),
+            "batch tokens": str(self.batch_tokens),
+            "faiss": import_faiss().__version__,
+            "ragengine": __version__,
+        }
+
+    def check_count(self, count: int) -> None:
+        """Raise :class:`InputError` where the factory cannot learn from ``count`` vectors."""
+        parse_factory(self._planned(count).factory, self.dimension).check_count(count)
+
+    def check_room(self, index: Path, count: int, *, texts: int, memory: int) -> None:
+        """As :func:`resources.check_room`."""
+        factory = self._planned(count).factory
+        resources.check_room(index, factory, count, self.dimension, texts=texts, memory=memory)
+
+    def run(
+        self,
+        index: Path,
+        passages: Iterable[Passage],
+        source: VectorSource,
+        *,
+        resume: bool,
+        force: bool,
+        threads: int | None,
+        progress: Progress | None,
+        on_plan: Callable[[IndexPlan], object] | None,
+    ) -> IndexManifest:
+        """Write the index of ``passages``, those of the corpus, with the vectors of ``source``."""
+        with IndexWriter.open(
+            index, self.settings(source), resume=resume, force=force, threads=threads, progress=progress
+        ) as writer:
+            if not writer.finished:
+                count = writer.write_passages(passages)
+                if count == 0:
+                    raise PassagesError(f"{self.corpus.name} has no passages; an index needs at least one.")
+                source.check_count(count)
+                self.check_count(count)
+                plan = self._planned(count)
+                if writer.rows == 0:
+                    self.check_room(index, count, texts=0, memory=source.memory)
+                writer.write_vectors(source, self.dimension)
+                if self.factory is None and on_plan is not None:
+                    on_plan(plan)
+                writer.write_faiss(plan.factory, self.seed)
+                created_from = {"passages": self.corpus.name, "vectors": source.name}
+                draft = draft_manifest(self.bundle, plan, self.seed, created_from)
+                writer.finish(draft, self.questions, self.recall)
+        return IndexManifest.read(index)
+
+    def _planned(self, count: int) -> IndexPlan:
+        if self.factory is None:
+            return plan_index(count, self.dimension)
+        return IndexPlan(self.factory, CHOSEN)
 
 
 def build_index(
@@ -102,70 +230,42 @@ def build_index(
         IndexFolderError: the index cannot be written or resumed, or there is not enough memory or disk.
         DependencyError: a package that is needed is not installed.
     """
-    recall, seed = checked_recall(recall), checked_seed(seed)
     check_threads(threads)
-    check_whole("batch_tokens", batch_tokens)
+    index = Path(index)
     reading = ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict)
-    bundle, index, corpus = opened_bundle(bundle), Path(index), Corpus.open(passages, reading)
+    job = IndexBuild.checked(
+        passages,
+        reading,
+        bundle,
+        embeddings=embeddings,
+        queries=queries,
+        factory=factory,
+        recall=recall,
+        seed=seed,
+        batch_tokens=batch_tokens,
+    )
+    corpus = job.corpus
     if resume and corpus.given:
         raise InputError(
             "resume needs passages that can be read again; write them to a .jsonl, or build anew."
         )
-    dimension = bundle.index_encoder.dimension
-    questions = read_queries(queries, dimension)
-    if factory is not None:
-        training.empty_faiss_index(factory, dimension)  # refuses what cannot be made before hours are spent
-    source = given_vectors(corpus, embeddings, bundle.index_encoder) or encoded_vectors(
-        bundle, device=device, threads=threads, batch_tokens=batch_tokens
+    source = given_vectors(corpus, embeddings, job.bundle.index_encoder) or encoded_vectors(
+        job.bundle, device=device, threads=threads, batch_tokens=batch_tokens
     )
-
-    def planned(count: int) -> IndexPlan:
-        return plan_index(count, dimension) if factory is None else IndexPlan(factory, CHOSEN)
-
-    def check_count(count: int) -> None:
-        parse_factory(planned(count).factory, dimension).check_count(count)
-
     if source.count:  # where it is not the number of passages, reading them says so
-        check_count(source.count)
-
+        job.check_count(source.count)
     if not resume:  # a resumed build has written a part already, and soon knows the count
-        count = source.count or corpus.estimate()
-        resources.check_room(
-            index, planned(count).factory, count, dimension, texts=corpus.bytes, memory=source.memory
-        )
-    settings = {
-        "command": "build",
-        "passages": _described(*corpus.files) if corpus.files else corpus.name,
-        "reading": str(reading),
-        "vectors": source.name + ("" if embeddings is None else f" {_described(Path(embeddings))}"),
-        "queries": "none" if queries is None else _described(Path(queries)),
-        "encoder": bundle.index_encoder.fingerprint,
-        "factory": factory or "automatic",
-        "recall": str(recall),
-        "seed": str(seed),
-        "batch tokens": str(batch_tokens),
-        "faiss": import_faiss().__version__,
-        "ragengine": __version__,
-    }
-    with IndexWriter.open(
-        index, settings, resume=resume, force=force, threads=threads, progress=progress
-    ) as writer:
-        if not writer.finished:
-            count = writer.write_passages(corpus.read())
-            if count == 0:
-                raise PassagesError(f"{corpus.name} has no passages; an index needs at least one.")
-            source.check_count(count)
-            check_count(count)
-            plan = planned(count)
-            if writer.rows == 0:
-                resources.check_room(index, plan.factory, count, dimension, texts=0, memory=source.memory)
-            writer.write_vectors(source, dimension)
-            if factory is None and on_plan is not None:
-                on_plan(plan)
-            writer.write_faiss(plan.factory, seed)
-            created_from = {"passages": corpus.name, "vectors": source.name}
-            writer.finish(draft_manifest(bundle, plan, seed, created_from), questions, recall)
-    return IndexManifest.read(index)
+        job.check_room(index, source.count or corpus.estimate(), texts=corpus.bytes, memory=source.memory)
+    return job.run(
+        index,
+        corpus.read(),
+        source,
+        resume=resume,
+        force=force,
+        threads=threads,
+        progress=progress,
+        on_plan=on_plan,
+    )
 
 
 def _described(*files: Path) -> str:

@@ -122,15 +122,10 @@ def encoded_vectors(
     bundle: Bundle, *, device: Device, threads: int | None, batch_tokens: int
 ) -> VectorSource:
     """d(z) of the bundle's passage encoder; raises :class:`PassagesError` where it has none."""
-    spec = bundle.manifest.passage_encoder
-    if spec is None:
-        raise PassagesError(
-            f"The bundle {bundle.path} has no passage encoder and no embeddings are given; export it with "
-            "--context-encoder, or give --embeddings FILE.npy."
-        )
+    spec = passage_encoder(bundle)
     encoder = TextEncoder.load(bundle, spec, device=device, threads=threads)
     return VectorSource(
-        f"passage encoder {spec.name}",
+        encoder_origin(spec),
         lambda pending: (
             encoder.encode_by_length(
                 [(p.title, p.text) for p in block], batch_tokens, on_rows=pending.advanced
@@ -139,6 +134,22 @@ def encoded_vectors(
         ),
         memory=_encoding_memory(bundle, spec),
     )
+
+
+def passage_encoder(bundle: Bundle) -> EncoderSpec:
+    """The passage encoder of a bundle; raises :class:`PassagesError` where it has none."""
+    spec = bundle.manifest.passage_encoder
+    if spec is None:
+        raise PassagesError(
+            f"The bundle {bundle.path} has no passage encoder and no embeddings are given; export it with "
+            "--context-encoder, or give --embeddings FILE.npy."
+        )
+    return spec
+
+
+def encoder_origin(spec: EncoderSpec) -> str:
+    """The ``name`` of vectors that a passage encoder makes."""
+    return f"passage encoder {spec.name}"
 
 
 def _encoding_memory(bundle: Bundle, spec: EncoderSpec) -> int:

@@ -77,11 +77,11 @@ test-integrations:  ## The adapters for LangChain, LlamaIndex and Haystack, each
 		build/frameworks/$$framework/bin/python -X dev -W error -m pytest --confcutdir tests/integrations \
 			-rs tests/integrations || exit 1; done
 
-test-ray: $(VENV)/.test  ## Training in the workers of Ray Train, with ray in an environment of its own; minutes
+test-ray: $(VENV)/.test  ## Ray Train's workers and Ray Data's actors, with ray in an environment of its own; minutes
 	$(BIN)/python -m venv --clear build/ray
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 		> $$(echo build/ray/lib/python*/site-packages)/main.pth
-	build/ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt 'ray[train]'
+	build/ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt 'ray[data,train]'
 	build/ray/bin/python -m pytest -m ray tests/distributed
 
 audit: $(VENV)/.test  ## Known vulnerabilities of all installed packages; fails where one cannot be looked up

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from ragengine.batch_inference.questions import FileQuestion
 from ragengine.confidence.corpus import fingerprint
-from ragengine.errors import InputError
+from ragengine.errors import InputError, RagEngineError
 from ragengine.storage.atomic import (
     explained,
     held_folder,
@@ -102,6 +102,8 @@ def resumable_output(
         with held_folder(workspace), marked(workspace, InputError):
             yield from _resumed(real, workspace, questions, settings, batch_size, force)
     except OSError as reason:
+        if isinstance(reason, RagEngineError):  # a DeadlineError is one of the system's, too
+            raise
         raise InputError(f"{path!s:.200} cannot be written: {explained(reason)}.") from reason
 
 

@@ -40,7 +40,10 @@ class Setup:
 class Answering(Protocol):
     """Answers batches in their order."""
 
-    identity: Mapping[str, str]
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What the answers depend on, as :func:`engine_identity` says it."""
+        ...
 
     def answered(self, batches: Iterable[Batch]) -> Iterator[Records]:
         """The records of each batch, as :func:`answered_records` makes them."""

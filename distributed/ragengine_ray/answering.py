@@ -42,7 +42,6 @@ class Answerer:
         device: Device = "auto",
         threads: int | None = 1,
         verify: Verify = "size",
-        deadline: float | None = None,
         **settings: Unpack[GenerateSettings],
     ) -> None:
         """Load a model and its index, at the same paths on every node.
@@ -54,15 +53,17 @@ class Answerer:
             device: where the graphs run.
             threads: threads of a graph; as many as ``num_cpus`` gives an actor.
             verify: how the files of bundle and index are checked.
-            deadline: seconds a question, as in :func:`ragengine.answer_file`.
-            **settings: as in :meth:`RagEngine.generate`.
+            **settings: as in :meth:`RagEngine.generate`; ``deadline`` is in seconds a question, as in
+                :func:`ragengine.answer_file`.
 
         Raises:
             RagEngineError: the engine cannot be loaded, or a setting is wrong.
         """
-        self._question, self._deadline, self._settings = question, deadline, settings
+        self._question = question
+        self._settings: dict[str, Any] = {**settings}
+        self._deadline: float | None = self._settings.pop("deadline", None)
         self._engine = RagEngine.load(bundle, index=index, device=device, threads=threads, verify=verify)
-        self._engine.generate([], **settings)
+        self._engine.generate([], **self._settings)
 
     def __call__(self, batch: Mapping[str, Column]) -> dict[str, Column]:
         """The batch with the columns of the answers.

@@ -14,6 +14,7 @@ from ragengine.cli.common import (
     given,
     placed,
     progress_bar,
+    reading_options,
     verify_option,
 )
 from ragengine.cli.output import echo, print_json
@@ -38,7 +39,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--abstain", is_flag=True, help="Give no text where the confidence is low (see calibrate).")
 @click.option("--deadline", type=float, help="Seconds that a question may take [default: no limit].")
-@click.option("--doc-pruning", type=float, help="Do not read documents whose prior p(z|x) is less than this.")
+@reading_options
 @click.option("--file", "source", type=FILE, help="Answer the questions of this file: JSONL, or one a line.")
 @click.option("--output", type=FILE, help="Write the answers of --file here, one JSON object a line.")
 @click.option("--processes", type=click.IntRange(1), help="Processes that answer --file [default: 1].")
@@ -50,13 +51,6 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--force", is_flag=True, help="Begin --output anew, and replace what is there.")
 @filter_option
-@click.option(
-    "--adaptive-reading",
-    flag_value=True,
-    default=None,
-    type=bool,
-    help="Read a document only while it could change a token (greedy RAG-Token).",
-)
 @generation_options
 @device_options
 @verify_option

@@ -144,7 +144,7 @@ def test_closed_book_and_all_checkpoints(pair: Pair, questions_file: Path, tmp_p
 
 @pytest.mark.parametrize("flags", [("--adaptive-reading",), ("--doc-pruning", "0.05")])
 def test_fewer_documents_are_read(flags: tuple[str, ...], tmp_path: Path) -> None:
-    """The answers are those of `generate` with the same settings; recall counts the documents that were read."""
+    """Kept answers name the documents that were read, and are not those of other settings."""
     text = '{"question": "What is the capital of Iceland?", "answers": ["Reykjavik"]}\n'
     (tmp_path / "q.jsonl").write_text(text)
     folders = (WORLDFACTS / "bundle", WORLDFACTS / "index", tmp_path / "q.jsonl")

@@ -213,7 +213,11 @@ def measure(
     elif closed_book:
         answer = partial(answered_alone, engine, batch_size=batch_size, options=chosen)
     else:
-        reading = {"filter": filter, "doc_pruning": doc_pruning, "adaptive_reading": adaptive_reading}
+        reading: dict[str, Any] = {
+            "filter": filter,
+            "doc_pruning": doc_pruning,
+            "adaptive_reading": adaptive_reading,
+        }
         engine.generate([], **options, **reading)  # what is wrong with them is said before the first question
         answer = partial(
             _answered, engine, batch_size=batch_size, abstain=abstain, options={**reading, **options}

@@ -11,6 +11,7 @@ from ragengine.lazy_names import lazy_names
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
+    from ragengine.batch_inference.run import AnsweredFile, answer_file
     from ragengine.bundle.bundle import Bundle
     from ragengine.calibration.run import CalibrationReport, calibrate
     from ragengine.engine import RagEngine
@@ -43,6 +44,7 @@ __all__ = [
     "Answer",
     "AnswerStream",
     "AnswerToken",
+    "AnsweredFile",
     "Bundle",
     "CalibrationReport",
     "Citation",
@@ -62,6 +64,7 @@ __all__ = [
     "Stop",
     "SyncResult",
     "add_passages",
+    "answer_file",
     "build_index",
     "calibrate",
     "compact_index",
@@ -81,6 +84,7 @@ _MODULES = {
     "Answer": "results",
     "AnswerStream": "pipeline.streaming",
     "AnswerToken": "pipeline.streaming",
+    "AnsweredFile": "batch_inference.run",
     "Bundle": "bundle.bundle",
     "CalibrationReport": "calibration.run",
     "Citation": "results",
@@ -101,6 +105,7 @@ _MODULES = {
     "SyncResult": "indexing.sync",
     "__version__": "version",
     "add_passages": "indexing.update",
+    "answer_file": "batch_inference.run",
     "build_index": "indexing.build",
     "calibrate": "calibration.run",
     "compact_index": "indexing.compact",

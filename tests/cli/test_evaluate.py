@@ -140,3 +140,28 @@ def test_closed_book_and_all_checkpoints(pair: Pair, questions_file: Path, tmp_p
     assert refused.returncode == 2
     empty = run(*common, "--all-checkpoints", kept)
     assert (empty.returncode, "holds no bundles" in empty.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("flags", [("--adaptive-reading",), ("--doc-pruning", "0.05")])
+def test_fewer_documents_are_read(flags: tuple[str, ...], tmp_path: Path) -> None:
+    """Kept answers name the documents that were read, and are not those of other settings."""
+    text = '{"question": "What is the capital of Iceland?", "answers": ["Reykjavik"]}\n'
+    (tmp_path / "q.jsonl").write_text(text)
+    folders = (WORLDFACTS / "bundle", WORLDFACTS / "index", tmp_path / "q.jsonl")
+    common = ("--num-beams", "1", "--json", "--resamples", "0", "--threads", "1", "--verify", "size")
+    done = run("eval", *folders, *common, *flags, "--predictions", tmp_path / "kept")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["exact_match"] == 1.0
+    (kept,) = (tmp_path / "kept").glob("*.jsonl")
+    assert 1 <= len(json.loads(kept.read_text("utf-8"))["prediction"]["documents"]) < 5
+    plain = run("eval", *folders, *common, "--predictions", tmp_path / "kept")
+    assert plain.returncode == 0, plain.stderr
+    assert len(list((tmp_path / "kept").glob("*.jsonl"))) == 2, "answers of other settings were taken"
+
+
+def test_adaptive_reading_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "What?", "answers": ["a"]}\n')
+    folders = (WORLDFACTS / "bundle", WORLDFACTS / "index", tmp_path / "q.jsonl")
+    done = run("eval", *folders, "--adaptive-reading", "--num-beams", "2", "--verify", "size")
+    assert done.returncode == 1
+    assert "adaptive_reading cannot follow num_beams=2" in done.stderr

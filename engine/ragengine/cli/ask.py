@@ -1,5 +1,6 @@
 """`ragengine ask`: answer questions and show their documents, or answer recorded questions again."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from ragengine.cli.common import (
     generation_options,
     given,
     placed,
+    progress_bar,
+    reading_options,
     remote_settings,
     shard_options,
     verify_option,
@@ -38,15 +41,18 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--abstain", is_flag=True, help="Give no text where the confidence is low (see calibrate).")
 @click.option("--deadline", type=float, help="Seconds that a question may take [default: no limit].")
-@click.option("--doc-pruning", type=float, help="Do not read documents whose prior p(z|x) is less than this.")
-@filter_option
+@reading_options
+@click.option("--file", "source", type=FILE, help="Answer the questions of this file: JSONL, or one a line.")
+@click.option("--output", type=FILE, help="Write the answers of --file here, one JSON object a line.")
+@click.option("--processes", type=click.IntRange(1), help="Processes that answer --file [default: 1].")
+@click.option("--batch-size", type=click.IntRange(1), help="Questions answered together [default: 8].")
 @click.option(
-    "--adaptive-reading",
-    flag_value=True,
-    default=None,
-    type=bool,
-    help="Read a document only while it could change a token (greedy RAG-Token).",
+    "--on-error",
+    type=click.Choice(["record", "stop"]),
+    help="A question of --file that fails: write its error, or end [default: record].",
 )
+@click.option("--force", is_flag=True, help="Begin --output anew, and replace what is there.")
+@filter_option
 @generation_options
 @device_options
 @verify_option
@@ -54,11 +60,15 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 def ask(
     bundle: str | None, index: str | None, questions: tuple[str, ...], bundle_folder: Path | None,
     index_folder: Path | None, as_json: bool, explain: bool, plot: Path | None, record: Path | None,
-    replayed: Path | None, abstain: bool, device: Any, search_device: Any, threads: int | None, verify: Any,
-    remote_shards: bool, allow_partial: bool, shard_timeout: float, shard_key_file: Path | None,
+    replayed: Path | None, abstain: bool, source: Path | None, output: Path | None, processes: int | None,
+    batch_size: int | None, on_error: Any, force: bool, device: Any, search_device: Any, threads: int | None,
+    verify: Any, remote_shards: bool, allow_partial: bool, shard_timeout: float, shard_key_file: Path | None,
     **settings: Any,
 ) -> None:  # fmt: skip
     """Answer each QUESTION with the model in BUNDLE from the passages in INDEX.
+
+    With --file FILE --output ANSWERS give no question.  A run that was killed goes on when it is started
+    again.  The exit code is 1 when a question has an error instead of an answer.
 
     With --replay FILE give no question; BUNDLE and INDEX are by default those of the record.  The exit code
     is 0 when everything is as recorded, and 1 when something differs.
@@ -67,6 +77,22 @@ def ask(
     options = given(**settings)
     placing = {"device": device, "search_device": search_device, "threads": threads, "verify": verify}
     placing |= remote_settings(remote_shards, allow_partial, shard_timeout, shard_key_file)
+    running = {"processes": processes, "batch_size": batch_size, "on_error": on_error}
+    running = {name: value for name, value in running.items() if value is not None}
+    if source is not None or output is not None:
+        if model is None or passages is None or asked or source is None or output is None:
+            raise click.UsageError("BUNDLE INDEX --file FILE --output ANSWERS are needed, and no QUESTION.")
+        if plot or record or explain or replayed is not None:
+            raise click.UsageError("--file goes with none of --plot, --record, --explain and --replay.")
+        if placing.pop("allow_partial"):
+            raise click.UsageError("--allow-partial is not for --file: its answers shall be those of the whole index.")
+        _answer_file(
+            model, passages, source, output, as_json, force=force, abstain=abstain,
+            **running, **placing, **options,
+        )  # fmt: skip
+        return
+    if running or force:
+        raise click.UsageError("--processes, --batch-size, --on-error and --force are for --file alone.")
     if replayed is not None:
         if asked or options or plot or record or explain or as_json or abstain:
             raise click.UsageError("--replay takes questions and options from its file; give no others.")
@@ -99,6 +125,24 @@ def ask(
                 records.append(Record.of(engine, whole))
     if record is not None:
         write_records(record, records)
+
+
+def _answer_file(
+    bundle: Path, index: Path, source: Path, output: Path, as_json: bool, **settings: Any
+) -> None:
+    """Answer a file of questions; exit with 1 if one has an error."""
+    from ragengine.batch_inference.run import answer_file
+
+    with progress_bar("answering") as progress:
+        done = answer_file(bundle, index, source, output, progress=progress, **settings)
+    if as_json:
+        print_json({**asdict(done), "output": str(done.output)})
+    else:
+        before = f", {done.resumed} of them before" if done.resumed else ""
+        echo(f"{done.output}: {done.questions} questions{before}, in {done.seconds:.1f} s.")
+    if done.failed:
+        echo(f"ragengine: {done.failed} of {done.questions} have an error instead of an answer.", err=True)
+        click.get_current_context().exit(1)
 
 
 def _replay(file: Path, bundle: Path | None, index: Path | None, **settings: Any) -> None:

@@ -140,6 +140,20 @@ def generation_options(command: F) -> F:
     return command
 
 
+def reading_options(command: F) -> F:
+    """``--doc-pruning`` and ``--adaptive-reading``: which of the documents are read."""
+    command = click.option(
+        "--adaptive-reading",
+        flag_value=True,
+        default=None,
+        type=bool,
+        help="Read a document only while it could change a token (greedy RAG-Token).",
+    )(command)
+    return click.option(
+        "--doc-pruning", type=float, help="Do not read documents whose prior p(z|x) is less than this."
+    )(command)
+
+
 def filter_option(command: F) -> F:
     """``--filter``: only passages whose metadata has certain values."""
     return click.option(

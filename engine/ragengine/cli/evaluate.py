@@ -15,6 +15,7 @@ from ragengine.cli.common import (
     name_value_pairs,
     placed,
     progress_bar,
+    reading_options,
     verify_option,
 )
 from ragengine.cli.output import print_json
@@ -106,6 +107,7 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="The seed of these samples.",
 )
+@reading_options
 @filter_option
 @generation_options
 @device_options
@@ -134,6 +136,8 @@ def evaluate_command(
     resamples: int,
     resampling_seed: int,
     filter: dict[str, list[str]] | None,
+    doc_pruning: float | None,
+    adaptive_reading: bool | None,
     device: Any,
     search_device: Any,
     threads: int | None,
@@ -170,6 +174,7 @@ def evaluate_command(
         systems += [System(one, its, options) for one, its in find_bundles(all_checkpoints, passages)]
     # One is in memory at a time, so what is wrong with the second is found before the first answers.
     check_systems(systems, ks=ks, verify=verify)
+    reading: dict[str, Any] = {"doc_pruning": doc_pruning, "adaptive_reading": bool(adaptive_reading)}
     evaluations = []
     for system in systems:
         engine = RagEngine.load(
@@ -197,6 +202,7 @@ def evaluate_command(
                 resampling_seed=resampling_seed,
                 progress=progress,
                 filter=filter,
+                **({} if system.closed_book else reading),
                 **system.options,
             )
         source = Source(

@@ -111,7 +111,7 @@ def _margin(answer: Answer) -> float:
 
 def _words(answer: Answer, shares: DoubleArray, main: int, rarity: Rarity) -> dict[str, float]:
     """The features that compare words."""
-    said, asked = folded_words(answer.text), set(folded_words(answer.question))
+    said, asked = folded_words(answer.text), dict.fromkeys(folded_words(answer.question))
     read = [[*folded_words(document.title), *folded_words(document.text)] for document in answer.documents]
     known = [set(words) for words in read]
     run = f" {' '.join(said)} "
@@ -119,12 +119,15 @@ def _words(answer: Answer, shares: DoubleArray, main: int, rarity: Rarity) -> di
     weights = {word: rarity.weight(word) for word in asked}
     total = sum(weights.values()) or 1.0
     anywhere = set[str]().union(*known)
-    in_main, in_none = ([weights[word] for word in asked - have] for have in (known[main], anywhere))
+    # In the question's order: a set's is another one in each process, and so would be the last bit of a sum.
+    in_main, in_none = (
+        [weight for word, weight in weights.items() if word not in have] for have in (known[main], anywhere)
+    )
     return {
         "copied_from_main": _share(said, known[main]),
         "span_posterior": float(shares @ spans),
         "span_share": float(spans.mean()),
-        "repeats_question": _share(said, asked),
+        "repeats_question": _share(said, set(asked)),
         "missing_in_main": sum(in_main) / total,
         "rarest_missing_in_main": max(in_main, default=0.0),
         "missing": sum(in_none) / total,

@@ -46,6 +46,8 @@ def evaluate(
     predictions: str | Path | None = None,
     progress: Report | None = None,
     filter: Filter | None = None,
+    doc_pruning: float | None = None,
+    adaptive_reading: bool = False,
     options: GenerationOptions | None = None,
     **changes: Any,
 ) -> Evaluation:
@@ -75,6 +77,9 @@ def evaluate(
             options); answers that it has are not computed again.
         progress: called as ``progress(done, total)`` after each question.
         filter: search only passages whose metadata has these values, as in :meth:`RagEngine.generate`.
+        doc_pruning: leave out documents whose prior is under this, as in :meth:`RagEngine.generate`.
+        adaptive_reading: read documents only while they could change a token of greedy RAG-Token, as in
+            :meth:`RagEngine.generate`.
         options: generation options, by default those of the model.
         **changes: single generation options by name.
 
@@ -101,6 +106,10 @@ def evaluate(
         raise InputError("abstain is True, and labels have no confidence; leave it out.")
     if closed_book and (abstain or likelihood or task == "classification"):
         raise InputError("closed_book is True; it goes with neither abstain, likelihood nor labels.")
+    if (closed_book or task == "classification") and (adaptive_reading or doc_pruning is not None):
+        raise InputError(
+            "doc_pruning or adaptive_reading is given, which only answers with documents use; leave it out."
+        )
     if answer_prefix is not None and not likelihood:
         raise InputError("answer_prefix is given, which only likelihood=True uses; leave it out.")
     check_names(changes)
@@ -122,6 +131,8 @@ def evaluate(
         predictions=predictions,
         progress=progress,
         filter=filter,
+        doc_pruning=doc_pruning,
+        adaptive_reading=adaptive_reading,
         **settings,
     )
     different = changes if options is None else options.to_dict() | changes
@@ -173,6 +184,8 @@ def measure(
     predictions: str | Path | None = None,
     progress: Report | None = None,
     filter: Filter | None = None,
+    doc_pruning: float | None = None,
+    adaptive_reading: bool = False,
     **options: Any,
 ) -> list[Measured]:
     """Answer the questions and measure each answer: :func:`evaluate` without its summary.
@@ -200,12 +213,21 @@ def measure(
     elif closed_book:
         answer = partial(answered_alone, engine, batch_size=batch_size, options=chosen)
     else:
-        filtered = {"filter": filter, **options}
-        answer = partial(_answered, engine, batch_size=batch_size, abstain=abstain, options=filtered)
+        reading: dict[str, Any] = {
+            "filter": filter,
+            "doc_pruning": doc_pruning,
+            "adaptive_reading": adaptive_reading,
+        }
+        engine.generate([], **options, **reading)  # what is wrong with them is said before the first question
+        answer = partial(
+            _answered, engine, batch_size=batch_size, abstain=abstain, options={**reading, **options}
+        )
     answers = answer(questions)
     if predictions is not None:
         kind = {"labels": list(labels), "abstain": abstain, "closed_book": closed_book}
         kind |= {"filter": None if (only := PassageFilter.of(filter)) is None else only.to_dict()}
+        if doc_pruning is not None or adaptive_reading:  # others keep the names that they have had
+            kind |= {"doc_pruning": doc_pruning, "adaptive_reading": adaptive_reading}
         kept = KeptPredictions(Path(predictions), identity(engine, chosen.to_dict() | kind))
         answers = kept.answered(questions, answer)
     measured = []

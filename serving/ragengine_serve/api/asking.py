@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from ragengine import Answer, GenerationOptions
 from ragengine.errors import RagEngineError
+from ragengine.generation.adaptive import check_adaptive
 from ragengine.retrieval.passage_filter import PassageFilter
 from ragengine.validation import checked_text
 from ragengine_serve.api.schemas import GivenDocument, Reading
@@ -97,6 +98,23 @@ def reads_of(body: Reading, count: int, state: ServerState) -> list[Reads]:
                 "documents",
             )
     return [Reads(tuple(document.document() for document in one), body.doc_pruning) for one in lists]
+
+
+def check_adaptive_reading(wanted: bool, options: GenerationOptions, *, stream: bool) -> None:
+    """Refuse ``adaptive_reading`` where it cannot be; nothing where it is not ``wanted``.
+
+    Raises:
+        ApiError: 400, for a stream, and for searches that it cannot follow.
+    """
+    if not wanted:
+        return
+    if stream:
+        message = "A stream sends its documents first; leave out adaptive_reading, or stream."
+        raise ApiError(400, "invalid_input", message, "adaptive_reading")
+    try:
+        check_adaptive(options)
+    except RagEngineError as error:
+        raise api_error(error, ("adaptive_reading",)) from error
 
 
 def answer_task(

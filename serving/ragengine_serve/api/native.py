@@ -8,9 +8,16 @@ from starlette.responses import Response
 
 from ragengine import Document
 from ragengine.errors import RagEngineError
-from ragengine.generation.adaptive import check_adaptive
 from ragengine.generation.validation import check_streamable
-from ragengine_serve.api.asking import answer_task, answers, computed, filter_of, questions_of, reads_of
+from ragengine_serve.api.asking import (
+    answer_task,
+    answers,
+    check_adaptive_reading,
+    computed,
+    filter_of,
+    questions_of,
+    reads_of,
+)
 from ragengine_serve.api.options import chosen_options
 from ragengine_serve.api.schemas import (
     ERRORS,
@@ -59,14 +66,12 @@ async def answer(request: Request, body: AnswerRequest, state: ServerState = Sta
     options = chosen_options(body.model_dump(), model, state.settings)
     questions = questions_of(body.question, state)
     reads = reads_of(body, len(questions), state)
+    check_adaptive_reading(body.adaptive_reading, options, stream=body.stream)
     if body.stream:
         if body.abstain:
             raise ApiError(
                 400, "invalid_input", "A stream cannot abstain: its text is sent before its end.", "abstain"
             )
-        if body.adaptive_reading:
-            message = "A stream sends its documents first; leave out adaptive_reading, or stream."
-            raise ApiError(400, "invalid_input", message, "adaptive_reading")
         if len(questions) > 1 or not isinstance(body.question, str):
             raise ApiError(400, "invalid_input", "A list of questions cannot stream; ask one.", "stream")
         try:
@@ -75,11 +80,6 @@ async def answer(request: Request, body: AnswerRequest, state: ServerState = Sta
             raise api_error(error, ("num_beams", "search", "do_sample")) from error
         asked = StreamedQuestion(model, questions[0], options, reads[0], body.deadline_ms)
         return EventStream(event_lines(request, await answer_parts(request, state, asked)))
-    if body.adaptive_reading:
-        try:
-            check_adaptive(options)
-        except RagEngineError as error:
-            raise api_error(error, ("adaptive_reading",)) from error
     tasks = [
         answer_task(model, question, options, read, adaptive_reading=body.adaptive_reading)
         for question, read in zip(questions, reads, strict=True)

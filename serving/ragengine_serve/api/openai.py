@@ -14,7 +14,14 @@ from starlette.responses import Response
 from ragengine import Document, GenerationOptions
 from ragengine.errors import RagEngineError
 from ragengine.generation.validation import check_streamable
-from ragengine_serve.api.asking import answer_task, answers, computed, filter_of, questions_of
+from ragengine_serve.api.asking import (
+    answer_task,
+    answers,
+    check_adaptive_reading,
+    computed,
+    filter_of,
+    questions_of,
+)
 from ragengine_serve.api.native import question_vectors
 from ragengine_serve.api.openai_schemas import (
     UNSUPPORTED,
@@ -118,6 +125,7 @@ async def _complete(
     own = None if extra.documents is None else tuple(document.document() for document in extra.documents)
     reads = Reads(own, extra.doc_pruning, filter_of(extra.filter))
     reply = _Reply(kind, model)
+    check_adaptive_reading(extra.adaptive_reading, options, stream=bool(body.stream))
     if body.stream:
         if len(questions) > 1 or options.num_return_sequences > 1:
             raise ApiError(400, "invalid_input", "Several answers cannot stream; ask for one.", "stream")
@@ -128,7 +136,10 @@ async def _complete(
             parts = await _at_once(request, state, asked)
         usage = bool(body.stream_options and body.stream_options.include_usage)
         return EventStream(reply.events(request, parts, questions[0], usage))
-    tasks = [answer_task(model, question, options, reads) for question in questions]
+    tasks = [
+        answer_task(model, question, options, reads, adaptive_reading=extra.adaptive_reading)
+        for question in questions
+    ]
     found = await answers(request, state, tasks, None)
     return JsonReply(reply.whole(questions, found))
 
@@ -231,7 +242,7 @@ def _options(body: Sampling, extra: Extra, model: ServedModel, max_tokens: int |
         chosen["num_return_sequences"] = body.n
         if not body.temperature:
             chosen["num_beams"] = max(body.n, model.engine.default_options.num_beams)
-    reads = {"documents", "doc_pruning", "filter"}
+    reads = {"documents", "doc_pruning", "filter", "adaptive_reading"}
     given: dict[str, Any] = extra.model_dump(exclude=reads, exclude_none=True)
     return chosen | given
 

@@ -16,6 +16,7 @@ class Extra(Options):
     documents: list[GivenDocument] | None = None
     doc_pruning: Annotated[float, Field(ge=0, le=1)] | None = None
     filter: FILTER
+    adaptive_reading: bool = False
 
 
 class StreamOptions(BaseModel):

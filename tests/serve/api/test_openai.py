@@ -119,3 +119,35 @@ def test_errors_are_those_of_the_package(client: "openai.OpenAI") -> None:
         client.chat.completions.create(model="worldfacts", messages=[{"role": "system", "content": "x"}])
     with pytest.raises(openai.UnprocessableEntityError):
         client.chat.completions.create(model="worldfacts", messages=[])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"adaptive_reading": True}, {"doc_pruning": 0.05}, {"prompt_lookup_num_tokens": 3}]
+)
+def test_fewer_documents_and_steps(
+    client: "openai.OpenAI", server: Served, settings: dict[str, object]
+) -> None:
+    """The answer is that of `generate` with the same settings, streamed too where that can be."""
+    extra: dict[str, object] = {"num_beams": 1, "marginalize": "token", **settings}
+    asked: dict[str, object] = {"model": "worldfacts", "messages": [{"role": "user", "content": QUESTION}]}
+    completion = client.chat.completions.create(**asked, extra_body={"ragengine": extra})  # type: ignore[call-overload]
+    answer = server.state.models.get(None).engine.generate(QUESTION, **extra)
+    assert completion.choices[0].message.content == answer.text
+    assert [source["id"] for source in completion.model_extra["sources"]] == [d.id for d in answer.documents]
+
+    def streamed(extra: dict[str, object]) -> str:
+        stream = client.chat.completions.create(**asked, stream=True, extra_body={"ragengine": extra})  # type: ignore[call-overload]
+        return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+
+    if "adaptive_reading" in settings:
+        assert len(answer.documents) < 5, "all documents were read: this question shows nothing"
+        for refused in (
+            lambda: streamed(extra),
+            lambda: client.chat.completions.create(
+                **asked, extra_body={"ragengine": extra | {"num_beams": 2}}
+            ),  # type: ignore[call-overload]
+        ):
+            with pytest.raises(openai.BadRequestError, match="adaptive_reading"):
+                refused()
+    else:
+        assert streamed(extra) == answer.text

@@ -1,0 +1,1 @@
+"""Answers to a file of questions: resumable, in several processes."""

@@ -53,8 +53,8 @@ from ragengine_train.trainer import (
 
 _BATCH = 16
 _MARGINAL_ALONE = (
-    "warning: the passage encoder learns from the marginal likelihood alone, which an old index misleads; set "
-    "dpr_weight where questions have gold passages, else watch index_agreement in the log, and lower "
+    "warning: the passage encoder learns from the marginal likelihood alone, which an old index misleads; "
+    "set dpr_weight where questions have gold passages, else watch index_agreement in the log, and lower "
     "learning_rate or reindex_every, or raise n_docs, where it falls"
 )
 _INDEXES = "indexes"  # in the stage's work folder: a folder for each index that it makes

@@ -110,6 +110,41 @@ def test_loss_and_gradients_are_those_of_transformers(world: Path, unbroken: Tra
         assert len(reached) > 20, "the gradient was to reach the passage encoder"
 
 
+@pytest.mark.parametrize("kind", ["token", "sequence"])
+def test_gradients_are_finite_differences(world: Path, unbroken: TrainResult, kind: str) -> None:
+    """Both parts of the loss along random directions of each network, in float64."""
+    body = "max_steps = 1\ntrain_context_encoder = true\ndpr_weight = 0.5\n"
+    for made in stage(world, f"differences-{kind}", body, kind):
+        made.rag.double()
+        objective = made.objective()
+
+        def loss(made: Stage = made, objective: JointObjective = objective) -> torch.Tensor:
+            return objective(made.rag, made.batch, 0.5, range(4)).total
+
+        loss().backward()
+        gradients = made.gradients()
+        torch.manual_seed(0)
+        for network in ("question_encoder", "ctx_encoder", "generator"):
+            parameters = {
+                name: parameter
+                for name, parameter in made.rag.named_parameters()
+                if f".{network}." in name and name in gradients
+            }
+            directions = {name: torch.randn_like(parameter) for name, parameter in parameters.items()}
+            step = 1e-6
+            values = []
+            with torch.no_grad():
+                for side in (1, -2):
+                    for name, parameter in parameters.items():
+                        parameter += side * step * directions[name]
+                    values.append(float(loss()))
+                for name, parameter in parameters.items():
+                    parameter += step * directions[name]
+            expected = sum(float((gradients[name] * directions[name]).sum()) for name in parameters)
+            assert (values[0] - values[1]) / (2 * step) == pytest.approx(expected, rel=1e-5), network
+            assert abs(expected) > 1e-3
+
+
 def test_dpr_loss_by_hand(world: Path, unbroken: TrainResult) -> None:
     """-log softmax over all passages that are found or gold, without other right ones, in float64; a question
     without a gold passage has no part in it."""

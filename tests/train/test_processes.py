@@ -29,7 +29,7 @@ STAGES = {
     "encoders": "learning_rate = 0.05\nmax_steps = 6\nhard_negatives = 1\nrefresh_negatives = [0, 3]\n"
     "questions_per_passage = 2\nquestion_negatives = true\n",
     "generator": "learning_rate = 0.5\nmax_steps = 3\ngradient_accumulation_steps = 2\n",
-    "joint": "learning_rate = 0.1\nmax_steps = 3\ngradient_accumulation_steps = 2\n",
+    "joint": "learning_rate = 0.1\nmax_steps = 3\ngradient_accumulation_steps = 2\ndpr_weight = 0.5\n",
 }
 
 
@@ -45,10 +45,10 @@ def write_config(world: Path, output: str, batch: int, common: str = SGD, **more
     return path
 
 
-def torchrun(count: int, config: Path, *, module: bool = True) -> subprocess.Popen[str]:
+def torchrun(count: int, config: Path, *arguments: str, module: bool = True) -> subprocess.Popen[str]:
     """`torchrun -m ragengine_train CONFIG`, or of a script, on this machine with a port of its own."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    run = ["-m", "ragengine_train", str(config)] if module else [str(config)]
+    run = ["-m", "ragengine_train", str(config)] if module else [str(config), *arguments]
     return started([*command, *run], config.parent)
 
 
@@ -70,9 +70,9 @@ def finished(child: subprocess.Popen[str]) -> str:
     return said
 
 
-def losses(output: Path, stage: str) -> list[float]:
+def losses(output: Path, stage: str, part: str = "loss") -> list[float]:
     log = read_json(output / stage / "report.json")["log_history"]
-    return [entry["loss"] for entry in log if "loss" in entry]
+    return [entry[part] for entry in log if part in entry]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -83,6 +83,10 @@ def assert_same_run(one: Path, several: Path, tolerance: float) -> None:
     """Losses, weights, mined negatives and index of two runs."""
     for stage in STAGES:
         np.testing.assert_allclose(losses(several, stage), losses(one, stage), rtol=tolerance, err_msg=stage)
+    for part in ("marginal_loss", "dpr_loss"):
+        expected_part, found_part = losses(one, "joint", part), losses(several, "joint", part)
+        assert len(expected_part) == 3
+        np.testing.assert_allclose(found_part, expected_part, rtol=tolerance, err_msg=part)
     for name in ("encoders/question_encoder", "generator", "joint/question_encoder", "joint/generator"):
         expected, found = weights(one / name), weights(several / name)
         assert found.keys() == expected.keys()
@@ -142,6 +146,8 @@ def test_what_one_process_shares_with_nobody() -> None:
     vectors = torch.ones(3, 2, requires_grad=True)
     assert processes.gather_rows(vectors, 3) is vectors
     assert processes.padded_share(3) == [0, 1, 2]
+    (alone,) = processes.gather_each(vectors)
+    torch.testing.assert_close(alone, vectors)
     assert processes.rejoin(processes.share([5, 6, 7])) == [5, 6, 7]
     with pytest.raises(OptionsError, match=r"^no$"):
         processes.first(lambda: refused("no"))
@@ -159,6 +165,48 @@ def test_fewer_passages_and_questions_than_processes(world: Path, spread: None, 
     train(write_config(world, "alone3", 3))
     finished(torchrun(3, write_config(world, "three", 1)))
     assert_same_run(world / "alone3", world / "three", 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-2)])
+def test_adam_differs_by_rounding_alone(world: Path, spread: None, dtype: str, tolerance: float) -> None:
+    """Weights after AdamW in one process and in two, with networks of float64 and of float32.
+
+    Adam divides a gradient by its own size, so that one which is a rounding error moves a weight like others.
+    """
+    script = world / f"{dtype}.py"
+    script.write_text(f"""
+import sys, torch
+from ragengine_train import processes, train, trainer
+begin, run = trainer.StageTrainer.__init__, trainer.StageTrainer.train
+def init(self, stage, progress, *args, **kwargs):
+    kwargs["model"].to(torch.{dtype})
+    begin(self, stage, progress, *args, **kwargs)
+def trained(self, *args, **kwargs):
+    result = run(self, *args, **kwargs)
+    if processes.is_first():
+        torch.save(self.model.state_dict(), f"{{self.args.output_dir}}.pt")
+    self.model.float()
+    return result
+trainer.StageTrainer.__init__, trainer.StageTrainer.train = init, trained
+train(sys.argv[1])
+""")
+    found = []
+    for count, batch in ((1, 8), (2, 4)):
+        common = STEPS + 'optim = "adamw_torch"\n'
+        config = write_config(world, f"adam-{dtype}-{count}", batch, common)
+        lowered = config.read_text().replace("learning_rate = 0.05", "learning_rate = 1e-3")
+        for rate in ("0.5", "0.1"):
+            lowered = lowered.replace(f"learning_rate = {rate}\n", "learning_rate = 1e-3\n")
+        config.write_text(lowered)
+        finished(torchrun(count, script, str(config), module=False))
+        found.append({name: torch.load(world / f"adam-{dtype}-{count}/work/{name}.pt") for name in STAGES})
+    differences = {
+        name: max(float((found[1][name][key] - tensor).abs().max()) for key, tensor in found[0][name].items())
+        for name in STAGES
+    }
+    print(dtype, differences)
+    assert max(differences.values()) < tolerance
 
 
 @pytest.mark.slow

@@ -211,6 +211,9 @@ def test_what_a_run_leaves(world: Path, learned: tuple[TrainResult, list[TrainPr
         assert entry["loss"] == pytest.approx(total, abs=2e-4)
     assert [entries[step]["dpr_weight"] for step in (0, 21)] == [0.5, 0.0]
     assert [entries[step]["index_age"] for step in (0, 12, 13, 21)] == [1, 13, 4, 12]
+    agreement = [entry["index_agreement"] for entry in entries]
+    assert agreement[0] > 0.9, "the first index is of the encoder as it began"
+    assert min(agreement[4:14]) < 1, "it has learned since"
     assert not (world / "learned/work/joint/indexes").exists()
     weights = [
         load_encoder(str(world / folder / "context_encoder"), DPRContextEncoder).state_dict()

@@ -167,6 +167,26 @@ def test_fp16_on_a_cpu_is_refused(world: Path, tmp_path: Path) -> None:
         run(tmp_path, world, joint=COMMON + "max_steps = 1\nfp16 = true\nuse_cpu = true\n")
 
 
+def test_each_stage_is_a_run_of_wandb(
+    world: Path, one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offline; where the caller has begun a run, it stays open."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    stage = COMMON + 'max_steps = 2\nreport_to = "wandb"\n'
+    for name in ("own", "callers"):
+        (tmp_path / name).mkdir()
+    run(tmp_path / "own", world, generator=stage, joint=stage)
+    assert wandb.run is None
+    assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 2
+    begun = wandb.init(dir=str(tmp_path))
+    run(tmp_path / "callers", world, generator=stage)
+    assert wandb.run is begun
+    assert "train/loss" in begun.summary.keys()  # noqa: SIM118  # it has no `in`
+    wandb.finish()
+
+
 def test_tensorboard_has_the_losses(world: Path, one_thread: None, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     result = run(tmp_path, world, generator=COMMON + 'max_steps = 3\nreport_to = "tensorboard"\n')

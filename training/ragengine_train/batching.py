@@ -39,6 +39,11 @@ def by_length(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
     yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
+def full_precision(values: torch.Tensor) -> torch.Tensor:
+    """The values in float32, or in float64 where they are."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def pad(tokenizer: PreTrainedTokenizerBase) -> int:
     """The pad token id of a tokenizer, 0 where it has none."""
     return int(tokenizer.pad_token_id or 0)

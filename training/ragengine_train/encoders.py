@@ -17,7 +17,7 @@ from transformers import DPRContextEncoder, DPRQuestionEncoder
 from ragengine.arrays import FloatArray
 from ragengine.corpus.passage import Passage
 from ragengine.errors import OptionsError
-from ragengine_train.batching import Tokens, by_length, encoder_inputs, pad, tokenized
+from ragengine_train.batching import Tokens, by_length, encoder_inputs, full_precision, pad, tokenized
 from ragengine_train.checkpoint import (
     as_encoder,
     load_encoder,
@@ -47,7 +47,7 @@ def dpr_loss(
     not normalised, and in bfloat16 40.0 and 40.1 are one number.
     """
     with torch.autocast(questions.device.type, enabled=False):
-        scores = questions.float() @ passages.float().T
+        scores = full_precision(questions) @ full_precision(passages).T
         return cross_entropy(scores.masked_fill(copies, -torch.inf), labels)
 
 

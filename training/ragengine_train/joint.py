@@ -37,8 +37,8 @@ from ragengine_train.generator import answer_tokens
 from ragengine_train.joint_objective import JointObjective, retrieved
 from ragengine_train.live_retriever import LiveRetriever, OpenIndex, RagengineIndex
 from ragengine_train.passage_vectors import LearningVectors, PassageVectors
-from ragengine_train.processes import is_first, share
-from ragengine_train.progress import Progress
+from ragengine_train.processes import is_first, share, stack
+from ragengine_train.progress import Progress, TrainProgress
 from ragengine_train.reindexing import ENCODER, Reindexing
 from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import (
@@ -52,6 +52,11 @@ from ragengine_train.trainer import (
 )
 
 _BATCH = 16
+_MARGINAL_ALONE = (
+    "warning: the passage encoder learns from the marginal likelihood alone, which an old index misleads; "
+    "set dpr_weight where questions have gold passages, else watch index_agreement in the log, and lower "
+    "learning_rate or reindex_every, or raise n_docs, where it falls"
+)
 _INDEXES = "indexes"  # in the stage's work folder: a folder for each index that it makes
 
 
@@ -143,7 +148,8 @@ def joint_answers(
 class JointTrainer(StageTrainer):
     """The Trainer on a :class:`JointObjective`; where DPR's loss is part of it, both parts are logged.
 
-    Where the passage encoder learns, ``index_age`` is logged: the steps since the index was encoded.
+    Where the passage encoder learns, ``index_age`` is logged, the steps since the index was encoded, and
+    ``index_agreement``, how often the best document of the index is the best by the encoder as it is now.
     """
 
     def __init__(
@@ -171,12 +177,15 @@ class JointTrainer(StageTrainer):
             self._parts["marginal_loss"].append(float(loss.marginal.detach()))
             self._parts["dpr_loss"].append(float(loss.dpr.detach()))
             self._parts["dpr_weight"].append(weight)
+        if loss.index_agreement is not None:
+            self._parts["index_agreement"].append(loss.index_agreement)
         return loss.total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the parts since the entry before, and the age of the index."""
         if "loss" in logs:
-            logs |= {name: sum(values) / len(values) for name, values in self._parts.items()}
+            parts = stack({name: sum(values) / len(values) for name, values in self._parts.items()})
+            logs |= {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
             self._parts.clear()
             if self._reindexing is not None:
                 logs["index_age"] = self.state.global_step - self._reindexing.step
@@ -261,6 +270,8 @@ def train_joint(
         asked = question_tokens(rag.question_encoder, question_tokenizer, longest, dev_texts)
         alone = tokenized(question_tokenizer, longest, dev_texts) if has_prompt else None
         dev = DevSet(sample, lambda: joint_answers(rag, tokenizer, asked, alone, question_pad, passages))
+    if stage.train_context_encoder and not stage.uses_passages:
+        progress(TrainProgress("joint", f"  {_MARGINAL_ALONE}"))
     reindexing = None
     callbacks: list[TrainerCallback] = [SaveTokenizer(RagTokenizer(question_tokenizer, tokenizer))]
     with contextlib.ExitStack() as stack:

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch.profiler import record_function
 
+from ragengine_train.batching import full_precision
 from ragengine_train.config import JointConfig
 from ragengine_train.data import Example, TrainingPassages
 from ragengine_train.encoders import dpr_loss, other_right, right_passages
 from ragengine_train.passage_vectors import PassageVectors, StoredVectors
+from ragengine_train.processes import gather_each, stack
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Retrieved:
     documents  rows of the documents, int64 [Q, D]
     pool       the rows of the passages that have a vector here, in order: P of them
     vectors    their vectors, float32 [P, E]
+    indexed    scores of the documents by the vectors of the index, float32 [Q, D]
     prompts    ``context_input_ids`` and ``context_attention_mask`` [Q*D, S]; empty where nobody reads them
     """
 
@@ -34,6 +37,7 @@ class Retrieved:
     documents: np.ndarray[Any, np.dtype[np.int64]]
     pool: list[int]
     vectors: torch.Tensor
+    indexed: torch.Tensor
     prompts: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def scores(self) -> torch.Tensor:
@@ -44,6 +48,11 @@ class Retrieved:
         places = torch.from_numpy(np.searchsorted(self.pool, self.documents)).to(self.vectors.device)
         with torch.autocast(self.questions.device.type, enabled=False):
             return torch.einsum("qe,qde->qd", self.questions, self.vectors[places])
+
+    def index_agreement(self) -> float:
+        """Share of the questions whose best document is the same by the index and by :meth:`scores`."""
+        now = self.scores().detach().argmax(1).cpu()
+        return float((now == self.indexed.argmax(1)).float().mean())
 
 
 def retrieved(
@@ -73,22 +82,24 @@ def retrieved(
     retriever = model.retriever
     with record_function("encode questions"):
         output = model.question_encoder(input_ids, attention_mask=attention_mask, return_dict=True)
-    questions = output[0].float()
+    questions = full_precision(output[0])
     read = input_ids if own_ids is None else own_ids
-    asked = questions.detach().cpu().numpy()
+    asked = questions.detach().float().cpu().numpy()
     with record_function("retrieve"):
         if prompts:
             found = retriever(read, asked, return_tensors="pt")
             rows = found["doc_ids"].numpy()
+            stored = found["retrieved_doc_embeds"].float()
             inputs = {name: found[name] for name in ("context_input_ids", "context_attention_mask")}
         else:
-            rows, _ = retriever.index.get_top_docs(asked, model.config.n_docs)
-            inputs = {}
+            rows, vectors_found = retriever.index.get_top_docs(asked, model.config.n_docs)
+            stored, inputs = torch.from_numpy(vectors_found), {}
+    indexed = torch.einsum("qe,qde->qd", torch.from_numpy(asked), stored)
     pool = sorted({*rows.ravel().tolist(), *gold})
     with record_function("encode passages"):
-        vectors = (passages or StoredVectors(retriever))(pool).to(questions.device)
+        vectors = (passages or StoredVectors(retriever))(pool).to(questions)
     prompt = {name: tensor.to(questions.device) for name, tensor in inputs.items()}
-    return Retrieved(questions, rows, pool, vectors, prompt)
+    return Retrieved(questions, rows, pool, vectors, indexed, prompt)
 
 
 def marginal_nll(
@@ -117,18 +128,22 @@ def read_nll(model: Any, found: Retrieved, labels: torch.Tensor) -> torch.Tensor
 
 @dataclass(frozen=True)
 class JointLoss:
-    """The loss of a batch, and its two parts; a part that is not computed is None."""
+    """The loss of a batch, and its two parts; a part that is not computed is None.
+
+    ``index_agreement`` says how well the index knows the passage encoder, where it learns.
+    """
 
     total: torch.Tensor
     marginal: torch.Tensor | None
     dpr: torch.Tensor | None
+    index_agreement: float | None = None
 
 
 class JointObjective:
     """The mean of -log p(y | x), plus DPR's loss with its weight.
 
     DPR's negatives are the other questions' gold passages and the documents that are found for any question
-    of the batch, without those that are right.
+    of the batch, without those that are right.  The batch is that of all processes together.
     """
 
     def __init__(
@@ -167,23 +182,42 @@ class JointObjective:
         )
         dpr = None
         if self._stage.uses_passages:
-            dpr = self._retrieval_loss(found, gold, examples)
+            dpr = self._retrieval_loss(found, examples)
+        agreement = None if self._passages is None else found.index_agreement()
         if self._stage.retrieval_only:
             assert dpr is not None
-            return JointLoss(dpr, None, dpr)
+            return JointLoss(dpr, None, dpr, agreement)
         marginal = read_nll(model, found, labels).mean()
-        return JointLoss(marginal if dpr is None else marginal + weight * dpr, marginal, dpr)
+        total = marginal if dpr is None else marginal + weight * dpr
+        return JointLoss(total, marginal, dpr, agreement)
 
-    def _retrieval_loss(
-        self, found: Retrieved, gold: Sequence[int | None], examples: Sequence[int]
-    ) -> torch.Tensor:
-        """DPR's loss over the questions that have a gold passage; 0 where none has."""
-        place = {row: number for number, row in enumerate(found.pool)}
-        asking = [number for number, row in enumerate(gold) if row is not None]
+    def _retrieval_loss(self, found: Retrieved, examples: Sequence[int]) -> torch.Tensor:
+        """DPR's loss over the questions of all processes that have a gold passage; 0 where none has.
+
+        A passage that several processes have encoded is that of the first one: their vectors are equal.
+        """
+        parts = stack((found.pool, list(examples)))
+        questions = torch.cat(gather_each(found.questions))
+        vectors = torch.cat(gather_each(found.vectors))
+        made: dict[int, int] = {}  # passages to the places of their vectors
+        for number, row in enumerate(row for pool, _ in parts for row in pool):
+            made.setdefault(row, number)
+        pool = sorted(made)
+        place = {row: number for number, row in enumerate(pool)}
+        asking = [
+            (number, example, gold)
+            for number, example in enumerate(example for _, asked in parts for example in asked)
+            if (gold := self._gold[example]) is not None
+        ]
         if not asking:
             return found.questions.sum() * 0
-        labels = torch.tensor([place[row] for row in gold if row is not None])
-        right = [self._right[examples[number]] for number in asking]
-        copies = other_right(right, [self._copy_of[row] for row in found.pool], labels)
+        labels = torch.tensor([place[gold] for _, _, gold in asking])
+        right = [self._right[example] for _, example, _ in asking]
+        copies = other_right(right, [self._copy_of[row] for row in pool], labels)
         device = found.questions.device
-        return dpr_loss(found.questions[asking], found.vectors, labels.to(device), copies.to(device))
+        return dpr_loss(
+            questions[[number for number, _, _ in asking]],
+            vectors[[made[row] for row in pool]],
+            labels.to(device),
+            copies.to(device),
+        )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ragengine_train.batching import by_length, encoder_inputs, pad
+from ragengine_train.batching import by_length, encoder_inputs, full_precision, pad
 from ragengine_train.data import TrainingPassages
 from ragengine_train.encoders import passage_tokens
 from ragengine_train.live_retriever import LiveRetriever
@@ -46,6 +46,6 @@ class LearningVectors:
         for chosen in by_length(tokens, _BATCH):
             inputs = encoder_inputs([tokens[index] for index in chosen], pad(self._tokenizer))
             output = self._encoder(**{name: tensor.to(device) for name, tensor in inputs.items()})
-            vectors.append(output.pooler_output.float())
+            vectors.append(full_precision(output.pooler_output))
             order += chosen
         return torch.cat(vectors)[torch.tensor(order, device=device).argsort()]

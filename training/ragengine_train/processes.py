@@ -187,6 +187,17 @@ def gather_rows(own: torch.Tensor, rows: int) -> torch.Tensor:
     return gathered[:rows]
 
 
+def gather_each(own: torch.Tensor) -> list[torch.Tensor]:
+    """The rows [N, E] of every process, which may be of different numbers; gradients as :func:`gather_rows`.
+
+    The loss must be the same in all processes, and the model within DistributedDataParallel.
+    """
+    lengths: list[int] = _all(len(own))
+    filling = own.new_zeros(max(lengths) - len(own), *own.shape[1:])
+    rows = gather_rows(torch.cat([own, filling]), max(lengths) * count())
+    return [rows[number :: count()][:length] for number, length in enumerate(lengths)]
+
+
 def padded_share(rows: int) -> list[int]:
     """The places of ``rows`` that this process encodes: as many in each, so that the last may come again."""
     each = -(-rows // count())

@@ -28,6 +28,7 @@ from ragengine_train.json_files import read_json, write_json
 from ragengine_train.processes import count, first, is_first, rank
 from ragengine_train.profiling import StepProfile
 from ragengine_train.progress import Progress, TrainProgress
+from ragengine_train.wandb_runs import EndWandbRun
 
 T = TypeVar("T")
 LogHistory = list[dict[str, float]]
@@ -213,7 +214,7 @@ def train_stage(
 
     ``stage`` is the name of the stage in what ``progress`` is told, ``dev`` what is measured in between.
     """
-    callbacks = [*callbacks, OwnDropout(), *_callbacks(settings, Path(arguments.output_dir))]
+    callbacks = [*callbacks, OwnDropout(), *_callbacks(settings, arguments)]
     _, again, kwargs = split_checkpointing(settings.arguments)
     if again:
         checkpoint_activations(model, kwargs)
@@ -255,11 +256,13 @@ class OwnDropout(TrainerCallback):  # type: ignore[misc]  # transformers is unty
             torch.manual_seed(args.seed + rank())
 
 
-def _callbacks(settings: StageConfig, folder: Path) -> Iterator[TrainerCallback]:
+def _callbacks(settings: StageConfig, arguments: TrainingArguments) -> Iterator[TrainerCallback]:
     if isinstance(settings, AnsweringConfig) and settings.early_stopping_patience:
         yield EarlyStoppingCallback(settings.early_stopping_patience)
     if settings.profile_step and is_first():
-        yield StepProfile(settings.profile_step, folder)
+        yield StepProfile(settings.profile_step, Path(arguments.output_dir))
+    if "wandb" in arguments.report_to:
+        yield EndWandbRun()
 
 
 def checkpoint_activations(model: torch.nn.Module, kwargs: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The networks to start from, with random weights: `python prepare.py --data data --output start`.
 
-Writes `start/question_encoder`, a small DPR encoder, and `start/generator`, a small T5, with tokenizers
-trained on the passages and the training questions. Nothing is downloaded.
+Writes `start/question_encoder`, a small BERT, and `start/generator`, a small T5, with tokenizers trained on the
+training questions and the passages that they are about. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -14,40 +14,44 @@ import click
 import torch
 from tokenizers import BertWordPieceTokenizer, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
-    DPRConfig,
-    DPRQuestionEncoder,
-    DPRQuestionEncoderTokenizerFast,
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
     T5Tokenizer,
 )
 
 SEED = 7
-WORDPIECES, PIECES = 4_000, 5_000
+WORDPIECES, PIECES, LONGEST_PIECE = 3_000, 3_000, 8
 MOST_TOKENS = 160
 BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 T5_SPECIALS = ["<pad>", "</s>", "<unk>"]
 
 
-def encoder_tokenizer(lines: Sequence[str]) -> DPRQuestionEncoderTokenizerFast:
+def encoder_tokenizer(lines: Sequence[str]) -> BertTokenizerFast:
     """Wordpieces of the corpus."""
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(
         lines, vocab_size=WORDPIECES, min_frequency=1, special_tokens=BERT_SPECIALS, show_progress=False
     )
-    return DPRQuestionEncoderTokenizerFast(
+    return BertTokenizerFast(
         vocab=trained.get_vocab(), do_lower_case=True, model_max_length=MOST_TOKENS
     )
 
 
 def generator_tokenizer(lines: Sequence[str]) -> T5Tokenizer:
-    """A unigram model of the corpus, with T5's special tokens in T5's places."""
+    """A unigram model of the corpus, with T5's special tokens in T5's places.
+
+    Its pieces are short, so that names of functions that are never trained on consist of pieces that are.
+    """
     trained = Tokenizer(models.Unigram())
     trained.normalizer = normalizers.NFKC()
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
     letters = sorted({letter for line in lines for letter in line if not letter.isspace()})
     trainer = trainers.UnigramTrainer(
         vocab_size=PIECES,
+        max_piece_length=LONGEST_PIECE,
         special_tokens=T5_SPECIALS,
         unk_token="<unk>",
         initial_alphabet=letters,
@@ -58,22 +62,26 @@ def generator_tokenizer(lines: Sequence[str]) -> T5Tokenizer:
     return T5Tokenizer(vocab=pieces, extra_ids=0)
 
 
-def question_encoder(vocabulary: int) -> DPRQuestionEncoder:
-    """Two layers of BERT and a projection to 128 dimensions."""
-    return DPRQuestionEncoder(
-        DPRConfig(
-            vocab_size=vocabulary,
-            hidden_size=256,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=768,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            max_position_embeddings=MOST_TOKENS,
-            projection_dim=128,
-            pad_token_id=0,
-        )
+def question_encoder(vocabulary: int) -> BertModel:
+    """Two layers of BERT, whose states are averaged.
+
+    The mean of random embeddings already resembles that of a text with the same words. The last
+    normalisation is scaled, so that inner products begin in the tens and not in the hundreds.
+    """
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=768,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=MOST_TOKENS,
+        pad_token_id=0,
     )
+    model = BertModel(config)
+    torch.nn.init.constant_(model.encoder.layer[-1].output.LayerNorm.weight, 0.4)
+    return model
 
 
 def generator(vocabulary: int) -> T5ForConditionalGeneration:
@@ -112,12 +120,13 @@ def copies_what_resembles(model: T5ForConditionalGeneration) -> None:
 
 
 def prepare(data: Path, output: Path) -> None:
-    """Write both networks with their tokenizers; dev and test questions are not read."""
+    """Write both networks with their tokenizers; nothing about dev and test functions is read."""
     torch.manual_seed(SEED)
-    _, *rows = (data / "passages.tsv").read_text("utf-8").splitlines()
-    lines = [part for row in rows for part in row.split("\t")[1:]]
-    questions = (data / "train.jsonl").read_text("utf-8").splitlines()
-    lines += [json.loads(line)["question"] for line in questions]
+    questions = [json.loads(line) for line in (data / "train.jsonl").read_text("utf-8").splitlines()]
+    asked_about = {question["passage_id"] for question in questions}
+    rows = [row.split("\t") for row in (data / "passages.tsv").read_text("utf-8").splitlines()]
+    lines = [part for name, *parts in rows if name in asked_about for part in parts]
+    lines += [question["question"] for question in questions]
     tokenizers = encoder_tokenizer(lines), generator_tokenizer(lines)
     made = question_encoder(len(tokenizers[0])), generator(len(tokenizers[1]))
     for name, model, tokenizer in zip(("question_encoder", "generator"), made, tokenizers, strict=True):

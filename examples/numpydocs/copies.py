@@ -24,7 +24,9 @@ class Names:
 
     def __init__(self, functions: Sequence[str], rng: random.Random) -> None:
         self.rng = rng
-        self.words = sorted({word for name in functions for word in name.rsplit(".", 1)[1].split("_") if word})
+        self.words = sorted(
+            {word for name in functions for word in name.rsplit(".", 1)[1].split("_") if word}
+        )
 
     def word(self) -> str:
         """One to three pieces of two to five letters, or now and then a real word."""
@@ -83,7 +85,9 @@ def made_up_copies(documented: Sequence[Sequence[Fact]], rng: random.Random) -> 
             made = copy(fact, names.function())
             negatives = [copy(rng.choice(facts), made.title)] if len(facts) > 1 else []
             if made.kind != "function":
-                negatives.append(dataclasses.replace(copy(fact, names.resembling(made.title)), asked=made.asked))
+                negatives.append(
+                    dataclasses.replace(copy(fact, names.resembling(made.title)), asked=made.asked)
+                )
             for kind, values, answer in made.questions():
                 yield {
                     "question": rng.choice(WORDINGS[kind][:-1]).format(**values),

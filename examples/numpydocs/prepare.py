@@ -25,6 +25,9 @@ from transformers import (
 SEED = 7
 WORDPIECES, PIECES, LONGEST_PIECE = 3_000, 3_000, 8
 MOST_TOKENS = 160
+#: Gains of the queries and keys that match, of what cross-attention passes on, and of all else.
+MATCH, COPY, SMALL = 0.33, 2.0, 0.3
+PREVIOUS = 1  # T5's bucket of relative position -1
 BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 T5_SPECIALS = ["<pad>", "</s>", "<unk>"]
 
@@ -35,9 +38,7 @@ def encoder_tokenizer(lines: Sequence[str]) -> BertTokenizerFast:
     trained.train_from_iterator(
         lines, vocab_size=WORDPIECES, min_frequency=1, special_tokens=BERT_SPECIALS, show_progress=False
     )
-    return BertTokenizerFast(
-        vocab=trained.get_vocab(), do_lower_case=True, model_max_length=MOST_TOKENS
-    )
+    return BertTokenizerFast(vocab=trained.get_vocab(), do_lower_case=True, model_max_length=MOST_TOKENS)
 
 
 def generator_tokenizer(lines: Sequence[str]) -> T5Tokenizer:
@@ -85,7 +86,7 @@ def question_encoder(vocabulary: int) -> BertModel:
 
 
 def generator(vocabulary: int) -> T5ForConditionalGeneration:
-    """A T5 of d_model 256 and 3+3 layers whose attention begins as "copy what resembles me"."""
+    """A T5 of d_model 256 and 3+3 layers whose attention begins as "copy what followed this token"."""
     config = T5Config(
         vocab_size=vocabulary,
         d_model=256,
@@ -100,23 +101,40 @@ def generator(vocabulary: int) -> T5ForConditionalGeneration:
         tie_word_embeddings=True,
     )
     model = T5ForConditionalGeneration(config)
-    copies_what_resembles(model)
+    initialise_copying(model)
     return model
 
 
 @torch.no_grad()
-def copies_what_resembles(model: T5ForConditionalGeneration) -> None:
-    """Make query and key projections one orthogonal matrix, and let cross-attention pass on what it sees.
+def initialise_copying(model: T5ForConditionalGeneration) -> None:
+    """Let attention begin as an induction head (Olsson et al. 2022), so that reading need not be discovered.
 
-    T5 does not divide scores by the root of the head size, so the matrix does.
+    In the encoder's first layer, head 0 looks at the previous token and writes B A x of it: A and B have orthonormal
+    rows and columns. In cross-attention queries are A y, keys Bᵀ x: a token looks at what followed it in the
+    prompt. The output projection undoes the value projection, so that the decoder receives the state it looks at,
+    which the tied embeddings turn into that very token. All else starts small, and half of the later layers'
+    cross-attention looks at similar states.
     """
+    config = model.config
+    size, half = config.d_kv, config.num_heads * config.d_kv // 2
+    a, b = (torch.nn.init.orthogonal_(torch.empty(size, config.d_model)) for _ in range(2))
     for name, module in model.named_modules():
-        if name.endswith(("SelfAttention", "EncDecAttention")):
-            torch.nn.init.orthogonal_(module.q.weight, gain=0.7 / model.config.d_kv**0.25)
-            module.k.weight.copy_(module.q.weight)
+        if name.endswith("SelfAttention"):
+            module.o.weight.mul_(SMALL)
+        if name.endswith("DenseReluDense"):
+            module.wo.weight.mul_(SMALL)
         if name.endswith("EncDecAttention"):
+            # T5 does not divide scores by the root of the head size.
+            torch.nn.init.orthogonal_(module.q.weight, gain=0.7 / size**0.25)
+            module.k.weight.copy_(module.q.weight)
+            followed = config.num_heads * size if ".block.0." in name else half
+            module.q.weight[:followed] = MATCH * a.repeat(followed // size, 1)
+            module.k.weight[:followed] = MATCH * b.repeat(followed // size, 1)
             torch.nn.init.orthogonal_(module.v.weight)
-            module.o.weight.copy_(module.v.weight.T)
+            module.o.weight.copy_(module.v.weight.T * (COPY if ".block.0." in name else SMALL))
+    first = model.encoder.block[0].layer[0].SelfAttention
+    first.v.weight[:size], first.o.weight[:, :size] = a, b.T
+    first.relative_attention_bias.weight[PREVIOUS, 0] = 8.0
 
 
 def prepare(data: Path, output: Path) -> None:

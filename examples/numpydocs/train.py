@@ -44,7 +44,9 @@ def frozen_recipe(recipe: str) -> str:
     networks = (
         'question_encoder = "run/encoders/question_encoder"\ncontext_encoder = "run/encoders/context_encoder"'
     )
-    recipe = recipe.replace('question_encoder = "start/question_encoder"\npooling = "mean"\nshare_encoders = true', networks)
+    recipe = recipe.replace(
+        'question_encoder = "start/question_encoder"\npooling = "mean"\nshare_encoders = true', networks
+    )
     recipe = recipe.replace('generator = "start/generator"', 'generator = "run/generator"')
     return recipe.replace('output = "run"', 'output = "run_frozen"')
 

@@ -27,6 +27,7 @@ ARCHITECTURES = {
     "RagTokenForGeneration": RagTokenForGeneration,
     "RagSequenceForGeneration": RagSequenceForGeneration,
 }
+_POOLER = "rag.question_encoder.pooler."  # of a bare encoder, which may have been saved without
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def load_checkpoint(
         architecture = "RagTokenForGeneration"
     if architecture not in ARCHITECTURES:
         raise ExportError(f"{source} is a {architecture}; supported are {' and '.join(ARCHITECTURES)}.")
-    rag, left_over = load_with_left_over(ARCHITECTURES[architecture], source)
+    rag, left_over = load_with_left_over(ARCHITECTURES[architecture], source, optional=_POOLER)
     has_own = any(name.startswith("rag.ctx_encoder.") for name in left_over)
     notes = []
     beside = Path(source, "context_encoder")

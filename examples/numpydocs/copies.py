@@ -1,8 +1,9 @@
 """Copies of facts about functions that do not exist: read a passage, or learn nothing.
 
-Most arguments of numpy are called and typed alike, so a type can be guessed from the name. In a copy a passage has
-the name of another function, made up of pieces of real ones; an argument has another name and a type dealt anew. Its
-hard negatives are another fact of that function, and the same fact of one whose name resembles it.
+Most arguments of numpy are called and typed alike, so a type can be guessed from the name. In a copy a
+passage has the name of another function, made up of pieces of real ones; an argument has another name and a
+type dealt anew. Its hard negatives are another fact of that function, and the same fact of one whose name
+resembles it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Every function has a passage of its summary, one for each argument and one for each value that it returns. A
 question asks for what such a passage says. Functions are split: a question of `dev` or `test` is about a
-function that no training question names, and `test` has a wording of its own as well. Functions of one summary
-(`numpy.log2` and `numpy.ma.log2`) are in one split, and each is right where the summary is asked about.
+function that no training question names, and `test` has a wording of its own as well. Functions of one
+summary (`numpy.log2` and `numpy.ma.log2`) are in one split, and each is right where the summary is asked about.
 """
 
 from __future__ import annotations

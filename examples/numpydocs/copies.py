@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from facts import MODULES, SAYS, WORDINGS, Fact, Row
 
@@ -23,8 +23,8 @@ MADE_UP = 0.5
 class Names:
     """Names made up of pieces of the functions that are trained on."""
 
-    def __init__(self, functions: Sequence[str], rng: random.Random) -> None:
-        self.rng = rng
+    def __init__(self, functions: Sequence[str], existing: Collection[str], rng: random.Random) -> None:
+        self.rng, self.existing = rng, frozenset(existing)
         self.words = sorted(
             {word for name in functions for word in name.rsplit(".", 1)[1].split("_") if word}
         )
@@ -42,12 +42,17 @@ class Names:
         return word[start : start + self.rng.randint(2, 5)]
 
     def function(self) -> str:
-        """A module and one to three words."""
+        """A module and one to three words; no function that exists has the name."""
         words = [self.word() for _ in range(self.rng.choice((1, 1, 2, 2, 3)))]
-        return f"{self.rng.choice(MODULES)}.{'_'.join(words)}"
+        name = f"{self.rng.choice(MODULES)}.{'_'.join(words)}"
+        return self.function() if name in self.existing else name
 
     def resembling(self, name: str) -> str:
-        """The name with another module, or with a word more or another one."""
+        """The name with another module, or with a word more or another one; none that exists."""
+        found = self._resembling(name)
+        return self.resembling(name) if found in self.existing else found
+
+    def _resembling(self, name: str) -> str:
         module, own = name.rsplit(".", 1)
         if self.rng.random() < 0.4:
             return f"{self.rng.choice([one for one in MODULES if one != module])}.{own}"
@@ -68,9 +73,17 @@ def renamed(fact: Fact, title: str, asked: str, answer: str) -> Fact:
     return dataclasses.replace(fact, title=title, text=f"{new}{answer}{rest}", asked=asked, answer=answer)
 
 
-def made_up_copies(documented: Sequence[Sequence[Fact]], rng: random.Random) -> Iterator[Row]:
-    """Lines of a questions file whose passages are in them, from the facts of each function trained on."""
-    names = Names([facts[0].title for facts in documented], rng)
+def made_up_copies(
+    documented: Sequence[Sequence[Fact]], existing: Collection[str], rng: random.Random
+) -> Iterator[Row]:
+    """Lines of a questions file whose passages are in them.
+
+    Args:
+        documented: the facts of each function that is trained on; all words come from them.
+        existing: names that no copy gets, those of dev and test among them.
+        rng: what draws them.
+    """
+    names = Names([facts[0].title for facts in documented], existing, rng)
     others = [fact for facts in documented for fact in facts if fact.kind != "function"]
     asked, types = (sorted({getattr(fact, name) for fact in others}) for name in ("asked", "answer"))
 

@@ -3,7 +3,7 @@
 Every function has a passage of its summary, one for each argument and one for each value that it returns. A
 question asks for what such a passage says. Functions are split: a question of `dev` or `test` is about a
 function that no training question names, and `test` has a wording of its own as well. Functions of one
-summary (`numpy.log2` and `numpy.ma.log2`) are in one split, and each is right where the summary is asked about.
+summary (`numpy.log2` and `numpy.ma.log2`) are in one split, and each is right where the summary is asked for.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def build(output: Path, most_functions: int | None = None) -> None:
         split = splits[fact.title]
         rows[split] += questions_of(fact, split, same[documented[fact.title][0].asked], rng)
     known = [facts for name, facts in documented.items() if splits[name] == "train"]
-    rows["copies"] = list(made_up_copies(known, rng))
+    rows["copies"] = list(made_up_copies(known, documented, rng))
     output.mkdir(parents=True, exist_ok=True)
     lines = ["id\ttext\ttitle", *(f"{one.id}\t{one.text}\t{one.title}" for one in passages.values())]
     (output / "passages.tsv").write_text("\n".join(lines) + "\n", "utf-8")

@@ -133,7 +133,7 @@ def _entries(section: str) -> Iterator[tuple[str, str]]:
 def _plain(text: str) -> str:
     """One line of text without the marks of reStructuredText."""
     text = re.sub(r"\.\. \w[\w-]*::[^\n]*", "", text)
-    text = re.sub(r":\w+:`~?([^`<]*)[^`]*`", r"\1", text)
+    text = re.sub(r"(?::\w+:)?`~?([^`<]*?)\s*(?:<[^`]*>)?`", r"\1", text)
     return " ".join(text.replace("`", "").replace("*", "").split())
 
 

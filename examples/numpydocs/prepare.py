@@ -107,13 +107,13 @@ def generator(vocabulary: int) -> T5ForConditionalGeneration:
 
 @torch.no_grad()
 def initialise_copying(model: T5ForConditionalGeneration) -> None:
-    """Let attention begin as an induction head (Olsson et al. 2022), so that reading need not be discovered.
+    """Let attention begin as an induction head (Olsson et al. 2022): reading need not be discovered.
 
-    In the encoder's first layer, head 0 looks at the previous token and writes Bᵀ A x of it; the rows of A and
-    of B are orthonormal. In cross-attention queries are A y and keys B x: a token looks at what followed it in
-    the prompt. The output projection undoes the value projection, so that the decoder receives the state it
-    looks at, which the tied embeddings turn into that very token. All else starts small, and half of the later
-    layers' cross-attention looks at similar states.
+    In the encoder's first layer, head 0 looks at the previous token and writes Bᵀ A x of it; the rows of A
+    and of B are orthonormal. In cross-attention queries are A y and keys B x: a token looks at what followed
+    it in the prompt. The output projection undoes the value projection, so that the decoder receives the
+    state it looks at, which the tied embeddings turn into that very token. All else starts small, and half of
+    the later layers' cross-attention looks at similar states.
     """
     config = model.config
     size, half = config.d_kv, config.num_heads * config.d_kv // 2

@@ -66,8 +66,8 @@ def generator_tokenizer(lines: Sequence[str]) -> T5Tokenizer:
 def question_encoder(vocabulary: int) -> BertModel:
     """Two layers of BERT, whose states are averaged.
 
-    The mean of random embeddings already resembles that of a text with the same words. The last
-    normalisation is scaled, so that inner products begin in the tens and not in the hundreds.
+    The last normalisation is scaled, so that inner products begin in the tens and not in the hundreds. The
+    pooler is not used.
     """
     config = BertConfig(
         vocab_size=vocabulary,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 
 from tests.support.paths import ROOT
 
@@ -129,24 +129,16 @@ def test_splits_share_no_function_no_summary_and_no_wording(
 
 
 def test_the_generator_begins_by_copying(data: Path, modules: dict[str, ModuleType], tmp_path: Path) -> None:
-    """Untrained, it most often continues a text as the prompt continues it."""
+    """Untrained, it continues a row of tokens as the prompt does: nothing but attention can know how."""
     modules["prepare"].prepare(data, tmp_path)
     model = T5ForConditionalGeneration.from_pretrained(tmp_path / "generator").eval()
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "generator")
-    known, right, count = passages(data), 0, 0
-    for line in lines(data / "test.jsonl")[:20]:
-        text, title = known[line["passage_id"]]
-        labels = tokenizer(title, return_tensors="pt").input_ids[:, :-1]
-        prompt = tokenizer(f"{title} / {text} // {line['question']}", return_tensors="pt")
+    drawn, right = torch.Generator().manual_seed(7), 0
+    for _ in range(8):
+        ids = (torch.randperm(2900, generator=drawn)[:40] + 10)[None]
         with torch.no_grad():
-            said = model(**prompt, labels=labels).logits.argmax(-1)
-        own, prompted = labels[0].tolist(), prompt.input_ids[0].tolist()
-        for previous, expected, found in zip(own[:-1], own[1:], said[0, 1:].tolist(), strict=True):
-            if prompted.count(previous) == 1:  # only one token followed it
-                right += found == expected
-                count += 1
-    assert count > 10
-    assert right / count > 0.5  # by chance one in 3,000
+            said = model(input_ids=ids, labels=ids).logits.argmax(-1)
+        right += int((said[:, 1:] == ids[:, 1:]).sum())
+    assert right / (8 * 39) > 0.5  # by chance one in 3,000
 
 
 @pytest.mark.slow

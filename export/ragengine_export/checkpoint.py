@@ -27,7 +27,6 @@ ARCHITECTURES = {
     "RagTokenForGeneration": RagTokenForGeneration,
     "RagSequenceForGeneration": RagSequenceForGeneration,
 }
-_POOLER = "rag.question_encoder.pooler."  # of a bare encoder, which may have been saved without
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def load_checkpoint(
         architecture = "RagTokenForGeneration"
     if architecture not in ARCHITECTURES:
         raise ExportError(f"{source} is a {architecture}; supported are {' and '.join(ARCHITECTURES)}.")
-    rag, left_over = load_with_left_over(ARCHITECTURES[architecture], source, optional=_POOLER)
+    rag, left_over = load_with_left_over(ARCHITECTURES[architecture], source)
     has_own = any(name.startswith("rag.ctx_encoder.") for name in left_over)
     notes = []
     beside = Path(source, "context_encoder")

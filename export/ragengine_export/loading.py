@@ -100,8 +100,7 @@ def load_with_left_over(
         model.generation_config = loaded(source, _generation_config)
     missing = sorted(set(info["missing_keys"]) - (_computed(cls, config) if info["missing_keys"] else set()))
     if optional and missing and all(key.startswith(optional) for key in missing):
-        owner, _, name = optional.rstrip(".").rpartition(".")
-        setattr(model.get_submodule(owner), name, None)
+        setattr(model, optional.rstrip("."), None)
         missing = []
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")

@@ -1,6 +1,6 @@
 """The paper's claims, measured on this model: `python claims.py`, which `train.py` runs last.
 
-Writes `results/figures.json`, `results/table.md`, `results/documents.png` and `results/claims.png`.  Every
+Writes `results/figures.json`, `results/table.md`, `results/documents.svg` and `results/claims.svg`.  Every
 figure is of `ragengine.evaluate` on `data/test.jsonl`: functions that no training question names, in wordings
 of their own.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 from ragengine import RagEngine, build_index, evaluate
@@ -111,19 +112,20 @@ def table(figures: dict[str, Any]) -> str:
 
 def plot(figures: dict[str, Any], folder: Path) -> None:
     """The paper's Figure 3, and exact match of each way to answer."""
+    rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "numpydocs"})
     documents = figures["documents"]
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
     axes.plot([int(count) for count in documents], [one["exact_match"] for one in documents.values()], "o-")
     axes.set(xlabel="documents", ylabel="exact match", ylim=(0, 1))
     axes.grid(alpha=0.3)
-    figure.savefig(folder / "documents.png", dpi=90)
+    figure.savefig(folder / "documents.svg", metadata={"Date": None})
     ways = {name: one["exact_match"] for name, one in figures.items() if "exact_match" in one}
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
     axes.barh(list(ways)[::-1], list(ways.values())[::-1])
     axes.set(xlabel="exact match", xlim=(0, 1))
-    figure.savefig(folder / "claims.png", dpi=90)
+    figure.savefig(folder / "claims.svg", metadata={"Date": None})
 
 
 def write(here: Path) -> None:

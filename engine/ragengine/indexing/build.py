@@ -18,7 +18,7 @@ from ragengine.indexing.inputs import (
     read_queries,
 )
 from ragengine.indexing.plan import CHOSEN, IndexPlan, plan_index
-from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
+from ragengine.indexing.vector_sources import EmbeddingsInput, encoded_vectors, given_vectors
 from ragengine.indexing.writer import IndexWriter, draft_manifest
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole, import_faiss
@@ -33,7 +33,7 @@ def build_index(
     index: str | Path,
     *,
     bundle: str | Path | Bundle,
-    embeddings: str | Path | None = None,
+    embeddings: EmbeddingsInput | None = None,
     queries: str | Path | None = None,
     id_field: str | None = None,
     title_field: str | None = None,
@@ -67,7 +67,9 @@ def build_index(
         bundle: the bundle whose passage encoder makes the vectors.
         embeddings: a ``.npy`` of float32, float16 or bfloat16 [passages, E], in file order, instead of
             encoding; without one, the column ``embeddings`` of a datasets folder or Parquet file is taken if
-            it has one.
+            it has one.  Or a function ``embeddings(row)`` that yields the vectors from ``row`` on in blocks,
+            float32 or float16 [rows, E], so that no file need hold them all; a resumed build calls it with
+            the first row that is not stored, and trusts that the vectors are those of the first run.
         queries: a ``.npy`` of question vectors, of the same types [Q, E], to measure the recall with; without
             one, passages search for other passages.
         id_field: the column or JSON field of the ids; ``id``, else ``_id``, where None.
@@ -137,7 +139,8 @@ def build_index(
         "command": "build",
         "passages": _described(*corpus.files) if corpus.files else corpus.name,
         "reading": str(reading),
-        "vectors": source.name + ("" if embeddings is None else f" {_described(Path(embeddings))}"),
+        "vectors": source.name
+        + (f" {_described(Path(embeddings))}" if isinstance(embeddings, str | Path) else ""),
         "queries": "none" if queries is None else _described(Path(queries)),
         "encoder": bundle.index_encoder.fingerprint,
         "factory": factory or "automatic",

@@ -31,7 +31,9 @@ def write_random_checkpoint(shape: Shape, folder: Path, dimension: int = 32) -> 
     dpr = DPRConfig(
         vocab_size=8, hidden_size=dimension, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
-    config = RagConfig.from_question_encoder_generator_configs(dpr, generator, retrieval_vector_size=dimension)
+    config = RagConfig.from_question_encoder_generator_configs(
+        dpr, generator, retrieval_vector_size=dimension
+    )
     model = RagTokenForGeneration(config).eval()
     model.generation_config.update(
         decoder_start_token_id=generator.decoder_start_token_id,

@@ -1,1 +1,1 @@
-"""``ragengine bench scale``: an index of any number of synthetic vectors, built, killed, resumed and searched."""
+"""``ragengine bench scale``: an index of many synthetic vectors, built, killed, resumed and searched."""

@@ -64,7 +64,7 @@ class BuildReport:
 def watched_build(
     arguments: Sequence[str], kills: Sequence[Kill], log: Path, say: Callable[[str], None]
 ) -> BuildReport:
-    """Run ``python -m ragengine_bench.index.scale.build`` and kill it at each of ``kills``, then resume it."""
+    """Run ``ragengine_bench.index.scale.build``, kill it at each of ``kills``, and resume it."""
     report, start = BuildReport(), time.monotonic()
     waiting = list(kills)
     resume: list[str] = []
@@ -102,6 +102,7 @@ def _run(
                 if name != phase.name and not (phase.name == _FILES and name == "tune"):
                     phase = report.phase(name)
                     say(f"{name} begins")
+                if total:
                     for kill in report.kills:
                         if kill.phase == name and kill.resumed_at is None:
                             kill.resumed_at = done

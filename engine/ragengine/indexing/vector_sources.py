@@ -96,7 +96,7 @@ def given_vectors(
     if corpus.has_embeddings():
         column = VectorSource(
             f"column 'embeddings' of {corpus.name}",
-            lambda pending: _skipping(corpus.read_embeddings(), pending.done),
+            lambda pending: corpus.read_embeddings(pending.done),
         )
         return comparable_vectors(column, spec)
     return None
@@ -196,12 +196,6 @@ def largest_norm(vectors: HalfArray) -> float:
     """The largest Euclidean norm of ``vectors`` [K, E]."""
     squares = np.einsum("ke,ke->k", vectors, vectors, dtype=np.float64)  # converts as it goes: no copy
     return float(np.sqrt(squares.max(initial=0.0)))
-
-
-def _skipping(blocks: Iterable[FloatArray], done: int) -> Iterator[FloatArray]:
-    for block in blocks:
-        yield block[done:]
-        done = max(0, done - len(block))
 
 
 class VectorFile:

@@ -17,7 +17,7 @@ from ragengine.corpus.sizes import text_bytes
 from ragengine.errors import PassagesError
 from ragengine.indexing.build import build_index
 from ragengine.retrieval.index import PassageIndex
-from tests.support.bundles import E, bundle, random_vectors  # noqa: F401
+from tests.support.bundles import E, random_vectors
 
 pyarrow = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -48,7 +48,7 @@ def write_shards(folder: Path, change: Change = lambda shard, columns: None, ids
 
 
 @pytest.mark.parametrize("ids", [str, int])
-def test_a_folder_of_shards_becomes_an_index(tmp_path: Path, bundle: Path, ids: type) -> None:  # noqa: F811
+def test_a_folder_of_shards_becomes_an_index(tmp_path: Path, bundle: Path, ids: type) -> None:
     folder = write_shards(tmp_path / "data" / "psgs_w100" / "nq", ids=ids)
     manifest = build_index(folder, tmp_path / "index", bundle=bundle)
     assert manifest.count == len(VECTORS)
@@ -135,7 +135,7 @@ SHORT = "train-00001-of-00003.parquet, row 30: the embedding has"
         (_in_second("id", lambda: ["7"] * ROWS), "Several passages have the id '7'"),
     ],
 )
-def test_wrong_shards_are_refused(tmp_path: Path, bundle: Path, change: Change, message: str) -> None:  # noqa: F811
+def test_wrong_shards_are_refused(tmp_path: Path, bundle: Path, change: Change, message: str) -> None:
     folder = write_shards(tmp_path / "nq", change)
     with pytest.raises(PassagesError, match=message):
         build_index(folder, tmp_path / "index", bundle=bundle)

@@ -106,13 +106,13 @@ def _run(
                     for kill in report.kills:
                         if kill.phase == name and kill.resumed_at is None:
                             kill.resumed_at = done
-                if total and (kill := _due(waiting, name, done / total)) is not None:
+                if total and (due := _due(waiting, name, done / total)) is not None:
                     os.kill(child.pid, signal.SIGKILL)
                     child.wait()
-                    kill.done = done
-                    report.kills.append(kill)
+                    due.done = done
+                    report.kills.append(due)
                     say(f"killed in {name} at {done:,} of {total:,}")
-                    return kill
+                    return due
                 if name == "tune" and done == total:
                     phase = report.phase(_FILES)
         phase.seconds += time.monotonic() - mark

@@ -35,8 +35,8 @@ _ITERATIONS = 10  # of k-means, as faiss trains inverted lists
 def sizes() -> list[str]:
     """Disk and memory by the number of passages."""
     lines = [
-        "| passages | factory | `index.faiss` | `vectors.npy` | `passages.sqlite` | memory to build, at most | "
-        "disk to build |",
+        "| passages | factory | `index.faiss` | `vectors.npy` | `passages.sqlite` | "
+        "memory to build, at most | disk to build |",
         "|---|---|---|---|---|---|---|",
     ]
     for count in COUNTS:

@@ -25,7 +25,10 @@ from ragengine_bench.harness.report import FILE, Report
 # Imported when something is measured, which takes seconds; that one is missing is said before.
 _NEEDED = ("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib")
 _SOURCE_TOKENS = 160
-_SUBCOMMANDS = {"index": "ragengine_bench.index.command:index_bench"}
+_SUBCOMMANDS = {
+    "index": "ragengine_bench.index.command:index_bench",
+    "scale": "ragengine_bench.index.scale.command:scale_bench",
+}
 
 
 class _Bench(click.Group):

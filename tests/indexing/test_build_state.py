@@ -25,6 +25,7 @@ COUNT = 700
 FACTORY = "OPQ2_4,IVF4,PQ2x4"
 SMALL_BLOCKS = {
     "training": {"ROWS_AT_ONCE": 100, "_CHECKPOINT_SECONDS": 0.0},
+    "inverted_lists": {"ROWS_AT_ONCE": 100},
     "vector_sources": {"ROWS_AT_ONCE": 100, "_SORTED_TOGETHER": 100},
     "writer": {"_SAVE_SECONDS": 0.0, "_REPORT_EVERY": 100},
 }
@@ -33,7 +34,7 @@ SMALL_BLOCKS = {
 CHILD = """
 import json, os, signal, sys
 from pathlib import Path
-from ragengine.indexing import build, training, vector_sources, writer
+from ragengine.indexing import build, inverted_lists, training, vector_sources, writer
 from ragengine.storage import atomic, folders
 
 def die(*_):

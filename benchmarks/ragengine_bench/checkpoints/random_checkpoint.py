@@ -21,17 +21,19 @@ from ragengine_bench.checkpoints.shapes import Shape
 RAG, GENERATOR = "rag", "generator"
 
 
-def write_random_checkpoint(shape: Shape, folder: Path) -> None:
-    """Save a RAG-Token checkpoint (``folder/rag``, with a tiny question encoder) and its generator alone
-    (``folder/generator``, what engines without RAG read), seed 0.
+def write_random_checkpoint(shape: Shape, folder: Path, dimension: int = 32) -> None:
+    """Save a RAG-Token checkpoint (``folder/rag``, with a tiny question encoder of ``dimension``) and its
+    generator alone (``folder/generator``, what engines without RAG read), seed 0.
     """
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
     generator = _config(shape)
     dpr = DPRConfig(
-        vocab_size=8, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        vocab_size=8, hidden_size=dimension, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
-    config = RagConfig.from_question_encoder_generator_configs(dpr, generator, retrieval_vector_size=32)
+    config = RagConfig.from_question_encoder_generator_configs(
+        dpr, generator, retrieval_vector_size=dimension
+    )
     model = RagTokenForGeneration(config).eval()
     model.generation_config.update(
         decoder_start_token_id=generator.decoder_start_token_id,

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from ragengine.arrays import FloatArray, HalfArray
 
-_BLOCK = 16384
+BLOCK = 16384
+"""Rows that are drawn together, with a seed of their own."""
 _DIRECTIONS, _VARYING = 256, 24
 _SIZE_EXPONENT = 0.8
 _COMMON, _AROUND, _NOISE = 0.7, 0.9, 0.25
@@ -70,11 +71,11 @@ class Clusters:
         stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(count, self.dimension))
 
         def write_block(start: int) -> None:
-            rows = min(_BLOCK, count - start)
-            stored[start : start + rows] = self.draw(rows, 1 + start // _BLOCK)
+            rows = min(BLOCK, count - start)
+            stored[start : start + rows] = self.draw(rows, 1 + start // BLOCK)
 
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(write_block, range(0, count, _BLOCK)))
+            list(pool.map(write_block, range(0, count, BLOCK)))
         stored.flush()
         return stored
 

@@ -38,11 +38,18 @@ def read_batches(
             row += 1
 
 
-def read_embeddings(path: Path, batches: Iterable[Any]) -> Iterator[FloatArray]:
-    """Stream the column ``embeddings`` as blocks, float32 [rows, E]; E may differ between blocks."""
+def read_embeddings(path: Path, batches: Iterable[Any], row: int = 0, first: int = 0) -> Iterator[FloatArray]:
+    """Stream the column ``embeddings`` as blocks, float32 [rows, E]; E may differ between blocks.
+
+    ``row`` is the number of the first row of ``batches``; rows before ``first`` are left out.
+    """
     pyarrow = import_pyarrow()
-    row = 0
     for batch in batches:
+        if row < first:
+            skipped = min(first - row, batch.num_rows)
+            row, batch = row + skipped, batch.slice(skipped)
+            if not batch.num_rows:
+                continue
         column = validated(path, batch.select([EMBEDDINGS])).column(EMBEDDINGS)
         kinds = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
         if not any(is_kind(column.type) for is_kind in kinds) or not pyarrow.types.is_floating(

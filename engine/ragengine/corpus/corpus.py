@@ -139,10 +139,14 @@ class Corpus:
             )
         return bool(with_them) and len(with_them) == len(self.sources)
 
-    def read_embeddings(self) -> Iterator[FloatArray]:
-        """Stream the columns ``embeddings`` as blocks, float32 [rows, E]."""
+    def read_embeddings(self, first: int = 0) -> Iterator[FloatArray]:
+        """Stream the columns ``embeddings`` from row ``first`` of all on, as blocks, float32 [rows, E]."""
         for source in self._tables():
-            yield from source.read_embeddings()
+            if first and first >= (count := source.count()):
+                first -= count
+                continue
+            yield from source.read_embeddings(first)
+            first = 0
 
     def _tables(self) -> list[Dataset | ParquetFile]:
         return [source for source in self.sources if isinstance(source, Dataset | ParquetFile)]

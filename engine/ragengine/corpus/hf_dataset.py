@@ -46,13 +46,22 @@ class Dataset:
         """The number of rows, from the headers of the record batches."""
         return sum(batch.num_rows for batch in self._batches())
 
+    def text_bytes(self) -> int:
+        """The size of its columns, without the embeddings, which are no texts."""
+        return sum(
+            int(column.nbytes)
+            for batch in self._batches()
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            if name != arrow_tables.EMBEDDINGS
+        )
+
     def has_embeddings(self) -> bool:
         """Whether the dataset has the column ``embeddings``."""
         return arrow_tables.EMBEDDINGS in (self._names() or ())
 
-    def read_embeddings(self) -> Iterator[FloatArray]:
-        """Stream the column ``embeddings`` as blocks, float32 [rows, E]."""
-        return arrow_tables.read_embeddings(self.folder, self._batches())
+    def read_embeddings(self, first: int = 0) -> Iterator[FloatArray]:
+        """Stream the column ``embeddings`` from row ``first`` on as blocks, float32 [rows, E]."""
+        return arrow_tables.read_embeddings(self.folder, self._batches(), first=first)
 
     def _names(self) -> list[str] | None:
         """The names of the columns; None where there are no rows."""

@@ -54,27 +54,45 @@ class ParquetFile:
             return int(file.metadata.num_rows)
 
     def text_bytes(self) -> int:
-        """Its size unpacked, as it says."""
+        """The size of its columns unpacked, without the embeddings, which are no texts, as it says."""
         with self._opened() as file:
-            groups = range(file.metadata.num_row_groups)
-            return sum(int(file.metadata.row_group(group).total_byte_size) for group in groups)
+            groups = (file.metadata.row_group(group) for group in range(file.metadata.num_row_groups))
+            columns = (group.column(number) for group in groups for number in range(group.num_columns))
+            return sum(
+                max(int(column.total_uncompressed_size), int(column.total_compressed_size))
+                for column in columns
+                if _name(column) != arrow_tables.EMBEDDINGS
+            )
 
     def has_embeddings(self) -> bool:
         """Whether there is a column ``embeddings``."""
         return arrow_tables.EMBEDDINGS in self._schema().names
 
-    def read_embeddings(self) -> Iterator[FloatArray]:
-        """Stream the column ``embeddings`` as blocks, float32 [rows, E]."""
-        return arrow_tables.read_embeddings(self.path, self._batches([arrow_tables.EMBEDDINGS]))
+    def read_embeddings(self, first: int = 0) -> Iterator[FloatArray]:
+        """Stream the column ``embeddings`` from row ``first`` on as blocks, float32 [rows, E].
+
+        Row groups before that are not read.
+        """
+        with self._opened() as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        skipped = row = 0
+        while skipped < len(sizes) and row + sizes[skipped] <= first:
+            row += sizes[skipped]
+            skipped += 1
+        batches = self._batches([arrow_tables.EMBEDDINGS], groups=range(skipped, len(sizes)))
+        return arrow_tables.read_embeddings(self.path, batches, row, first)
 
     def _schema(self) -> Any:
         """The names and types of the columns."""
         with self._opened() as file:
             return file.schema_arrow
 
-    def _batches(self, columns: list[str], texts: list[str] | None = None) -> Iterator[Any]:
+    def _batches(
+        self, columns: list[str], texts: list[str] | None = None, groups: range | None = None
+    ) -> Iterator[Any]:
         with self._opened(texts) as file:
-            for batch in file.iter_batches(_rows_at_once(file, columns), columns=columns):
+            rows = _rows_at_once(file, columns)
+            for batch in file.iter_batches(rows, columns=columns, row_groups=groups):
                 if batch.num_rows:
                     yield batch
 
@@ -108,7 +126,7 @@ def _rows_at_once(file: Any, columns: list[str]) -> int:
         sizes = [
             rows.column(number).total_uncompressed_size
             for number in range(rows.num_columns)
-            if rows.column(number).path_in_schema.split(".")[0] in columns
+            if _name(rows.column(number)) in columns
         ]
         if max(sizes, default=0) > _MOST_COLUMN:
             raise ValueError(
@@ -117,3 +135,8 @@ def _rows_at_once(file: Any, columns: list[str]) -> int:
             )
         largest = max(largest, sum(sizes) // max(rows.num_rows, 1))
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // largest))
+
+
+def _name(column: Any) -> str:
+    """The name of the column that a column chunk is of, or is a part of."""
+    return str(column.path_in_schema).split(".")[0]

@@ -40,12 +40,11 @@ def estimate_count(source: PathSource | GivenPassages) -> int:
 
 def text_bytes(source: PathSource) -> int:
     """About the largest size of the texts of a source whose files can be read."""
-    if isinstance(source, Dataset):
-        return sum(file.stat().st_size for file in source.files)
-    size = source.path.stat().st_size
+    files = source.files if isinstance(source, Dataset) else (source.path,)
+    size = sum(file.stat().st_size for file in files)
     try:
-        if isinstance(source, ParquetFile):
-            return max(size, source.text_bytes())
+        if isinstance(source, Dataset | ParquetFile):
+            return source.text_bytes()
         if source.path.name.lower().endswith(GZIP_SUFFIX):
             content, share = _sample(source.path, source.within)
             return round(len(content) / share)

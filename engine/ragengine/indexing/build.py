@@ -21,7 +21,12 @@ from ragengine.indexing.inputs import (
     read_queries,
 )
 from ragengine.indexing.plan import CHOSEN, IndexPlan, plan_index
-from ragengine.indexing.vector_sources import VectorSource, encoded_vectors, given_vectors
+from ragengine.indexing.vector_sources import (
+    EmbeddingsInput,
+    VectorSource,
+    encoded_vectors,
+    given_vectors,
+)
 from ragengine.indexing.writer import IndexWriter, draft_manifest
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole, import_faiss
@@ -35,7 +40,7 @@ from ragengine.version import __version__
 class IndexBuild:
     """What an index is built from, checked; :meth:`run` writes it.
 
-    ``embeddings`` and ``queries`` are files; ``questions`` are those that ``queries`` holds, float32 [Q, E].
+    ``embeddings`` and ``queries`` are files, if they came so; ``questions`` are those that ``queries`` holds, float32 [Q, E].
     """
 
     corpus: Corpus
@@ -55,7 +60,7 @@ class IndexBuild:
         reading: ReadingOptions,
         bundle: str | Path | Bundle,
         *,
-        embeddings: str | Path | None,
+        embeddings: EmbeddingsInput | None,
         queries: str | Path | None,
         factory: str | None,
         recall: float,
@@ -69,13 +74,12 @@ class IndexBuild:
         dimension = bundle.index_encoder.dimension
         questions = read_queries(queries, dimension)
         if factory is not None:
-            training.empty_faiss_index(
-                factory, dimension
-            )  # refuses what cannot be made before hours are spent
+            # Refuses what cannot be made before hours are spent.
+            training.empty_faiss_index(factory, dimension)
         return cls(
             corpus,
             bundle,
-            None if embeddings is None else Path(embeddings),
+            Path(embeddings) if isinstance(embeddings, str | Path) else None,
             None if queries is None else Path(queries),
             questions,
             factory,
@@ -161,7 +165,7 @@ def build_index(
     index: str | Path,
     *,
     bundle: str | Path | Bundle,
-    embeddings: str | Path | None = None,
+    embeddings: EmbeddingsInput | None = None,
     queries: str | Path | None = None,
     id_field: str | None = None,
     title_field: str | None = None,
@@ -195,7 +199,9 @@ def build_index(
         bundle: the bundle whose passage encoder makes the vectors.
         embeddings: a ``.npy`` of float32, float16 or bfloat16 [passages, E], in file order, instead of
             encoding; without one, the column ``embeddings`` of a datasets folder or Parquet file is taken if
-            it has one.
+            it has one.  Or a function ``embeddings(row)`` that yields the vectors from ``row`` on in blocks,
+            float32 or float16 [rows, E], so that no file need hold them all; a resumed build calls it with
+            the first row that is not stored, and trusts that the vectors are those of the first run.
         queries: a ``.npy`` of question vectors, of the same types [Q, E], to measure the recall with; without
             one, passages search for other passages.
         id_field: the column or JSON field of the ids; ``id``, else ``_id``, where None.

@@ -25,6 +25,7 @@ class Checkpoint:
     count      the number of passages; None while they are read
     rows       vectors stored
     max_norm   the largest Euclidean norm of those vectors
+    coded      vectors whose codes are in a file of codes
     finished   whether every file of the index is written
     timings    seconds a phase
 
@@ -35,6 +36,7 @@ class Checkpoint:
     count: int | None = None
     rows: int = 0
     max_norm: float = 0.0
+    coded: int = 0
     finished: bool = False
     timings: dict[str, float] = field(default_factory=dict)
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ragengine.retrieval.faiss_api import extract_ivf, import_faiss
+from ragengine.retrieval.faiss_api import extract_ivf, has_plain_lists, import_faiss
 from ragengine.retrieval.gpu.placement import GPU_SUBQUANTIZERS
 
 FLAT_LIMIT = 50_000
@@ -15,12 +15,14 @@ _LISTS_PER_ROOT = 4
 ROWS_AT_ONCE = 16384
 TRAINING_VECTORS = 65536  # 256 for each of the 256 centroids of a sub-quantiser
 TRAINING_PER_LIST = 40  # faiss warns below 39
+TRANSFORM_VECTORS = 65536  # 85 for each of 768 dimensions, of which PCA takes the covariance
 ROTATION_VECTORS = 32768
 
 _PROCESS_BYTES = 400 << 20  # Python, numpy, faiss and onnxruntime, a batch that is encoded
 _FLOAT = 4
 _HALF = 2
 _ID = 8
+_ID_COPIES = 64  # bytes of a passage while its id is compared with all others
 
 
 CHOSEN: Final = "chosen by the user"
@@ -84,25 +86,38 @@ def bytes_per_vector(faiss_index: Any) -> int:
 def memory_needed(faiss_index: Any, count: int, dimension: int) -> int:
     """An upper bound of the memory that building takes, in bytes.
 
-    The process itself; blocks of 16384 vectors and their copies; the training sample, as it is and rotated,
-    and what training a rotation copies; centroids; and the index, whose arrays double when they grow, so
-    that three times its size may be needed at that moment.  Only the last part grows with ``count``, and the
-    sample with its square root.  Stored vectors do not count: they are a file, read in blocks.  What
-    encoding takes is counted where the vectors come from (``VectorSource.memory``).
+    The process itself; blocks of 16384 vectors and their copies; then either training or filling, whichever
+    takes more.  Training has the sample as the index wants it, behind its transforms, and what a rotation and
+    the quantisers copy of 65536 vectors.  Filling has centroids, and the index: its own size where its lists
+    are filled through a file of codes (``inverted_lists``), else three times that, as its arrays double when
+    they grow.  Ids take 9 bytes a passage before, and their copies while they are compared.  So memory grows
+    with ``count`` by the codes, and with its square root by the sample.  Stored vectors do not count: they
+    are a file, read in blocks.  What encoding takes is counted where the vectors come from
+    (``VectorSource.memory``).
     """
     blocks = 4 * ROWS_AT_ONCE * dimension * _FLOAT
     trained = 0 if faiss_index.is_trained else training_count(faiss_index, count)
-    sample = 2 * trained * dimension * _FLOAT + 3 * min(trained, ROTATION_VECTORS) * dimension * _FLOAT
+    sample = trained * _trained_dimension(faiss_index) * _FLOAT
+    copies = 4 * min(trained, TRANSFORM_VECTORS) * dimension * _FLOAT
     inverted_lists = extract_ivf(faiss_index)
     centroids = 0 if inverted_lists is None else 3 * inverted_lists.nlist * inverted_lists.d * _FLOAT
-    return _PROCESS_BYTES + blocks + sample + centroids + 3 * count * bytes_per_vector(faiss_index)
+    held = (1 if has_plain_lists(faiss_index) else 3) * count * bytes_per_vector(faiss_index)
+    return _PROCESS_BYTES + blocks + centroids + max(sample + copies, held, _ID_COPIES * count)
+
+
+def _trained_dimension(faiss_index: Any) -> int:
+    """The dimension of the vectors that an index is trained on, behind its transforms."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    return int(index.index.d if isinstance(index, faiss.IndexPreTransform) else index.d)
 
 
 def disk_needed(faiss_index: Any, count: int, dimension: int, passages_bytes: int) -> int:
     """An upper bound of the disk that building takes, in bytes.
 
-    Texts, fp16 vectors, the FAISS index twice (a checkpoint stays until the next is whole), and the trained
-    index before it.  An index that is replaced stays until the new one is whole; it is not counted.
+    Texts, fp16 vectors, the FAISS index twice (the file of codes, or a checkpoint, stays until the next file
+    is whole), and the trained index before it.  An index that is replaced stays until the new one is whole;
+    it is not counted.
     """
     inverted_lists = extract_ivf(faiss_index)
     centroids = dimension if inverted_lists is None else inverted_lists.nlist + dimension

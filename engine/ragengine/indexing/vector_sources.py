@@ -2,10 +2,11 @@
 
 import io
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -15,9 +16,10 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.manifest import EncoderSpec
 from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.passage import Passage
-from ragengine.errors import PassagesError
+from ragengine.errors import InputError, PassagesError
 from ragengine.indexing.inputs import shown_name
 from ragengine.indexing.plan import ROWS_AT_ONCE
+from ragengine.messages import short_repr
 from ragengine.retrieval.encoder import TextEncoder, comparable
 from ragengine.retrieval.passage_store import BLOCK_CHARACTERS, PassageStore
 from ragengine.retrieval.vector_index import FP16_MAX
@@ -29,6 +31,10 @@ from ragengine.storage.npy import as_float32, open_given_vectors, read_rows
 # Passages that are sorted by length together: enough for little padding, few enough for any memory.
 _SORTED_TOGETHER = 4096
 _CHARACTER, _TOKEN = 4, 40  # bytes, at most: Python's str, and an int in a list
+
+
+EmbeddingsInput: TypeAlias = str | Path | Callable[[int], Iterable[NDArray[Any]]]
+"""The path of a ``.npy``; or a function of a row that yields the vectors from that row on, in blocks."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +82,21 @@ class VectorSource:
             raise self.wrong_count("more" if self.count > count else f"only {self.count}", count)
 
 
-def given_vectors(corpus: Corpus, embeddings: str | Path | None, spec: EncoderSpec) -> VectorSource | None:
-    """Vectors that come with the passages: the file ``embeddings``, or a dataset's column; else None.
+def given_vectors(
+    corpus: Corpus, embeddings: EmbeddingsInput | None, spec: EncoderSpec
+) -> VectorSource | None:
+    """Vectors that come with the passages: ``embeddings``, or a dataset's column; else None.
 
     They are those of the encoder ``spec``, and become comparable as its own do.
     """
+    if callable(embeddings):
+        return comparable_vectors(_program_vectors(embeddings), spec)
     if embeddings is not None:
         return comparable_vectors(_file_vectors(checked_path(embeddings, PassagesError)), spec)
     if corpus.has_embeddings():
         column = VectorSource(
             f"column 'embeddings' of {corpus.name}",
-            lambda pending: _skipping(corpus.read_embeddings(), pending.done),
+            lambda pending: corpus.read_embeddings(pending.done),
         )
         return comparable_vectors(column, spec)
     return None
@@ -116,6 +126,21 @@ def _file_vectors(path: Path) -> VectorSource:
                 raise PassagesError(f"{path} cannot be read to its end: {reason}; save it again.") from reason
 
     return VectorSource(f"file {shown_name(path)}", blocks, len(vectors))
+
+
+def _program_vectors(embeddings: Callable[[int], Iterable[NDArray[Any]]]) -> VectorSource:
+    """The vectors that a program gives, from any row on."""
+
+    def blocks(pending: PendingPassages) -> Iterator[FloatArray | HalfArray]:
+        for block in embeddings(pending.done):
+            if not isinstance(block, np.ndarray) or block.ndim != 2 or block.dtype.kind != "f":
+                raise InputError(
+                    f"The function of embeddings gave {short_repr(block)}; it must yield arrays of "
+                    "floating-point numbers [rows, dimension]."
+                )
+            yield block if block.dtype == np.float16 else block.astype(np.float32, copy=False)
+
+    return VectorSource("function of the program", blocks)
 
 
 def encoded_vectors(
@@ -184,12 +209,6 @@ def largest_norm(vectors: HalfArray) -> float:
     return float(np.sqrt(squares.max(initial=0.0)))
 
 
-def _skipping(blocks: Iterable[FloatArray], done: int) -> Iterator[FloatArray]:
-    for block in blocks:
-        yield block[done:]
-        done = max(0, done - len(block))
-
-
 class VectorFile:
     """A ``.npy`` file of ``shape`` = [N, E] or [N] that is written block by block, ``done`` rows so far.
 
@@ -225,6 +244,11 @@ class VectorFile:
     def flush(self) -> None:
         """Hand what was written to the system."""
         self._file.flush()
+
+    def sync(self) -> None:
+        """Bring what was written to disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
 
 def fill_vectors(

@@ -21,6 +21,7 @@ from ragengine.errors import (
 )
 from ragengine.indexing import training
 from ragengine.indexing.build_state import BuildState
+from ragengine.indexing.inverted_lists import fill_lists, write_codes
 from ragengine.indexing.passage_ids import PassageIds
 from ragengine.indexing.plan import IndexPlan
 from ragengine.indexing.tuning import tune
@@ -32,7 +33,7 @@ from ragengine.indexing.vector_sources import (
     in_blocks,
     largest_norm,
 )
-from ragengine.retrieval.faiss_api import faiss_threads, import_faiss
+from ragengine.retrieval.faiss_api import faiss_threads, has_plain_lists, import_faiss
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import (
@@ -59,6 +60,7 @@ from ragengine.version import __version__
 
 _TRAINED_FILE = "trained.faiss"
 _FILLED_FILE = "filled.faiss"
+_CODES_FILE = "codes.npy"
 _SAVE_SECONDS = 10.0
 _REPORT_EVERY = 1000
 
@@ -227,14 +229,32 @@ class IndexWriter:
             training.write_faiss(faiss_index, trained)
             state.save("train")
 
+        self._add(faiss_index, factory, filled)
+        training.write_faiss(faiss_index, final)
+        state.save("add")
+        self._faiss_index = faiss_index
+
+    def _add(self, faiss_index: Any, factory: str, filled: Path) -> None:
+        """Add the stored vectors that a FAISS index does not hold yet; checkpoints of it go to ``filled``."""
+        state, vectors, report = self._state, self._vectors(), self._report("add")
+
         def save() -> None:
             training.write_faiss(faiss_index, filled)
             state.save("add")
 
-        training.add(faiss_index, vectors, factory, self._threads, self._report("add"), save)
-        training.write_faiss(faiss_index, final)
-        state.save("add")
-        self._faiss_index = faiss_index
+        def saved(codes: VectorFile) -> None:
+            if state.unsaved_seconds >= _SAVE_SECONDS:
+                codes.sync()
+                state.checkpoint.coded = codes.done
+                state.save("add")
+
+        if not has_plain_lists(faiss_index):
+            training.add(faiss_index, vectors, factory, self._threads, report, save)
+        elif faiss_index.ntotal < len(vectors):
+            path = state.folder / _CODES_FILE
+            with faiss_threads(self._threads):
+                write_codes(faiss_index, vectors, path, state.checkpoint.coded, report, saved)
+            fill_lists(faiss_index, path)
 
     def finish(self, draft: IndexManifest, questions: FloatArray | None, recall: float | None) -> None:
         """Tune the search until ``recall`` is reached, and write the manifest.
@@ -257,7 +277,7 @@ class IndexWriter:
         state.save("tune")
         timings = {f"{phase}_s": seconds for phase, seconds in state.checkpoint.timings.items()}
         write_index_manifest(state.output, dataclasses.replace(manifest, timings={**timings, **search_ms}))
-        for name in (_TRAINED_FILE, _FILLED_FILE):
+        for name in (_TRAINED_FILE, _FILLED_FILE, _CODES_FILE):
             (state.folder / name).unlink(missing_ok=True)
         state.checkpoint.finished = True
         state.save("tune")

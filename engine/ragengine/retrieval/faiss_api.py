@@ -131,6 +131,19 @@ def extract_ivf(faiss_index: Any) -> Any:
     return faiss.try_extract_index_ivf(index)
 
 
+def has_plain_lists(faiss_index: Any) -> bool:
+    """Whether an index is an IVF, alone or behind transforms, whose lists in memory are rows of codes."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(faiss_index)
+    if isinstance(index, faiss.IndexPreTransform):
+        index = faiss.downcast_index(index.index)
+    return (
+        isinstance(index, faiss.IndexIVFFlat | faiss.IndexIVFPQ | faiss.IndexIVFScalarQuantizer)
+        and not isinstance(index, faiss.IndexIVFPQR)  # it keeps codes of its own beside the lists
+        and isinstance(faiss.downcast_InvertedLists(index.invlists), faiss.ArrayInvertedLists)
+    )
+
+
 def is_graph(faiss_index: Any) -> bool:
     """Whether FAISS searches by walking a graph (HNSW, NSG), with or without a transform before."""
     faiss = import_faiss()

@@ -1,0 +1,1 @@
+"""``ragengine bench scale``: an index of many synthetic vectors, built, killed, resumed and searched."""

@@ -85,7 +85,9 @@ def ask(
         if plot or record or explain or replayed is not None:
             raise click.UsageError("--file goes with none of --plot, --record, --explain and --replay.")
         if placing.pop("allow_partial"):
-            raise click.UsageError("--allow-partial is not for --file: its answers shall be those of the whole index.")
+            raise click.UsageError(
+                "--allow-partial is not for --file, whose answers are those of the whole index."
+            )
         _answer_file(
             model, passages, source, output, as_json, force=force, abstain=abstain,
             **running, **placing, **options,

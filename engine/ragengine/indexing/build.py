@@ -40,7 +40,8 @@ from ragengine.version import __version__
 class IndexBuild:
     """What an index is built from, checked; :meth:`run` writes it.
 
-    ``embeddings`` and ``queries`` are files, if they came so; ``questions`` are those that ``queries`` holds, float32 [Q, E].
+    ``embeddings`` and ``queries`` are files, if they came so; ``questions`` are those that ``queries`` holds,
+    float32 [Q, E].
     """
 
     corpus: Corpus

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ragengine.indexing.compact import compact_index
     from ragengine.indexing.import_index import import_index
     from ragengine.indexing.shard import shard_index
+    from ragengine.indexing.shard_addresses import set_shard_addresses
     from ragengine.indexing.sync import SyncResult, sync_index
     from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
     from ragengine.indexing.upsert import upsert_passages
@@ -73,6 +74,7 @@ __all__ = [
     "import_index",
     "list_passages",
     "merge_indexes",
+    "set_shard_addresses",
     "shard_index",
     "show_passages",
     "sync_index",
@@ -114,6 +116,7 @@ _MODULES = {
     "import_index": "indexing.import_index",
     "list_passages": "retrieval.listing",
     "merge_indexes": "indexing.update",
+    "set_shard_addresses": "indexing.shard_addresses",
     "shard_index": "indexing.shard",
     "show_passages": "retrieval.listing",
     "sync_index": "indexing.sync",

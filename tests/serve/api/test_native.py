@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragengine import Document
+from ragengine import Document, GenerationOptions
+from ragengine.generation import generator
+from ragengine.generation.search.lookahead import search_step
 from tests.support.served import QUESTION, Served
 
 DRAWS = {"num_beams": 1, "do_sample": True}
@@ -125,19 +127,29 @@ def test_a_stream_tells_documents_tokens_and_the_answer(server: Served) -> None:
 
 
 @pytest.mark.parametrize("setting", [{"doc_pruning": 0.05}, {"prompt_lookup_num_tokens": 3}])
-def test_a_stream_of_fewer_documents_and_steps(server: Served, setting: dict[str, Any]) -> None:
+def test_a_stream_of_fewer_documents_and_steps(
+    server: Served, setting: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[GenerationOptions] = []
+
+    def recorded(model: Any, encoded: Any, log_prior: Any, rules: Any, *given: Any) -> Any:
+        searched.append(rules.options)
+        return search_step(model, encoded, log_prior, rules, *given)
+
     asked = {"question": QUESTION, "num_beams": 1, **setting}
     with server.state.models.get(None).engine.stream(**asked) as stream:
         tokens, answer = [token.token_id for token in stream], stream.answer()
+    monkeypatch.setattr(generator, "search_step", recorded)
     (_, first), *streamed, (name, final) = events_of(server, asked)
     assert name == "final"
+    assert searched == [answer.options]
     assert same(final, answer.to_dict())
     assert [token["id"] for _, token in streamed] == tokens
     assert [d["id"] for d in first["documents"]] == [d.id for d in answer.documents]
     if "doc_pruning" in setting:
         assert answer.pruned, "all documents were read: this question shows nothing"
     else:
-        assert answer.options.prompt_lookup_num_tokens == 3
+        assert searched[0].prompt_lookup_num_tokens == 3
 
 
 def test_what_cannot_stream_is_refused_with_the_reason(server: Served) -> None:

@@ -138,6 +138,14 @@ def test_words_stand_where_they_say(text: str) -> None:
         assert fold(text[word.start : word.end]) == word.folded != ""
 
 
+@hypothesis.given(TEXTS, st.characters(max_codepoint=127))
+def test_words_are_the_same_beside_other_characters(text: str, ascii_character: str) -> None:
+    ascii_text = f"{text.encode('ascii', 'ignore').decode()}{ascii_character}Oslo 12_b"
+    beside = words_of(f"{ascii_text} \u00e9")  # not ASCII any more
+    assert words_of(ascii_text) == beside[:-1]
+    assert folded_words(ascii_text) == [word.folded for word in beside[:-1]]
+
+
 @hypothesis.given(TEXTS, st.data())
 def test_sentences_hold_the_part(text: str, data: st.DataObject) -> None:
     hypothesis.assume(text)

@@ -37,7 +37,8 @@ def cite(answer: str, question: str, documents: Sequence[Document]) -> tuple[Cit
         documents: those that were read, with their ``posterior``.
     """
     wanted = words_of(answer)
-    texts = [words_of(document.text[:_READ]) for document in documents]
+    said = {word.folded for word in wanted}
+    texts = [_words_with(said, document.text[:_READ]) for document in documents]
     search = _Search(wanted, set(folded_words(question)), documents, texts, [_places(t) for t in texts])
     citations: list[Citation] = []
     at = 0
@@ -112,6 +113,11 @@ class _Search:
         word = self.wanted[at].folded
         whole = length == len(self.wanted)
         return whole or length > 1 or len(word) >= _SHORTEST or not word.isascii() or word.isdigit()
+
+
+def _words_with(said: set[str], text: str) -> list[Word]:
+    """The words of a text; none where it has none of those that were ``said``."""
+    return [] if said.isdisjoint(folded_words(text)) else words_of(text)
 
 
 def _places(words: Sequence[Word]) -> dict[str, list[int]]:

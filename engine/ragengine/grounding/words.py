@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Scripts that put no space between words: every character is a word of its own.
 _UNSPACED = (
@@ -10,11 +10,11 @@ _UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _MARKS = "\u0300-\u036f"
-_WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_]|[{_MARKS}])+")
+_WORD = re.compile(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}]+|[{_MARKS}]+)+")
+_FOLDED_ASCII_WORD = re.compile("[a-z0-9]+")  # what _WORD finds in such a text, several times as fast
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """A word as it is compared, and where it stands: ``text[start:end]``."""
 
     folded: str
@@ -32,10 +32,14 @@ def fold(text: str) -> str:
 
 def words_of(text: str) -> list[Word]:
     """The words of a text in their order; in scripts without spaces, its characters."""
-    found = (Word(fold(m.group()), m.start(), m.end()) for m in _WORD.finditer(text))
+    if text.isascii():
+        return [Word(m.group(), *m.span()) for m in _FOLDED_ASCII_WORD.finditer(fold(text))]
+    found = (Word(fold(m.group()), *m.span()) for m in _WORD.finditer(text))
     return [word for word in found if word.folded]
 
 
 def folded_words(text: str) -> list[str]:
     """The words of a text as they are compared."""
+    if text.isascii():
+        return _FOLDED_ASCII_WORD.findall(fold(text))
     return [word.folded for word in words_of(text)]

@@ -60,6 +60,7 @@ def build(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Callable[[s
                 bundle=bundle,
                 embeddings=folder / "vectors.npy",
                 factory=factory,
+                threads=1,
             )
         return built[factory]
 
@@ -72,7 +73,7 @@ def test_shards_of_an_index_folder_find_what_it_finds(
     build: Callable[[str], Path], tmp_path: Path, factory: str, shards: int
 ) -> None:
     index = build(factory)
-    manifest = shard_index(index, tmp_path / "shards", shards=shards)
+    manifest = shard_index(index, tmp_path / "shards", shards=shards, threads=1)
     assert (manifest.count, len(manifest.shards)) == (COUNT, shards)
     questions = random_vectors(30, E, seed=3)
     questions[:10] = random_vectors(COUNT, E)[:10]  # stored twice, in different shards

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from ragengine.errors import InputError
-from ragengine.retrieval.faiss_api import extract_ivf, import_faiss
+from ragengine.retrieval.faiss_api import check_whole, extract_ivf, import_faiss
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.structure import can_share
+
+MOST_SHARDS = 4096
 
 
 def empty_copy(path: Path) -> Any:
@@ -20,12 +22,7 @@ def empty_copy(path: Path) -> Any:
     """
     faiss = import_faiss()
     index = read_faiss(path, mapped=True)
-    if not can_share(index):
-        kind = type(faiss.downcast_index(index)).__name__
-        raise InputError(
-            f"The FAISS index {path} is {kind}, whose vectors cannot be divided among shards (a graph, "
-            "refinement or fast scan); build one of Flat, or IVF with PQ, SQ or Flat."
-        )
+    check_can_divide(index, str(path))
     inverted_lists = extract_ivf(index)
     if inverted_lists is not None:
         lists = faiss.ArrayInvertedLists(inverted_lists.nlist, inverted_lists.code_size)
@@ -38,6 +35,38 @@ def empty_copy(path: Path) -> Any:
         index.reset()
     index.ntotal = 0
     return index
+
+
+def check_can_divide(index: Any, name: str) -> None:
+    """Raise :class:`InputError` where parts of a FAISS index do not find together what it finds."""
+    if not can_share(index):
+        kind = type(import_faiss().downcast_index(index)).__name__
+        raise InputError(
+            f"The FAISS index {name} is {kind}, whose vectors cannot be divided among shards (a graph, "
+            "refinement or fast scan); build one of Flat, or IVF with PQ, SQ or Flat."
+        )
+
+
+def check_shards(shards: int) -> None:
+    """Raise :class:`InputError` unless an index can be in so many shards."""
+    check_whole("shards", shards)
+    if shards > MOST_SHARDS:
+        raise InputError(f"shards is {shards}; it must be at most {MOST_SHARDS}.")
+
+
+def shard_bounds(number: int, shards: int, count: int) -> tuple[int, int]:
+    """The first of ``count`` rows that shard ``number`` of ``shards`` has, and the row behind its last."""
+    return number * count // shards, (number + 1) * count // shards
+
+
+def append(index: Any, part: Any, first: int) -> None:
+    """Move the vectors of ``part``, rows 0, 1, ..., to ``index`` as rows ``first`` on: the next ones."""
+    lists = extract_ivf(index)
+    if lists is not None:
+        lists.merge_from(extract_ivf(part), first)
+    else:
+        _codes(index).merge_from(_codes(part))
+    index.ntotal = (lists if lists is not None else _codes(index)).ntotal
 
 
 def part_of(source: Any, empty: Any, first: int, count: int) -> Any:

@@ -25,6 +25,7 @@ from ragengine.retrieval.sharding.shard import LocalShard, Shard
 from ragengine.runtime.lifecycle import awaited_at_exit
 from ragengine.runtime.progress import Progress
 from ragengine.storage.folders import Verify
+from ragengine.storage.ownership import SHARDS
 
 T = TypeVar("T")
 Connect: TypeAlias = Callable[[ShardEntry, int, int], Shard]
@@ -89,6 +90,7 @@ class ShardedIndex(SearchedIndex):
         verify: Verify = "sha256",
         device: Device = "cpu",
         connect: Connect | None = None,
+        file_name: str = SHARDS,
     ) -> "ShardedIndex":
         """Open a folder with ``shards.json`` and its shards.
 
@@ -97,13 +99,14 @@ class ShardedIndex(SearchedIndex):
             verify: as for :meth:`PassageIndex.open`, for each shard that is a folder.
             device: where those shards are searched.
             connect: for a shard whose folder is not there.
+            file_name: of its ``shards.json``, where that is a draft.
 
         Raises:
             IndexFolderError: a shard is not whole, not there, or not the one that ``shards.json`` names.
             DeviceError: ``device`` is ``cuda``, which cannot be used.
         """
         folder = Path(path)
-        manifest = ShardsManifest.read(folder)
+        manifest = ShardsManifest.read(folder, file_name)
         shards: list[Shard] = []
         try:
             for number, entry in enumerate(manifest.shards):

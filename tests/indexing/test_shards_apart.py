@@ -278,7 +278,7 @@ def test_the_commands_build_an_index_in_three_steps(inputs: dict[str, object], t
     assert "one at a time" in run(*given, "--shard", "0/2", "--gather")
     assert "reads no PASSAGES" in run(*given, "--gather")
     assert "Missing option '--bundle'" in run(inputs["passages"], out)
-    assert "Missing argument 'PASSAGES...'" in run(out)
+    assert "Missing argument 'PASSAGES...'" in run(out, "--bundle", "b")
     assert "2 (150, 150 passages)" in run(out, "--gather", "--recall", 1)
     assert ShardsManifest.read(out).tuning.target == 1.0
     assert "gathered already" in run(out, "--gather")

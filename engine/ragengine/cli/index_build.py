@@ -36,11 +36,23 @@ class _Place(click.ParamType[tuple[int, int]]):
         return int(number), int(shards)
 
 
+class _ReadsPassages(click.Option):
+    """An option that is required, except by ``--gather``."""
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value, or None where ``--gather``, which is processed before, does not need it."""
+        if ctx.params.get("gather") and self.value_is_missing(value):
+            return None
+        return super().process_value(ctx, value)
+
+
 @click.command("build")
 @click.argument("passages", type=click.Path(), nargs=-1, metavar="PASSAGES...")
 @click.argument("index", type=click.Path())
 @click.option(
     "--bundle",
+    cls=_ReadsPassages,
+    required=True,
     type=click.Path(),
     help="The bundle whose passage encoder is used.",
 )
@@ -56,7 +68,9 @@ class _Place(click.ParamType[tuple[int, int]]):
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Draws the samples.")
 @click.option("--train-only", is_flag=True, help="Count PASSAGES and train for --shard, in the folder INDEX.")
 @click.option("--shard", type=_Place(), help="Build shard i of N, numbered from 0, in the folder INDEX.")
-@click.option("--gather", is_flag=True, help="Make an index of the shards in the folder INDEX.")
+@click.option(
+    "--gather", is_flag=True, is_eager=True, help="Make an index of the shards in the folder INDEX."
+)
 @click.option("--resume", is_flag=True, help="Go on with a build of INDEX that was killed or interrupted.")
 @force_option
 @batch_tokens_option
@@ -99,8 +113,6 @@ def build_command(
         return
     if not passages:
         raise click.MissingParameter(param_hint="'PASSAGES...'", param_type="argument")
-    if bundle is None:
-        raise click.MissingParameter(param_hint="'--bundle'", param_type="option")
     reading |= {"bundle": bundle, "embeddings": embeddings, "batch_tokens": batch_tokens, "threads": threads}
     if step == "--train-only":
         _train(passages, index, factory=factory, seed=seed, force=force, **reading)

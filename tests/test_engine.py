@@ -55,7 +55,7 @@ def test_to_dict_is_the_contracts_json(pair: Pair) -> None:
     answer = pair.engine.generate("Where is Quito?", **OPTIONS)
     content = json.loads(json.dumps(answer.to_dict()))
     contract = ["question", "answer", "score", "documents", "tokens", "flags", "timings_ms"]
-    later = ["raw_answer", "citations", "confidence", "answerability", "notes"]
+    later = ["raw_answer", "citations", "confidence", "answerability", "notes", "missing_shards"]
     assert list(content) == [*contract, "log_prob", "pruned_documents", "hypotheses", *later]
     assert content["notes"] == list(answer.notes)
     assert len(answer.notes) == len(answer.flags)

@@ -1,7 +1,6 @@
 """The actors that make the vectors of parts, and the dataset that runs through them."""
 
 import functools
-import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ragengine.indexing.vector_sources import (
 )
 from ragengine.runtime.devices import Device
 from ragengine.storage.npy import as_float32, open_given_vectors
+from ragengine_ray.error_columns import packed, unpacked
 from ragengine_ray.parts import Part, is_whole, write_part
 from ragengine_ray.reading import CorpusDatasource, CountedSources, passages_of
 
@@ -61,7 +61,7 @@ class PartEncoder:
             try:
                 self._write(row)
             except RagEngineError as reason:
-                error = pickle.dumps(reason)
+                error = packed(reason)
         count = 0 if error else row["stop"] - row["first"]
         return pyarrow.Table.from_pylist([{"count": count, "error": error}], _WRITTEN)
 
@@ -122,7 +122,7 @@ def encode_parts(
         )
         for row in dataset.iter_rows():
             if row["error"] is not None:
-                raise pickle.loads(row["error"])
+                raise unpacked(row["error"])
             yield int(row["count"])
 
 

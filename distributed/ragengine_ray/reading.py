@@ -1,7 +1,6 @@
 """A corpus as Ray Data reads it: one row a part, its passages in columns of lists."""
 
 import json
-import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
@@ -19,6 +18,7 @@ from ragengine.corpus.parquet import ParquetFile
 from ragengine.corpus.passage import Passage
 from ragengine.corpus.sources import PathSource
 from ragengine.errors import PassagesError, RagEngineError
+from ragengine_ray.error_columns import packed
 from ragengine_ray.parts import Part
 
 _TEXTS = pyarrow.list_(pyarrow.large_string())
@@ -109,7 +109,7 @@ class CorpusDatasource(Datasource):  # type: ignore[misc]  # ray.data is untyped
                 for run in _runs(parts):
                     yield from _tables(sources, run, with_embeddings)
             except RagEngineError as error:
-                yield pyarrow.Table.from_pylist([{"error": pickle.dumps(error)}], SCHEMA)
+                yield pyarrow.Table.from_pylist([{"error": packed(error)}], SCHEMA)
 
         metadata = BlockMetadata(len(parts), None, None, None)
         return ReadTask(read, metadata, SCHEMA, limit)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ragengine.indexing.sharded.build_shard import build_shard
     from ragengine.indexing.sharded.gather import gather_shards
     from ragengine.indexing.sharded.train import train_quantizer
+    from ragengine.indexing.shard_addresses import set_shard_addresses
     from ragengine.indexing.sync import SyncResult, sync_index
     from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
     from ragengine.indexing.upsert import upsert_passages
@@ -78,6 +79,7 @@ __all__ = [
     "import_index",
     "list_passages",
     "merge_indexes",
+    "set_shard_addresses",
     "shard_index",
     "show_passages",
     "sync_index",
@@ -122,6 +124,7 @@ _MODULES = {
     "import_index": "indexing.import_index",
     "list_passages": "retrieval.listing",
     "merge_indexes": "indexing.update",
+    "set_shard_addresses": "indexing.shard_addresses",
     "shard_index": "indexing.shard",
     "show_passages": "retrieval.listing",
     "sync_index": "indexing.sync",

@@ -1,7 +1,8 @@
 """The networks to start from, with random weights: `python prepare.py --data data --output start`.
 
-Writes `start/question_encoder`, a small BERT, and `start/generator`, a small T5, with tokenizers trained on
-the training questions and the passages that they are about. Nothing is downloaded.
+Writes `start/question_encoder`, a small BERT that begins by comparing words, and `start/generator`, a small
+T5 that begins by copying, with tokenizers trained on the training questions and the passages that they are
+about. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -13,14 +14,9 @@ from pathlib import Path
 import click
 import torch
 from tokenizers import BertWordPieceTokenizer, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import (
-    BertConfig,
-    BertModel,
-    BertTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
-    T5Tokenizer,
-)
+from transformers import BertTokenizerFast, T5Config, T5ForConditionalGeneration, T5Tokenizer
+
+from lexical import lexical_encoder, save_lexical_encoder, token_weights
 
 SEED = 7
 WORDPIECES, PIECES, LONGEST_PIECE = 3_000, 3_000, 8
@@ -61,28 +57,6 @@ def generator_tokenizer(lines: Sequence[str]) -> T5Tokenizer:
     trained.train_from_iterator(lines, trainer)
     pieces = [tuple(piece) for piece in json.loads(trained.to_str())["model"]["vocab"]]
     return T5Tokenizer(vocab=pieces, extra_ids=0)
-
-
-def question_encoder(vocabulary: int) -> BertModel:
-    """Two layers of BERT, whose states are averaged.
-
-    The last normalisation is scaled, so that inner products begin in the tens and not in the hundreds. The
-    pooler is not used.
-    """
-    config = BertConfig(
-        vocab_size=vocabulary,
-        hidden_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=768,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        max_position_embeddings=MOST_TOKENS,
-        pad_token_id=0,
-    )
-    model = BertModel(config)
-    torch.nn.init.constant_(model.encoder.layer[-1].output.LayerNorm.weight, 0.4)
-    return model
 
 
 def generator(vocabulary: int) -> T5ForConditionalGeneration:
@@ -143,14 +117,22 @@ def prepare(data: Path, output: Path) -> None:
     questions = [json.loads(line) for line in (data / "train.jsonl").read_text("utf-8").splitlines()]
     asked_about = {question["passage_id"] for question in questions}
     rows = [row.split("\t") for row in (data / "passages.tsv").read_text("utf-8").splitlines()]
-    lines = [part for name, *parts in rows if name in asked_about for part in parts]
-    lines += [question["question"] for question in questions]
-    tokenizers = encoder_tokenizer(lines), generator_tokenizer(lines)
-    made = question_encoder(len(tokenizers[0])), generator(len(tokenizers[1]))
-    for name, model, tokenizer in zip(("question_encoder", "generator"), made, tokenizers, strict=True):
-        model.save_pretrained(output / name)
-        tokenizer.save_pretrained(output / name)
-        click.echo(f"{name}: {model.num_parameters():,} parameters, {len(tokenizer):,} pieces")
+    known = [parts for name, *parts in rows if name in asked_about]
+    asked = [question["question"] for question in questions]
+    lines = [*(part for parts in known for part in parts), *asked]
+
+    wordpieces = encoder_tokenizer(lines)
+    whole = [f"{title} {text}" for text, title in known]
+    weights = token_weights(wordpieces([*whole, *asked], truncation=True)["input_ids"], len(wordpieces))
+    encoder = lexical_encoder(weights, MOST_TOKENS)
+    save_lexical_encoder(encoder, wordpieces, output / "question_encoder")
+    click.echo(f"question_encoder: {encoder.num_parameters():,} parameters, {len(wordpieces):,} pieces")
+
+    pieces = generator_tokenizer(lines)
+    model = generator(len(pieces))
+    model.save_pretrained(output / "generator")
+    pieces.save_pretrained(output / "generator")
+    click.echo(f"generator: {model.num_parameters():,} parameters, {len(pieces):,} pieces")
 
 
 @click.command(help=__doc__)

@@ -34,7 +34,7 @@ def toy_recipe(recipe: str) -> str:
             rf"(\[{stage}\].*?max_steps = )\d+", rf"\g<1>{steps}", recipe, count=1, flags=re.DOTALL
         )
     recipe = re.sub(r"(per_device_train_batch_size = )\d+", r"\g<1>4", recipe)
-    return recipe.replace("refresh_negatives = [0, 150, 300]", "refresh_negatives = [4]")
+    return recipe.replace("refresh_negatives = [0, 120]", "refresh_negatives = [4]")
 
 
 def frozen_recipe(recipe: str) -> str:
@@ -44,9 +44,7 @@ def frozen_recipe(recipe: str) -> str:
     networks = (
         'question_encoder = "run/encoders/question_encoder"\ncontext_encoder = "run/encoders/context_encoder"'
     )
-    recipe = recipe.replace(
-        'question_encoder = "start/question_encoder"\npooling = "mean"\nshare_encoders = true', networks
-    )
+    recipe = recipe.replace('question_encoder = "start/question_encoder"\nshare_encoders = true', networks)
     recipe = recipe.replace('generator = "start/generator"', 'generator = "run/generator"')
     return recipe.replace('output = "run"', 'output = "run_frozen"')
 

@@ -23,6 +23,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": ragengine.add_passages,
     "delete": ragengine.delete_passages,
     "merge": ragengine.merge_indexes,
+    "shard": ragengine.shard_index,
+    "addresses": ragengine.set_shard_addresses,
     "import": ragengine.import_index,
     "verify": ragengine.verify_index,
     "sync": ragengine.sync_index,
@@ -51,7 +53,7 @@ def test_a_command_has_the_words_of_its_function(name: str) -> None:
     assert arguments == positional
     options = [p for p in command(name).params if isinstance(p, click.Option)]
     options = [option for option in options if option.name not in OF_THE_TERMINAL | OF_A_STEP]
-    least = ["x"] * len(arguments) + [word for o in options if o.required for word in (o.opts[0], "x")]
+    least = ["x"] * len(arguments) + [word for o in options if o.required for word in (o.opts[0], "1")]
     values = command(name).make_context(name, least).params
     for option in options:
         assert option.name is not None

@@ -8,14 +8,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from transformers import T5ForConditionalGeneration
+from transformers import DPRQuestionEncoder, T5ForConditionalGeneration
 
+from ragengine.corpus.passage import Passage
+from ragengine_train.checkpoint import load_encoder, load_encoder_tokenizer
+from ragengine_train.encoders import encode, passage_tokens, question_tokens
 from tests.support.paths import ROOT
 
 FOLDER = ROOT / "examples" / "numpydocs"
-NAMES = ("facts", "copies", "documentation", "prepare", "claims", "train")
+NAMES = ("facts", "copies", "documentation", "lexical", "prepare", "claims", "train")
 DOCUMENTATION = """sortish(a, /, axis=-1)
 
 Sort an array of :ref:`numbers <numbers>`.
@@ -57,6 +61,13 @@ def modules() -> Iterator[dict[str, ModuleType]]:
 def data(modules: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("numpydocs")
     modules["documentation"].build(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(data: Path, modules: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("start")
+    modules["prepare"].prepare(data, folder)
     return folder
 
 
@@ -128,10 +139,27 @@ def test_splits_share_no_function_no_summary_and_no_wording(
     assert not (dev | test) & {line["passage"]["title"] for line in lines(data / "copies.jsonl")}
 
 
-def test_the_generator_begins_by_copying(data: Path, modules: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_the_encoder_begins_by_comparing_words(data: Path, start: Path) -> None:
+    """Untrained, it finds the passages of functions whose words nothing was fitted to."""
+    encoder = load_encoder(str(start / "question_encoder"), DPRQuestionEncoder)
+    tokenizer = load_encoder_tokenizer(str(start / "question_encoder"))
+    asked, known = lines(data / "dev.jsonl"), passages(data)
+    names = list(dict.fromkeys([name for line in asked for name in line["passage_ids"]] + list(known)))[:1000]
+    made = [Passage(id=name, text=known[name][0], title=known[name][1]) for name in names]
+    questions = question_tokens(encoder, tokenizer, 96, [line["question"] for line in asked])
+    vectors = encode(encoder, passage_tokens(made, encoder, tokenizer, 160), 0)
+    scores = encode(encoder, questions, 0) @ vectors.T
+    best = np.argsort(-scores, axis=1)[:, :5]
+    found = [
+        {names[row] for row in rows} & set(line["passage_ids"])
+        for rows, line in zip(best, asked, strict=True)
+    ]
+    assert sum(map(bool, found)) / len(asked) > 0.7  # by chance one in 200
+
+
+def test_the_generator_begins_by_copying(start: Path) -> None:
     """Untrained, it continues a row of tokens as the prompt does: nothing but attention can know how."""
-    modules["prepare"].prepare(data, tmp_path)
-    model = T5ForConditionalGeneration.from_pretrained(tmp_path / "generator").eval()
+    model = T5ForConditionalGeneration.from_pretrained(start / "generator").eval()
     drawn, right = torch.Generator().manual_seed(7), 0
     for _ in range(8):
         ids = (torch.randperm(2900, generator=drawn)[:40] + 10)[None]

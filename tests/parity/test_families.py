@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ragengine import Answer
@@ -25,6 +24,7 @@ from ragengine_bench.parity.requests import (
     with_special_tokens,
 )
 from tests.support.comparison import TOLERANCE, Comparison
+from tests.support.exact import exact_tokens
 from tests.support.models import transformers_5
 from tests.support.tally import PROPERTY, Tally
 
@@ -77,9 +77,9 @@ def test_same_answers(
             for question, answer, theirs in zip(questions, answers, expected, strict=True):
                 comparison.compare(answer, theirs)
                 if kind == "token" and number < PLAIN and not comparison.tally.ties:
-                    exact.note(question, answer, theirs)
+                    exact.compare(question, answer, theirs)
             record_property(PROPERTY, comparison.tally.as_property())
-        record_property(PROPERTY, exact.compared().as_property())
+        record_property(PROPERTY, exact.tally.as_property())
     finally:
         pair.engine.close()
 
@@ -89,29 +89,18 @@ class ExactScores:
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
-        self._noted: list[tuple[Any, list[int], float, float]] = []
+        self.tally = Tally("token", pair.spec.model_type)
 
-    def note(self, question: str, answer: Answer, theirs: ReferenceAnswer) -> None:
-        """Keep the best hypothesis of both sides, which has the same tokens."""
-        contexts = self._pair.reference.contexts([question], len(answer.documents))
-        best, expected = answer.hypotheses[0], theirs.hypotheses[0]
-        if expected.found:
-            self._noted.append((contexts, expected.token_ids, best.log_prob, expected.log_prob))
-
-    def compared(self) -> Tally:
-        """Compare what was noted; the reference is in float64 afterwards."""
-        tally = Tally("token", self._pair.spec.model_type)
-        reference = self._pair.reference
-        reference.model.double()
-        for (ids, mask, doc_scores), tokens, ours, theirs in self._noted:
-            by_document = reference.document_log_probs(ids, mask, doc_scores.astype(np.float64), tokens)
-            prior = doc_scores[0].astype(np.float64)
-            prior -= np.logaddexp.reduce(prior)
-            exact = float(np.logaddexp.reduce(by_document + prior, axis=1).sum())
-            difference = abs(ours - exact)
-            assert difference <= TOLERANCE, f"{ours} != {exact}, {theirs} in transformers; {self._pair.spec}"
-            tally.exact_difference = max(tally.exact_difference, difference)
-            drift = abs(theirs - exact)
-            if drift < 1e-3:  # otherwise a token was forced, which the search counts as 0
-                tally.reference_exact_difference = max(tally.reference_exact_difference, drift)
-        return tally
+    def compare(self, question: str, answer: Answer, theirs: ReferenceAnswer) -> None:
+        """Compare the best hypothesis of both sides, which has the same tokens."""
+        expected, ours = theirs.hypotheses[0], answer.hypotheses[0].log_prob
+        if not expected.found:
+            return
+        tokens = exact_tokens(self._pair.reference, question, len(answer.documents), expected.token_ids)
+        exact = float(tokens.log_probs.sum())
+        difference, drift = abs(ours - exact), abs(expected.log_prob - exact)
+        where = f"{ours} != {exact}, {expected.log_prob} in transformers; {self._pair.spec}"
+        assert difference <= TOLERANCE, where
+        self.tally.exact_difference = max(self.tally.exact_difference, difference)
+        if drift < 1e-3:  # otherwise a token was forced, which the search counts as 0
+            self.tally.reference_exact_difference = max(self.tally.reference_exact_difference, drift)

@@ -18,13 +18,13 @@ from tests.support.project import PROJECT, packages
 
 PACKAGES = packages()
 # What each package may import: the extras that bring it.  `peers` and `optimum` are other engines, measured
-# where somebody has installed them (benchmarks/README.md).
+# where somebody has installed them (benchmarks/README.md), and what a configuration's `report_to` may name.
 EXTRAS = {
     "ragengine": {"cpu", "documents", "calibrate", "plot", "eval", "langchain", "llama-index", "haystack"},
     "ragengine_export": {"cpu", "export"},
     "ragengine_train": {"cpu", "export", "plot", "train"},
     "ragengine_serve": {"cpu", "serve", "client", "otel"},
-    "ragengine_ray": {"cpu", "export", "train", "ray"},
+    "ragengine_ray": {"cpu", "export", "train", "serve", "ray"},
     "ragengine_bench": {"cpu", "export", "plot", "peers", "serve", "client"},
 }
 # Frameworks that are installed in environments of their own, by the distribution that brings a module.
@@ -39,7 +39,7 @@ ONLY_INSIDE = {"ragengine": {"onnx_ir", "onnx"}}
 # Rooms of the engine that may: the client of shards, which a caller has to ask for, and adapters (asyncio).
 CONNECTING = ("retrieval/sharding/remote", "integrations")
 PROMISES = [ROOT / "SECURITY.md", *(ROOT / "docs").rglob("versioning.md")]
-PEERS = {"ragengine_bench": {"optimum", "onnx"}}
+PEERS = {"ragengine_bench": {"optimum", "onnx"}, "ragengine_train": {"wandb"}}
 
 
 @pytest.mark.parametrize(

@@ -174,12 +174,14 @@ class Reference:
         context_attention_mask: np.ndarray,
         doc_scores: np.ndarray,
         token_ids: list[int],
+        start_token: int | None = None,
     ) -> np.ndarray:
         """log p(y_t | x, z, y_<t) of one question's answer by every document, teacher-forced: float64 [T, D].
 
-        Contexts are [1, D, S]; `token_ids` has no start token, as everywhere here.
+        Contexts are [1, D, S]; `token_ids` has no start token, as everywhere here: the decoder reads
+        `start_token` first, the model's own where it is None.
         """
-        start = self.model.generation_config.decoder_start_token_id
+        start = self.model.generation_config.decoder_start_token_id if start_token is None else start_token
         logits = self.model(
             **context_arguments(context_input_ids, context_attention_mask, doc_scores),
             decoder_input_ids=torch.tensor([[start, *token_ids[:-1]]]),

@@ -43,7 +43,7 @@ class QuestionEncoder:
         check_version("question encoder", version, self._version)
         return np.stack(await asyncio.gather(*(self._batched(ids) for ids in questions)))
 
-    @serve.batch(batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
+    @serve.batch(batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]  # ray.serve is untyped
     async def _batched(self, questions: list[list[int]]) -> list[FloatArray]:
         """A question that comes alone waits for nobody; those that come meanwhile are the next batch."""
         return list(await asyncio.to_thread(self._encoded, questions))

@@ -134,8 +134,8 @@ def shard(index: str, shards_folder: str, shards: int, force: bool, threads: int
 
 @index.command()
 @click.argument("shards_folder", type=click.Path(), metavar="SHARDS")
-@click.argument("servers", nargs=-1, required=True, metavar="NUMBER=URL[,URL...]...")
-def addresses(shards_folder: str, servers: tuple[str, ...]) -> None:
+@click.argument("addresses", nargs=-1, required=True, metavar="NUMBER=URL[,URL...]...")
+def addresses(shards_folder: str, addresses: tuple[str, ...]) -> None:
     """Write which servers have each shard of the index in SHARDS: 0=http://a:8000,http://b:8000.
 
     They run `ragengine serve --shard`, each with the whole shard.  NUMBER= takes its addresses away.
@@ -143,7 +143,7 @@ def addresses(shards_folder: str, servers: tuple[str, ...]) -> None:
     from ragengine.indexing.shard_addresses import set_shard_addresses
 
     given: dict[int, list[str]] = {}
-    for text in servers:
+    for text in addresses:
         number, equals, urls = text.partition("=")
         if not equals or not number.isdecimal():
             raise click.BadParameter(f"{short_repr(text)} is not NUMBER=URL[,URL...].")

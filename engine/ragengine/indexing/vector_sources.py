@@ -245,7 +245,7 @@ class VectorFile:
         """Hand what was written to the system."""
         self._file.flush()
 
-    def sync(self) -> None:
+    def bring_to_disk(self) -> None:
         """Bring what was written to disk."""
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -241,8 +241,8 @@ class IndexWriter:
             state.save("add")
 
         def saved(codes: VectorFile) -> None:
-            if state.unsaved_seconds >= _SAVE_SECONDS:
-                codes.sync()
+            if state.unsaved_seconds >= _SAVE_SECONDS or codes.done == len(vectors) - faiss_index.ntotal:
+                codes.bring_to_disk()
                 state.checkpoint.coded = codes.done
                 state.save("add")
 

@@ -157,6 +157,7 @@ def find(
     _check_norms(questions, facts.max_norm)
     least = facts.rerank_width if rerank_width is None else rerank_width
     check_whole("rerank_width", least)
+    n_docs, least = int(n_docs), int(least)  # FAISS takes no numbers of numpy
     structure = facts.structure
     if nprobe is not None:
         nprobe = structure.checked_nprobe(nprobe)

@@ -104,13 +104,7 @@ class PassageIndex(SearchedIndex):
         rerank_width: int | None = None,
         filter: Filter | None = None,
     ) -> SearchResult:
-        """Find the ``n_docs`` best passages for question vectors, float32 [Q, E].
-
-        Scores are inner products with the stored vectors, descending, ties by row.  ``nprobe`` and
-        ``rerank_width`` are the manifest's search settings where not given, and raise :class:`InputError`
-        as in :meth:`VectorIndex.search`, which says what is found with a ``filter``.  A filter that no
-        passage matches raises :class:`InputError`.
-        """
+        """As :meth:`SearchedIndex.search`."""
         searcher, matching = self._open_part(), self._matching(filter)
         return searcher.search(vectors, n_docs, nprobe=nprobe, rerank_width=rerank_width, matching=matching)
 

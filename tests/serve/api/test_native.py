@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragengine import Document
+from ragengine import Document, GenerationOptions
+from ragengine.generation import generator
+from ragengine.generation.search.lookahead import search_step
 from tests.support.served import QUESTION, Served
 
 DRAWS = {"num_beams": 1, "do_sample": True}
@@ -100,16 +102,19 @@ def test_documents_of_ones_own_are_read(server: Served) -> None:
     assert [len(answer["documents"]) for answer in reply.content] == [2, 2]
 
 
-def test_a_stream_tells_documents_tokens_and_the_answer(server: Served) -> None:
-    body = json.dumps({"question": QUESTION, "num_beams": 1, "stream": True}).encode()
+def events_of(server: Served, asked: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The events of a streamed answer: their names and contents."""
+    body = json.dumps(asked | {"stream": True}).encode()
     request = urllib.request.Request(server.url + "/v1/answer", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
         text = response.read().decode()
     blocks = [block.split("\n") for block in text.strip().split("\n\n")]
-    events = [
-        (head.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for head, data in blocks
-    ]
+    return [(head.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for head, data in blocks]
+
+
+def test_a_stream_tells_documents_tokens_and_the_answer(server: Served) -> None:
+    events = events_of(server, {"question": QUESTION, "num_beams": 1})
     names = [name for name, _ in events]
     assert names == ["documents", *["token"] * (len(events) - 2), "final"]
     answer = server.state.models.get(None).engine.generate(QUESTION, num_beams=1)
@@ -119,6 +124,32 @@ def test_a_stream_tells_documents_tokens_and_the_answer(server: Served) -> None:
     assert [token["id"] for token in final["tokens"]] == [token["id"] for _, token in events[1:-1]]
     assert [d["id"] for d in events[0][1]["documents"]] == [d.id for d in answer.documents]
     assert all(d["posterior"] is None and d["prior"] is not None for d in events[0][1]["documents"])
+
+
+@pytest.mark.parametrize("setting", [{"doc_pruning": 0.05}, {"prompt_lookup_num_tokens": 3}])
+def test_a_stream_of_fewer_documents_and_steps(
+    server: Served, setting: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[GenerationOptions] = []
+
+    def recorded(model: Any, encoded: Any, log_prior: Any, rules: Any, *given: Any) -> Any:
+        searched.append(rules.options)
+        return search_step(model, encoded, log_prior, rules, *given)
+
+    asked = {"question": QUESTION, "num_beams": 1, **setting}
+    with server.state.models.get(None).engine.stream(**asked) as stream:
+        tokens, answer = [token.token_id for token in stream], stream.answer()
+    monkeypatch.setattr(generator, "search_step", recorded)
+    (_, first), *streamed, (name, final) = events_of(server, asked)
+    assert name == "final"
+    assert searched == [answer.options]
+    assert same(final, answer.to_dict())
+    assert [token["id"] for _, token in streamed] == tokens
+    assert [d["id"] for d in first["documents"]] == [d.id for d in answer.documents]
+    if "doc_pruning" in setting:
+        assert answer.pruned, "all documents were read: this question shows nothing"
+    else:
+        assert searched[0].prompt_lookup_num_tokens == 3
 
 
 def test_what_cannot_stream_is_refused_with_the_reason(server: Served) -> None:

@@ -5,11 +5,11 @@
 It prints a line of JSON for each step of progress.
 """
 
-import json
 import sys
 import time
 from pathlib import Path
 
+from ragengine.cli.output import print_json
 from ragengine.indexing.build import build_index
 from ragengine_bench.index.scale.data import ScaleData
 
@@ -28,7 +28,7 @@ class _Printed:
         now = time.monotonic()
         if phase != self._phase or now - self._said >= _EVERY or done == total:
             self._phase, self._said = phase, now
-            print(json.dumps([phase, done, total]), flush=True)
+            print_json([phase, done, total])
 
 
 def main(arguments: list[str]) -> None:

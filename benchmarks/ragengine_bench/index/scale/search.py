@@ -5,7 +5,6 @@
 It prints one line of JSON.  Cold is measured with the files of the index dropped from the page cache.
 """
 
-import json
 import os
 import statistics
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ragengine.arrays import FloatArray
+from ragengine.cli.output import print_json
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.recall import RECALL_AT, RecallTest
 from ragengine_bench.index.scale.watch import anonymous_bytes
@@ -91,7 +91,7 @@ def _figures(seconds: list[float]) -> dict[str, float]:
 
 def main(arguments: list[str]) -> None:
     """Measure the index of the first argument with the questions of the second."""
-    print(json.dumps(measure(Path(arguments[0]), np.load(arguments[1], allow_pickle=False))))
+    print_json(measure(Path(arguments[0]), np.load(arguments[1], allow_pickle=False)))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from ragengine.indexing.compact import compact_index
     from ragengine.indexing.import_index import import_index
     from ragengine.indexing.shard import shard_index
+    from ragengine.indexing.shard_addresses import set_shard_addresses
     from ragengine.indexing.sharded.build_shard import build_shard
     from ragengine.indexing.sharded.gather import gather_shards
     from ragengine.indexing.sharded.train import train_quantizer
-    from ragengine.indexing.shard_addresses import set_shard_addresses
     from ragengine.indexing.sync import SyncResult, sync_index
     from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
     from ragengine.indexing.upsert import upsert_passages

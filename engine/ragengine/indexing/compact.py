@@ -9,6 +9,7 @@ import numpy as np
 from ragengine.indexing import resources
 from ragengine.indexing.factory import parse_factory
 from ragengine.indexing.inputs import check_threads, checked_recall
+from ragengine.indexing.passage_ids import PassageIds
 from ragengine.indexing.plan import CHOSEN, IndexPlan, plan_index
 from ragengine.indexing.revision import OldIndex
 from ragengine.indexing.writer import IndexWriter
@@ -60,7 +61,7 @@ def compact_index(
         with IndexWriter.open(
             Path(index), {"command": "compact"}, threads=threads, progress=progress
         ) as writer:
-            writer.write_passages(old.passages(), manifest.count, old.path)
+            writer.write_passages(old.passages(), PassageIds(manifest.count, old.path))
             writer.write_vectors(None, manifest.dimension, old.vectors, np.arange(manifest.count))
             writer.write_faiss(plan.factory, manifest.seed)
             draft = dataclasses.replace(manifest, factory=plan.factory, reason=plan.reason, max_norm=0.0)

@@ -12,10 +12,11 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import IndexFolderError, RagEngineError
 from ragengine.indexing import partition, resources
 from ragengine.indexing.inputs import check_threads
+from ragengine.indexing.passage_ids import PassageIds
 from ragengine.indexing.revision import OldIndex
 from ragengine.indexing.writer import IndexWriter
 from ragengine.retrieval.faiss_reader import read_faiss
-from ragengine.retrieval.manifest import FAISS_FILE, IndexManifest, manifest_fingerprint
+from ragengine.retrieval.manifest import FAISS_FILE, QUERIES_FILE, IndexManifest, manifest_fingerprint
 from ragengine.retrieval.sharding.manifest import (
     FORMAT,
     ShardEntry,
@@ -24,11 +25,13 @@ from ragengine.retrieval.sharding.manifest import (
     is_sharded,
     shard_folder,
 )
+from ragengine.retrieval.sharding.quantizer import empty_copy, quantizer_hash
 from ragengine.retrieval.sharding.sharded_index import ShardedIndex
 from ragengine.retrieval.structure import Structure
 from ragengine.runtime.progress import Progress
 from ragengine.storage import folders
 from ragengine.storage.atomic import replaced_file
+from ragengine.storage.linking import linked
 from ragengine.storage.ownership import CALIBRATION, SHARDS
 from ragengine.version import __version__
 
@@ -72,16 +75,17 @@ def shard_index(
         raise IndexFolderError(f"{index} is in shards already; give an index folder.")
     with OldIndex(index) as old:
         manifest = old.manifest
-        empty = partition.empty_copy(index / FAISS_FILE)
+        empty = empty_copy(index / FAISS_FILE)
         resources.check_room(
             target, manifest.factory, manifest.count, manifest.dimension, texts=old.passages_bytes, memory=0
         )
         with folders.replaced_folder(target, FORMAT, IndexFolderError, force=force) as folder:
             entries = list(_written(old, empty, folder, shards, threads, progress))
             structure = Structure.of(read_faiss(index / FAISS_FILE, mapped=True))
-            whole = whole_manifest(manifest, entries, structure, partition.quantizer_hash(empty))
-            if (calibration := index / CALIBRATION).exists():
-                (folder / CALIBRATION).write_bytes(calibration.read_bytes())
+            for name in (CALIBRATION, QUERIES_FILE):
+                if (index / name).exists():
+                    linked(index / name, folder / name)
+            whole = whole_manifest(manifest, entries, structure, quantizer_hash(empty))
             write_shards_manifest(folder, whole, target)
     return ShardsManifest.read(target)
 
@@ -112,8 +116,12 @@ def shards_text(manifest: ShardsManifest) -> str:
 def write_shards_manifest(folder: Path, manifest: ShardsManifest, target: Path) -> None:
     """Write ``shards.json`` once the folder was opened as every reader does, and searched.
 
-    Raises :class:`IndexFolderError` where it cannot be read back.
+    It lists the questions of the recall, which are there already.  Raises :class:`IndexFolderError` where it
+    cannot be read back.
     """
+    if manifest.tuning is not None and manifest.tuning.source == "file":
+        files = {QUERIES_FILE: folders.file_entry(folder / QUERIES_FILE)}
+        manifest = dataclasses.replace(manifest, files=files)
     draft = folder / f".{SHARDS}.writing"
     with replaced_file(folder / SHARDS, draft) as file:
         file.write(shards_text(manifest).encode("utf-8"))
@@ -144,7 +152,7 @@ def _written(
         with IndexWriter.open(
             folder / name, {"command": "shard"}, threads=threads, progress=progress
         ) as writer:
-            writer.write_passages(mine, end - first, old.path)
+            writer.write_passages(mine, PassageIds(end - first, old.path))
             writer.write_vectors(None, old.manifest.dimension, old.vectors, np.arange(first, end))
             part = partition.part_of(source, empty, first, end - first)
             writer.write_faiss(old.manifest.factory, old.manifest.seed, part)

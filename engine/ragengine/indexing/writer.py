@@ -130,16 +130,16 @@ class IndexWriter:
         """How many passages are stored."""
         return self._state.checkpoint.count or 0
 
-    def write_passages(self, passages: Iterable[Passage], kept: int = 0, index: Path | None = None) -> int:
+    def write_passages(self, passages: Iterable[Passage], ids: PassageIds | None = None) -> int:
         """Store ``passages`` as rows 0, 1, ... and return their number.
 
-        The first ``kept`` are those of ``index`` and keep their ids.  Raises :class:`PassagesError` where
-        another one has an id that is there already.
+        ``ids`` knows which of them keep their ids; none has to where it is None.  Raises
+        :class:`PassagesError` where another one has an id that is there already.
         """
         state, path = self._state, self._state.output / PASSAGES_FILE
         if state.checkpoint.count is None:
             path.unlink(missing_ok=True)  # half of one: reading begins again
-            ids = PassageIds(kept, index)
+            ids = ids or PassageIds()
             count = write_passages(path, ids.noted(self.counted(passages)))
             ids.settle(path)
             if ids.numbered.any():

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragengine.indexing.partition import empty_copy, part_of
+from ragengine.indexing.partition import part_of
 from ragengine.indexing.training import write_faiss
 from ragengine.retrieval import candidates as module
 from ragengine.retrieval.candidates import Candidates, Plan, SearchResult, find
 from ragengine.retrieval.passage_filter import MatchingRows
+from ragengine.retrieval.sharding.quantizer import empty_copy
 from ragengine.retrieval.vector_index import VectorIndex
 from tests.support.bundles import Array, random_vectors
 

@@ -8,34 +8,29 @@ from pathlib import Path
 
 import numpy as np
 
-from ragengine.arrays import HalfArray
 from ragengine.errors import IndexFolderError, PassagesError
-from ragengine.indexing import partition, resources
+from ragengine.indexing import partition
 from ragengine.indexing.inputs import check_threads, checked_recall, read_queries
 from ragengine.indexing.passage_ids import shown_ids
-from ragengine.indexing.plan import IndexPlan, memory_needed
+from ragengine.indexing.plan import IndexPlan
 from ragengine.indexing.revision import DEFAULT_RECALL
 from ragengine.indexing.shard import whole_manifest, write_shards_manifest
 from ragengine.indexing.sharded.trained import Training
-from ragengine.indexing.tuning import exact_manifest, recall_test, tuned_manifest
+from ragengine.indexing.sharded.whole import tuned_over, write_questions
 from ragengine.indexing.writer import new_manifest
-from ragengine.retrieval.faiss_api import faiss_threads, import_faiss
-from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import (
     FAISS_FILE,
     PASSAGES_FILE,
-    VECTORS_FILE,
     IndexManifest,
     manifest_fingerprint,
 )
 from ragengine.retrieval.passage_store import PassageStore
 from ragengine.retrieval.sharding.manifest import ShardEntry, ShardsManifest, is_sharded, shard_folder
+from ragengine.retrieval.sharding.quantizer import empty_copy, quantizer_hash
 from ragengine.retrieval.structure import Structure
-from ragengine.runtime.progress import Progress, phase_report
+from ragengine.runtime.progress import Progress
 from ragengine.storage.atomic import explained
-from ragengine.storage.joined_rows import joined_rows
-from ragengine.storage.npy import open_vectors
 
 _STORE_BLOCK = 4096
 _SHOWN = 8
@@ -97,24 +92,12 @@ def gather_shards(
     )
     faiss_index = trained.read_quantizer(out)
     structure = Structure.of(faiss_index)
-    if isinstance(faiss_index, import_faiss().IndexFlat):
-        manifest = exact_manifest(draft)
-    else:
-        needed = memory_needed(faiss_index, trained.count, trained.dimension)
-        resources.check_memory(needed, trained.factory)
-        for entry, path in there:
-            partition.append(faiss_index, read_faiss(path / FAISS_FILE, mapped=False), entry.first_row)
-        vectors: HalfArray = joined_rows(
-            [open_vectors(path / VECTORS_FILE, np.float16, IndexFolderError) for _, path in there]
-        )
-        with faiss_threads(threads):
-            test = recall_test(vectors, questions, trained.seed, phase_report(progress, "exact"))
-            manifest, timings = tuned_manifest(
-                draft, faiss_index, vectors, test, recall, phase_report(progress, "tune")
-            )
-        manifest = replace(manifest, timings=timings)
+    paths = [path for _, path in there]
+    manifest = tuned_over(draft, faiss_index, paths, questions, recall, threads, progress)
     whole = whole_manifest(manifest, entries, structure, trained.quantizer)
     try:
+        if questions is not None and whole.tuning is not None:
+            write_questions(out, questions)
         write_shards_manifest(out, whole, out)
     except OSError as reason:
         raise IndexFolderError(f"{out} cannot be written: {explained(reason)}.") from reason
@@ -194,7 +177,7 @@ def _check_shard(
                 f"{wanted} was expected; build it again."
             )
     PassageIndex.open(path, verify="sha256").close()
-    if partition.quantizer_hash(partition.empty_copy(path / FAISS_FILE)) != trained.quantizer:
+    if quantizer_hash(empty_copy(path / FAISS_FILE)) != trained.quantizer:
         raise IndexFolderError(
             f"{path / FAISS_FILE} was trained otherwise than the training beside it; build the shard again."
         )

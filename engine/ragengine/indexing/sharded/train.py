@@ -13,7 +13,7 @@ from ragengine.corpus.corpus import Corpus, PassagesInput
 from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Passage
 from ragengine.errors import IndexFolderError, InputError, PassagesError
-from ragengine.indexing import partition, resources, training
+from ragengine.indexing import resources, training
 from ragengine.indexing.build import IndexBuild
 from ragengine.indexing.inputs import check_threads
 from ragengine.indexing.plan import IndexPlan, memory_needed
@@ -31,6 +31,7 @@ from ragengine.indexing.vector_sources import (
 from ragengine.indexing.writer import draft_manifest
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.passage_store import PassageStore, write_passages
+from ragengine.retrieval.sharding.quantizer import check_can_divide, empty_copy, quantizer_hash
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
@@ -113,7 +114,7 @@ def train_quantizer(
     )
     check_readable_again(job.corpus)
     if factory is not None:
-        partition.check_can_divide(training.empty_faiss_index(factory, job.dimension), f"of {factory!r}")
+        check_can_divide(training.empty_faiss_index(factory, job.dimension), f"of {factory!r}")
     given = given_vectors(job.corpus, embeddings, job.bundle.index_encoder)
     source = given or encoded_vectors(job.bundle, device=device, threads=threads, batch_tokens=batch_tokens)
     out = Path(out)
@@ -150,7 +151,7 @@ def train_quantizer(
             reason=plan.reason,
             seed=job.seed,
             encoder=draft_manifest(job.bundle, plan, job.seed, created_from).encoder,
-            quantizer=partition.quantizer_hash(partition.empty_copy(folder / QUANTIZER)),
+            quantizer=quantizer_hash(empty_copy(folder / QUANTIZER)),
             inputs=job.inputs(source, times=False),
             created_by=f"ragengine {__version__}",
             created_from=created_from,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ragengine import (
     add_passages,
+    compact_index,
     delete_passages,
     merge_indexes,
     shard_index,
@@ -20,17 +21,16 @@ from ragengine import (
     upsert_passages,
     verify_index,
 )
-from ragengine.errors import IndexFolderError, RagEngineError
+from ragengine.errors import RagEngineError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.changing import old_index
-from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.open_index import open_index
-from ragengine.retrieval.sharding.manifest import ShardsManifest
 from tests.support.bundles import WORDS, E, add_passage_encoder, write_bundle
 
 FACTORIES = ("Flat", "IVF3,Flat", "IVF2,SQ8", "SQ8")
 FIELDS = ("count", "search", "recall", "tuning", "max_norm", "created_from", "factory", "seed", "reason")
 LETTERS = WORDS[4:]
+CHANGES = ("add", "delete", "upsert", "sync", "merge", "compact")
 Lines = list[dict[str, Any]]
 
 
@@ -48,20 +48,30 @@ class Draws:
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
 
-    def passages(self, count: int, ids: list[str | None]) -> Lines:
-        """Each with one of ``ids``, which may be None for no id."""
+    def passages(self, ids: list[str | None]) -> Lines:
+        """One with each of ``ids``, which may be None for no id."""
         lines: Lines = []
-        for _ in range(count):
+        for id in ids:
             text = " ".join(self.random.choice(LETTERS[:6], int(self.random.integers(1, 4))))
             line = {"title": "", "text": text, "metadata": {"kind": str(self.random.integers(3))}}
-            id = ids[int(self.random.integers(len(ids)))]
             lines.append(line if id is None else {"id": id, **line})
         return lines
 
     def some(self, values: list[str], most: int) -> list[str]:
-        """Up to ``most`` different values, at least one."""
-        count = int(self.random.integers(1, max(2, min(len(values), most) + 1)))
-        return [str(value) for value in self.random.choice(values, min(count, len(values)), replace=False)]
+        """Up to ``most`` different values, at least one: one after another, or from anywhere."""
+        count = int(self.random.integers(1, min(len(values), most) + 1))
+        first = int(self.random.integers(len(values) - count + 1))
+        if self.random.random() < 0.5:
+            return values[first : first + count]
+        return [str(value) for value in self.random.choice(values, count, replace=False)]
+
+    def ids(self, there: list[str], most: int) -> list[str | None]:
+        """Ids of passages: none, numbers that others may get, and once in a while one that is there."""
+        free = [str(number) for number in range(60) if str(number) not in there]
+        ids: list[str | None] = [None] * int(self.random.integers(1, most))
+        ids += self.some(free, 3) if self.random.random() < 0.7 else []
+        ids += self.some(there, 1) if there and self.random.random() < 0.1 else []
+        return [ids[int(place)] for place in self.random.permutation(len(ids))]
 
 
 class Twins(NamedTuple):
@@ -123,21 +133,20 @@ class Changes:
             return [passage.id for passage in old.passages()]
 
     def add(self) -> None:
-        names: list[str | None] = [None, None, *(f"n{n}" for n in range(40)), "70", "12", *self.ids[:1]]
-        lines = self.draws.passages(int(self.draws.random.integers(1, 9)), names)
+        lines = self.draws.passages(self.draws.ids(self.ids, 6))
         self.twins.both(lambda path: add_passages(path, lines, bundle=self.bundle, threads=1))
 
     def delete(self) -> None:
-        ids = self.draws.some(self.ids, 30)
+        ids = self.draws.some(self.ids, 12)
         self.twins.both(lambda path: delete_passages(path, ids, threads=1))
 
     def upsert(self) -> None:
         ids = dict.fromkeys([*self.draws.some(self.ids, 5), *self.draws.some(["u1", "u2", "7"], 2)])
-        lines = [self.draws.passages(1, [id])[0] for id in ids]
+        lines = self.draws.passages([*ids])
         self.twins.both(lambda path: upsert_passages(path, lines, bundle=self.bundle, threads=1))
 
     def sync(self) -> None:
-        lines = self.draws.passages(int(self.draws.random.integers(6, 30)), [None, "3", "s1", "s2", *self.ids])
+        lines = self.draws.passages([*self.draws.ids([], 20), *self.draws.some(self.ids, 12)])
         path = self.folder / "passages.jsonl"
         path.write_text("\n".join(map(json.dumps, lines)))
         self.twins.both(lambda index: sync_index(path, index, bundle=self.bundle, force=True, threads=1))
@@ -147,18 +156,24 @@ class Changes:
         with old_index(self.second.whole) as old:
             ids = [passage.id for passage in old.passages()]
         if len(ids) > 8:
-            delete_passages(self.second.whole, self.draws.some(ids, 4), threads=1)
+            delete_passages(self.second.whole, self.draws.some(ids[:8], 3), threads=1)
         shard_index(self.second.whole, self.second.divided, shards=int(self.draws.random.integers(1, 4)))
         others = dict(zip(self.twins, self.second, strict=True))
         self.twins.both(lambda path: merge_indexes(path, others[path], path, threads=1))
+
+    def compact(self) -> None:
+        factory = str(self.draws.random.choice(FACTORIES))
+        self.twins.both(lambda path: compact_index(path, factory=factory, threads=1))
+        shutil.rmtree(self.second.whole)
+        shutil.copytree(self.twins.whole, self.second.whole)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     factory=st.sampled_from(FACTORIES),
     count=st.integers(8, 40),
-    shards=st.integers(1, 7),
-    changes=st.lists(st.sampled_from(["add", "delete", "upsert", "sync", "merge"]), min_size=1, max_size=4),
+    shards=st.integers(1, 12),
+    changes=st.lists(st.sampled_from(CHANGES), min_size=1, max_size=4),
     ids=st.booleans(),
     seed=st.integers(0, 2**32),
 )
@@ -174,7 +189,7 @@ def test_shards_become_what_the_index_becomes(
 ) -> None:
     folder = tmp_path_factory.mktemp("changed")
     draws, twins = Draws(seed), Twins(folder / "whole", folder / "divided")
-    lines = draws.passages(count, [None])
+    lines = draws.passages([None] * count)
     if ids:
         lines = [{"id": f"p{row}" if row % 3 else str(row + 5), **line} for row, line in enumerate(lines)]
     build_index(lines, twins.whole, bundle=bundle, factory=factory, threads=1)

@@ -6,7 +6,7 @@ is tuned over all shards, so that settings, documents and scores are those of on
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +31,8 @@ from ragengine.indexing.sharded.whole import tuned_over, write_questions
 from ragengine.indexing.writer import IndexWriter
 from ragengine.retrieval.manifest import FAISS_FILE, IndexManifest, manifest_fingerprint
 from ragengine.retrieval.sharding.manifest import FORMAT, ShardEntry, ShardsManifest, shard_folder
-from ragengine.retrieval.sharding.quantizer import empty_copy
+from ragengine.retrieval.sharding.quantizer import empty_copy, quantizer_hash
+from ragengine.retrieval.structure import Structure
 from ragengine.runtime.progress import Progress
 from ragengine.storage import folders
 from ragengine.storage.linking import linked
@@ -102,30 +103,51 @@ def revise_shards(
         index,
         revision.added,
     )
-    questions, target = old.questions(), old.target
     with folders.replaced_folder(index, FORMAT, IndexFolderError, force=force) as folder:
         parts = _written(old, changes, revision, folder, threads, progress)
-        entries = list(_entries(old.manifest, parts))
-        paths = [folder / str(entry.folder) for entry in entries if entry.count]
-        norms = [manifest.max_norm for manifest in parts if manifest is not None]
-        if not len(revision.gone):
-            norms.append(old.manifest.max_norm)
-        draft = replace(
-            old.manifest,
-            created_from=revision.created_from,
-            count=sum(entry.count for entry in entries),
-            max_norm=max(norms),
-        )
-        if questions is not None:
-            write_questions(folder, questions)
-        empty = empty_copy(paths[0] / FAISS_FILE)
-        manifest = tuned_over(draft, empty, paths, questions, target, threads, progress)
-        for name in (CALIBRATION, TRAINING, QUANTIZER):
+        max_norm = 0.0 if len(revision.gone) else old.manifest.max_norm  # of what is gone, perhaps
+        draft = replace(old.manifest, created_from=revision.created_from, max_norm=max_norm)
+        for name in (TRAINING, QUANTIZER):
             if (old.path / name).exists():
                 linked(old.path / name, folder / name)
-        whole = whole_manifest(manifest, entries, old.manifest.structure, old.manifest.quantizer)
-        write_shards_manifest(folder, whole, index)
+        finish_shards(old, draft, parts, folder, index, old.target, threads, progress)
     return ShardsManifest.read(index)
+
+
+def finish_shards(
+    old: OldShards,
+    draft: ShardsManifest,
+    parts: Sequence[IndexManifest | None],
+    folder: Path,
+    index: Path,
+    recall: float,
+    threads: int | None,
+    progress: Progress | None,
+) -> None:
+    """Tune the search of the shards in ``folder`` until ``recall`` is reached, and write ``shards.json``.
+
+    Args:
+        old: what they grew out of, which gives the questions to measure with, and the calibration.
+        draft: what is known of the whole; ``max_norm`` is that of vectors beside those in ``parts``.
+        parts: the manifest of each shard that had passages; None where none are left.
+        folder: where the shards are.
+        index: what messages call it.
+        recall: the recall to reach.
+        threads: threads to use.
+        progress: called with the phases exact and tune.
+    """
+    entries = list(_entries(old.manifest, parts))
+    paths = [folder / str(entry.folder) for entry in entries if entry.count]
+    max_norm = max(draft.max_norm, *(part.max_norm for part in parts if part is not None))
+    draft = replace(draft, count=sum(entry.count for entry in entries), max_norm=max_norm)
+    questions, empty = old.questions(), empty_copy(paths[0] / FAISS_FILE)
+    structure, quantizer = Structure.of(empty), quantizer_hash(empty)
+    if questions is not None:
+        write_questions(folder, questions)
+    manifest = tuned_over(draft, empty, paths, questions, recall, threads, progress)
+    if (old.path / CALIBRATION).exists():
+        linked(old.path / CALIBRATION, folder / CALIBRATION)
+    write_shards_manifest(folder, whole_manifest(manifest, entries, structure, quantizer), index)
 
 
 def _by_shard(old: OldShards, revision: Revision) -> list[_Change]:
@@ -213,7 +235,7 @@ def _link(old: OldIndex, path: Path) -> None:
             linked(old.path / name, path / name)
 
 
-def _entries(old: ShardsManifest, parts: list[IndexManifest | None]) -> Iterator[ShardEntry]:
+def _entries(old: ShardsManifest, parts: Sequence[IndexManifest | None]) -> Iterator[ShardEntry]:
     """What ``shards.json`` says of each shard, those without passages too."""
     manifests, first = iter(parts), 0
     for number, entry in enumerate(old.shards):

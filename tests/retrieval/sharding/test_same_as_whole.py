@@ -136,3 +136,10 @@ def test_shards_find_what_the_index_finds(
         found = Divided(path, vectors, whole, bounds, gone).search(questions, n_docs, mask, **settings_given)
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_array_equal(found.scores, expected.scores)
+    for question, rows, scores in zip(questions, found.rows, found.scores, strict=True):
+        there = rows[rows >= 0]
+        np.testing.assert_array_equal(there, there[np.lexsort((there, -scores[rows >= 0]))])
+        if whole.exact:
+            searched = np.arange(left) if mask is None else np.flatnonzero(mask)
+            every = whole.exact_scores(question, searched)
+            np.testing.assert_array_equal(there, searched[np.lexsort((searched, -every))][:n_docs])

@@ -43,7 +43,13 @@ def compact_shards(
                 writer.write_vectors(None, ours.dimension, part.vectors, np.arange(ours.count))
                 writer.write_faiss(plan.factory, manifest.seed, import_faiss().clone_index(shared))
                 draft = replace(
-                    ours, factory=plan.factory, reason=plan.reason, max_norm=0.0, files={}, timings={}
+                    ours,
+                    factory=plan.factory,
+                    reason=plan.reason,
+                    search={},
+                    max_norm=0.0,
+                    files={},
+                    timings={},
                 )
                 writer.finish(draft, None, None)
             parts.append(IndexManifest.read(path))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ragengine.indexing.import_index import import_index
     from ragengine.indexing.shard import shard_index
     from ragengine.indexing.shard_addresses import set_shard_addresses
+    from ragengine.indexing.sharded.build_shard import build_shard
+    from ragengine.indexing.sharded.gather import gather_shards
+    from ragengine.indexing.sharded.train import train_quantizer
     from ragengine.indexing.sync import SyncResult, sync_index
     from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
     from ragengine.indexing.upsert import upsert_passages
@@ -67,10 +70,12 @@ __all__ = [
     "add_passages",
     "answer_file",
     "build_index",
+    "build_shard",
     "calibrate",
     "compact_index",
     "delete_passages",
     "evaluate",
+    "gather_shards",
     "import_index",
     "list_passages",
     "merge_indexes",
@@ -78,6 +83,7 @@ __all__ = [
     "shard_index",
     "show_passages",
     "sync_index",
+    "train_quantizer",
     "upsert_passages",
     "verify_index",
 ]
@@ -109,10 +115,12 @@ _MODULES = {
     "add_passages": "indexing.update",
     "answer_file": "batch_inference.run",
     "build_index": "indexing.build",
+    "build_shard": "indexing.sharded.build_shard",
     "calibrate": "calibration.run",
     "compact_index": "indexing.compact",
     "delete_passages": "indexing.update",
     "evaluate": "evaluation.run",
+    "gather_shards": "indexing.sharded.gather",
     "import_index": "indexing.import_index",
     "list_passages": "retrieval.listing",
     "merge_indexes": "indexing.update",
@@ -120,6 +128,7 @@ _MODULES = {
     "shard_index": "indexing.shard",
     "show_passages": "retrieval.listing",
     "sync_index": "indexing.sync",
+    "train_quantizer": "indexing.sharded.train",
     "upsert_passages": "indexing.upsert",
     "verify_index": "indexing.verify",
 }

@@ -33,6 +33,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "list": ragengine.list_passages,
     "show": ragengine.show_passages,
 }
+OF_A_STEP = {"train_only", "shard", "gather"}
+"""Options of build that call another function (tests/indexing/test_shards_apart.py)."""
 OF_THE_TERMINAL = {"as_json", "watch", "every"}
 """Options that say how a command prints, or when it runs again."""
 
@@ -50,7 +52,7 @@ def test_a_command_has_the_words_of_its_function(name: str) -> None:
     arguments = [p.name for p in command(name).params if isinstance(p, click.Argument)]
     assert arguments == positional
     options = [p for p in command(name).params if isinstance(p, click.Option)]
-    options = [option for option in options if option.name not in OF_THE_TERMINAL]
+    options = [option for option in options if option.name not in OF_THE_TERMINAL | OF_A_STEP]
     least = ["x"] * len(arguments) + [word for o in options if o.required for word in (o.opts[0], "1")]
     values = command(name).make_context(name, least).params
     for option in options:

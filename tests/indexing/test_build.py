@@ -355,8 +355,8 @@ def test_another_seed_draws_other_samples(
 
 def test_training_leaves_the_questions_of_the_recall_test_out() -> None:
     faiss_index = training.empty_faiss_index("IVF4,Flat", E)
-    assert np.array_equal(training._training_rows(faiss_index, 60_000, 0), np.arange(60_000))
-    rows = training._training_rows(faiss_index, 200_000, 0)
+    assert np.array_equal(training.training_rows(faiss_index, 60_000, 0), np.arange(60_000))
+    rows = training.training_rows(faiss_index, 200_000, 0)
     assert 65536 - 1000 <= len(rows) < 65536
     assert not np.isin(rows, sample_rows(200_000, 0)).any()
     assert (np.diff(rows) > 0).all()

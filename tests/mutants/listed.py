@@ -43,6 +43,11 @@ _GENERATION_TESTS: Final[dict[str, tuple[str, ...]]] = {
     },
 }
 _RETRIEVAL_TESTS: Final[dict[str, tuple[str, ...]]] = {
+    "candidates": (
+        *("retrieval/sharding/test_same_as_whole.py", "retrieval/test_vector_index.py"),
+        "retrieval/test_passage_filter.py",
+        _QUICK,
+    ),
     "custom": (
         "retrieval/test_custom.py",
         "-k wrong_results or fewer or callers or protocol or what_is_no or small",

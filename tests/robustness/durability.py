@@ -24,7 +24,7 @@ def broken_promises(calls: Iterable[Call]) -> list[str]:
         if name in ("truncate", "write"):
             content.add(path)
         if name in ("create", "mkdir", "link"):
-            names.add(folder)
+            names.add(str(PurePosixPath(new_path).parent) if new_path else folder)
         if name in ("sync", "remove"):
             content.discard(path)
             names.discard(path)

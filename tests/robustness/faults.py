@@ -103,7 +103,8 @@ def ordered(ending: Ending) -> list[str]:
     calls = _calls(ending)
     ending.faults += [f"{ending.command}: {sentence}" for sentence in broken_promises(calls)]
     written = {Path(call.path).name for call in calls if call.name == "write"}
-    unseen = {file.name for file in ending.target.rglob("*") if file.is_file()} - written
+    linked = {Path(call.new_path).name for call in calls if call.name == "link"}
+    unseen = {file.name for file in ending.target.rglob("*") if file.is_file()} - written - linked
     seen_later = {f".{name}.writing" for name in unseen} & written
     unseen -= {name.removeprefix(".").removesuffix(".writing") for name in seen_later}
     ending.faults += [f"{ending.command}: {name} was written by calls that are not seen" for name in unseen]

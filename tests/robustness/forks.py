@@ -10,7 +10,7 @@ from typing import Any
 from ragengine.errors import RagEngineError
 from ragengine.storage import atomic
 
-_CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "sqlite3.connect")
+_CHANGES = ("os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "sqlite3.connect")
 """Audit events of changes to a disk, in addition to opening a file for writing."""
 
 

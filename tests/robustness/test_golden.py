@@ -10,15 +10,21 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ragengine import RagEngine
 from ragengine.bundle import manifest as bundle_format
 from ragengine.bundle.bundle import Bundle
 from ragengine.errors import BundleError, IndexFolderError
+from ragengine.indexing.shard import shard_index
 from ragengine.retrieval import manifest as index_format
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.open_index import open_index
+from ragengine.retrieval.sharding import manifest as shards_format
+from ragengine.retrieval.sharding.manifest import ShardsManifest
+from ragengine.storage.ownership import SHARDS
 from tests.robustness.golden import ANSWERS, completed
 from tests.support.bundles import rewrite_manifest
 from tests.support.paths import GOLDEN
@@ -71,6 +77,29 @@ def test_every_version_that_should_open_is_there() -> None:
     there = {path.name for path in GOLDEN.iterdir() if path.is_dir() and "_v" in path.name}
     assert bundles | indexes <= there
     assert there == {name for pair in PAIRS for name in pair}
+
+
+@pytest.mark.parametrize("version", range(1, shards_format.FORMAT_VERSION + 1))
+def test_golden_shards_are_those_of_the_golden_index(version: int, tmp_path: Path) -> None:
+    """What FAISS and SQLite write may differ by their versions, so the hashes of the shards are put in."""
+    index, shards = completed("index_v2", tmp_path), tmp_path / "shards"
+    golden = json.loads((GOLDEN / f"shards_v{version}.json").read_text("utf-8"))
+    shard_index(index, shards, shards=len(golden["shards"]))
+    written = json.loads((shards / SHARDS).read_text("utf-8"))
+    for shard, ours in zip(golden["shards"], written["shards"], strict=True):
+        shard["fingerprint"] = ours["fingerprint"]
+    golden["quantizer"], golden["common_fingerprint"] = written["quantizer"], written["common_fingerprint"]
+    (shards / SHARDS).write_text(json.dumps(golden), "utf-8")
+    with PassageIndex.open(index) as whole, open_index(shards) as divided:
+        questions = whole.vectors(np.arange(whole.count))
+        assert divided.search_documents(questions, 7) == whole.search_documents(questions, 7)
+    addresses = [entry.addresses for entry in ShardsManifest.read(shards).shards]
+    assert addresses == [(), (), ("http://shard-2:8000",), ()]
+    if version == shards_format.FORMAT_VERSION:  # what is written today has every field, with the same values
+        for entry, ours in zip(golden["shards"], written["shards"], strict=True):
+            assert {**entry, "addresses": []} == ours
+        kept = golden.keys() - {"shards", "created_by"}
+        assert {name: written[name] for name in kept} == {name: golden[name] for name in kept}
 
 
 def test_golden_files_stay_small() -> None:

@@ -8,7 +8,9 @@ from tests.robustness.faults import FAULTS, run_faults
 from tests.robustness.writers import COMMANDS
 
 
-@pytest.mark.parametrize("command", ["build", "add", "delete", "merge", "sync", "upsert", "compact"])
+@pytest.mark.parametrize(
+    "command", ["build", "add", "delete", "merge", "sync", "upsert", "compact", "shards-add"]
+)
 def test_some_calls_fail(command: str, scene: Path, tmp_path: Path, file_calls: Path) -> None:
     tried = run_faults(command, scene, tmp_path / "work", ",".join(FAULTS), "3", file_calls)
     assert len(tried) >= 3 * len(FAULTS)

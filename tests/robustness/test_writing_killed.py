@@ -27,6 +27,10 @@ STEPS = {
     "sync": "passages.sqlite,vectors.npy,before exchange",
     "upsert": "index.faiss,after exchange",
     "compact": "vectors.npy,exchange",
+    "shards-add": "passages.sqlite,os.link,shards.json,exchange",
+    "shards-delete": "vectors.npy,shards.json,after exchange",
+    "shards-merge": "os.link,before exchange",
+    "shards-compact": "index.faiss,after exchange",
 }
 
 

@@ -40,7 +40,16 @@ def test_a_checkpoint_needs_the_files_beside_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["build", "add", "delete", "merge", pytest.param("export", marks=pytest.mark.slow)]
+    "command",
+    [
+        "build",
+        "add",
+        "delete",
+        "merge",
+        "shards-add",
+        "shards-merge",
+        pytest.param("export", marks=pytest.mark.slow),
+    ],
 )
 def test_everything_is_synced_before_it_takes_its_place(
     command: str, scene: Path, tmp_path: Path, file_calls: Path

@@ -16,10 +16,12 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.indexing.build import build_index
 from ragengine.indexing.compact import compact_index
 from ragengine.indexing.import_index import import_index
+from ragengine.indexing.shard import shard_index
 from ragengine.indexing.sync import sync_index
 from ragengine.indexing.update import add_passages, delete_passages, merge_indexes
 from ragengine.indexing.upsert import upsert_passages
 from ragengine.retrieval.index import PassageIndex
+from ragengine.retrieval.sharding.sharded_index import ShardedIndex
 from tests.support.bundles import random_vectors
 
 if TYPE_CHECKING:
@@ -85,6 +87,10 @@ def _compact(scene: Path, target: Path) -> None:
     compact_index(target, factory="IVF2,Flat")
 
 
+def _merge_shards(scene: Path, target: Path) -> None:
+    merge_indexes(target, scene / "second-shards", target, force=True)
+
+
 COMMANDS: dict[str, Callable[[Path, Path], None]] = {
     "export": _export,
     "build": _build,
@@ -96,6 +102,11 @@ COMMANDS: dict[str, Callable[[Path, Path], None]] = {
     "sync": _sync,
     "upsert": _upsert,
     "compact": _compact,
+    # The targets of these are indexes in shards.
+    "shards-add": _add,
+    "shards-delete": _delete,
+    "shards-merge": _merge_shards,
+    "shards-compact": _compact,
 }
 
 
@@ -121,11 +132,24 @@ def make_scene(scene: Path) -> Path:
     build_index(**_inputs(scene, "more"), index=scene / "second")
     for name in ("resume", "add", "delete", "merge", "import", "sync", "upsert", "compact"):
         shutil.copytree(scene / "old" / "build", scene / "old" / name)
+    for name in ("shards-add", "shards-delete", "shards-merge", "shards-compact"):
+        shard_index(scene / "old" / "build", scene / "old" / name, shards=3)
+    same = scene / "same-quantizer"  # with other ids
+    shutil.copytree(scene / "old" / "build", same)
+    add_passages(same, **_inputs(scene, "more"))
+    delete_passages(same, [f"p{row}" for row in range(50)])
+    shard_index(same, scene / "second-shards", shards=2)
     return scene
 
 
 def content(target: Path) -> dict[str, str]:
     """Open a bundle or an index and verify it; returns the hashes of its files."""
+    if (target / "shards.json").exists():
+        with ShardedIndex.open(target, verify="sha256") as shards:
+            shards.verify()
+            return {
+                str(number): str(entry.fingerprint) for number, entry in enumerate(shards.manifest.shards)
+            }
     if (target / "index.faiss").exists():
         with PassageIndex.open(target, verify="sha256") as opened:
             opened.verify()

@@ -15,8 +15,7 @@ from ragengine.cli.common import (
     placed,
     progress_bar,
     reading_options,
-    remote_settings,
-    shard_options,
+    remote_options,
     verify_option,
 )
 from ragengine.cli.output import echo, print_json
@@ -56,13 +55,16 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @generation_options
 @device_options
 @verify_option
-@shard_options
+@click.option(
+    "--allow-partial", is_flag=True, help="Answer without shards that do not answer, and name them."
+)
+@remote_options
 def ask(
     bundle: str | None, index: str | None, questions: tuple[str, ...], bundle_folder: Path | None,
     index_folder: Path | None, as_json: bool, explain: bool, plot: Path | None, record: Path | None,
     replayed: Path | None, abstain: bool, source: Path | None, output: Path | None, processes: int | None,
     batch_size: int | None, on_error: Any, force: bool, device: Any, search_device: Any, threads: int | None,
-    verify: Any, remote_shards: bool, allow_partial: bool, shard_timeout: float, shard_key_file: Path | None,
+    verify: Any, remote: Any, allow_partial: bool,
     **settings: Any,
 ) -> None:  # fmt: skip
     """Answer each QUESTION with the model in BUNDLE from the passages in INDEX.
@@ -76,7 +78,7 @@ def ask(
     model, passages, asked = placed([bundle, index, *questions], bundle_folder, index_folder)
     options = given(**settings)
     placing = {"device": device, "search_device": search_device, "threads": threads, "verify": verify}
-    placing |= remote_settings(remote_shards, allow_partial, shard_timeout, shard_key_file)
+    placing |= {"remote": remote, "allow_partial": allow_partial}
     running = {"processes": processes, "batch_size": batch_size, "on_error": on_error}
     running = {name: value for name, value in running.items() if value is not None}
     if source is not None or output is not None:

@@ -1,11 +1,12 @@
 """Options and a progress bar that several commands share."""
 
 import contextlib
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -74,8 +75,19 @@ def device_options(command: F) -> F:
     )
 
 
-def shard_options(command: F) -> F:
-    """``--remote-shards`` and how they are asked; see :func:`remote_settings`."""
+def remote_options(command: F) -> F:
+    """``--remote-shards`` and how they are asked; the command gets them as ``remote`` of its loading."""
+
+    @functools.wraps(command)
+    def with_remote(
+        *arguments: Any, remote_shards: bool, shard_timeout: float, shard_key_file: Path | None, **others: Any
+    ) -> Any:
+        from ragengine.retrieval.sharding.remote.options import RemoteOptions
+
+        remote = RemoteOptions(timeout=shard_timeout, key_file=shard_key_file) if remote_shards else None
+        return command(*arguments, remote=remote, **others)
+
+    decorated: Any = with_remote
     for option in (
         click.option("--shard-key-file", type=click.Path(path_type=Path), help="File with the servers' key."),
         click.option(
@@ -86,24 +98,11 @@ def shard_options(command: F) -> F:
             help="Seconds that a shard may take.",
         ),
         click.option(
-            "--allow-partial", is_flag=True, help="Answer without shards that do not answer, and name them."
-        ),
-        click.option(
             "--remote-shards", is_flag=True, help="Ask the servers that the index's shards.json names."
         ),
     ):
-        command = option(command)
-    return command
-
-
-def remote_settings(
-    remote_shards: bool, allow_partial: bool, shard_timeout: float, shard_key_file: Path | None
-) -> dict[str, Any]:
-    """The options of :func:`shard_options` as :meth:`RagEngine.load` takes them."""
-    from ragengine.retrieval.sharding.remote.options import RemoteOptions
-
-    remote = RemoteOptions(timeout=shard_timeout, key_file=shard_key_file) if remote_shards else None
-    return {"remote": remote, "allow_partial": allow_partial}
+        decorated = option(decorated)
+    return cast(F, decorated)
 
 
 def verify_option(command: F) -> F:

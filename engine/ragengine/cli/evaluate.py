@@ -16,6 +16,7 @@ from ragengine.cli.common import (
     placed,
     progress_bar,
     reading_options,
+    remote_options,
     verify_option,
 )
 from ragengine.cli.output import print_json
@@ -112,6 +113,7 @@ _PATH = click.Path(path_type=Path)
 @generation_options
 @device_options
 @verify_option
+@remote_options
 def evaluate_command(
     bundle: str | None,
     index: str | None,
@@ -142,6 +144,7 @@ def evaluate_command(
     search_device: Any,
     threads: int | None,
     verify: Any,
+    remote: Any,
     **settings: Any,
 ) -> None:
     """Measure the model in BUNDLE with INDEX on QUESTIONS.jsonl.
@@ -173,7 +176,7 @@ def evaluate_command(
     if all_checkpoints is not None:
         systems += [System(one, its, options) for one, its in find_bundles(all_checkpoints, passages)]
     # One is in memory at a time, so what is wrong with the second is found before the first answers.
-    check_systems(systems, ks=ks, verify=verify)
+    check_systems(systems, ks=ks, verify=verify, remote=remote)
     reading: dict[str, Any] = {"doc_pruning": doc_pruning, "adaptive_reading": bool(adaptive_reading)}
     evaluations = []
     for system in systems:
@@ -183,6 +186,7 @@ def evaluate_command(
             device=device,
             search_device=search_device,
             threads=threads,
+            remote=remote,
             verify="size",  # every byte that --verify asks for has been read above
         )
         with engine, progress_bar("answering") as progress:

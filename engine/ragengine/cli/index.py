@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ragengine.cli.common import force_option, may_replace
+from ragengine.cli.index_build import build_command
 from ragengine.cli.index_changes import compact_command, sync_command, upsert_command
 from ragengine.cli.index_import import import_command
 from ragengine.cli.index_look import list_command, search_command, show_command
@@ -14,9 +15,7 @@ from ragengine.cli.index_options import (
     bundle_option,
     embeddings_option,
     print_result,
-    queries_option,
     reading_options,
-    recall_option,
     threads_option,
 )
 from ragengine.cli.index_progress import progress_bars
@@ -31,6 +30,7 @@ def index() -> None:
 
 
 for _command in (
+    build_command,
     import_command,
     sync_command,
     upsert_command,
@@ -40,69 +40,6 @@ for _command in (
     search_command,
 ):
     index.add_command(_command)
-
-
-@index.command()
-@click.argument("passages", type=click.Path(), nargs=-1, required=True, metavar="PASSAGES...")
-@click.argument("index", type=click.Path())
-@bundle_option
-@reading_options
-@click.option(
-    "--factory",
-    metavar="STR",
-    help="FAISS factory string.  [default: Flat, which is exact, below 50,000 passages; then OPQ + IVF + PQ]",
-)
-@recall_option
-@embeddings_option
-@queries_option
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Draws the samples.")
-@click.option("--resume", is_flag=True, help="Go on with a build of INDEX that was killed or interrupted.")
-@force_option
-@batch_tokens_option
-@threads_option
-def build(
-    passages: tuple[str, ...],
-    index: str,
-    bundle: str,
-    factory: str | None,
-    recall: float,
-    embeddings: str | None,
-    queries: str | None,
-    seed: int,
-    resume: bool,
-    force: bool,
-    batch_tokens: int,
-    threads: int | None,
-    **reading: Any,
-) -> None:
-    """Build INDEX from PASSAGES, one or more inputs.
-
-    PASSAGES are tables with a header (.tsv, .csv, .parquet), .jsonl of {"id", "title", "text"}, folders
-    written by datasets.Dataset.save_to_disk, documents that are split into passages (.txt, .md, .html, .pdf,
-    .docx), or folders of all these; text formats may be gzipped (.gz).
-    """
-    from ragengine import build_index
-
-    force = force if resume else may_replace(index, force)
-    with progress_bars() as progress:
-        manifest = build_index(
-            passages,
-            index,
-            bundle=bundle,
-            embeddings=embeddings,
-            queries=queries,
-            **reading,
-            factory=factory,
-            recall=recall,
-            seed=seed,
-            resume=resume,
-            force=force,
-            batch_tokens=batch_tokens,
-            threads=threads,
-            progress=progress,
-            on_plan=lambda plan: echo(f"{plan.factory}: {plan.reason}.", err=True),
-        )
-    print_result(index, manifest)
 
 
 @index.command()

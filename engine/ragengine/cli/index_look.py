@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ragengine.cli.common import device_options, filter_option, verify_option
+from ragengine.cli.common import device_options, filter_option, remote_options, verify_option
 from ragengine.cli.output import echo, print_json
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def show_command(index: str, ids: tuple[str, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a question, on one line.")
 @device_options
 @verify_option
+@remote_options
 def search_command(
     bundle: Path,
     index: Path,

@@ -11,6 +11,7 @@ from ragengine.errors import OptionsError
 from ragengine.evaluation.run import checked_ks
 from ragengine.options import GenerationOptions, check_names
 from ragengine.retrieval.open_index import open_index
+from ragengine.retrieval.sharding.remote.options import RemoteOptions
 from ragengine.storage.folders import Verify
 
 
@@ -27,7 +28,9 @@ class System:
     closed_book: bool = False
 
 
-def check_systems(systems: Sequence[System], *, ks: Sequence[int], verify: Verify) -> None:
+def check_systems(
+    systems: Sequence[System], *, ks: Sequence[int], verify: Verify, remote: RemoteOptions | None = None
+) -> None:
     """Raise what prevents one of ``systems`` from answering, without loading a model.
 
     Each bundle and each index is opened once.
@@ -36,6 +39,7 @@ def check_systems(systems: Sequence[System], *, ks: Sequence[int], verify: Verif
         systems: what is to answer.
         ks: the k of recall and precision, each at most n_docs.
         verify: how the files are compared with their manifests.
+        remote: how shards of the indexes on other machines are asked; None: they are not.
 
     Raises:
         OptionsError: a generation option is wrong or does not fit its bundle.
@@ -49,7 +53,7 @@ def check_systems(systems: Sequence[System], *, ks: Sequence[int], verify: Verif
     for system in systems:
         checked_ks(ks, _checked_options(bundles[system.bundle], system.options).n_docs)
     for path in _once(one.index for one in systems):
-        with open_index(path, verify=verify) as index:
+        with open_index(path, verify=verify, remote=remote) as index:
             for bundle in _once(one.bundle for one in systems if one.index == path):
                 index.check_belongs_to(bundles[bundle])
 

@@ -94,31 +94,37 @@ class IndexBuild:
         """E, the number of components of a vector."""
         return self.bundle.index_encoder.dimension
 
-    def settings(self, source: VectorSource) -> dict[str, str]:
-        """What the result depends on, by name."""
-        corpus = self.corpus
+    def inputs(self, source: VectorSource, *, times: bool = True) -> dict[str, str]:
+        """What passages and vectors depend on, by name; ``times`` as in :func:`describe_files`."""
+        corpus, given = self.corpus, self.embeddings
         return {
-            "command": "build",
-            "passages": _described(*corpus.files) if corpus.files else corpus.name,
+            "passages": _described(*corpus.files, times=times) if corpus.files else corpus.name,
             "reading": str(corpus.options),
-            "vectors": source.name + ("" if self.embeddings is None else f" {_described(self.embeddings)}"),
-            "queries": "none" if self.queries is None else _described(self.queries),
+            "vectors": source.name + ("" if given is None else f" {_described(given, times=times)}"),
             "encoder": self.bundle.index_encoder.fingerprint,
-            "factory": self.factory or "automatic",
-            "recall": str(self.recall),
-            "seed": str(self.seed),
             "batch tokens": str(self.batch_tokens),
             "faiss": import_faiss().__version__,
             "ragengine": __version__,
         }
 
+    def settings(self, source: VectorSource) -> dict[str, str]:
+        """What the result depends on, by name."""
+        return {
+            **self.inputs(source),
+            "command": "build",
+            "queries": "none" if self.queries is None else _described(self.queries),
+            "factory": self.factory or "automatic",
+            "recall": str(self.recall),
+            "seed": str(self.seed),
+        }
+
     def check_count(self, count: int) -> None:
         """Raise :class:`InputError` where the factory cannot learn from ``count`` vectors."""
-        parse_factory(self._planned(count).factory, self.dimension).check_count(count)
+        parse_factory(self.planned(count).factory, self.dimension).check_count(count)
 
     def check_room(self, index: Path, count: int, *, texts: int, memory: int) -> None:
         """As :func:`resources.check_room`."""
-        factory = self._planned(count).factory
+        factory = self.planned(count).factory
         resources.check_room(index, factory, count, self.dimension, texts=texts, memory=memory)
 
     def run(
@@ -143,7 +149,7 @@ class IndexBuild:
                     raise PassagesError(f"{self.corpus.name} has no passages; an index needs at least one.")
                 source.check_count(count)
                 self.check_count(count)
-                plan = self._planned(count)
+                plan = self.planned(count)
                 if writer.rows == 0:
                     self.check_room(index, count, texts=0, memory=source.memory)
                 writer.write_vectors(source, self.dimension)
@@ -155,7 +161,8 @@ class IndexBuild:
                 writer.finish(draft, self.questions, self.recall)
         return IndexManifest.read(index)
 
-    def _planned(self, count: int) -> IndexPlan:
+    def planned(self, count: int) -> IndexPlan:
+        """The factory for ``count`` vectors, the chosen or the automatic one."""
         if self.factory is None:
             return plan_index(count, self.dimension)
         return IndexPlan(self.factory, CHOSEN)
@@ -275,5 +282,5 @@ def build_index(
     )
 
 
-def _described(*files: Path) -> str:
-    return describe_files([file.resolve() for file in files])
+def _described(*files: Path, times: bool = True) -> str:
+    return describe_files([file.resolve() for file in files], times=times)

@@ -73,13 +73,7 @@ class BuildState:
         checkpoint = parsed.value
         if checkpoint is None:
             raise IndexFolderError(f"{path} is damaged: {'; '.join(parsed.errors)}; build without --resume.")
-        before = checkpoint.settings
-        differing = [
-            f"{name} was {before.get(name, 'not set')}, is {settings.get(name, 'not set')}"
-            for name in sorted(before.keys() | settings.keys())
-            if before.get(name) != settings.get(name)
-        ]
-        if differing:
+        if differing := differences(checkpoint.settings, settings):
             raise IndexFolderError(
                 f"The build left in {folder} cannot be resumed: {'; '.join(differing)}; "
                 "build as before, or without --resume."
@@ -102,13 +96,27 @@ class BuildState:
         return time.monotonic() - self._mark
 
 
-def describe_files(files: Sequence[Path]) -> str:
-    """Name, size and time of change of files: whether an input is still the same, without reading it."""
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Each setting that is not what it was, in words."""
+    return [
+        f"{name} was {before.get(name, 'not set')}, is {now.get(name, 'not set')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
+def describe_files(files: Sequence[Path], *, times: bool = True) -> str:
+    """Name, size and time of change of files: whether an input is still the same, without reading it.
+
+    Without ``times``, a copy on another machine has the same description.
+    """
     shown = []
     for file in files:
         status = file.stat()
-        shown.append(f"{file.name} ({status.st_size} bytes, modified {status.st_mtime_ns})")
+        modified = f", modified {status.st_mtime_ns}" if times else ""
+        shown.append(f"{file.name} ({status.st_size} bytes{modified})")
     if len(shown) <= 3:
         return ", ".join(shown)
-    digest = hashlib.sha256("\n".join([*map(str, files), *shown]).encode())
+    paths = map(str, files) if times else ()
+    digest = hashlib.sha256("\n".join([*paths, *shown]).encode())
     return f"{len(shown)} files ({digest.hexdigest()[:12]})"

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from ragengine.indexing import resources
+from ragengine.indexing.changing import old_index
 from ragengine.indexing.factory import parse_factory
 from ragengine.indexing.inputs import check_threads, checked_recall
+from ragengine.indexing.passage_ids import PassageIds
 from ragengine.indexing.plan import CHOSEN, IndexPlan, plan_index
-from ragengine.indexing.revision import OldIndex
+from ragengine.indexing.sharded.compact import compact_shards
+from ragengine.indexing.sharded.old_shards import OldShards
 from ragengine.indexing.writer import IndexWriter
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.progress import Progress
@@ -48,7 +51,7 @@ def compact_index(
     """
     check_threads(threads)
     recall = None if recall is None else checked_recall(recall)
-    with OldIndex(Path(index)) as old:
+    with old_index(Path(index)) as old:
         manifest = old.manifest
         plan = _plan(manifest, factory)
         parse_factory(plan.factory, manifest.dimension).check_count(manifest.count)
@@ -57,14 +60,17 @@ def compact_index(
         )
         if on_plan is not None:
             on_plan(plan)
+        target = old.target if recall is None else recall
+        if isinstance(old, OldShards):
+            return compact_shards(old, plan, target, threads, progress)
         with IndexWriter.open(
             Path(index), {"command": "compact"}, threads=threads, progress=progress
         ) as writer:
-            writer.write_passages(old.passages(), manifest.count, old.path)
+            writer.write_passages(old.passages(), PassageIds(manifest.count, old.path))
             writer.write_vectors(None, manifest.dimension, old.vectors, np.arange(manifest.count))
             writer.write_faiss(plan.factory, manifest.seed)
             draft = dataclasses.replace(manifest, factory=plan.factory, reason=plan.reason, max_norm=0.0)
-            writer.finish(draft, old.questions(), old.target if recall is None else recall)
+            writer.finish(draft, old.questions(), target)
             writer.carry_calibration(old.path)
     return IndexManifest.read(index)
 

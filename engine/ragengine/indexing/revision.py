@@ -21,12 +21,14 @@ from ragengine.corpus.passage import Passage
 from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing import resources, training
 from ragengine.indexing.factory import parse_factory
+from ragengine.indexing.passage_ids import PassageIds
 from ragengine.indexing.vector_sources import VectorSource
 from ragengine.indexing.writer import IndexWriter
 from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import (
     FAISS_FILE,
+    FORMAT,
     NUMBERED_FILE,
     PASSAGES_FILE,
     QUERIES_FILE,
@@ -34,8 +36,8 @@ from ragengine.retrieval.manifest import (
     IndexManifest,
 )
 from ragengine.retrieval.passage_store import PassageStore
-from ragengine.retrieval.sharding.manifest import is_sharded
 from ragengine.runtime.progress import Progress
+from ragengine.storage.folders import Verify
 from ragengine.storage.foreign_files import why
 from ragengine.storage.npy import map_npy, open_vectors
 
@@ -47,14 +49,11 @@ _STORE_BLOCK = 4096
 class OldIndex:
     """An index that a new one is made from, checked against its hashes."""
 
-    def __init__(self, path: Path, bundle: Bundle | None = None) -> None:
+    format = FORMAT
+
+    def __init__(self, path: Path, bundle: Bundle | None = None, *, verify: Verify = "sha256") -> None:
         """Open the index at ``path``, which must belong to ``bundle`` where one is given."""
-        if is_sharded(path):
-            raise IndexFolderError(
-                f"{path} is an index in shards, which cannot be changed; change the index it was made from "
-                "and divide it again (ragengine index shard)."
-            )
-        with PassageIndex.open(path, verify="sha256") as index:
+        with PassageIndex.open(path, verify=verify) as index:
             if bundle is not None:
                 index.check_belongs_to(bundle)
             self.manifest = index.manifest
@@ -75,6 +74,14 @@ class OldIndex:
         stored = itertools.chain.from_iterable(self.store.blocks(_STORE_BLOCK))
         for passage, numbered in zip(stored, self._numbered, strict=True):
             yield dataclasses.replace(passage, numbered=True) if numbered else passage
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
+        """The rows of each of ``ids`` that a passage has, ascending."""
+        return self.store.rows_of(ids)
+
+    def fetch(self, rows: Iterable[int]) -> list[Passage]:
+        """The passages of ``rows``, in that order."""
+        return self.store.fetch(rows)
 
     def _read_numbered(self) -> NDArray[np.uint8]:
         """1 for each passage whose id was not given; the file is there if one was not."""
@@ -121,6 +128,16 @@ class Addition:
 
 
 @dataclass(frozen=True)
+class Rewritten:
+    """What is written again of the index at ``path``: so many ``rows``, whose texts are of so many bytes."""
+
+    path: Path
+    manifest: IndexManifest
+    rows: int
+    passages_bytes: int
+
+
+@dataclass(frozen=True)
 class Revision:
     """What changes in an index.
 
@@ -129,7 +146,7 @@ class Revision:
     gone          rows that are left out, ascending
     renewed       rows whose passages become these, of the same title and text
     added         what comes behind those that stay
-    fixed_ids     whether passages that stay keep their ids, whatever ids are added
+    fixed         how many of those that stay keep their ids, whatever ids are added; all where None
     """
 
     command: str
@@ -137,7 +154,7 @@ class Revision:
     gone: RowArray = field(default_factory=lambda: np.empty(0, np.int64))
     renewed: Mapping[int, Passage] = field(default_factory=dict)
     added: Addition | None = None
-    fixed_ids: bool = True
+    fixed: int | None = None
 
 
 def revise(
@@ -158,33 +175,47 @@ def revise(
             there already.
         IndexFolderError: the index cannot be written, or there is not enough memory or disk.
     """
-    check_room(old, index, revision.added)
-    gone, added = revision.gone, revision.added
-    kept = np.delete(np.arange(old.manifest.count), gone)
+    rewritten = Rewritten(old.path, old.manifest, old.manifest.count, old.passages_bytes)
+    check_room(rewritten, index, revision.added)
+    fixed = old.manifest.count - len(revision.gone) if revision.fixed is None else revision.fixed
     with IndexWriter.open(
         index, {"command": revision.command}, force=force, threads=threads, progress=progress
     ) as writer:
-        passages = itertools.chain(_kept_passages(old, revision), () if added is None else added.passages)
-        writer.write_passages(passages, len(kept) if revision.fixed_ids else 0, old.path)
-        if added is not None:
-            if writer.count == len(kept):
-                raise PassagesError(f"There are no passages to add to {old.path}; give at least one.")
-            added.source.check_count(writer.count - len(kept))
-        source = None if added is None else added.source
-        writer.write_vectors(source, old.manifest.dimension, old.vectors, kept if len(gone) else None)
-        faiss_index = old.read_faiss()
-        if len(gone) and not training.remove(faiss_index, gone):
-            faiss_index.reset()
-        manifest = old.manifest
-        writer.write_faiss(manifest.factory, manifest.seed, faiss_index)
-        max_norm = 0.0 if len(gone) else manifest.max_norm  # of what is gone, perhaps
-        draft = dataclasses.replace(manifest, created_from=revision.created_from, max_norm=max_norm)
+        draft = write_revised(writer, old, revision, PassageIds(fixed, old.path), old.path)
         writer.finish(draft, old.questions(), old.target)
         writer.carry_calibration(old.path)
     return IndexManifest.read(index)
 
 
-def check_room(old: OldIndex, index: Path, added: Addition | None = None) -> None:
+def write_revised(
+    writer: IndexWriter, old: OldIndex, revision: Revision, ids: PassageIds, name: Path
+) -> IndexManifest:
+    """Write passages, vectors and FAISS index of ``old`` with a revision.
+
+    ``name`` is what messages call the index.
+
+    Returns:
+        What its manifest says as far as it is known before :meth:`IndexWriter.finish`.
+    """
+    gone, added, manifest = revision.gone, revision.added, old.manifest
+    kept = np.delete(np.arange(manifest.count), gone)
+    passages = itertools.chain(kept_passages(old, revision), () if added is None else added.passages)
+    writer.write_passages(passages, ids)
+    if added is not None:
+        if writer.count == len(kept):
+            raise PassagesError(f"There are no passages to add to {name}; give at least one.")
+        added.source.check_count(writer.count - len(kept))
+    source = None if added is None else added.source
+    writer.write_vectors(source, manifest.dimension, old.vectors, kept if len(gone) else None)
+    faiss_index = old.read_faiss()
+    if len(gone) and not training.remove(faiss_index, gone):
+        faiss_index.reset()
+    writer.write_faiss(manifest.factory, manifest.seed, faiss_index)
+    max_norm = 0.0 if len(gone) else manifest.max_norm  # of what is gone, perhaps
+    return dataclasses.replace(manifest, created_from=revision.created_from, max_norm=max_norm)
+
+
+def check_room(old: Rewritten, index: Path, added: Addition | None = None) -> None:
     """Check that FAISS's structure can be changed, and that there is room to write ``index``."""
     manifest = old.manifest
     try:
@@ -195,14 +226,15 @@ def check_room(old: OldIndex, index: Path, added: Addition | None = None) -> Non
     resources.check_room(
         index,
         manifest.factory,
-        manifest.count + count,
+        old.rows + count,
         manifest.dimension,
         texts=old.passages_bytes + texts,
         memory=0 if added is None else added.source.memory,
     )
 
 
-def _kept_passages(old: OldIndex, revision: Revision) -> Iterator[Passage]:
+def kept_passages(old: OldIndex, revision: Revision) -> Iterator[Passage]:
+    """The passages of ``old`` that a revision leaves, as they are then."""
     gone = set(revision.gone.tolist())
     for row, passage in enumerate(old.passages()):
         if row not in gone:

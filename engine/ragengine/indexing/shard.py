@@ -3,35 +3,37 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ragengine.corpus.passage import Passage
-from ragengine.errors import IndexFolderError, InputError, RagEngineError
+from ragengine.errors import IndexFolderError, RagEngineError
 from ragengine.indexing import partition, resources
 from ragengine.indexing.inputs import check_threads
+from ragengine.indexing.passage_ids import PassageIds
 from ragengine.indexing.revision import OldIndex
 from ragengine.indexing.writer import IndexWriter
-from ragengine.retrieval.faiss_api import check_whole
 from ragengine.retrieval.faiss_reader import read_faiss
-from ragengine.retrieval.manifest import FAISS_FILE, IndexManifest, manifest_fingerprint
+from ragengine.retrieval.manifest import FAISS_FILE, QUERIES_FILE, IndexManifest, manifest_fingerprint
 from ragengine.retrieval.sharding.manifest import (
     FORMAT,
     ShardEntry,
     ShardsManifest,
     common_fingerprint,
     is_sharded,
+    shard_folder,
 )
+from ragengine.retrieval.sharding.quantizer import empty_copy, quantizer_hash
 from ragengine.retrieval.sharding.sharded_index import ShardedIndex
 from ragengine.retrieval.structure import Structure
 from ragengine.runtime.progress import Progress
 from ragengine.storage import folders
+from ragengine.storage.atomic import replaced_file
+from ragengine.storage.linking import linked
 from ragengine.storage.ownership import CALIBRATION, SHARDS
 from ragengine.version import __version__
-
-MOST_SHARDS = 4096
 
 
 def shard_index(
@@ -67,38 +69,43 @@ def shard_index(
         IndexFolderError: the index is not whole or is in shards already, or the shards cannot be written.
     """
     check_threads(threads)
-    check_whole("shards", shards)
-    if shards > MOST_SHARDS:
-        raise InputError(f"shards is {shards}; it must be at most {MOST_SHARDS}.")
+    partition.check_shards(shards)
     index, target = Path(index), Path(shards_folder)
     if is_sharded(index):
         raise IndexFolderError(f"{index} is in shards already; give an index folder.")
     with OldIndex(index) as old:
         manifest = old.manifest
-        empty = partition.empty_copy(index / FAISS_FILE)
+        empty = empty_copy(index / FAISS_FILE)
         resources.check_room(
             target, manifest.factory, manifest.count, manifest.dimension, texts=old.passages_bytes, memory=0
         )
         with folders.replaced_folder(target, FORMAT, IndexFolderError, force=force) as folder:
             entries = list(_written(old, empty, folder, shards, threads, progress))
             structure = Structure.of(read_faiss(index / FAISS_FILE, mapped=True))
-            nprobe = manifest.search.get("nprobe", structure.nprobe)
-            quantizer = partition.quantizer_hash(empty)
-            whole = ShardsManifest(
-                **{
-                    **{f.name: getattr(manifest, f.name) for f in dataclasses.fields(IndexManifest)},
-                    "files": {},
-                    "created_by": f"ragengine {__version__}",
-                },
-                shards=tuple(entries),
-                structure=dataclasses.replace(structure, nprobe=nprobe),
-                quantizer=quantizer,
-                common_fingerprint=common_fingerprint(manifest, quantizer),
-            )
-            if (calibration := index / CALIBRATION).exists():
-                (folder / CALIBRATION).write_bytes(calibration.read_bytes())
+            for name in (CALIBRATION, QUERIES_FILE):
+                if (index / name).exists():
+                    linked(index / name, folder / name)
+            whole = whole_manifest(manifest, entries, structure, quantizer_hash(empty))
             write_shards_manifest(folder, whole, target)
     return ShardsManifest.read(target)
+
+
+def whole_manifest(
+    manifest: IndexManifest, shards: Sequence[ShardEntry], structure: Structure, quantizer: str
+) -> ShardsManifest:
+    """What ``shards.json`` says of an index with this ``manifest`` that is in ``shards``."""
+    nprobe = manifest.search.get("nprobe", structure.nprobe)
+    return ShardsManifest(
+        **{
+            **{f.name: getattr(manifest, f.name) for f in dataclasses.fields(IndexManifest)},
+            "files": {},
+            "created_by": f"ragengine {__version__}",
+        },
+        shards=tuple(shards),
+        structure=dataclasses.replace(structure, nprobe=nprobe),
+        quantizer=quantizer,
+        common_fingerprint=common_fingerprint(manifest, quantizer),
+    )
 
 
 def shards_text(manifest: ShardsManifest) -> str:
@@ -107,19 +114,26 @@ def shards_text(manifest: ShardsManifest) -> str:
 
 
 def write_shards_manifest(folder: Path, manifest: ShardsManifest, target: Path) -> None:
-    """Write ``shards.json``, open the folder as every reader does, and search it once.
+    """Write ``shards.json`` once the folder was opened as every reader does, and searched.
 
-    Raises :class:`IndexFolderError` where it cannot be read back.
+    It lists the questions of the recall, which are there already.  Raises :class:`IndexFolderError` where it
+    cannot be read back.
     """
-    (folder / SHARDS).write_text(shards_text(manifest), "utf-8")
-    try:
-        # The hashes of each shard were taken when it was written, a moment ago.
-        with ShardedIndex.open(folder, verify="size") as written:
-            written.warm_up()
-    except RagEngineError as reason:
-        raise IndexFolderError(
-            f"The shards written for {target} cannot be read back, so {target} was not changed: {reason}"
-        ) from reason
+    if manifest.tuning is not None and manifest.tuning.source == "file":
+        files = {QUERIES_FILE: folders.file_entry(folder / QUERIES_FILE)}
+        manifest = dataclasses.replace(manifest, files=files)
+    draft = folder / f".{SHARDS}.writing"
+    with replaced_file(folder / SHARDS, draft) as file:
+        file.write(shards_text(manifest).encode("utf-8"))
+        file.flush()
+        try:
+            # The hashes of each shard were taken when it was written, a moment ago.
+            with ShardedIndex.open(folder, verify="size", file_name=draft.name) as written:
+                written.warm_up()
+        except RagEngineError as reason:
+            raise IndexFolderError(
+                f"The shards written for {target} cannot be read back, so {target} was not changed: {reason}"
+            ) from reason
 
 
 def _written(
@@ -129,16 +143,16 @@ def _written(
     count, passages = old.manifest.count, old.passages()
     source = read_faiss(old.path / FAISS_FILE, mapped=True)
     for number in range(shards):
-        first, end = number * count // shards, (number + 1) * count // shards
+        first, end = partition.shard_bounds(number, shards, count)
         if first == end:
             yield ShardEntry(first, 0)
             continue
-        name = f"shard-{number:04}"
+        name = shard_folder(number)
         mine: Iterator[Passage] = itertools.islice(passages, end - first)
         with IndexWriter.open(
             folder / name, {"command": "shard"}, threads=threads, progress=progress
         ) as writer:
-            writer.write_passages(mine, end - first, old.path)
+            writer.write_passages(mine, PassageIds(end - first, old.path))
             writer.write_vectors(None, old.manifest.dimension, old.vectors, np.arange(first, end))
             part = partition.part_of(source, empty, first, end - first)
             writer.write_faiss(old.manifest.factory, old.manifest.seed, part)

@@ -12,14 +12,15 @@ from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Passage
 from ragengine.errors import IndexFolderError, InputError, PassagesError
+from ragengine.indexing.changing import AnyOld, old_index, revise_index
 from ragengine.indexing.inputs import check_threads, opened_bundle
 from ragengine.indexing.matching import Digests, Matches, content_hash
-from ragengine.indexing.revision import Addition, OldIndex, Revision, revise
+from ragengine.indexing.revision import Addition, Revision
 from ragengine.indexing.vector_sources import encoded_vectors
 from ragengine.retrieval import history
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole
-from ragengine.retrieval.manifest import FORMAT, IndexManifest
+from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
 from ragengine.storage.folders import remove_leftovers
@@ -108,7 +109,7 @@ def sync_index(
         raise InputError(
             "sync reads the passages several times, so it needs paths; give passages of a program to upsert."
         )
-    with OldIndex(Path(index), bundle) as old:
+    with old_index(Path(index), bundle) as old:
         if not force:
             _check_origin(old, corpus.name)
         there = Digests(corpus.read())
@@ -120,7 +121,7 @@ def sync_index(
         if dry_run:
             return result
         if nothing:
-            remove_leftovers(Path(index), FORMAT, IndexFolderError)
+            remove_leftovers(Path(index), old.format, IndexFolderError)
             return result
         added = None
         if result.encoded:
@@ -132,12 +133,12 @@ def sync_index(
             gone=matches.gone,
             renewed=renewed,
             added=added,
-            fixed_ids=False,
+            fixed=0,
         )
-        return dataclasses.replace(result, manifest=revise(old, Path(index), revision, threads, progress))
+        return dataclasses.replace(result, manifest=revise_index(old, revision, threads, progress))
 
 
-def _check_origin(old: OldIndex, name: str) -> None:
+def _check_origin(old: AnyOld, name: str) -> None:
     """Check that the index was built of what it is synchronised with, and nothing else."""
     origins = history.origins(old.manifest.created_from)
     if name == ", ".join(origins):  # several inputs, which came one after another
@@ -149,7 +150,7 @@ def _check_origin(old: OldIndex, name: str) -> None:
         )
 
 
-def _described(old: OldIndex, corpus: Corpus, matches: Matches) -> tuple[SyncResult, dict[int, Passage]]:
+def _described(old: AnyOld, corpus: Corpus, matches: Matches) -> tuple[SyncResult, dict[int, Passage]]:
     """What changes, and the passages that rows become whose id or metadata change."""
     added: list[str] = []
     changed: list[str] = []
@@ -168,7 +169,7 @@ def _described(old: OldIndex, corpus: Corpus, matches: Matches) -> tuple[SyncRes
             if place in another_text:
                 replaced.add(passage.id)
             continue
-        (before,) = old.store.fetch([row])
+        (before,) = old.fetch([row])
         id = before.id if passage.numbered else passage.id
         renewed[row] = dataclasses.replace(passage, id=id)
         if before.metadata != passage.metadata:
@@ -178,7 +179,7 @@ def _described(old: OldIndex, corpus: Corpus, matches: Matches) -> tuple[SyncRes
         else:
             continue  # only whether its id was given changed
         unchanged -= 1
-    gone = (passage.id for passage in old.store.fetch(matches.gone.tolist()))
+    gone = (passage.id for passage in old.fetch(matches.gone.tolist()))
     result = SyncResult(
         manifest=old.manifest,
         added=tuple(added),

@@ -36,13 +36,25 @@ def empty_faiss_index(factory: str, dimension: int) -> Any:
 
 
 def train(
-    faiss_index: Any, vectors: HalfArray, factory: str, seed: int, threads: int | None, report: Report
+    faiss_index: Any,
+    vectors: HalfArray,
+    factory: str,
+    seed: int,
+    threads: int | None,
+    report: Report,
+    *,
+    sampled: bool = False,
 ) -> None:
-    """Train on a sample of ``vectors`` [N, E], drawn with ``seed``; a graph on one thread, as :func:`add`."""
+    """Train on a sample of ``vectors`` [N, E], drawn with ``seed``; a graph on one thread, as :func:`add`.
+
+    Where they are ``sampled`` already, it is all of them.
+    """
     report(0, 2)
     with _factory_errors(factory, len(vectors)):
         if not faiss_index.is_trained:
-            sample = _Sample(vectors, _training_rows(faiss_index, len(vectors), seed))
+            count = len(vectors)
+            rows = np.arange(count) if sampled else training_rows(faiss_index, count, seed)
+            sample = _Sample(vectors, rows)
             with faiss_threads(1 if _has_graph(factory) else threads):
                 _train_parts(faiss_index, sample, report)
     report(2, 2)
@@ -190,8 +202,11 @@ def _spare_polysemous_codes(faiss_index: Any) -> None:
         index.do_polysemous_training = False
 
 
-def _training_rows(faiss_index: Any, count: int, seed: int) -> RowArray:
-    """The rows to train on, without those of the recall test where there are enough others."""
+def training_rows(faiss_index: Any, count: int, seed: int) -> RowArray:
+    """The rows of N = ``count`` to train on, ascending, drawn with ``seed``.
+
+    Those of the recall test are left out where there are enough others.
+    """
     wanted = training_count(faiss_index, count)
     if wanted == count:
         return np.arange(count)

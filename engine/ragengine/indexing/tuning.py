@@ -3,14 +3,14 @@
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ragengine.arrays import HalfArray, RowArray
+from ragengine.arrays import FloatArray, HalfArray, RowArray
 from ragengine.retrieval.faiss_api import extract_ivf, import_faiss, is_graph, search_faiss
-from ragengine.retrieval.manifest import TuningPoint
+from ragengine.retrieval.manifest import IndexManifest, Tuning, TuningPoint
 from ragengine.retrieval.recall import RecallTest
 from ragengine.retrieval.vector_index import VectorIndex
 from ragengine.runtime.progress import Report, silent
@@ -64,6 +64,39 @@ def tune(
     search_ms = _search_ms(searcher, test)
     report(len(sweeps), len(sweeps))
     return Tuned(point.search, recall, search_ms, points)
+
+
+def recall_test(vectors: HalfArray, questions: FloatArray | None, seed: int, report: Report) -> RecallTest:
+    """The test of an index of ``vectors``: given questions [Q, E], or passages that ``seed`` draws."""
+    if questions is None:
+        return RecallTest.sample(vectors, seed=seed, report=report)
+    return RecallTest.of_questions(vectors, questions, report=report)
+
+
+def tuned_manifest(
+    draft: IndexManifest,
+    faiss_index: Any,
+    vectors: HalfArray,
+    test: RecallTest,
+    target: float,
+    report: Report,
+) -> tuple[IndexManifest, dict[str, float]]:
+    """``draft`` with search settings and the recall measured, and the time of a search."""
+    tuned = tune(faiss_index, vectors, draft.max_norm, test, target, report)
+    tuning = Tuning(
+        target=target,
+        n_docs=test.n_docs,
+        queries=len(test.rows),
+        source="passages" if (test.rows >= 0).all() else "file",
+        points=tuned.points,
+    )
+    manifest = replace(draft, search=tuned.search, recall=tuned.recall, tuning=tuning)
+    return manifest, {"search_ms": tuned.search_ms}
+
+
+def exact_manifest(draft: IndexManifest) -> IndexManifest:
+    """``draft`` of an index that needs no settings to find everything."""
+    return replace(draft, search={}, recall=1.0, tuning=None)
 
 
 def _measured_points(

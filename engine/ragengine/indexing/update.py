@@ -10,9 +10,12 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus, PassagesInput
 from ragengine.corpus.options import ReadingOptions
 from ragengine.errors import IndexFolderError, InputError
+from ragengine.indexing.changing import old_index, revise_index
 from ragengine.indexing.inputs import check_threads, opened_bundle, shown_name
 from ragengine.indexing.passage_ids import shown_ids
-from ragengine.indexing.revision import Addition, OldIndex, Revision, revise
+from ragengine.indexing.revision import Addition, Revision, revise
+from ragengine.indexing.sharded.merge import merge_shards
+from ragengine.indexing.sharded.old_shards import OldShards
 from ragengine.indexing.vector_sources import encoded_vectors, given_vectors, stored_vectors
 from ragengine.messages import short_repr
 from ragengine.retrieval import history
@@ -78,7 +81,7 @@ def add_passages(
     check_threads(threads)
     reading = ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict)
     bundle, corpus = opened_bundle(bundle), Corpus.open(passages, reading)
-    with OldIndex(Path(index), bundle) as old:
+    with old_index(Path(index), bundle) as old:
         source = given_vectors(corpus, embeddings, bundle.index_encoder) or encoded_vectors(
             bundle, device=device, threads=threads, batch_tokens=batch_tokens
         )
@@ -86,7 +89,7 @@ def add_passages(
         count = source.count or corpus.estimate()
         added = Addition(corpus.read(old.manifest.count), count, corpus.bytes, source)
         revision = Revision("add", created_from, added=added)
-        return revise(old, Path(index), revision, threads, progress)
+        return revise_index(old, revision, threads, progress)
 
 
 def merge_indexes(
@@ -119,13 +122,22 @@ def merge_indexes(
             be written, or there is not enough memory or disk.
     """
     check_threads(threads)
-    with OldIndex(Path(first)) as old, OldIndex(Path(second)) as other:
+    with old_index(Path(first)) as old, old_index(Path(second)) as other:
         ours, theirs = old.manifest, other.manifest
         if (ours.encoder.fingerprint, ours.encoder.kind) != (theirs.encoder.fingerprint, theirs.encoder.kind):
             raise IndexFolderError(
                 f"The index {first} was built with the encoder {ours.encoder.name} "
                 f"({ours.encoder.fingerprint[:12]}), {second} with {theirs.encoder.name} "
                 f"({theirs.encoder.fingerprint[:12]}); only vectors of one encoder can be compared."
+            )
+        if isinstance(old, OldShards) and isinstance(other, OldShards):
+            return merge_shards(old, other, Path(index), threads, progress, force=force)
+        if isinstance(old, OldShards) or isinstance(other, OldShards):
+            divided, whole = (old, other) if isinstance(old, OldShards) else (other, old)
+            raise IndexFolderError(
+                f"{divided.path} is an index in shards and {whole.path} is not; merge the index that the "
+                "shards were made from, or add the passages of one to the other (ragengine index list "
+                "--json, then add)."
             )
         source = stored_vectors(f"index {shown_name(Path(second))}", other.vectors)
         added = Addition(other.passages(), theirs.count, other.passages_bytes, source)
@@ -160,8 +172,8 @@ def delete_passages(
     """
     check_threads(threads)
     wanted = checked_ids(ids)
-    with OldIndex(Path(index)) as old:
-        found = old.store.rows_of(wanted)
+    with old_index(Path(index)) as old:
+        found = old.rows_of(wanted)
         absent = [id for id in wanted if id not in found]
         if absent:
             raise InputError(f"{index} has no passage with the id {shown_ids(absent)}; nothing was deleted.")
@@ -172,7 +184,7 @@ def delete_passages(
             return old.manifest
         created_from = history.with_deleted(old.manifest.created_from, len(gone))
         revision = Revision("delete", created_from, gone=gone)
-        return revise(old, Path(index), revision, threads, progress)
+        return revise_index(old, revision, threads, progress)
 
 
 def checked_ids(ids: Iterable[str]) -> list[str]:

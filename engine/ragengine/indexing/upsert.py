@@ -11,14 +11,15 @@ from ragengine.corpus.corpus import Corpus, PassagesInput
 from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Passage
 from ragengine.errors import IndexFolderError, PassagesError
+from ragengine.indexing.changing import AnyOld, old_index, revise_index
 from ragengine.indexing.inputs import check_threads, opened_bundle
 from ragengine.indexing.passage_ids import shown_ids
-from ragengine.indexing.revision import Addition, OldIndex, Revision, revise
+from ragengine.indexing.revision import Addition, Revision
 from ragengine.indexing.vector_sources import encoded_vectors, given_vectors
 from ragengine.retrieval import history
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole
-from ragengine.retrieval.manifest import FORMAT, IndexManifest
+from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
 from ragengine.storage.folders import remove_leftovers
@@ -80,11 +81,11 @@ def upsert_passages(
     reading = ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict)
     bundle, corpus = opened_bundle(bundle), Corpus.open(passages, reading)
     given = _with_ids(corpus)
-    with OldIndex(Path(index), bundle) as old:
+    with old_index(Path(index), bundle) as old:
         source = given_vectors(corpus, embeddings, bundle.index_encoder)
         gone, renewed, new = _compared(old, given, encoded=source is None)
         if not (gone or renewed or new):
-            remove_leftovers(Path(index), FORMAT, IndexFolderError)
+            remove_leftovers(Path(index), old.format, IndexFolderError)
             return old.manifest
         added = None
         if new:
@@ -99,7 +100,7 @@ def upsert_passages(
             renewed=renewed,
             added=added,
         )
-        return revise(old, Path(index), revision, threads, progress)
+        return revise_index(old, revision, threads, progress)
 
 
 def _with_ids(corpus: Corpus) -> list[Passage]:
@@ -121,19 +122,19 @@ def _with_ids(corpus: Corpus) -> list[Passage]:
 
 
 def _compared(
-    old: OldIndex, given: Sequence[Passage], *, encoded: bool
+    old: AnyOld, given: Sequence[Passage], *, encoded: bool
 ) -> tuple[list[int], dict[int, Passage], list[Passage]]:
     """Rows that go, rows of which something else than title and text changes, and the passages that are new.
 
     All are new where vectors came with them, which may be others than before.
     """
-    rows_of = old.store.rows_of(passage.id for passage in given)
+    rows_of = old.rows_of(passage.id for passage in given)
     gone: list[int] = []
     renewed: dict[int, Passage] = {}
     new: list[Passage] = []
     for passage in given:
         rows = rows_of.get(passage.id, [])
-        before = old.store.fetch(rows[:1])[0] if rows else None
+        before = old.fetch(rows[:1])[0] if rows else None
         if encoded and before and (before.title, before.text) == (passage.title, passage.text):
             gone += rows[1:]  # of an index whose ids were not each its own
             if before.metadata != passage.metadata:

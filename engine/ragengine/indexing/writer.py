@@ -24,7 +24,7 @@ from ragengine.indexing.build_state import BuildState
 from ragengine.indexing.inverted_lists import fill_lists, write_codes
 from ragengine.indexing.passage_ids import PassageIds
 from ragengine.indexing.plan import IndexPlan
-from ragengine.indexing.tuning import tune
+from ragengine.indexing.tuning import exact_manifest, recall_test, tuned_manifest
 from ragengine.indexing.vector_sources import (
     PendingPassages,
     VectorFile,
@@ -46,10 +46,8 @@ from ragengine.retrieval.manifest import (
     VECTORS_FILE,
     IndexEncoder,
     IndexManifest,
-    Tuning,
 )
 from ragengine.retrieval.passage_store import PassageStore, write_passages
-from ragengine.retrieval.recall import RECALL_AT, RecallTest
 from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
 from ragengine.storage.foreign_files import read_plain
@@ -132,16 +130,16 @@ class IndexWriter:
         """How many passages are stored."""
         return self._state.checkpoint.count or 0
 
-    def write_passages(self, passages: Iterable[Passage], kept: int = 0, index: Path | None = None) -> int:
+    def write_passages(self, passages: Iterable[Passage], ids: PassageIds | None = None) -> int:
         """Store ``passages`` as rows 0, 1, ... and return their number.
 
-        The first ``kept`` are those of ``index`` and keep their ids.  Raises :class:`PassagesError` where
-        another one has an id that is there already.
+        ``ids`` knows which of them keep their ids; none has to where it is None.  Raises
+        :class:`PassagesError` where another one has an id that is there already.
         """
         state, path = self._state, self._state.output / PASSAGES_FILE
         if state.checkpoint.count is None:
             path.unlink(missing_ok=True)  # half of one: reading begins again
-            ids = PassageIds(kept, index)
+            ids = ids or PassageIds()
             count = write_passages(path, ids.noted(self.counted(passages)))
             ids.settle(path)
             if ids.numbered.any():
@@ -299,27 +297,15 @@ class IndexWriter:
         """
         faiss_index, vectors = self._faiss_index, self._vectors()
         if isinstance(faiss_index, import_faiss().IndexFlat):
-            return dataclasses.replace(draft, search={}, recall=1.0, tuning=None), {}
-        report = self._report("exact")
+            return exact_manifest(draft), {}
+        if questions is not None:
+            path = self._state.output / QUERIES_FILE
+            with VectorFile(path, questions.shape, dtype=np.float32) as file:
+                file.append(questions)
         with faiss_threads(self._threads):
-            if questions is None:
-                test = RecallTest.sample(vectors, seed=draft.seed, report=report)
-            else:
-                path = self._state.output / QUERIES_FILE
-                with VectorFile(path, questions.shape, dtype=np.float32) as file:
-                    file.append(questions)
-                test = RecallTest.of_questions(vectors, questions, report=report)
+            test = recall_test(vectors, questions, draft.seed, self._report("exact"))
             self._state.save("exact")
-            tuned = tune(faiss_index, vectors, draft.max_norm, test, recall, self._report("tune"))
-        tuning = Tuning(
-            target=recall,
-            n_docs=RECALL_AT,
-            queries=len(test.rows),
-            source="passages" if questions is None else "file",
-            points=tuned.points,
-        )
-        manifest = dataclasses.replace(draft, search=tuned.search, recall=tuned.recall, tuning=tuning)
-        return manifest, {"search_ms": tuned.search_ms}
+            return tuned_manifest(draft, faiss_index, vectors, test, recall, self._report("tune"))
 
     def _read_back(self, index: Path) -> None:
         """Open what was written, as every reader does, and search it once."""

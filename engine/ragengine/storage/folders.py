@@ -5,6 +5,7 @@ renamed, so a process that is killed at any point leaves the old folder whole.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -62,6 +63,11 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file's content in hexadecimal."""
     with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_entry(path: Path) -> FileEntry:
+    """What a manifest says of the file ``path``."""
+    return FileEntry(path.stat().st_size, sha256_of(path))
 
 
 @contextlib.contextmanager
@@ -240,7 +246,7 @@ def _in_place(workspace: Path, target: Path, format_name: str, unknown: bool | N
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Write ``manifest.json``: ``content``, and under ``files`` every other file in ``folder``."""
     files = {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        path.relative_to(folder).as_posix(): dataclasses.asdict(file_entry(path))
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST
     }

@@ -13,9 +13,18 @@ from ragengine.storage.strict_json import read_json
 MANIFEST = "manifest.json"
 SHARDS = "shards.json"
 """The manifest of an index in shards."""
+TRAINING = "training.json"
+"""The manifest of what was trained for shards that are built apart; it may stay beside that of the shards."""
+QUANTIZER = "quantizer.faiss"
+"""A FAISS index that was trained and holds no vectors."""
 CALIBRATION = "calibration.json"
 """A file that an index folder may have beside those that its manifest lists; it goes where the index goes."""
-_OPTIONAL = dict.fromkeys(("ragengine-index", "ragengine-shards"), (CALIBRATION, f".{CALIBRATION}.writing"))
+_CALIBRATION = (CALIBRATION, f".{CALIBRATION}.writing")
+_OPTIONAL = {
+    "ragengine-index": _CALIBRATION,
+    "ragengine-shards": (*_CALIBRATION, TRAINING, QUANTIZER),
+}
+_NAMES = {"ragengine-shards": SHARDS, "ragengine-training": TRAINING}
 MARK = ".ragengine"
 """The file that says that a workspace is ragengine's."""
 
@@ -80,7 +89,7 @@ def check_nothing_foreign(folder: Path, shown: Path, format_name: str, error: ty
 
 def manifest_name(format_name: str) -> str:
     """The file that makes a folder one of ``format_name``."""
-    return SHARDS if format_name == "ragengine-shards" else MANIFEST
+    return _NAMES.get(format_name, MANIFEST)
 
 
 def _own_names(folder: Path, format_name: str) -> frozenset[str] | None:

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragengine.indexing.partition import empty_copy, part_of
-from ragengine.indexing.training import write_faiss
+from ragengine.indexing.partition import part_of
+from ragengine.indexing.training import remove, write_faiss
 from ragengine.retrieval import candidates as module
 from ragengine.retrieval.candidates import Candidates, Plan, SearchResult, find
+from ragengine.retrieval.faiss_reader import read_faiss
 from ragengine.retrieval.passage_filter import MatchingRows
+from ragengine.retrieval.sharding.quantizer import empty_copy
 from ragengine.retrieval.vector_index import VectorIndex
 from tests.support.bundles import Array, random_vectors
 
@@ -38,21 +40,30 @@ def filled(factory: str, vectors: Array) -> faiss.Index:
     return index
 
 
+def without(index: faiss.Index, vectors: Array, gone: Array, max_norm: float) -> VectorIndex:
+    """The index of ``vectors`` without the rows ``gone``, as a deletion leaves it."""
+    kept = np.delete(vectors, gone, axis=0)
+    if len(gone) and not remove(index, gone):
+        index.reset()
+        index.add(kept.astype(np.float32))
+    return VectorIndex(index, kept, max_norm, {})
+
+
 class Divided:
     """The vector indexes of shards, as a :class:`ShardedIndex` asks them."""
 
-    def __init__(self, path: Path, whole: VectorIndex, bounds: list[int]) -> None:
-        self.whole, self.bounds = whole, bounds
-        empty = empty_copy(path)
-        self.parts = [
-            VectorIndex(
-                part_of(whole.faiss_index, empty, first, end - first),
-                whole.vectors[first:end],
-                whole.max_norm,
-                {},
-            )
-            for first, end in itertools.pairwise(bounds)
-        ]
+    def __init__(
+        self, path: Path, vectors: Array, whole: VectorIndex, bounds: list[int], gone: Array
+    ) -> None:
+        """``whole`` is the index at ``path``, of ``vectors``, without the rows ``gone``."""
+        self.whole = whole
+        empty, filled_index = empty_copy(path), read_faiss(path, mapped=True)
+        self.parts, self.bounds = [], [0]
+        for first, end in itertools.pairwise(bounds):
+            ours = gone[(gone >= first) & (gone < end)] - first
+            part = part_of(filled_index, empty, first, end - first)
+            self.parts.append(without(part, vectors[first:end], ours, whole.max_norm))
+            self.bounds.append(self.bounds[-1] + end - first - len(ours))
 
     def search(self, questions: Array, n_docs: int, mask: Array | None, **given: int) -> SearchResult:
         def propose(asked: Array, plan: Plan) -> Candidates:
@@ -78,6 +89,7 @@ class Divided:
     asked=st.sampled_from([1, 3, 25]),
     kept=st.one_of(st.none(), st.floats(0.02, 1)),
     few=st.booleans(),
+    deleted=st.one_of(st.just(0.0), st.floats(0, 0.95)),
     seed=st.integers(0, 2**32),
 )
 def test_shards_find_what_the_index_finds(
@@ -92,6 +104,7 @@ def test_shards_find_what_the_index_finds(
     asked: int,
     kept: float | None,
     few: bool,
+    deleted: float,
     seed: int,
 ) -> None:
     random = np.random.default_rng(seed)
@@ -100,24 +113,33 @@ def test_shards_find_what_the_index_finds(
     vectors = different[random.integers(0, distinct, count)]
     index = filled(factory, vectors)
     max_norm = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
-    whole = VectorIndex(index, vectors, max_norm, {})
     path = tmp_path_factory.mktemp("divided") / "index.faiss"
     write_faiss(index, path)
+    gone = np.flatnonzero(random.random(count) < deleted)[: count - 1]
+    whole = without(index, vectors, gone, max_norm)
     # Some shards are empty, and some have fewer passages than documents are wanted.
     bounds = [0, *sorted(random.integers(0, count + 1, shards - 1).tolist()), count]
+    left = count - len(gone)
     mask = None
     if kept is not None:
-        mask = random.random(count) < kept
-        mask[random.integers(count)] = True
+        mask = random.random(left) < kept
+        mask[random.integers(left)] = True
     settings_given = {"rerank_width": rerank_width}
     if "IVF" in factory:
         settings_given["nprobe"] = nprobe
     questions = random.standard_normal((asked, WIDE)).astype(np.float32)
-    questions[0] = vectors[0]  # what is stored several times is among the best
+    questions[0] = whole.vectors[0]  # what is stored several times is among the best
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FEW_MATCHING", 4096 if few else 0)
         matching = None if mask is None else MatchingRows.of_mask(mask)
         expected = whole.search(questions, n_docs, matching=matching, **settings_given)
-        found = Divided(path, whole, bounds).search(questions, n_docs, mask, **settings_given)
+        found = Divided(path, vectors, whole, bounds, gone).search(questions, n_docs, mask, **settings_given)
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_array_equal(found.scores, expected.scores)
+    for question, rows, scores in zip(questions, found.rows, found.scores, strict=True):
+        there = rows[rows >= 0]
+        np.testing.assert_array_equal(there, there[np.lexsort((there, -scores[rows >= 0]))])
+        if whole.exact:
+            searched = np.arange(left) if mask is None else np.flatnonzero(mask)
+            every = whole.exact_scores(question, searched)
+            np.testing.assert_array_equal(there, searched[np.lexsort((searched, -every))][:n_docs])

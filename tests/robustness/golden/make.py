@@ -1,12 +1,13 @@
 """Write the missing golden bundle and index of the format versions that this tree writes.
 
-    python -m tests.robustness.golden.make bundle | index
+    python -m tests.robustness.golden.make bundle | index | shards
 
 Run it by hand, once for each new format version.  An index is written beside the newest bundle that is there.
 It never changes an existing folder: what an old version wrote cannot be written again.  Files that another
 folder has are left out of the new one.  The checkpoint is a pure function of its spec, so bundles of all
 versions hold the same model, belong to the same indexes, and give the same answers.  From version 4 on they
-also have a passage encoder, which the indexes, made from embeddings, do not need.
+also have a passage encoder, which the indexes, made from embeddings, do not need.  Of an index in shards only
+``shards.json`` is kept: its shards are those of the newest index, divided again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from transformers import DPRContextEncoder, RagTokenForGeneration, RagTokenizer
 from ragengine import RagEngine
 from ragengine.bundle import manifest as bundle_format
 from ragengine.indexing.build import build_index
+from ragengine.indexing.shard import shard_index
+from ragengine.indexing.shard_addresses import set_shard_addresses
 from ragengine.retrieval import manifest as index_format
+from ragengine.retrieval.sharding import manifest as shards_format
+from ragengine.storage.ownership import SHARDS
 from ragengine_bench.checkpoints.corpus import random_questions
 from ragengine_bench.checkpoints.rag_checkpoint import random_spec, write_checkpoint
 from ragengine_export import export_checkpoint
@@ -71,7 +76,10 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 
 
 def main(kind: str) -> None:
-    """Write the missing folder of ``kind``, bundle or index, and its answers."""
+    """Write the missing folder of ``kind``, bundle or index, and its answers; or the file of shards."""
+    if kind == "shards":
+        write_shards(GOLDEN / f"shards_v{shards_format.FORMAT_VERSION}.json")
+        return
     bundle_name = f"bundle_v{bundle_format.FORMAT_VERSION}" if kind == "bundle" else newest("bundle")
     index_name = f"index_v{index_format.FORMAT_VERSION}" if kind == "index" else newest("index")
     written = bundle_name if kind == "bundle" else index_name
@@ -97,6 +105,17 @@ def main(kind: str) -> None:
     answers = json.loads(ANSWERS.read_text("utf-8")) if ANSWERS.exists() else []
     answers += answered(bundle_name, index_name)
     ANSWERS.write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_shards(path: Path) -> None:
+    """Write ``shards.json`` of the newest index in four shards, one of which has a server, as ``path``."""
+    if path.exists():
+        raise SystemExit(f"{path.name} is there; golden files are never written again.")
+    with tempfile.TemporaryDirectory() as folder:
+        shards = Path(folder, "shards")
+        shard_index(completed(newest("index"), Path(folder)), shards, shards=4)
+        set_shard_addresses(shards, {2: ["http://shard-2:8000"]})
+        shutil.copy(shards / SHARDS, path)
 
 
 def store(folder: Path, target: Path) -> None:

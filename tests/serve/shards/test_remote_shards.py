@@ -1,6 +1,7 @@
 """Shards over HTTP: the answers of the whole index, or an error or a flag that names what is missing."""
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -8,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from ragengine import RagEngine
 from ragengine.arrays import FloatArray
+from ragengine.cli.evaluate import evaluate_command
+from ragengine.cli.index import index as index_command
 from ragengine.errors import DeadlineError, IndexFolderError, InputError, ShardError
 from ragengine.indexing.shard_addresses import set_shard_addresses
 from ragengine.retrieval.candidates import Candidates, Plan
@@ -127,6 +131,31 @@ def test_an_engine_answers_as_with_the_whole_index(remote: Path) -> None:
         del answer["timings_ms"], answer["confidence"], answer["answerability"]
     kept = [{k: v for k, v in a.items() if k not in ("flags", "notes")} for a in answers]
     assert kept[0] == kept[1]
+
+
+def test_the_commands_ask_servers_where_they_are_told_to(remote: Path, tmp_path: Path) -> None:
+    invoke = CliRunner().invoke
+    bundle, index = str(WORLDFACTS / "bundle"), str(WORLDFACTS / "index")
+    search = ["--json", "--n-docs", "5", "--device", "cpu", "--verify", "size", "Where is Iceland?"]
+    found = invoke(index_command, ["search", bundle, str(remote), *search, "--remote-shards"])
+    assert found.exit_code == 0, found.output
+    assert found.output == invoke(index_command, ["search", bundle, index, *search]).output
+    assert isinstance(
+        invoke(index_command, ["search", bundle, str(remote), *search]).exception, IndexFolderError
+    )
+    lines = (WORLDFACTS / "questions.jsonl").read_text("utf-8").splitlines()[:3]
+    (tmp_path / "questions.jsonl").write_text("\n".join(lines))
+    measure = [str(tmp_path / "questions.jsonl"), "--json", "--resamples", "0", "--device", "cpu"]
+    measured = [
+        invoke(evaluate_command, [bundle, *where, *measure])
+        for where in ([str(remote), "--remote-shards", "--shard-timeout", "30"], [index])
+    ]
+    assert [one.exit_code for one in measured] == [0, 0], measured[0].output
+    there, here = (json.loads(one.stdout) for one in measured)
+    assert there.pop("measured")["index"] == str(remote)
+    assert here.pop("measured")["index"] == index
+    del here["confidence"]  # its calibration lies beside the index, and not beside shards.json
+    assert there == here
 
 
 def test_nobody_is_asked_unless_the_caller_says_so(remote: Path) -> None:

@@ -55,19 +55,19 @@ class ShardsManifest(IndexManifest):
     common_fingerprint: Hash
 
     @classmethod
-    def read(cls, path: str | Path) -> "ShardsManifest":
-        """Read ``shards.json`` of a folder; its shards are not looked at.
+    def read(cls, path: str | Path, file_name: str = SHARDS) -> "ShardsManifest":
+        """Read ``shards.json`` of a folder, or its draft ``file_name``; its shards are not looked at.
 
         Raises:
             IndexFolderError: there is none, or it cannot be used.
         """
         folder = Path(path)
         manifest = folders.read_manifest(
-            folder, cls, FORMAT, FORMAT_VERSION, IndexFolderError, file_name=SHARDS
+            folder, cls, FORMAT, FORMAT_VERSION, IndexFolderError, file_name=file_name
         )
         manifest = replace(manifest, created_from=flat_history(manifest.created_from))
         if errors := manifest.errors():
-            raise IndexFolderError(f"{folder / SHARDS} is damaged: {'; '.join(errors)}; write it again.")
+            raise IndexFolderError(f"{folder / file_name} is damaged: {'; '.join(errors)}; write it again.")
         return manifest
 
     def errors(self) -> list[str]:
@@ -89,6 +89,11 @@ class ShardsManifest(IndexManifest):
     def content(self) -> dict[str, Any]:
         """The JSON values of the file."""
         return {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+
+
+def shard_folder(number: int) -> str:
+    """The name of the index folder of shard ``number``."""
+    return f"shard-{number:04}"
 
 
 def is_sharded(path: str | Path) -> bool:

@@ -13,18 +13,21 @@ from ragengine.arrays import FloatArray, RowArray
 from ragengine.confidence.corpus import fingerprint
 from ragengine.confidence.model import ConfidenceModel
 from ragengine.corpus.passage import Passage
-from ragengine.errors import ClosedError, IndexFolderError
+from ragengine.errors import ClosedError, IndexFolderError, InputError
 from ragengine.retrieval.candidates import Candidates, Plan, SearchFacts, SearchResult, find
 from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.gpu.placement import Placement
 from ragengine.retrieval.gpu.searcher import Device
+from ragengine.retrieval.manifest import FAISS_FILE
 from ragengine.retrieval.passage_filter import FIELDS_SHOWN, Filter, PassageFilter, nothing_matches
 from ragengine.retrieval.searched_index import SearchedIndex
 from ragengine.retrieval.sharding.manifest import ShardEntry, ShardsManifest
+from ragengine.retrieval.sharding.quantizer import empty_copy, quantizer_hash
 from ragengine.retrieval.sharding.shard import LocalShard, Shard
 from ragengine.runtime.lifecycle import awaited_at_exit
 from ragengine.runtime.progress import Progress
-from ragengine.storage.folders import Verify
+from ragengine.storage.folders import Verify, check_files
+from ragengine.storage.ownership import SHARDS
 
 T = TypeVar("T")
 Connect: TypeAlias = Callable[[ShardEntry, int, int], Shard]
@@ -89,6 +92,7 @@ class ShardedIndex(SearchedIndex):
         verify: Verify = "sha256",
         device: Device = "cpu",
         connect: Connect | None = None,
+        file_name: str = SHARDS,
     ) -> "ShardedIndex":
         """Open a folder with ``shards.json`` and its shards.
 
@@ -97,13 +101,14 @@ class ShardedIndex(SearchedIndex):
             verify: as for :meth:`PassageIndex.open`, for each shard that is a folder.
             device: where those shards are searched.
             connect: for a shard whose folder is not there.
+            file_name: of its ``shards.json``, where that is a draft.
 
         Raises:
             IndexFolderError: a shard is not whole, not there, or not the one that ``shards.json`` names.
             DeviceError: ``device`` is ``cuda``, which cannot be used.
         """
         folder = Path(path)
-        manifest = ShardsManifest.read(folder)
+        manifest = ShardsManifest.read(folder, file_name)
         shards: list[Shard] = []
         try:
             for number, entry in enumerate(manifest.shards):
@@ -204,10 +209,15 @@ class ShardedIndex(SearchedIndex):
 
     @awaited_at_exit
     def verify(self, progress: Progress | None = None) -> None:
-        """Verify each shard that is a folder, as :meth:`PassageIndex.verify` does."""
+        """Verify each shard that is a folder, as :meth:`PassageIndex.verify` does, and what FAISS learned.
+
+        It has to be the same in all of them, or their candidates cannot be compared.
+        """
+        check_files(self.path, self.manifest.files, IndexFolderError)
         for shard in self._shards:
             if isinstance(shard, LocalShard):
                 shard.index.verify(progress)
+                _check_quantizer(shard.index.path / FAISS_FILE, self.manifest)
 
     def close(self) -> None:
         """Close the shards once running searches are done; may be called again.  In a fork: nothing."""
@@ -245,6 +255,19 @@ class ShardedIndex(SearchedIndex):
             raise IndexFolderError(f"{self.path} has {self.count} passages, row {rows.max()} was asked for.")
         owners = np.searchsorted(self._first_rows, rows, side="right") - 1
         return [(int(number), np.flatnonzero(owners == number)) for number in np.unique(owners)]
+
+
+def _check_quantizer(path: Path, manifest: ShardsManifest) -> None:
+    """Raise :class:`IndexFolderError` unless FAISS learned what the manifest says, in a shard's index."""
+    try:
+        found = quantizer_hash(empty_copy(path))
+    except InputError as reason:
+        raise IndexFolderError(f"{path} is not that of a shard: {reason}") from reason
+    if found != manifest.quantizer:
+        raise IndexFolderError(
+            f"{path} was trained otherwise than {SHARDS} says: its centroids, rotation and codebooks have "
+            f"the hash {found[:12]} instead of {manifest.quantizer[:12]}; build or divide the index again."
+        )
 
 
 def _fingerprint(manifest: ShardsManifest) -> str:

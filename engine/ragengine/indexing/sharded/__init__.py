@@ -1,0 +1,1 @@
+"""Building an index in shards by jobs that run apart: train once, build each shard, gather them."""

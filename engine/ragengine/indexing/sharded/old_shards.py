@@ -1,0 +1,119 @@
+"""`OldShards`: an index in shards that a new one is made from."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ragengine.arrays import FloatArray, HalfArray
+from ragengine.bundle.bundle import Bundle
+from ragengine.corpus.passage import Passage
+from ragengine.errors import IndexFolderError
+from ragengine.indexing.revision import DEFAULT_RECALL, OldIndex
+from ragengine.retrieval.manifest import QUERIES_FILE
+from ragengine.retrieval.sharding.manifest import FORMAT, ShardEntry, ShardsManifest
+from ragengine.retrieval.sharding.sharded_index import ShardedIndex
+from ragengine.storage import folders
+from ragengine.storage.joined_rows import joined_rows
+from ragengine.storage.npy import open_vectors
+
+
+class OldShards:
+    """As :class:`OldIndex`, for an index in shards, all of which are folders of this machine."""
+
+    format = FORMAT
+
+    def __init__(self, path: Path, bundle: Bundle | None = None) -> None:
+        """Open the shards at ``path``, which must belong to ``bundle`` where one is given."""
+        manifest = ShardsManifest.read(path)
+        there = [(number, entry) for number, entry in enumerate(manifest.shards) if entry.count]
+        for number, entry in there:
+            if entry.folder is None or not (path / entry.folder).is_dir():
+                raise IndexFolderError(
+                    f"Shard {number} of {path} is not in that folder, and an index is changed where all of "
+                    "its shards are; copy the shard's folder there."
+                )
+        with ShardedIndex.open(path, verify="sha256") as index:
+            if bundle is not None:
+                index.check_belongs_to(bundle)
+        self.path = path
+        self.manifest = manifest
+        self.parts: tuple[OldIndex, ...] = tuple(
+            OldIndex(path / str(entry.folder), verify="size") for _, entry in there
+        )
+        """The shards that have passages."""
+
+    def __enter__(self) -> "OldShards":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in self.parts:
+            part.store.close()
+
+    def followed_by(self, other: "OldShards") -> "OldShards":
+        """The shards of both, in one index: everything else of it is as in this one."""
+        both = object.__new__(OldShards)
+        ours, theirs = self.manifest, other.manifest
+        moved = [
+            dataclasses.replace(entry, first_row=entry.first_row + ours.count) for entry in theirs.shards
+        ]
+        both.path, both.parts = self.path, (*self.parts, *other.parts)
+        both.manifest = dataclasses.replace(
+            ours,
+            count=ours.count + theirs.count,
+            shards=(*ours.shards, *moved),
+            max_norm=max(ours.max_norm, *(part.manifest.max_norm for part in other.parts)),
+        )
+        return both
+
+    @property
+    def entries(self) -> Sequence[ShardEntry]:
+        """What ``shards.json`` says of :attr:`parts`."""
+        return [entry for entry in self.manifest.shards if entry.count]
+
+    @property
+    def passages_bytes(self) -> int:
+        """The size of the files of passages."""
+        return sum(part.passages_bytes for part in self.parts)
+
+    @property
+    def vectors(self) -> HalfArray:
+        """The stored vectors of all shards; what is read is a copy."""
+        return joined_rows([part.vectors for part in self.parts])
+
+    def passages(self) -> Iterator[Passage]:
+        """The passages in order."""
+        for part in self.parts:
+            yield from part.passages()
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
+        """The rows of each of ``ids`` that a passage has, ascending."""
+        wanted = list(ids)
+        found: dict[str, list[int]] = {}
+        for part, entry in zip(self.parts, self.entries, strict=True):
+            for id, rows in part.rows_of(wanted).items():
+                found.setdefault(id, []).extend(row + entry.first_row for row in rows)
+        return found
+
+    def fetch(self, rows: Iterable[int]) -> list[Passage]:
+        """The passages of ``rows``, in that order."""
+        first_rows = [entry.first_row for entry in self.entries]
+        found = []
+        for row in rows:
+            number = int(np.searchsorted(first_rows, row, side="right")) - 1
+            found += self.parts[number].fetch([row - first_rows[number]])
+        return found
+
+    def questions(self) -> FloatArray | None:
+        """The questions that the search was tuned with, where they were given and are kept."""
+        tuning, files = self.manifest.tuning, self.manifest.files
+        if tuning is None or tuning.source == "passages" or QUERIES_FILE not in files:
+            return None
+        folders.check_files(self.path, {QUERIES_FILE: files[QUERIES_FILE]}, IndexFolderError)
+        return np.array(open_vectors(self.path / QUERIES_FILE, np.float32, IndexFolderError))
+
+    @property
+    def target(self) -> float:
+        """The recall that the search was tuned for."""
+        return DEFAULT_RECALL if self.manifest.tuning is None else self.manifest.tuning.target

@@ -2,31 +2,35 @@
 
 import contextvars
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 
 from ragengine.arrays import FloatArray, RowArray
-from ragengine.confidence.corpus import fingerprint
+from ragengine.confidence.corpus import Corpus, fingerprint
 from ragengine.confidence.model import ConfidenceModel
 from ragengine.corpus.passage import Passage
-from ragengine.errors import ClosedError, IndexFolderError
+from ragengine.errors import ClosedError, IndexFolderError, ShardError
 from ragengine.retrieval.candidates import Candidates, Plan, SearchFacts, SearchResult, find
 from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.gpu.placement import Placement
 from ragengine.retrieval.gpu.searcher import Device
 from ragengine.retrieval.passage_filter import FIELDS_SHOWN, Filter, PassageFilter, nothing_matches
 from ragengine.retrieval.searched_index import SearchedIndex
+from ragengine.retrieval.sharding.breaker import Health
 from ragengine.retrieval.sharding.manifest import ShardEntry, ShardsManifest
+from ragengine.retrieval.sharding.partial_shard import PartialShard
 from ragengine.retrieval.sharding.shard import LocalShard, Shard
 from ragengine.runtime.lifecycle import awaited_at_exit
 from ragengine.runtime.progress import Progress
 from ragengine.storage.folders import Verify
 
 T = TypeVar("T")
+_SAMPLE_REST: Final = 10.0  # seconds between two tries to sample passages that a shard did not give
 Connect: TypeAlias = Callable[[ShardEntry, int, int], Shard]
 """Makes the shard that servers at the addresses of an entry search, of its number and the dimension."""
 
@@ -56,6 +60,7 @@ class ShardedIndex(SearchedIndex):
         self._shards: tuple[Shard, ...] = tuple(shards)
         self._first_rows = [entry.first_row for entry in entries]
         self._closed = False
+        self._sample_after, self._not_sampled = 0.0, ""
         for shard, entry in zip(self._shards, entries, strict=True):
             if (shard.count, shard.fingerprint) != (entry.count, entry.fingerprint):
                 raise IndexFolderError(
@@ -131,6 +136,11 @@ class ShardedIndex(SearchedIndex):
     def shards(self) -> tuple[Shard, ...]:
         """The shards that have passages, in the order of their rows."""
         return self._shards
+
+    @property
+    def shard_health(self) -> dict[str, Health]:
+        """As :attr:`SearchedIndex.shard_health`."""
+        return {shard.name: shard.health for shard in self._shards if isinstance(shard, PartialShard)}
 
     @awaited_at_exit
     def search(
@@ -217,6 +227,16 @@ class ShardedIndex(SearchedIndex):
         self._pool.shutdown()
         for shard in self._shards:
             shard.close()
+
+    def _sampled(self) -> Corpus:
+        # Questions wait for each other here, and shards that do not answer this may answer them in time.
+        if time.monotonic() < self._sample_after:
+            raise ShardError(self._not_sampled)
+        try:
+            return super()._sampled()
+        except ShardError as reason:
+            self._sample_after, self._not_sampled = time.monotonic() + _SAMPLE_REST, str(reason)
+            raise
 
     def _matching(self, wanted: PassageFilter) -> int:
         """How many passages match; raises :class:`InputError` where none does."""

@@ -18,7 +18,9 @@ class RemoteOptions:
 
     timeout      seconds that a shard may take for one request, all its replicas together
     hedge_after  seconds after which the next replica is asked, too; the first answer counts
-    rest         seconds for which a replica that failed, or was overtaken, is asked after the others
+    rest         seconds for which a replica that failed, or was overtaken, is asked after the others; where
+                 answers may lack shards, also for which one that did not answer is not asked, twice as long
+                 after each further failure (:class:`~ragengine.retrieval.sharding.breaker.Breaker`)
     key_file     a file with the key that the servers ask for (``--api-key-file`` there); None: they need none
 
     Raises:

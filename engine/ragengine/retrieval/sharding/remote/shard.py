@@ -197,7 +197,7 @@ class RemoteShard:
             work = self._replicas.ask((method, path, self._headers, body), checked)
             return self._network.run(work, asked.stop)
         except Failed as reason:
-            raise self._error(f"does not answer: {reason}") from reason
+            raise self._error(f"does not answer: {reason}", refused=reason.refused) from reason
 
     def _read_info(self, body: bytes) -> ShardInfo:
         parsed = parse(ShardInfo, parse_json(body.decode("utf-8")))
@@ -208,11 +208,12 @@ class RemoteShard:
             raise ValueError(f"its index has {info.count} vectors of {info.dimension}")
         return info
 
-    def _error(self, what: str) -> ShardError:
+    def _error(self, what: str, *, refused: bool = False) -> ShardError:
         return ShardError(
-            f"The shard {self.name} {what}; start its servers, or allow partial answers.",
+            f"The {self.name} {what}; start its servers, or allow partial answers.",
             self.name,
             self.addresses,
+            refused=refused,
         )
 
 

@@ -63,7 +63,7 @@ def ask(
     replayed: Path | None, abstain: bool, source: Path | None, output: Path | None, processes: int | None,
     batch_size: int | None, on_error: Any, force: bool, device: Any, search_device: Any, threads: int | None,
     verify: Any, remote_shards: bool, allow_partial: bool, shard_timeout: float, shard_key_file: Path | None,
-    **settings: Any,
+    shard_ca_file: Path | None, **settings: Any,
 ) -> None:  # fmt: skip
     """Answer each QUESTION with the model in BUNDLE from the passages in INDEX.
 
@@ -76,7 +76,7 @@ def ask(
     model, passages, asked = placed([bundle, index, *questions], bundle_folder, index_folder)
     options = given(**settings)
     placing = {"device": device, "search_device": search_device, "threads": threads, "verify": verify}
-    placing |= remote_settings(remote_shards, allow_partial, shard_timeout, shard_key_file)
+    placing |= remote_settings(remote_shards, allow_partial, shard_timeout, shard_key_file, shard_ca_file)
     running = {"processes": processes, "batch_size": batch_size, "on_error": on_error}
     running = {name: value for name, value in running.items() if value is not None}
     if source is not None or output is not None:

@@ -79,6 +79,11 @@ def shard_options(command: F) -> F:
     for option in (
         click.option("--shard-key-file", type=click.Path(path_type=Path), help="File with the servers' key."),
         click.option(
+            "--shard-ca-file",
+            type=click.Path(path_type=Path),
+            help="Certificates that vouch for servers at https:// [default: the system's].",
+        ),
+        click.option(
             "--shard-timeout",
             type=float,
             default=5.0,
@@ -97,12 +102,17 @@ def shard_options(command: F) -> F:
 
 
 def remote_settings(
-    remote_shards: bool, allow_partial: bool, shard_timeout: float, shard_key_file: Path | None
+    remote_shards: bool,
+    allow_partial: bool,
+    shard_timeout: float,
+    shard_key_file: Path | None,
+    shard_ca_file: Path | None,
 ) -> dict[str, Any]:
     """The options of :func:`shard_options` as :meth:`RagEngine.load` takes them."""
     from ragengine.retrieval.sharding.remote.options import RemoteOptions
 
-    remote = RemoteOptions(timeout=shard_timeout, key_file=shard_key_file) if remote_shards else None
+    options = RemoteOptions(timeout=shard_timeout, key_file=shard_key_file, ca_file=shard_ca_file)
+    remote = options if remote_shards else None
     return {"remote": remote, "allow_partial": allow_partial}
 
 

@@ -21,7 +21,6 @@ from ragengine.retrieval.gpu.placement import Placement
 from ragengine.retrieval.gpu.searcher import Device
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.passage_filter import Filter
-from ragengine.retrieval.sharding.breaker import Health
 from ragengine.runtime.lifecycle import OneProcess
 from ragengine.runtime.progress import Progress
 
@@ -80,11 +79,6 @@ class SearchedIndex(OneProcess, abc.ABC):
         nearest = others.max(axis=1)
         nearness = median_nearness(sample, sample[asked], nearest, self.count)
         return Corpus(self._fingerprint, sample, nearness, self._calibration)
-
-    @property
-    def shard_health(self) -> dict[str, Health]:
-        """By name the shards that a search may go on without: whether they are asked now."""
-        return {}
 
     def check_belongs_to(self, bundle: Bundle) -> None:
         """Raise :class:`IndexFolderError` unless the vectors were made by the encoder of ``bundle``."""

@@ -15,6 +15,7 @@ from ragengine.generation.marginalization import Marginalize
 from ragengine.generation.validation import check_streamable
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.sharding.breaker import Health
+from ragengine.retrieval.sharding.sharded_index import ShardedIndex
 from ragengine_serve.configuration.settings import ModelFolders, Settings
 from ragengine_serve.errors import SettingsError
 
@@ -91,7 +92,8 @@ class ServedModel:
 
     def shard_health(self) -> dict[str, Health]:
         """By name the shards that answers may lack: whether this process asks them now."""
-        return self.engine.retriever.index.shard_health
+        index = self.engine.retriever.index
+        return index.shard_health if isinstance(index, ShardedIndex) else {}
 
     def info(self) -> dict[str, Any]:
         """What ``/info`` says of the model."""

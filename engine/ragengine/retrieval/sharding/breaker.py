@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 State: TypeAlias = Literal["closed", "open", "half_open"]
-LONGEST_REST: Final = 60.0
+LONGEST_REST: Final = 30.0
 """Seconds without a question to a shard that keeps failing, at most."""
 
 

@@ -31,8 +31,8 @@ from ragengine.storage.folders import Verify
 
 T = TypeVar("T")
 _SAMPLE_REST: Final = 10.0  # seconds between two tries to sample passages that a shard did not give
-Connect: TypeAlias = Callable[[ShardEntry, int, int], Shard]
-"""Makes the shard that servers at the addresses of an entry search, of its number and the dimension."""
+Connect: TypeAlias = Callable[[ShardEntry, int, SearchFacts], Shard]
+"""Makes the shard that servers at the addresses of an entry search, of its number and the whole's facts."""
 
 
 class ShardedIndex(SearchedIndex):
@@ -68,11 +68,7 @@ class ShardedIndex(SearchedIndex):
                     f"{shard.fingerprint[:12]}, {path} says {entry.count} and {str(entry.fingerprint)[:12]}; "
                     "copy the shard again, or gather the shards again."
                 )
-        structure = manifest.structure
-        self._facts = SearchFacts(
-            structure, manifest.count, manifest.dimension, manifest.max_norm,
-            manifest.search.get("rerank_width", 1),
-        )  # fmt: skip
+        self._facts = _facts(manifest)
         local = all(isinstance(shard, LocalShard) for shard in self._shards)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = workers or (min(len(self._shards), cores) if local else len(self._shards))
@@ -117,7 +113,7 @@ class ShardedIndex(SearchedIndex):
                 if entry.folder is not None and ((folder / entry.folder).is_dir() or not entry.addresses):
                     shards.append(LocalShard.open(folder / entry.folder, verify=verify, device=device))
                 elif connect is not None:
-                    shards.append(connect(entry, number, manifest.dimension))
+                    shards.append(connect(entry, number, _facts(manifest)))
                 else:
                     raise IndexFolderError(
                         f"Shard {number} of {folder} is searched by {', '.join(entry.addresses)}, which are "
@@ -139,7 +135,7 @@ class ShardedIndex(SearchedIndex):
 
     @property
     def shard_health(self) -> dict[str, Health]:
-        """As :attr:`SearchedIndex.shard_health`."""
+        """By name the shards that a search may go on without: whether they are asked now."""
         return {shard.name: shard.health for shard in self._shards if isinstance(shard, PartialShard)}
 
     @awaited_at_exit
@@ -265,6 +261,14 @@ class ShardedIndex(SearchedIndex):
             raise IndexFolderError(f"{self.path} has {self.count} passages, row {rows.max()} was asked for.")
         owners = np.searchsorted(self._first_rows, rows, side="right") - 1
         return [(int(number), np.flatnonzero(owners == number)) for number in np.unique(owners)]
+
+
+def _facts(manifest: ShardsManifest) -> SearchFacts:
+    """How the whole is searched."""
+    return SearchFacts(
+        manifest.structure, manifest.count, manifest.dimension, manifest.max_norm,
+        manifest.search.get("rerank_width", 1),
+    )  # fmt: skip
 
 
 def _fingerprint(manifest: ShardsManifest) -> str:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from ragengine.errors import ShardError
+from ragengine.retrieval.candidates import SearchFacts
 from ragengine.retrieval.sharding.breaker import Breaker
 from ragengine.retrieval.sharding.manifest import ShardEntry
 from ragengine.retrieval.sharding.partial_shard import PartialShard
@@ -13,8 +14,10 @@ from ragengine.retrieval.sharding.remote.shard import RemoteShard
 from ragengine.retrieval.sharding.shard import Shard
 
 
-def connector(options: RemoteOptions, *, allow_partial: bool) -> Callable[[ShardEntry, int, int], Shard]:
-    """What makes the shards of one index out of their entries, numbers and the vectors' dimension.
+def connector(
+    options: RemoteOptions, *, allow_partial: bool
+) -> Callable[[ShardEntry, int, SearchFacts], Shard]:
+    """What makes the shards of one index out of their entries, numbers and what is known of the whole.
 
     A server of each is asked whether it has the index that its entry names.  With ``allow_partial`` one that
     does not answer is a warning in the log, and a search goes on without it (:class:`PartialShard`).
@@ -24,10 +27,17 @@ def connector(options: RemoteOptions, *, allow_partial: bool) -> Callable[[Shard
     """
     network = Network()
 
-    def connect(entry: ShardEntry, number: int, dimension: int) -> Shard:
+    def connect(entry: ShardEntry, number: int, facts: SearchFacts) -> Shard:
         name = f"shard {number} ({', '.join(entry.addresses)})"
         shard = RemoteShard(
-            name, entry.fingerprint or "", entry.count, dimension, entry.addresses, network, options
+            name,
+            entry.fingerprint or "",
+            entry.count,
+            facts.dimension,
+            entry.addresses,
+            network,
+            options,
+            facts,
         )
         if allow_partial:
             partial = PartialShard(shard, Breaker(options.rest))

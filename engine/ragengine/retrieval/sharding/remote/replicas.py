@@ -51,7 +51,9 @@ class Replicas:
     """
 
     def __init__(self, addresses: Sequence[Address], options: RemoteOptions, longest: int) -> None:
-        self._replicas = [_Replica(a, Connections(a, longest=longest)) for a in addresses]
+        """Raises :class:`InputError` where the certificates of ``options`` cannot be read."""
+        tls = options.tls_context() if any(address.secure for address in addresses) else None
+        self._replicas = [_Replica(a, Connections(a, longest=longest, tls=tls)) for a in addresses]
         self._options = options
         self._turns = itertools.count()
 

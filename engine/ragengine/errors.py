@@ -68,11 +68,14 @@ class ShardError(UnavailableError):
 
     shard      its name
     addresses  where its servers are; empty for one on this machine
+    refused    whether all of them answered, in time, with what is no answer to the question
     """
 
-    def __init__(self, message: str, shard: str = "", addresses: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, shard: str = "", addresses: tuple[str, ...] = (), *, refused: bool = False
+    ) -> None:
         super().__init__(message)
-        self.shard, self.addresses = shard, addresses
+        self.shard, self.addresses, self.refused = shard, addresses, refused
 
 
 class DependencyError(RagEngineError):

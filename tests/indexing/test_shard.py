@@ -28,8 +28,7 @@ from ragengine.retrieval.sharding.manifest import ShardsManifest
 from ragengine.retrieval.sharding.sharded_index import ShardedIndex
 from tests.support.bundles import E, random_vectors, rewrite_manifest, write_bundle
 from tests.support.paths import WORLDFACTS
-
-COUNT = 400
+from tests.support.sharded import COUNT, write_owned_index
 
 
 @pytest.fixture(scope="module")
@@ -39,29 +38,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Callable[[str], Path]:
-    """An index of 400 passages, some with equal vectors, with metadata and ids, by factory."""
+    """An index of :func:`write_owned_index` by factory."""
     folder = tmp_path_factory.mktemp("shard")
     built: dict[str, Path] = {}
 
     def make(factory: str) -> Path:
         if factory not in built:
-            vectors = random_vectors(COUNT, E)
-            vectors[200:300] = vectors[:100]
-            np.save(folder / "vectors.npy", vectors)
-            with (folder / "passages.jsonl").open("w") as file:
-                for number in range(COUNT):
-                    owner = {"owner": "data" if number % 3 else "sales"}
-                    line = {"id": f"p{number}", "title": "t", "text": f"text {number}", "metadata": owner}
-                    file.write(json.dumps(line) + "\n")
-            built[factory] = folder / f"index-{len(built)}"
-            build_index(
-                folder / "passages.jsonl",
-                built[factory],
-                bundle=bundle,
-                embeddings=folder / "vectors.npy",
-                factory=factory,
-                threads=1,
-            )
+            built[factory] = write_owned_index(folder / str(len(built)), bundle, factory)
         return built[factory]
 
     return make

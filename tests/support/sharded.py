@@ -8,10 +8,37 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from ragengine.indexing.build import build_index
 from ragengine.indexing.shard import shard_index
+from tests.support.bundles import E, random_vectors
 from tests.support.paths import WORLDFACTS
 
 PARTS = 3
+COUNT = 400
+
+
+def write_owned_index(folder: Path, bundle: Path, factory: str) -> Path:
+    """An index of 400 passages with ids and metadata, some with equal vectors; a third are those of sales."""
+    vectors = random_vectors(COUNT, E)
+    vectors[200:300] = vectors[:100]
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "vectors.npy", vectors)
+    with (folder / "passages.jsonl").open("w") as file:
+        for number in range(COUNT):
+            owner = {"owner": "data" if number % 3 else "sales"}
+            line = {"id": f"p{number}", "title": "t", "text": f"text {number}", "metadata": owner}
+            file.write(json.dumps(line) + "\n")
+    build_index(
+        folder / "passages.jsonl",
+        folder / "index",
+        bundle=bundle,
+        embeddings=folder / "vectors.npy",
+        factory=factory,
+        threads=1,
+    )
+    return folder / "index"
 
 
 def write_shards(folder: Path, parts: int = PARTS) -> Path:
@@ -37,6 +64,12 @@ def addressed(folder: Path, target: Path, addresses: Sequence[Sequence[str]]) ->
         if (folder / extra).exists():
             shutil.copy(folder / extra, target / extra)
     return target
+
+
+def reply(body: bytes, *lines: str, status: str = "200 OK", length: int | None = None) -> bytes:
+    """A response over HTTP, which may tell a wrong length."""
+    told = [f"HTTP/1.1 {status}", *lines, f"Content-Length: {len(body) if length is None else length}"]
+    return "".join(f"{line}\r\n" for line in [*told, ""]).encode() + body
 
 
 @contextlib.contextmanager

@@ -159,7 +159,7 @@ class _Member:
         """Send a line; raises :class:`ProcessError` where the process has ended."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.write(json.dumps(message, default=os.fspath).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError as reason:
             raise self._ended() from reason

@@ -14,6 +14,7 @@ from ragengine.batch_inference.identity import engine_identity
 from ragengine.batch_inference.records import answered_records
 from ragengine.engine import RagEngine
 from ragengine.errors import RagEngineError
+from ragengine.retrieval.sharding.remote.options import RemoteOptions
 
 
 def main() -> None:
@@ -33,7 +34,10 @@ def main() -> None:
 def _work(requests: BinaryIO, replies: BinaryIO) -> None:
     setup = json.loads(requests.readline())
     settings: Mapping[str, Any] = setup["settings"]
-    with RagEngine.load(setup["bundle"], index=setup["index"], **setup["load"]) as engine:
+    load = setup["load"]
+    if load["remote"] is not None:
+        load["remote"] = RemoteOptions(**load["remote"])
+    with RagEngine.load(setup["bundle"], index=setup["index"], **load) as engine:
         _send(replies, {"identity": engine_identity(engine, settings)})
         for line in requests:
             records = answered_records(engine, json.loads(line), settings, setup["deadline"])

@@ -80,16 +80,23 @@ def remote_options(command: F) -> F:
 
     @functools.wraps(command)
     def with_remote(
-        *arguments: Any, remote_shards: bool, shard_timeout: float, shard_key_file: Path | None, **others: Any
-    ) -> Any:
+        *arguments: Any, remote_shards: bool, shard_timeout: float, shard_key_file: Path | None,
+        shard_ca_file: Path | None, **others: Any,
+    ) -> Any:  # fmt: skip
         from ragengine.retrieval.sharding.remote.options import RemoteOptions
 
-        remote = RemoteOptions(timeout=shard_timeout, key_file=shard_key_file) if remote_shards else None
+        options = RemoteOptions(timeout=shard_timeout, key_file=shard_key_file, ca_file=shard_ca_file)
+        remote = options if remote_shards else None
         return command(*arguments, remote=remote, **others)
 
     decorated: Any = with_remote
     for option in (
         click.option("--shard-key-file", type=click.Path(path_type=Path), help="File with the servers' key."),
+        click.option(
+            "--shard-ca-file",
+            type=click.Path(path_type=Path),
+            help="Certificates that vouch for servers at https:// [default: the system's].",
+        ),
         click.option(
             "--shard-timeout",
             type=float,

@@ -185,6 +185,7 @@ def answer_json(
     state.metrics.stages(answer.timings_ms)
     state.tracing.stages(content["timings_ms"])
     state.metrics.answered(model.name, len(answer.tokens), len(answer.documents))
+    state.metrics.without_shards(model.name, answer.missing_shards)
     note(
         request.scope,
         timings_ms={stage: round(ms, 2) for stage, ms in content["timings_ms"].items()},

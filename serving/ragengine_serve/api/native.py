@@ -106,6 +106,7 @@ async def retrieve(request: Request, body: RetrieveRequest, state: ServerState =
         questions, await computed(request, state, tasks, body.deadline_ms), strict=True
     ):
         state.metrics.stages(timings)
+        state.metrics.without_shards(model.name, documents.missing_shards)
         state.tracing.stages({"queue": queued, **timings})
         found.append(
             {

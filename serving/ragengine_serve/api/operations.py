@@ -51,7 +51,7 @@ async def info(state: ServerState = State) -> Response:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def metrics(state: ServerState = State) -> Response:
     """Prometheus metrics of all workers."""
-    return Response(state.metrics.render(), media_type="text/plain; version=0.0.4")
+    return Response(state.metrics.render(state.models), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/docs", response_class=HTMLResponse)

@@ -57,6 +57,9 @@ class Settings:
     shard_timeout_ms: int = setting(5000, "Milliseconds that a shard's servers may take, all together.", 1)
     shard_hedge_ms: int = setting(250, "Milliseconds after which a shard's next server is asked, too.", 0)
     shard_key_file: Path | None = setting(None, "File with the key that the servers of shards ask for.")
+    shard_ca_file: Path | None = setting(
+        None, "Certificates that vouch for servers of shards at https:// (default: the system's)."
+    )
     search_device: Literal["auto", "cpu", "cuda"] | None = setting(
         None, "Where indexes are searched [default: as --device]."
     )
@@ -124,7 +127,10 @@ class Settings:
         if not self.remote_shards:
             return None
         return RemoteOptions(
-            self.shard_timeout_ms / 1000, self.shard_hedge_ms / 1000, key_file=self.shard_key_file
+            self.shard_timeout_ms / 1000,
+            self.shard_hedge_ms / 1000,
+            key_file=self.shard_key_file,
+            ca_file=self.shard_ca_file,
         )
 
     @property

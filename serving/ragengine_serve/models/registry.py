@@ -34,7 +34,7 @@ class ModelRegistry:
         self.loaded = True
 
     def __iter__(self) -> Any:
-        return iter(self._models.values())
+        return iter([*self._models.values()])  # while they load, too
 
     def get(self, name: str | None) -> ServedModel:
         """The model of that name, the first for None.

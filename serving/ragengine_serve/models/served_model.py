@@ -14,6 +14,8 @@ from ragengine.errors import OptionsError
 from ragengine.generation.marginalization import Marginalize
 from ragengine.generation.validation import check_streamable
 from ragengine.retrieval.manifest import IndexManifest
+from ragengine.retrieval.sharding.breaker import Health
+from ragengine.retrieval.sharding.sharded_index import ShardedIndex
 from ragengine_serve.configuration.settings import ModelFolders, Settings
 from ragengine_serve.errors import SettingsError
 
@@ -88,6 +90,11 @@ class ServedModel:
             self._swaps += 1
             self._read_index()
 
+    def shard_health(self) -> dict[str, Health]:
+        """By name the shards that answers may lack: whether this process asks them now."""
+        index = self.engine.retriever.index
+        return index.shard_health if isinstance(index, ShardedIndex) else {}
+
     def info(self) -> dict[str, Any]:
         """What ``/info`` says of the model."""
         bundle = self.engine.bundle.manifest
@@ -105,6 +112,7 @@ class ServedModel:
                 "dimension": self._index.dimension,
                 "factory": self._index.factory,
                 "swaps": self._swaps,
+                "shards": {name: dataclasses.asdict(one) for name, one in self.shard_health().items()},
             },
             "device": self.engine.device,
             "default_options": self.engine.default_options.to_dict(),

@@ -86,7 +86,17 @@ class Metrics:
             ["model", "index"],
             multiprocess_mode="livemostrecent",
         )
+        self._shards = gauge(
+            "rag_shard_asked",
+            "1 for each shard that answers may lack and that every question asks; 0 while one does not.",
+            ["model", "shard"],
+            multiprocess_mode="livemin",
+        )
+        self._without = counter(
+            "rag_shard_missing_count", "Answers and lists of documents without a shard.", ["model", "shard"]
+        )
         self._current: dict[str, str] = {}
+        self._health: dict[str, set[str]] = {}
 
     def request(self, endpoint: str, outcome: str, seconds: float) -> None:
         """A request has ended."""
@@ -136,15 +146,27 @@ class Metrics:
             self._current[model.name] = model.index_fingerprint
             self._indexes.labels(model.name, model.index_fingerprint).set(info["index"]["passages"])
 
-    def render(self) -> bytes:
+    def without_shards(self, model: str, missing: Iterable[str]) -> None:
+        """Something was answered without these shards."""
+        for shard in missing:
+            self._without.labels(model, shard).inc()
+
+    def render(self, models: Iterable[ServedModel]) -> bytes:
         """All metrics in Prometheus' text format: those of all workers, where there are several."""
-        self.measure_memory()
+        self.measure(models)
         if not os.environ.get(MULTIPROCESS):
             return generate_latest(self._own)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
-    def measure_memory(self) -> None:
-        """Note how much memory this process has."""
+    def measure(self, models: Iterable[ServedModel]) -> None:
+        """Note how much memory this process has, and which shards it asks."""
         self._memory.set(resident_bytes() or 0)
+        for model in models:
+            health = model.shard_health()
+            for gone in self._health.get(model.name, set()) - health.keys():  # of an index that was swapped
+                self._shards.labels(model.name, gone).set(1)
+            self._health[model.name] = set(health)
+            for name, one in health.items():
+                self._shards.labels(model.name, name).set(one.state == "closed")

@@ -118,7 +118,7 @@ def _on_signals(stop: asyncio.Event, server: uvicorn.Server) -> None:
 
 async def _measure(state: ServerState) -> None:
     while True:
-        state.metrics.measure_memory()
+        state.metrics.measure(state.models)
         await asyncio.sleep(_MEASURE)
 
 

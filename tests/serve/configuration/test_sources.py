@@ -36,6 +36,7 @@ EVERY: dict[str, tuple[Any, str, Any]] = {
     "allow_partial": (True, "yes", True),
     "shard_timeout_ms": (15, "15", 15), "shard_hedge_ms": (0, "0", 0),
     "shard_key_file": ("f", "f", Path("f")),
+    "shard_ca_file": ("f", "f", Path("f")),
     "cache_answers": (14, "14", 14), "log_questions": (True, "true", True),
     "log_level": ("error", "error", "error"), "otel_endpoint": ("http://o", "http://o", "http://o"),
 }  # fmt: skip

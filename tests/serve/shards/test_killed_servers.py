@@ -1,183 +1,149 @@
-"""Servers of shards that stop or are killed under load: no wrong answer, and every loss is visible."""
+"""Servers of shards that hang or are killed under load: no wrong answer, and every loss is visible."""
 
-import os
 import random
-import signal
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from ragengine.errors import RagEngineError, ShardError
-from ragengine.retrieval.candidates import SearchResult
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.open_index import open_index
-from ragengine.retrieval.searching import search_index
 from ragengine.retrieval.sharding.remote.options import RemoteOptions
-from ragengine.runtime.cancellation import NEVER
-from tests.support.commands import COMMAND
 from tests.support.paths import WORLDFACTS
-from tests.support.served import free_port, until
-from tests.support.sharded import addressed, shard_folders, write_shards
+from tests.support.served import until
+from tests.support.shard_processes import STARTS, Clients, ShardProcess, shard_processes
 
-pytestmark = pytest.mark.slow
 SECONDS = 20
+Servers = tuple[Path, list[list[ShardProcess]]]
 
 
-class ShardProcess:
-    """`ragengine serve --shard` in a process of its own, on a port that it keeps."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        arguments = ["--shard", self.folder, "--port", self.port, "--threads", 1, "--verify", "size"]
-        self.process = subprocess.Popen(
-            [*COMMAND, "serve", *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-
-    def end(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-        self.process.kill()
-        self.process.wait(30)
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """One server of each of two shards."""
+    with shard_processes(tmp_path_factory.mktemp("single"), 1) as made:
+        yield made
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[list[ShardProcess]]:
-    """Two servers of each of two shards: 0, 0, 1, 1."""
-    folder = write_shards(tmp_path / "shards", 2)
-    found = [ShardProcess(path) for path in shard_folders(folder) for _ in range(2)]
-    try:
-        yield found
-    finally:
-        for server in found:
-            server.end()
-
-
-def opened(path: Path, options: RemoteOptions, *, allow_partial: bool = False) -> Any:
-    """The index, as soon as its servers answer."""
-    index = None
-
-    def ready() -> bool:
-        nonlocal index
-        try:
-            index = open_index(path, remote=options, allow_partial=allow_partial)
-        except ShardError:
-            return False
-        return True
-
-    until(ready, 120)
-    return index
-
-
-def test_a_stopped_replica_does_not_hold_a_question_up(servers: list[ShardProcess], tmp_path: Path) -> None:
-    path = addressed(
-        tmp_path / "shards", tmp_path / "remote", [[s.url for s in servers[n : n + 2]] for n in (0, 2)]
-    )
-    options = RemoteOptions(timeout=30, hedge_after=0.1, rest=0.0)
-    with opened(path, options) as index, PassageIndex.open(WORLDFACTS / "index", verify="size") as whole:
-        question = whole.vectors(np.array([7]))
-        expected = whole.search(question, 5)
-        until(lambda: all(_answers(server) for server in servers), 120)
-        os.kill(servers[0].process.pid, signal.SIGSTOP)
-        for _ in range(6):
-            started = time.perf_counter()
-            assert_same(index.search(question, 5), expected)
-            assert time.perf_counter() - started < 10
+def doubled(tmp_path: Path) -> Iterator[Servers]:
+    """Two servers of each of two shards."""
+    with shard_processes(tmp_path, 2) as made:
+        yield made
 
 
 @pytest.mark.parametrize("allow_partial", [False, True])
-def test_killed_servers_under_load(servers: list[ShardProcess], tmp_path: Path, allow_partial: bool) -> None:
-    path = addressed(
-        tmp_path / "shards", tmp_path / "remote", [[s.url for s in servers[n : n + 2]] for n in (0, 2)]
-    )
+def test_a_killed_server_is_missed_and_found_again(single: Servers, allow_partial: bool) -> None:
+    path, ((_,), (server,)) = single
+    options = RemoteOptions(timeout=20.0, rest=0.1)
+    lost = "partial" if allow_partial else "error"
+    with Clients(path, options, allow_partial=allow_partial, threads=2) as clients:
+        clients.until("whole", 5)
+        server.kill()
+        clients.until(lost, 20)
+        kind, seconds = clients.timed(0)
+        assert (kind, seconds < 10) == (lost, True)
+        server.start()
+        clients.until("whole", 5)
+        assert clients.wrong == []
+        assert allow_partial or not clients.counts["partial"]
+
+
+def test_a_hanging_shard_costs_its_timeout_once_in_a_while(single: Servers) -> None:
+    path, ((_,), (server,)) = single
+    options, asked = RemoteOptions(timeout=0.5, rest=30.0), 40
+    with Clients(path, options, allow_partial=True, threads=0) as clients:
+        name = clients.index.shards[1].name
+        until(lambda: clients.ask(0) == "whole", STARTS)
+        server.stop()
+        try:
+            begun = time.perf_counter()
+            kinds = {clients.ask(number % 16) for number in range(asked)}
+            seconds = time.perf_counter() - begun
+        finally:
+            server.go_on()
+        health = clients.index.shard_health[name]
+        assert (kinds, clients.wrong) == ({"partial"}, [])
+        assert (health.state, health.failures) == ("open", 1)
+        assert "no answer within 0.5 s" in health.reason
+        assert seconds < asked * options.timeout / 2  # each would have taken its timeout
+
+
+def test_a_hanging_shard_is_asked_again(single: Servers) -> None:
+    path, ((_,), (server,)) = single
+    with Clients(path, RemoteOptions(timeout=0.5, rest=0.1), allow_partial=True, threads=2) as clients:
+        name = clients.index.shards[1].name
+        clients.until("whole", 5)
+        server.stop()
+        try:
+            until(lambda: clients.index.shard_health[name].failures >= 2, STARTS)
+        finally:
+            server.go_on()
+        clients.until("whole", 5)
+        assert clients.index.shard_health[name].state == "closed"
+        assert clients.wrong == []
+        assert clients.counts["partial"] > clients.counts["error"] == 0
+
+
+def test_without_allow_partial_a_hanging_shard_is_named_after_its_timeout(single: Servers) -> None:
+    path, ((_,), (server,)) = single
+    with Clients(path, RemoteOptions(timeout=0.5), allow_partial=False, threads=0) as clients:
+        until(lambda: clients.ask(0) == "whole", STARTS)
+        server.stop()
+        try:
+            for number in range(3):
+                kind, seconds = clients.timed(number)
+                assert (kind, seconds < 10) == ("error", True)
+        finally:
+            server.go_on()
+        assert clients.wrong == []
+
+
+@pytest.mark.slow
+def test_a_stopped_replica_does_not_hold_a_question_up(doubled: Servers) -> None:
+    path, ((stopped, _), _) = doubled
+    options = RemoteOptions(timeout=30, hedge_after=0.1, rest=0.0)
+    with (
+        open_index(path, remote=options) as index,
+        PassageIndex.open(WORLDFACTS / "index", verify="size") as whole,
+    ):
+        question = whole.vectors(np.array([7]))
+        expected = whole.search(question, 5)
+        stopped.stop()
+        for _ in range(6):
+            started = time.perf_counter()
+            found = index.search(question, 5)
+            np.testing.assert_array_equal(found.rows, expected.rows)
+            np.testing.assert_array_equal(found.scores, expected.scores)
+            assert time.perf_counter() - started < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("allow_partial", [False, True])
+def test_servers_killed_at_random_under_load(doubled: Servers, allow_partial: bool) -> None:
+    path, shards = doubled
+    servers = [server for some in shards for server in some]
     options = RemoteOptions(timeout=1.0, hedge_after=0.05, rest=0.2)
-    wrong: list[object] = []
-    counts = {"whole": 0, "partial": 0, "error": 0}
-    lock, stop = threading.Lock(), threading.Event()
-    with PassageIndex.open(WORLDFACTS / "index", verify="size") as whole:
-        until(lambda: all(_answers(server) for server in servers), 120)
-        index = opened(path, options, allow_partial=allow_partial)
-        questions = whole.vectors(np.arange(0, whole.count, whole.count // 16))
-        expected = {
-            (): [[d.id for d in found] for found in whole.search_documents(questions, 5)],
-        }
-        every = [[d.id for d in found] for found in whole.search_documents(questions, whole.count)]
-        for number, entry in enumerate(index.manifest.shards):
-            absent = {p.id for p in whole.passages(range(entry.first_row, entry.first_row + entry.count))}
-            expected[(index.shards[number].name,)] = [
-                [i for i in ids if i not in absent][:5] for ids in every
-            ]
-
-        def client(seed: int) -> None:
-            draw = random.Random(seed)
-            while not stop.is_set():
-                number = draw.randrange(len(questions))
-                try:
-                    found = search_index(index, questions[number : number + 1], 5, None, NEVER)
-                except RagEngineError as error:
-                    kind = "error"
-                    if not isinstance(error, ShardError):
-                        wrong.append(error)
-                except BaseException as error:
-                    kind = "error"
-                    wrong.append(error)
-                else:
-                    kind = "partial" if found.missing else "whole"
-                    if [d.id for d in found.documents[0]] != expected[found.missing][number]:
-                        wrong.append((number, found.missing))
-                with lock:
-                    counts[kind] += 1
-
-        clients = [threading.Thread(target=client, args=(seed,)) for seed in range(4)]
-        for thread in clients:
-            thread.start()
+    with Clients(path, options, allow_partial=allow_partial, threads=4) as clients:
+        clients.until("whole", 5)
         draw, end = random.Random(0), time.monotonic() + SECONDS
         while time.monotonic() < end:
             victims = draw.sample(servers, draw.choice([1, 1, 2]))
             for victim in victims:
-                victim.process.kill()
-            for victim in victims:
-                victim.process.wait(30)
+                victim.kill()
             time.sleep(0.5)
             for victim in victims:
                 victim.start()
             time.sleep(1.5)
         # Both servers of shard 1: the loss must show.
-        for victim in servers[2:]:
-            victim.process.kill()
-            victim.process.wait(30)
-        time.sleep(2)
-        stop.set()
-        for thread in clients:
-            thread.join(30)
-            assert not thread.is_alive()
-        index.close()
-    print(counts)
-    assert wrong == []
-    assert counts["whole"] > 0
-    assert counts["partial" if allow_partial else "error"] > 0
-    assert allow_partial or not counts["partial"]
-
-
-def _answers(server: ShardProcess) -> bool:
-    import urllib.error
-    import urllib.request
-
-    try:
-        with urllib.request.urlopen(f"{server.url}/ready", timeout=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
-
-
-def assert_same(ours: SearchResult, theirs: SearchResult) -> None:
-    np.testing.assert_array_equal(ours.rows, theirs.rows)
-    np.testing.assert_array_equal(ours.scores, theirs.scores)
+        for victim in shards[1]:
+            victim.kill()
+        until(lambda: all(server.answers for server in shards[0]), STARTS)
+        clients.until("partial" if allow_partial else "error", 20)
+        for victim in shards[1]:
+            victim.start()
+        clients.until("whole", 20)
+    print(clients.counts)
+    assert clients.wrong == []
+    assert allow_partial or not clients.counts["partial"]

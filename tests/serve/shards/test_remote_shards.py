@@ -32,7 +32,7 @@ from ragengine.runtime.cancellation import Stop
 from tests.support.commands import run
 from tests.support.paths import WORLDFACTS
 from tests.support.served import QUESTION, Served, exchange, free_port, running, write_keys
-from tests.support.sharded import addressed, answering, shard_folders, write_shards
+from tests.support.sharded import addressed, answering, reply, shard_folders, write_shards
 
 SOON = RemoteOptions(timeout=0.4, hedge_after=0.05, rest=0.0)
 
@@ -265,11 +265,6 @@ def test_failures_leave_no_thread_and_no_socket(first: LocalShard, servers: list
         while len(list(fds.iterdir())) > before and time.monotonic() < latest:
             time.sleep(0.01)
         assert len(list(fds.iterdir())) <= before
-
-
-def reply(body: bytes, *lines: str, status: str = "200 OK", length: int | None = None) -> bytes:
-    told = [f"HTTP/1.1 {status}", *lines, f"Content-Length: {len(body) if length is None else length}"]
-    return "".join(f"{line}\r\n" for line in [*told, ""]).encode() + body
 
 
 @pytest.mark.parametrize(

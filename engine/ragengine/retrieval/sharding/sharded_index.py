@@ -2,18 +2,19 @@
 
 import contextvars
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 
 from ragengine.arrays import FloatArray, RowArray
-from ragengine.confidence.corpus import fingerprint
+from ragengine.confidence.corpus import Corpus, fingerprint
 from ragengine.confidence.model import ConfidenceModel
 from ragengine.corpus.passage import Passage
-from ragengine.errors import ClosedError, IndexFolderError, InputError
+from ragengine.errors import ClosedError, IndexFolderError, InputError, ShardError
 from ragengine.retrieval.candidates import Candidates, Plan, SearchFacts, SearchResult, find
 from ragengine.retrieval.faiss_api import import_faiss
 from ragengine.retrieval.gpu.placement import Placement
@@ -21,7 +22,9 @@ from ragengine.retrieval.gpu.searcher import Device
 from ragengine.retrieval.manifest import FAISS_FILE
 from ragengine.retrieval.passage_filter import FIELDS_SHOWN, Filter, PassageFilter, nothing_matches
 from ragengine.retrieval.searched_index import SearchedIndex
+from ragengine.retrieval.sharding.breaker import Health
 from ragengine.retrieval.sharding.manifest import ShardEntry, ShardsManifest
+from ragengine.retrieval.sharding.partial_shard import PartialShard
 from ragengine.retrieval.sharding.quantizer import empty_copy, quantizer_hash
 from ragengine.retrieval.sharding.shard import LocalShard, Shard
 from ragengine.runtime.lifecycle import awaited_at_exit
@@ -30,8 +33,9 @@ from ragengine.storage.folders import Verify, check_files
 from ragengine.storage.ownership import SHARDS
 
 T = TypeVar("T")
-Connect: TypeAlias = Callable[[ShardEntry, int, int], Shard]
-"""Makes the shard that servers at the addresses of an entry search, of its number and the dimension."""
+_SAMPLE_REST: Final = 10.0  # seconds between two tries to sample passages that a shard did not give
+Connect: TypeAlias = Callable[[ShardEntry, int, SearchFacts], Shard]
+"""Makes the shard that servers at the addresses of an entry search, of its number and the whole's facts."""
 
 
 class ShardedIndex(SearchedIndex):
@@ -59,6 +63,7 @@ class ShardedIndex(SearchedIndex):
         self._shards: tuple[Shard, ...] = tuple(shards)
         self._first_rows = [entry.first_row for entry in entries]
         self._closed = False
+        self._sample_after, self._not_sampled = 0.0, ""
         for shard, entry in zip(self._shards, entries, strict=True):
             if (shard.count, shard.fingerprint) != (entry.count, entry.fingerprint):
                 raise IndexFolderError(
@@ -66,11 +71,7 @@ class ShardedIndex(SearchedIndex):
                     f"{shard.fingerprint[:12]}, {path} says {entry.count} and {str(entry.fingerprint)[:12]}; "
                     "copy the shard again, or gather the shards again."
                 )
-        structure = manifest.structure
-        self._facts = SearchFacts(
-            structure, manifest.count, manifest.dimension, manifest.max_norm,
-            manifest.search.get("rerank_width", 1),
-        )  # fmt: skip
+        self._facts = _facts(manifest)
         local = all(isinstance(shard, LocalShard) for shard in self._shards)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = workers or (min(len(self._shards), cores) if local else len(self._shards))
@@ -117,7 +118,7 @@ class ShardedIndex(SearchedIndex):
                 if entry.folder is not None and ((folder / entry.folder).is_dir() or not entry.addresses):
                     shards.append(LocalShard.open(folder / entry.folder, verify=verify, device=device))
                 elif connect is not None:
-                    shards.append(connect(entry, number, manifest.dimension))
+                    shards.append(connect(entry, number, _facts(manifest)))
                 else:
                     raise IndexFolderError(
                         f"Shard {number} of {folder} is searched by {', '.join(entry.addresses)}, which are "
@@ -136,6 +137,11 @@ class ShardedIndex(SearchedIndex):
     def shards(self) -> tuple[Shard, ...]:
         """The shards that have passages, in the order of their rows."""
         return self._shards
+
+    @property
+    def shard_health(self) -> dict[str, Health]:
+        """By name the shards that a search may go on without: whether they are asked now."""
+        return {shard.name: shard.health for shard in self._shards if isinstance(shard, PartialShard)}
 
     @awaited_at_exit
     def search(
@@ -228,6 +234,16 @@ class ShardedIndex(SearchedIndex):
         for shard in self._shards:
             shard.close()
 
+    def _sampled(self) -> Corpus:
+        # Questions wait for each other here, and shards that do not answer this may answer them in time.
+        if time.monotonic() < self._sample_after:
+            raise ShardError(self._not_sampled)
+        try:
+            return super()._sampled()
+        except ShardError as reason:
+            self._sample_after, self._not_sampled = time.monotonic() + _SAMPLE_REST, str(reason)
+            raise
+
     def _matching(self, wanted: PassageFilter) -> int:
         """How many passages match; raises :class:`InputError` where none does."""
         count = sum(self._ask(lambda shard: shard.matching_count(wanted)))
@@ -268,6 +284,14 @@ def _check_quantizer(path: Path, manifest: ShardsManifest) -> None:
             f"{path} was trained otherwise than {SHARDS} says: its centroids, rotation and codebooks have "
             f"the hash {found[:12]} instead of {manifest.quantizer[:12]}; build or divide the index again."
         )
+
+
+def _facts(manifest: ShardsManifest) -> SearchFacts:
+    """How the whole is searched."""
+    return SearchFacts(
+        manifest.structure, manifest.count, manifest.dimension, manifest.max_norm,
+        manifest.search.get("rerank_width", 1),
+    )  # fmt: skip
 
 
 def _fingerprint(manifest: ShardsManifest) -> str:

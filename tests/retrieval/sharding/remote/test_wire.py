@@ -14,6 +14,7 @@ from ragengine.retrieval.sharding.remote.addresses import Address
 from ragengine.retrieval.sharding.remote.options import RemoteOptions
 from ragengine.retrieval.sharding.remote.wire import decode, encode
 
+ASKED = np.ones((1, 4), np.float32)
 ROWS = np.array([[-1, 2, 5]], np.int64)
 SCORES = np.array([[-np.inf, 1.5, -2]], np.float32)
 
@@ -40,7 +41,7 @@ def test_a_search_arrives_as_it_was_sent() -> None:
     read = messages.read_search_request(messages.search_request(questions, plan, wanted))
     np.testing.assert_array_equal(read[0], questions)
     assert read[1:] == (plan, wanted)
-    found = messages.read_search_reply(messages.search_reply(Candidates(ROWS, SCORES, SCORES)), 1, 3, 6)
+    found = messages.read_search_reply(messages.search_reply(Candidates(ROWS, SCORES, SCORES)), ASKED, 3, 6)
     np.testing.assert_array_equal(found.rows, ROWS)
     np.testing.assert_array_equal(found.scores, SCORES)
 
@@ -74,7 +75,7 @@ def test_what_is_no_message_is_refused(data: bytes, said: str) -> None:
 def test_a_cut_message_is_refused(cut: int) -> None:
     whole = messages.search_reply(Candidates(ROWS, SCORES, SCORES))
     with pytest.raises(ValueError):
-        messages.read_search_reply(whole[: len(whole) - 1 - cut], 1, 3, 6)
+        messages.read_search_reply(whole[: len(whole) - 1 - cut], ASKED, 3, 6)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,49 @@ def test_candidates_that_cannot_be_are_refused(
     numbers = np.array(scores, np.float32)
     reply = messages.search_reply(Candidates(np.array(rows, np.int64), numbers, numbers))
     with pytest.raises(ValueError, match=said):
-        messages.read_search_reply(reply, 1, 2, 6)
+        messages.read_search_reply(reply, ASKED, 2, 6)
+
+
+def test_fewer_candidates_than_there_are_and_impossible_scores_are_refused() -> None:
+    reply = messages.search_reply(Candidates(ROWS, SCORES, SCORES))  # two of three, the larger score 2
+    messages.read_search_reply(reply, ASKED, 3, 6, max_norm=1.0)  # |q| = 2
+    messages.read_search_reply(messages.search_reply(Candidates.none(1)), ASKED, 0, 0, full=True, max_norm=0)
+    with pytest.raises(ValueError, match="a score that no stored vector can have"):
+        messages.read_search_reply(reply, ASKED, 3, 6, max_norm=0.99)
+    with pytest.raises(ValueError, match="fewer than 3 candidates"):
+        messages.read_search_reply(reply, ASKED, 3, 6, full=True)
+    narrow = messages.search_reply(Candidates(ROWS[:, 1:], SCORES[:, 1:], SCORES[:, 1:]))
+    messages.read_search_reply(narrow, ASKED, 2, 6, full=True)
+    with pytest.raises(ValueError, match="fewer than 3 candidates"):
+        messages.read_search_reply(narrow, ASKED, 3, 6, full=True)
+
+
+@pytest.mark.parametrize(
+    ("texts", "pairs", "said"),
+    [
+        (["a", "c"], [], "not asked for"),
+        (["a", "a"], [], "twice"),
+        (["a"], [[0, 6]], "not from 0 to 5"),
+        (["a"], [[0, -1]], "not from 0 to 5"),
+        (["a"], [[1, 0]], "an id that it has not"),
+        (["a"], [[0, 3], [0, 3]], "ascend"),
+        (["a"], [[0, 3], [0, 2]], "ascend"),
+        (["a"], [[0, 3, 1]], "pairs"),
+    ],
+)
+def test_rows_of_ids_that_cannot_be_are_refused(texts: list[str], pairs: list[object], said: str) -> None:
+    width = len(pairs[0]) if pairs else 2  # type: ignore[arg-type]
+    reply = encode({"texts": texts}, {"pairs": np.array(pairs, np.int64).reshape(-1, width)})
+    with pytest.raises(ValueError, match=said):
+        messages.read_rows_of_reply(reply, 6, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"), [([2, 1], "ascend"), ([1, 1], "ascend"), ([6], "0 to 5"), ([-1], "0 to")]
+)
+def test_matching_rows_that_cannot_be_are_refused(rows: list[int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        messages.read_matching_rows(messages.rows_message(np.array(rows, np.int64)), 6)
 
 
 @pytest.mark.parametrize("plan", [None, {}, {"width": 0}, {"width": "1"}, {"width": 1, "nprobe": 0}])

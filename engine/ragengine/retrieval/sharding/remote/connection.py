@@ -32,11 +32,11 @@ class BadResponse(Exception):
 class Connections:
     """Connections to one address that stay open between requests.  For one event loop."""
 
-    def __init__(self, address: Address, *, longest: int) -> None:
-        """``longest`` is the most bytes of a response's body."""
+    def __init__(self, address: Address, *, longest: int, tls: ssl.SSLContext | None) -> None:
+        """``longest`` is the most bytes of a response's body; ``tls`` is for ``https://``."""
         self._address, self._longest = address, longest
         self._idle: list[_Connection] = []
-        self._ssl = ssl.create_default_context() if address.secure else None
+        self._ssl = tls if address.secure else None
 
     async def request(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Response:
         """Send a request and read the response.  Cancelled, it closes its connection.

@@ -1,6 +1,8 @@
 """What an engine asks the server of a shard, and what that answers: both sides of the wire."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from ragengine.arrays import FloatArray, RowArray
 from ragengine.corpus.passage import Passage
 from ragengine.messages import one_line, short_repr
-from ragengine.retrieval.candidates import Candidates, Plan
+from ragengine.retrieval.candidates import Candidates, Plan, euclidean_norms
 from ragengine.retrieval.passage_filter import PassageFilter
 from ragengine.retrieval.sharding.remote.wire import decode, encode
 from ragengine.storage.schema import join_errors, parse
@@ -22,6 +24,7 @@ INDEX_HEADER: Final = "X-Ragengine-Index"
 DEADLINE_HEADER: Final = "X-Ragengine-Deadline-Ms"
 MOST_ROWS: Final = 1024
 """Passages, or vectors, that one request may ask for."""
+_ROUNDING: Final = 1e-6  # of a score to float32, relative
 BYTES_A_CANDIDATE: Final = 16
 """A row, what FAISS scored it, and its score."""
 
@@ -48,14 +51,30 @@ def search_reply(found: Candidates) -> bytes:
     return encode({}, {"rows": found.rows, "proposed": found.proposed, "scores": found.scores})
 
 
-def read_search_reply(body: bytes, questions: int, width: int, count: int) -> Candidates:
-    """Candidates for ``questions`` of an index of ``count`` rows; raises :class:`ValueError`."""
+def read_search_reply(
+    body: bytes,
+    questions: FloatArray,
+    width: int,
+    count: int,
+    *,
+    full: bool = False,
+    max_norm: float = math.inf,
+) -> Candidates:
+    """Candidates for questions [Q, E] of an index of ``count`` rows; raises :class:`ValueError`.
+
+    With ``full`` there have to be ``width`` for each.  No score exceeds |q(x)| times ``max_norm``, the
+    largest norm of a stored vector (Cauchy and Schwarz).
+    """
     arrays = decode(body, {"rows": ("int64", 2), "proposed": ("float32", 2), "scores": ("float32", 2)}).arrays
     rows, proposed, scores = arrays["rows"], arrays["proposed"], arrays["scores"]
-    if not rows.shape == proposed.shape == scores.shape or len(rows) != questions or rows.shape[1] > width:
+    if (
+        not rows.shape == proposed.shape == scores.shape
+        or len(rows) != len(questions)
+        or rows.shape[1] > width
+    ):
         shapes = [list(array.shape) for array in (rows, proposed, scores)]
         raise ValueError(
-            f"it has candidates of the shapes {shapes} for {questions} questions and {width} each"
+            f"it has candidates of the shapes {shapes} for {len(questions)} questions and {width} each"
         )
     absent = rows < 0
     if (rows >= count).any() or (rows < -1).any():
@@ -66,12 +85,26 @@ def read_search_reply(body: bytes, questions: int, width: int, count: int) -> Ca
     for numbers in (proposed, scores):
         if not np.isfinite(numbers[~absent]).all() or not np.isneginf(numbers[absent]).all():
             raise ValueError("it has a score that is NaN or infinite")
+    if full and (absent.any() or rows.shape[1] < width):
+        raise ValueError(f"it has fewer than {width} candidates for a question, and the shard has more")
+    if np.isfinite(max_norm):
+        most = euclidean_norms(questions)[:, None] * max_norm * (1 + _ROUNDING)
+        if (np.abs(scores.astype(np.float64), where=~absent, out=np.zeros(scores.shape)) > most).any():
+            raise ValueError("it has a score that no stored vector can have")
     return Candidates(rows, proposed, scores)
 
 
 def rows_message(rows: NDArray[np.int64]) -> bytes:
     """Rows [N]: those that are asked for, or those that match."""
     return encode({}, {"rows": rows})
+
+
+def read_matching_rows(body: bytes, count: int) -> RowArray:
+    """Rows [N] of an index of ``count`` rows, ascending; raises :class:`ValueError`."""
+    rows = read_rows(body, count)
+    if (np.diff(rows) <= 0).any():
+        raise ValueError("its rows do not ascend")
+    return rows
 
 
 def read_rows(body: bytes, count: int) -> RowArray:
@@ -153,14 +186,18 @@ def rows_of_reply(found: Mapping[str, Sequence[int]]) -> bytes:
     return encode({"texts": list(found)}, {"pairs": np.array(pairs, np.int64).reshape(-1, 2)})
 
 
-def read_rows_of_reply(body: bytes, count: int) -> dict[str, list[int]]:
-    """The rows of ids in an index of ``count`` rows; raises :class:`ValueError`."""
+def read_rows_of_reply(body: bytes, count: int, asked: Collection[str]) -> dict[str, list[int]]:
+    """The rows of ids, some of those ``asked``, in an index of ``count`` rows; raises :class:`ValueError`."""
     ids, pairs = read_texts_and(body)
+    if not {*ids} <= {*asked} or len({*ids}) < len(ids):
+        raise ValueError("it names an id that was not asked for, or one twice")
     found: dict[str, list[int]] = {id: [] for id in ids}
     for place, row in pairs.tolist():
         if not (0 <= place < len(ids) and 0 <= row < count):
             raise ValueError(f"it names a row that is not from 0 to {count - 1}, or an id that it has not")
         found[ids[place]].append(row)
+    if any(one >= next for rows in found.values() for one, next in itertools.pairwise(rows)):
+        raise ValueError("its rows do not ascend")
     return found
 
 

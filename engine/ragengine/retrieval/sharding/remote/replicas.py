@@ -20,7 +20,14 @@ Request = tuple[str, str, dict[str, str], bytes]
 
 
 class Failed(Exception):
-    """No replica answered; the text says for each address why, and ends a sentence."""
+    """No replica answered; the text says for each address why, and ends a sentence.
+
+    refused  whether each of them was :class:`Refused`
+    """
+
+    def __init__(self, text: str, *, refused: bool) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class Refused(Exception):
@@ -44,7 +51,9 @@ class Replicas:
     """
 
     def __init__(self, addresses: Sequence[Address], options: RemoteOptions, longest: int) -> None:
-        self._replicas = [_Replica(a, Connections(a, longest=longest)) for a in addresses]
+        """Raises :class:`InputError` where the certificates of ``options`` cannot be read."""
+        tls = options.tls_context() if any(address.secure for address in addresses) else None
+        self._replicas = [_Replica(a, Connections(a, longest=longest, tls=tls)) for a in addresses]
         self._options = options
         self._turns = itertools.count()
 
@@ -61,6 +70,7 @@ class Replicas:
         waiting = iter(self._in_order())
         running: dict[asyncio.Task[T], _Replica] = {}
         failures: dict[str, str] = {}
+        refused = True
         end = time.monotonic() + self._options.timeout
         try:
             while True:
@@ -77,12 +87,15 @@ class Replicas:
                     del running[task]
                     asked.rests_until = time.monotonic() + self._options.rest
                     failures[asked.address.text] = _reason(error)
+                    refused = refused and isinstance(error, Refused)
                 if time.monotonic() >= end:
                     break
-            for replica in (*running.values(), *waiting):
+            silent = (*running.values(), *waiting)
+            for replica in silent:
                 failures[replica.address.text] = f"no answer within {self._options.timeout:g} s"
                 replica.rests_until = time.monotonic() + self._options.rest
-            raise Failed("; ".join(f"{address}: {reason}" for address, reason in failures.items()))
+            text = "; ".join(f"{address}: {reason}" for address, reason in failures.items())
+            raise Failed(text, refused=refused and not silent)
         finally:
             for task in running:
                 task.cancel()

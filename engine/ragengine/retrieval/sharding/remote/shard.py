@@ -11,7 +11,7 @@ from ragengine.arrays import FloatArray, RowArray
 from ragengine.corpus.passage import Passage
 from ragengine.errors import ShardError
 from ragengine.messages import one_line
-from ragengine.retrieval.candidates import Candidates, Plan
+from ragengine.retrieval.candidates import Candidates, Plan, SearchFacts
 from ragengine.retrieval.passage_filter import PassageFilter
 from ragengine.retrieval.sharding.asking import current_search
 from ragengine.retrieval.sharding.remote import messages
@@ -58,6 +58,7 @@ class RemoteShard:
         addresses: Sequence[str],
         network: Network,
         options: RemoteOptions | None = None,
+        facts: SearchFacts | None = None,
     ) -> None:
         """No connection is made yet.
 
@@ -69,13 +70,14 @@ class RemoteShard:
             addresses: its servers, such as ``http://host:8000``; each has the whole shard.
             network: the thread that talks to them; it ends with the last shard that is closed.
             options: how they are asked.
+            facts: of the whole index: answers that these rule out are refused.
 
         Raises:
             ShardError: there is no address, or one that is none.
-            InputError: the key cannot be read.
+            InputError: the key or the certificates cannot be read.
         """
         self.name, self.fingerprint, self.count, self.dimension = name, fingerprint, count, dimension
-        self.addresses = tuple(addresses)
+        self.addresses, self._facts = tuple(addresses), facts
         options = options or RemoteOptions()
         try:
             found = [Address.of(text) for text in addresses]
@@ -107,12 +109,16 @@ class RemoteShard:
             return Candidates.none(0)
         width = min(plan.width, self.count)
         step = min(_BYTES // (4 * self.dimension), _BYTES // (messages.BYTES_A_CANDIDATE * max(1, width)))
-        parts = []
+        facts, parts = self._facts, []
+        # Lists that are searched may have fewer candidates, and so may passages that match.
+        lists = facts is None or facts.structure.lists is not None
+        full = filter is None and (plan.every or not lists)
+        max_norm = np.inf if facts is None else facts.max_norm
         for start in range(0, len(questions), max(1, step)):
             some = questions[start : start + max(1, step)]
 
-            def read(body: bytes, asked: int = len(some)) -> Candidates:
-                return messages.read_search_reply(body, asked, width, self.count)
+            def read(body: bytes, some: FloatArray = some) -> Candidates:
+                return messages.read_search_reply(body, some, width, self.count, full=full, max_norm=max_norm)
 
             parts.append(self._call("search", messages.search_request(some, plan, filter), read))
         return parts[0] if len(parts) == 1 else _stacked(parts)
@@ -142,10 +148,12 @@ class RemoteShard:
     def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
         """As :meth:`Shard.rows_of`; raises as :meth:`candidates`."""
 
-        def read(body: bytes) -> dict[str, list[int]]:
-            return messages.read_rows_of_reply(body, self.count)
+        wanted = list(ids)
 
-        return self._call("rows-of", messages.texts_message(list(ids)), read)
+        def read(body: bytes) -> dict[str, list[int]]:
+            return messages.read_rows_of_reply(body, self.count, wanted)
+
+        return self._call("rows-of", messages.texts_message(wanted), read)
 
     def matching_count(self, filter: PassageFilter) -> int:
         """As :meth:`Shard.matching_count`; raises as :meth:`candidates`."""
@@ -159,7 +167,7 @@ class RemoteShard:
         """As :meth:`Shard.matching_rows`; raises as :meth:`candidates`."""
 
         def read(body: bytes) -> RowArray:
-            return messages.read_rows(body, self.count)
+            return messages.read_matching_rows(body, self.count)
 
         return self._call("matching-rows", messages.filter_request(filter), read)
 
@@ -197,7 +205,7 @@ class RemoteShard:
             work = self._replicas.ask((method, path, self._headers, body), checked)
             return self._network.run(work, asked.stop)
         except Failed as reason:
-            raise self._error(f"does not answer: {reason}") from reason
+            raise self._error(f"does not answer: {reason}", refused=reason.refused) from reason
 
     def _read_info(self, body: bytes) -> ShardInfo:
         parsed = parse(ShardInfo, parse_json(body.decode("utf-8")))
@@ -208,11 +216,12 @@ class RemoteShard:
             raise ValueError(f"its index has {info.count} vectors of {info.dimension}")
         return info
 
-    def _error(self, what: str) -> ShardError:
+    def _error(self, what: str, *, refused: bool = False) -> ShardError:
         return ShardError(
-            f"The shard {self.name} {what}; start its servers, or allow partial answers.",
+            f"The {self.name} {what}; start its servers, or allow partial answers.",
             self.name,
             self.addresses,
+            refused=refused,
         )
 
 

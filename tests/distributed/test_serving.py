@@ -110,7 +110,9 @@ class World:
             found = serve.status().applications
             failed = {name: one.message for name, one in found.items() if "FAILED" in one.status}
             assert not failed
-            return len(found) == len(config["applications"]) and all(one.status == "RUNNING" for one in found.values())
+            return len(found) == len(config["applications"]) and all(
+                one.status == "RUNNING" for one in found.values()
+            )
 
         wait_for(up)
 
@@ -165,7 +167,9 @@ def another_model(folder: Path) -> Path:
     """The worldfacts bundle with other weights in its question encoder, and another prompt."""
     shutil.copytree(WORLDFACTS / "bundle", folder)
     weights = folder / "question_encoder/weights.bin"
-    (np.fromfile(weights, np.float16) * np.float16(1.03)).astype(np.float16).tofile(weights)
+    values = np.fromfile(weights, np.float16).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal(values.shape).astype(np.float32)
+    (values * (1 + 0.2 * noise)).astype(np.float16).tofile(weights)
     manifest = json.loads((folder / "manifest.json").read_text())
     rewrite_manifest(
         folder,
@@ -295,7 +299,9 @@ def test_an_update_of_the_model_under_load(world: World) -> None:
     for question in QUESTIONS:
         scores = [expected[question][1] for expected in world.expected]
         assert abs(scores[2] - scores[1]) > 1e-2, "the versions must be told apart"
+    world.deploy(1, 2)  # as the update before this has left it
     asked = world.under_load(1, lambda: world.deploy(2, 3))
+    print("model, failed:", [one for one in asked if one[1] != 200])
     versions = [
         (status, world.version_of(question, text)) for question, status, text in asked if status == 200
     ]
@@ -317,7 +323,12 @@ def guarded(world: World) -> World:
     (world.folder / "keys").write_text(f"{KEY}\n")
     (world.folder / "keys").chmod(0o600)
     scaling = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1}
-    soon = {"upscale_delay_s": 0.5, "downscale_delay_s": 1, "look_back_period_s": 2, "metrics_interval_s": 0.5}
+    soon = {
+        "upscale_delay_s": 0.5,
+        "downscale_delay_s": 1,
+        "look_back_period_s": 2,
+        "metrics_interval_s": 0.5,
+    }
     world.guarded = {
         "name": "guarded",
         "route_prefix": "/rag",
@@ -347,9 +358,9 @@ def test_below_a_path_with_keys(guarded: World) -> None:
         status, content = guarded.post("/rag/v1/answer", body, key)
         assert (status, json.loads(content)["error"]["type"]) == (401, "unauthorized")
     chat = {"messages": [{"role": "user", "content": QUESTIONS[0]}]}
-    status, content = guarded.post("/rag/v1/chat/completions", chat)
-    assert status == 401
-    assert set(json.loads(content)["error"]) == {"message", "type", "param", "code"}, "OpenAI's form"
+    tensor = {"name": "question", "shape": [1], "datatype": "BYTES", "data": [QUESTIONS[0]]}
+    status, content = guarded.post("/rag/v2/models/worldfacts/infer", {"inputs": [tensor]})
+    assert (status, type(json.loads(content)["error"])) == (401, str), "KServe's form"
     status, content = guarded.post("/rag/v1/chat/completions", chat, KEY)
     assert status == 200
     text, _, _ = guarded.expected[0][QUESTIONS[0]]
@@ -388,7 +399,9 @@ def running(application: str) -> int:
     """How many engines of an application take requests."""
     from ray import serve
 
-    return int(serve.status().applications[application].deployments["Engine"].replica_states.get("RUNNING", 0))
+    return int(
+        serve.status().applications[application].deployments["Engine"].replica_states.get("RUNNING", 0)
+    )
 
 
 def test_requests_in_flight_finish(guarded: World) -> None:
@@ -408,11 +421,14 @@ def test_requests_in_flight_finish(guarded: World) -> None:
         serve.delete("guarded")
         answers = [one.result() for one in asked]
     assert [status for status, _, _ in answers] == [200] * 8
-    assert sum(ended > deleted for _, _, ended in answers) >= 2, "all had been answered before"
+    late = sum(ended > deleted for _, _, ended in answers)
+    print("answered after the removal began:", late)
+    assert late >= 2, "all had been answered before"
     assert "event: final" in answers[0][1]
     for _, content, _ in answers[1:]:
         assert json.loads(content)["answer"] == json.loads(expected)["answer"]
-    assert guarded.post("/rag/v1/answer", LONG, KEY)[0] == 404 or running("ragengine")
+    guarded.guarded = None
+    assert guarded.post("/rag/v1/answer", LONG, KEY)[0] != 200
 
 
 @pytest.mark.parametrize(

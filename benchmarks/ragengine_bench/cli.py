@@ -27,6 +27,7 @@ _NEEDED = ("torch", "transformers", "onnxscript", "onnx_ir", "matplotlib")
 _SOURCE_TOKENS = 160
 _SUBCOMMANDS = {
     "index": "ragengine_bench.index.command:index_bench",
+    "ray-rag": "ragengine_bench.ray_rag.command:ray_rag_bench",
     "scale": "ragengine_bench.index.scale.command:scale_bench",
 }
 

@@ -20,8 +20,9 @@ from ragengine.indexing import resources
 from ragengine.indexing.build import IndexBuild
 from ragengine.indexing.build_state import BuildState
 from ragengine.indexing.inputs import check_threads
+from ragengine.indexing.partition import check_shards
 from ragengine.indexing.plan import IndexPlan
-from ragengine.indexing.shard import shard_index
+from ragengine.indexing.sharded.train import check_divisible
 from ragengine.indexing.vector_sources import VectorSource, encoder_origin, given_vectors, passage_encoder
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.faiss_api import check_whole
@@ -34,13 +35,13 @@ from ragengine.storage.folders import empty_workspace
 from ragengine.storage.ownership import check_replaceable, marked
 from ragengine.storage.strict_json import read_json
 from ragengine_ray.encoding import EncoderSettings, encode_parts
+from ragengine_ray.filling import build_shards, part_source
 from ragengine_ray.parts import (
     Part,
     check_part,
     is_whole,
     plan_parts,
     read_passages,
-    read_vectors,
     remove_part,
     remove_unfinished,
 )
@@ -80,6 +81,7 @@ def build(
     num_gpus: float = 0,
     part_passages: int = PART_PASSAGES,
     shards: int | None = None,
+    fill_cpus: float = 1,
     progress: Progress | None = None,
     on_plan: Callable[[IndexPlan], object] | None = None,
 ) -> IndexManifest:
@@ -89,11 +91,13 @@ def build(
     bundle, embeddings and the folder of ``index`` must have the same paths on every machine.  The passages
     are read by Ray Data and encoded in parts, whose files are kept with their hashes beside ``index`` until
     it is whole: a part that is finished is not encoded again, whatever dies, and one that is damaged is made
-    again.  FAISS is then trained and filled where this is called.
+    again.  FAISS is then trained where this is called.  Without ``shards`` it is filled there, too; with
+    them, tasks of Ray fill the shards at once, a shard that is finished is kept, and they are gathered here.
 
     The files are those of a local build with the same settings where the encoder's batches are the same: with
     ``threads`` alike, a ``part_passages`` that 4096 divides, and passages of fewer than 4096 characters on
-    average.  The documents always are.
+    average; those of each shard are what :func:`ragengine.shard_index` makes of that build.  The documents
+    always are.
 
     Args:
         passages: a path or several, as for :func:`ragengine.build_index`.
@@ -119,7 +123,9 @@ def build(
         num_cpus: CPUs that Ray reserves for each.
         num_gpus: GPUs that Ray reserves for each.
         part_passages: passages of a part: what a kill may cost each actor.
-        shards: write the index in so many shards, as :func:`ragengine.shard_index` divides it.
+        shards: write the index in so many shards.
+        fill_cpus: CPUs that Ray reserves for each task that fills a shard, whose FAISS index it holds in
+            memory; so many run at once as the cluster has CPUs for.
         progress: called with (phase, done, total), as by :func:`ragengine.build_index`; ``vectors`` begins
             with what is finished already.
         on_plan: called with the automatic choice of a factory.
@@ -129,12 +135,15 @@ def build(
 
     Raises:
         RagEngineError: as :func:`ragengine.build_index`.
-        OptionsError: ``actors``, ``part_passages``, ``num_cpus`` or ``num_gpus`` cannot be used.
+        OptionsError: ``actors``, ``part_passages``, ``num_cpus``, ``num_gpus`` or ``fill_cpus`` cannot be
+            used.
+        ProcessError: a task that fills a shard has died more often than Ray starts it again.
     """
-    _check_options(actors, part_passages, num_cpus, num_gpus)
+    _check_whole(actors=actors, part_passages=part_passages)
+    _check_numbers(num_cpus=num_cpus, num_gpus=num_gpus, fill_cpus=fill_cpus)
     check_threads(threads)
     if shards is not None:
-        check_whole("shards", shards)
+        check_shards(shards)
     job = IndexBuild.checked(
         _absolute(passages),
         ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict),
@@ -146,6 +155,8 @@ def build(
         seed=seed,
         batch_tokens=batch_tokens,
     )
+    if shards is not None:
+        check_divisible(factory, job.dimension)
     sources = [source for source in job.corpus.sources if not isinstance(source, GivenPassages)]
     if job.corpus.given:
         raise InputError("A cluster reads passages from files; write them to a .jsonl and give its path.")
@@ -178,7 +189,7 @@ def build(
             given.check_count(count)
         job.check_count(count)
         job.check_room(index, count, texts=2 * job.corpus.bytes, memory=0)
-        parts = plan_parts([range(count)], part_passages)
+        parts = plan_parts(count, part_passages)
         report = phase_report(progress, "vectors")
         missing = _missing(workspace, parts)
         resources.check_disk(index, sum(part.count for part in missing) * job.dimension * _HALF)
@@ -198,21 +209,17 @@ def build(
                 report(done, count)
         for part in parts:
             check_part(workspace, part, "size")
-        stored = VectorSource(origin, lambda pending: read_vectors(workspace, parts, pending.done), count)
-        whole = index if shards is None else workspace / "whole"
-        manifest = job.run(
-            whole,
-            read_passages(workspace, parts),
-            stored,
-            resume=resume,
-            force=force,
-            threads=threads,
-            progress=progress,
-            on_plan=on_plan,
-        )
-        if shards is not None:
-            return shard_index(whole, index, shards=shards, force=force, threads=threads, progress=progress)
-        return manifest
+        stored = part_source(origin, workspace, parts, range(count))
+        common: dict[str, Any] = {
+            "resume": resume,
+            "force": force,
+            "threads": threads,
+            "progress": progress,
+            "on_plan": on_plan,
+        }
+        if shards is None:
+            return job.run(index, read_passages(workspace, parts, range(count)), stored, **common)
+        return build_shards(index, job, stored, workspace, parts, shards=shards, num_cpus=fill_cpus, **common)
 
 
 def _absolute(passages: Any) -> Any:
@@ -224,10 +231,13 @@ def _absolute(passages: Any) -> Any:
     return passages
 
 
-def _check_options(actors: int, part_passages: int, num_cpus: float, num_gpus: float) -> None:
-    for name, value in (("actors", actors), ("part_passages", part_passages)):
+def _check_whole(**numbers: int) -> None:
+    for name, value in numbers.items():
         check_whole(name, value)
-    for name, number in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
+
+
+def _check_numbers(**numbers: float) -> None:
+    for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < float("inf"):
             raise OptionsError(f"{name} is {number!r:.80}; it must be a number of at least 0.")
 

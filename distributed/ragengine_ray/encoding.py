@@ -66,7 +66,7 @@ class PartEncoder:
         return pyarrow.Table.from_pylist([{"count": count, "error": error}], _WRITTEN)
 
     def _write(self, row: dict[str, Any]) -> None:
-        part = Part(row["shard"], row["first"], row["stop"])
+        part = Part(row["first"], row["stop"])
         if not is_whole(self._workspace, part, "size"):  # else Ray does the task a second time
             source = self._encoder or comparable_vectors(self._given(row, part), self._bundle.index_encoder)
             dimension = self._bundle.index_encoder.dimension

@@ -6,6 +6,7 @@ and a manifest with the hashes of these files.
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import shutil
 import tempfile
@@ -34,9 +35,8 @@ _READ_TOGETHER: Final = 4096
 
 @dataclass(frozen=True)
 class Part:
-    """The passages of rows ``first`` to ``stop`` - 1 of the corpus, all of them in one shard."""
+    """The passages of rows ``first`` to ``stop`` - 1 of the corpus."""
 
-    shard: int
     first: int
     stop: int
 
@@ -57,13 +57,9 @@ class _Manifest:
     files: dict[str, folders.FileEntry]
 
 
-def plan_parts(shards: Sequence[range], size: int) -> list[Part]:
-    """Parts of ``size`` passages, the last of each shard smaller; ``shards`` are the rows of each."""
-    return [
-        Part(number, first, min(first + size, rows.stop))
-        for number, rows in enumerate(shards)
-        for first in range(rows.start, rows.stop, size)
-    ]
+def plan_parts(count: int, size: int) -> list[Part]:
+    """Parts of ``size`` of ``count`` passages, the last one smaller."""
+    return [Part(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def write_part(
@@ -128,26 +124,30 @@ def remove_unfinished(workspace: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def read_passages(workspace: Path, parts: Sequence[Part]) -> Iterator[Passage]:
-    """The passages of parts in order, as the corpus gave them."""
-    for part in parts:
+def read_passages(workspace: Path, parts: Sequence[Part], rows: range) -> Iterator[Passage]:
+    """The passages of ``rows`` in order, as the corpus gave them."""
+    for part, skip, stop in _overlaps(parts, rows):
         folder = part.folder(workspace)
         numbers = folder / NUMBERED_FILE
         numbered = map_npy(numbers).astype(bool) if numbers.exists() else np.zeros(part.count, bool)
         with contextlib.closing(PassageStore(folder / PASSAGES_FILE)) as store:
-            row = 0
-            for block in store.blocks(_READ_TOGETHER):
-                for passage in block:
-                    yield dataclasses.replace(passage, numbered=bool(numbered[row]))
-                    row += 1
+            stored = itertools.chain.from_iterable(store.blocks(_READ_TOGETHER, skip))
+            for row, passage in zip(range(skip, stop), stored, strict=False):
+                yield dataclasses.replace(passage, numbered=bool(numbered[row]))
 
 
-def read_vectors(workspace: Path, parts: Sequence[Part], skip: int = 0) -> Iterator[HalfArray]:
-    """The vectors of parts in order without the first ``skip``, in blocks of fp16 [K, E]."""
+def read_vectors(workspace: Path, parts: Sequence[Part], rows: range) -> Iterator[HalfArray]:
+    """The vectors of ``rows`` in order, in blocks of fp16 [K, E]."""
+    for part, skip, stop in _overlaps(parts, rows):
+        yield _vectors(workspace, part)[skip:stop]
+
+
+def _overlaps(parts: Sequence[Part], rows: range) -> Iterator[tuple[Part, int, int]]:
+    """The parts that have some of ``rows``, and from which to which of its own rows these are."""
     for part in parts:
-        if skip < part.count:
-            yield _vectors(workspace, part)[skip:]
-        skip = max(0, skip - part.count)
+        skip, stop = max(rows.start, part.first) - part.first, min(rows.stop, part.stop) - part.first
+        if skip < stop:
+            yield part, skip, stop
 
 
 class PartVectors:

@@ -24,7 +24,6 @@ from ragengine_ray.parts import Part
 _TEXTS = pyarrow.list_(pyarrow.large_string())
 SCHEMA = pyarrow.schema(
     [
-        ("shard", pyarrow.int64()),
         ("first", pyarrow.int64()),
         ("stop", pyarrow.int64()),
         ("ids", _TEXTS),
@@ -135,7 +134,6 @@ def _tables(sources: CountedSources, run: Sequence[Part], with_embeddings: bool)
     for part in run:
         read = list(islice(passages, part.count))
         row = {
-            "shard": part.shard,
             "first": part.first,
             "stop": part.stop,
             "ids": [passage.id for passage in read],

@@ -45,7 +45,7 @@ class _Divider:
         """The folder of the shards, beside ``index``."""
         path = Path(index)
         fingerprint = manifest_fingerprint(IndexManifest.read(path))
-        folder = path.with_name(f"{path.name}.shards-{fingerprint[:16]}")
+        folder = path.with_name(f"{path.name}.shards-{shards}-{fingerprint[:16]}")
         if not is_sharded(folder):
             shard_index(path, folder, shards=shards)
         return str(folder)

@@ -20,6 +20,10 @@ import pytest
 from ragengine.errors import BundleError, IndexFolderError, InputError, PassagesError, RagEngineError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.shard import shard_index
+from ragengine.indexing.sharded.build_shard import build_shard
+from ragengine.indexing.sharded.gather import gather_shards
+from ragengine.indexing.sharded.train import train_quantizer
+from ragengine.indexing.verify import verify_index
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.retrieval.sharding.manifest import ShardsManifest
@@ -29,6 +33,8 @@ pytestmark = pytest.mark.ray
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 COUNT = 400
+SHARDS = 4
+ENCODER = b"MapWorker(MapBatches(PartEncoder))"
 SETTINGS: dict[str, Any] = {"factory": "IVF4,Flat", "seed": 3, "threads": 1}
 
 
@@ -106,19 +112,109 @@ def test_the_bytes_of_a_local_build(world: Path, cluster: None) -> None:
     assert not (world / ".same.parts").exists()
 
 
-def test_in_shards(world: Path, cluster: None) -> None:
-    """Every file of every shard is that of the local index, divided."""
-    build(world, "shards", shards=3)
-    shard_index(world / "local", world / "divided", shards=3, threads=1)
-    for one in (world / "shards").rglob("*"):
-        two = world / "divided" / one.relative_to(world / "shards")
-        assert two.exists()
+@pytest.fixture(scope="module")
+def apart(world: Path) -> Path:
+    """The same passages in shards that local jobs have built."""
+    out, common = world / "apart", {"bundle": world / "bundle", "threads": 1}
+    train_quantizer(inputs(world), out, factory=SETTINGS["factory"], seed=SETTINGS["seed"], **common)
+    for number in range(SHARDS):
+        build_shard(inputs(world), out, shard=number, shards=SHARDS, **common)
+    gather_shards(out, threads=1)
+    return out
+
+
+def assert_same_shards(one: Path, two: Path) -> None:
+    """The same files with the same bytes, but for the times in manifests."""
+    names = {path.relative_to(one) for path in one.rglob("*")}
+    assert names == {path.relative_to(two) for path in two.rglob("*")}
+    for name in names:
+        if (one / name).is_dir():
+            continue
+        if name.name in ("manifest.json", "shards.json"):
+            first, second = (json.loads((folder / name).read_text()) for folder in (one, two))
+            assert first | {"timings": {}} == second | {"timings": {}}
+        else:
+            assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_in_shards(world: Path, apart: Path, cluster: None) -> None:
+    """The bytes of local jobs, and every file of every shard is that of the local index, divided."""
+    reported: list[tuple[str, int, int | None]] = []
+    build(world, "shards", shards=SHARDS, progress=lambda *step: reported.append(step))
+    assert_same_shards(world / "shards", apart)
+    shard_index(world / "local", world / "divided", shards=SHARDS, threads=1)
+    for two in (world / "divided").rglob("*"):
+        one = world / "shards" / two.relative_to(world / "divided")
+        assert one.exists()
         if one.is_file() and one.suffix != ".json":
             assert one.read_bytes() == two.read_bytes()
     first, second = ShardsManifest.read(world / "shards"), ShardsManifest.read(world / "divided")
     assert dataclasses.replace(first, timings={}, shards=()) == dataclasses.replace(
         second, timings={}, shards=()
     )
+    added = [(done, total) for phase, done, total in reported if phase == "add"]
+    assert (added[0], added[-1], len(added)) == ((0, COUNT), (COUNT, COUNT), SHARDS + 1)
+    assert not list(world.glob(".shards.*"))
+
+
+def test_more_shards_than_passages(world: Path, cluster: None) -> None:
+    from ragengine_ray import build
+
+    path = world / "two.jsonl"
+    path.write_text('{"text": "a b"}\n{"text": "c d e"}\n', "utf-8")
+    build([path], world / "few", bundle=world / "bundle", shards=3, factory="Flat", threads=1)
+    manifest = ShardsManifest.read(world / "few")
+    assert [(entry.first_row, entry.count) for entry in manifest.shards] == [(0, 0), (0, 1), (1, 1)]
+    assert verify_index(world / "few").count == 2
+
+
+def test_a_filling_worker_is_killed(world: Path, apart: Path, cluster: None) -> None:
+    """SIGKILL of the process that fills a shard while it does: another one goes on, to the same bytes."""
+    out, over, killed = world / ".unfilled.writing/output", threading.Event(), threading.Event()
+
+    def kill() -> None:
+        while not over.is_set() and not killed.is_set():
+            if (out / ".shard-0001.writing/state.json").exists():
+                for pid in pids_of(b"ray::_fill"):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.set()
+            time.sleep(0.0005)
+        if killed.is_set():
+            assert not (out / "shard-0001").exists()
+
+    watcher = threading.Thread(target=kill)
+    watcher.start()
+    build(world, "unfilled", shards=SHARDS, fill_cpus=4)  # one at once
+    over.set()
+    watcher.join()
+    assert killed.is_set(), "the shard was filled before its process was killed"
+    assert_same_shards(world / "unfilled", apart)
+
+
+def test_shards_that_are_filled_are_kept(world: Path, apart: Path, cluster: None) -> None:
+    """The program is killed after two shards: the call goes on, but for one that was damaged since."""
+    killed_at(world, "refilled", "add", COUNT // 2, shards=SHARDS, fill_cpus=2)
+    out = world / ".refilled.writing/output"
+    before = {path.name: (path / "vectors.npy").stat() for path in out.glob("shard-*")}
+    assert {"shard-0000", "shard-0001"} <= before.keys()
+    assert len(before) < SHARDS, "all was finished"
+    damaged = out / "shard-0001/vectors.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(IndexFolderError, match=f"shards was {SHARDS}, is 2"):
+        build(world, "refilled", shards=2, part_passages=8, resume=True)
+    build(world, "refilled", shards=SHARDS, part_passages=8, resume=True)
+    after = {name: (world / "refilled" / name / "vectors.npy").stat().st_ino for name in before}
+    assert {name for name in before if after[name] == before[name].st_ino} == before.keys() - {"shard-0001"}
+    assert_same_shards(world / "refilled", apart)
+    assert not list(world.glob(".refilled.*"))
+
+
+def test_what_cannot_be_divided_is_refused_at_once(world: Path, cluster: None) -> None:
+    with pytest.raises(InputError, match="'HNSW8' is IndexHNSWFlat, whose vectors cannot be divided"):
+        build(world, "graph", shards=2, factory="HNSW8")
+    with pytest.raises(InputError, match="shards is 5000; it must be at most 4096"):
+        build(world, "graph", shards=5000)
+    assert not (world / ".graph.parts").exists()
 
 
 @pytest.mark.parametrize("kind", ["column", "file"])
@@ -160,7 +256,7 @@ def test_an_actor_is_killed(world: Path, cluster: None) -> None:
     killed = threading.Event()
 
     def kill(phase: str, done: int, total: int | None) -> None:
-        if phase == "vectors" and done and not killed.is_set() and (pids := encoder_pids()):
+        if phase == "vectors" and done and not killed.is_set() and (pids := pids_of(ENCODER)):
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             killed.set()
@@ -170,9 +266,9 @@ def test_an_actor_is_killed(world: Path, cluster: None) -> None:
     assert_same_index(world / "killed", world / "local")
 
 
-def encoder_pids() -> list[int]:
-    """The processes of the actors that encode."""
-    found, name = [], b"MapWorker(MapBatches(PartEncoder))"
+def pids_of(name: bytes) -> list[int]:
+    """The processes whose command line has ``name``."""
+    found = []
     for folder in Path("/proc").iterdir():
         try:
             if folder.name.isdigit() and name in (folder / "cmdline").read_bytes():
@@ -182,24 +278,28 @@ def encoder_pids() -> list[int]:
     return found
 
 
-def test_a_killed_build_goes_on(world: Path, cluster: None) -> None:
-    """Finished parts are not encoded again, but for one that was damaged since."""
+def killed_at(world: Path, name: str, phase: str, done: int, **options: Any) -> None:
+    """Run a build in a process that kills itself when ``phase`` is ``done``."""
     program = (
         "import sys, json, os, signal, ray\n"
         "from ragengine_ray import build\n"
+        "inputs, index, bundle, options, when, least = json.loads(sys.argv[1])\n"
         "def kill(phase, done, total):\n"
-        "    if phase == 'vectors' and done >= 64: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if phase == when and done >= least: os.kill(os.getpid(), signal.SIGKILL)\n"
         "ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20)\n"
-        "inputs, index, bundle, settings = json.loads(sys.argv[1])\n"
-        "build(inputs, index, bundle=bundle, part_passages=8, progress=kill, **settings)\n"
+        "build(inputs, index, bundle=bundle, part_passages=8, progress=kill, **options)\n"
     )
-    arguments = json.dumps(
-        [[str(path) for path in inputs(world)], str(world / "resumed"), str(world / "bundle"), SETTINGS]
-    )
+    paths = [str(path) for path in inputs(world)], str(world / name), str(world / "bundle")
+    arguments = json.dumps([*paths, SETTINGS | options, phase, done])
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     ended = subprocess.run([sys.executable, "-c", program, arguments], env=environment, timeout=120)
     assert ended.returncode == -signal.SIGKILL
-    time.sleep(3)  # its actors end when they miss it
+    time.sleep(3)  # its actors and tasks end when they miss it
+
+
+def test_a_killed_build_goes_on(world: Path, cluster: None) -> None:
+    """Finished parts are not encoded again, but for one that was damaged since."""
+    killed_at(world, "resumed", "vectors", 64)
     before = parts(world, "resumed")
     assert len(before) >= 8, "nothing was finished"
     damaged = next(iter(before))

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -23,6 +24,7 @@ from click.testing import CliRunner
 from ragengine import RagEngine, delete_passages, shard_index
 from ragengine.errors import UnavailableError
 from ragengine_serve.errors import SettingsError
+from tests.support.bundles import rewrite_manifest
 from tests.support.paths import ROOT, WORLDFACTS
 from tests.support.served import free_port
 
@@ -38,18 +40,26 @@ Expected = dict[str, tuple[str, float, tuple[str, ...]]]
 
 
 class World:
-    """Two versions of an index in shards, what one process answers with each, and the running cluster."""
+    """Three versions: what one process answers with each, and the running cluster.
+
+    The second has another index than the first, the third also another model: question encoder and prompts.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.folder = folder
-        self.indexes = [folder / "index-1", folder / "index-2"]
+        self.guarded: dict[str, Any] | None = None
         smaller = Path(shutil.copytree(WORLDFACTS / "index", folder / "smaller"))
         delete_passages(smaller, ["country-is-land"])
+        bundle = WORLDFACTS / "bundle"
+        self.bundles = [bundle, bundle, another_model(folder / "bundle-3")]
+        self.indexes = [folder / f"index-{version}" for version in (1, 2, 3)]
         self.expected: list[Expected] = []
-        for source, shards in zip((WORLDFACTS / "index", smaller), self.indexes, strict=True):
+        for bundle, source, shards in zip(
+            self.bundles, (WORLDFACTS / "index", smaller, WORLDFACTS / "index"), self.indexes, strict=True
+        ):
             shard_index(source, shards, shards=2)
-            with RagEngine.load(WORLDFACTS / "bundle", source, threads=1, device="cpu") as engine:
+            with RagEngine.load(bundle, source, threads=1, device="cpu") as engine:
                 answers = [engine.generate(question) for question in QUESTIONS]
             self.expected.append(
                 {
@@ -70,7 +80,7 @@ class World:
 
         def filled(application: dict[str, Any], version: int, **more: Any) -> dict[str, Any]:
             own = {
-                "bundle": str(WORLDFACTS / "bundle"),
+                "bundle": str(self.bundles[version - 1]),
                 "index": str(self.indexes[version - 1]),
                 "model_name": "worldfacts",
             }
@@ -82,6 +92,8 @@ class World:
         content["applications"].append(
             filled(engines, versions[-1], retrieval=f"retrieval-{versions[-1]}", cpus=1, answer_timeout=30)
         )
+        if self.guarded:
+            content["applications"].append(self.guarded)
         return content  # type: ignore[no-any-return]
 
     def deploy(self, *versions: int) -> None:
@@ -89,8 +101,8 @@ class World:
         from ray import serve
         from ray.serve.scripts import cli
 
-        path = self.folder / "serve.yaml"
-        path.write_text(yaml.safe_dump(self.config(*versions)))
+        config, path = self.config(*versions), self.folder / "serve.yaml"
+        path.write_text(yaml.safe_dump(config))
         done = CliRunner().invoke(cli, ["run", "--non-blocking", str(path)], catch_exceptions=False)
         assert done.exit_code == 0, done.output
 
@@ -98,15 +110,18 @@ class World:
             found = serve.status().applications
             failed = {name: one.message for name, one in found.items() if "FAILED" in one.status}
             assert not failed
-            return len(found) == len(versions) + 1 and all(one.status == "RUNNING" for one in found.values())
+            return len(found) == len(config["applications"]) and all(
+                one.status == "RUNNING" for one in found.values()
+            )
 
         wait_for(up)
 
-    def post(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
+    def post(self, path: str, body: dict[str, Any] | None, key: str | None = None) -> tuple[int, str]:
+        """Status and body; a GET where ``body`` is None."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
+            None if body is None else json.dumps(body).encode(),
+            {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {}),
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
@@ -146,6 +161,22 @@ class World:
             for one in clients:
                 one.result()
         return asked
+
+
+def another_model(folder: Path) -> Path:
+    """The worldfacts bundle with other weights in its question encoder, and another prompt."""
+    shutil.copytree(WORLDFACTS / "bundle", folder)
+    weights = folder / "question_encoder/weights.bin"
+    values = np.fromfile(weights, np.float16).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal(values.shape).astype(np.float32)
+    (values * (1 + 0.2 * noise)).astype(np.float16).tofile(weights)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    rewrite_manifest(
+        folder,
+        rag=manifest["rag"] | {"doc_sep": " - "},
+        question_encoder=manifest["question_encoder"] | {"fingerprint": "a" * 64},
+    )
+    return folder
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -261,6 +292,143 @@ def test_an_update_of_the_index_under_load(world: World) -> None:
     status, content = world.post("/v1/answer", {"question": QUESTIONS[0]})
     assert status == 200
     assert world.version_of(QUESTIONS[0], content) == 2
+
+
+def test_an_update_of_the_model_under_load(world: World) -> None:
+    """As of the index: no encoder, shard or prompt of one version has a part in an answer of the other."""
+    for question in QUESTIONS:
+        scores = [expected[question][1] for expected in world.expected]
+        assert abs(scores[2] - scores[1]) > 1e-2, "the versions must be told apart"
+    world.deploy(1, 2)  # as the update before this has left it
+    asked = world.under_load(1, lambda: world.deploy(2, 3))
+    print("model, failed:", [one for one in asked if one[1] != 200])
+    versions = [
+        (status, world.version_of(question, text)) for question, status, text in asked if status == 200
+    ]
+    print("model:", collections.Counter(versions), collections.Counter(status for _, status, _ in asked))
+    assert len(versions) == len(asked)
+    assert {version for _, version in versions} == {2, 3}
+    for question in QUESTIONS:
+        status, content = world.post("/v1/answer", {"question": question})
+        assert (status, world.version_of(question, content)) == (200, 3)
+
+
+KEY = "a-key-of-a-client"
+LONG = {"question": QUESTIONS[0], "num_beams": 16, "n_docs": 16}
+
+
+@pytest.fixture(scope="module")
+def guarded(world: World) -> World:
+    """With one more application: engines alone, below a path, that want a key, one or two by load."""
+    (world.folder / "keys").write_text(f"{KEY}\n")
+    (world.folder / "keys").chmod(0o600)
+    scaling = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1}
+    soon = {
+        "upscale_delay_s": 0.5,
+        "downscale_delay_s": 1,
+        "look_back_period_s": 2,
+        "metrics_interval_s": 0.5,
+    }
+    world.guarded = {
+        "name": "guarded",
+        "route_prefix": "/rag",
+        "import_path": "ragengine_ray.serve:app",
+        "args": {
+            "bundle": str(WORLDFACTS / "bundle"),
+            "index": str(WORLDFACTS / "index"),
+            "model_name": "worldfacts",
+            "api_key_file": str(world.folder / "keys"),
+            "encoders": 0,
+            "max_replicas": 2,
+            "cpus": 1,
+            "drain_timeout": 60,
+        },
+        "deployments": [{"name": "Engine", "autoscaling_config": scaling | soon}],
+    }
+    world.deploy(3)
+    return world
+
+
+def test_below_a_path_with_keys(guarded: World) -> None:
+    """Routes, keys and error bodies go by the path behind the prefix; the other application wants no key."""
+    body = {"question": QUESTIONS[0]}
+    status, content = guarded.post("/rag/v1/answer", body, KEY)
+    assert (status, guarded.version_of(QUESTIONS[0], content)) == (200, 1)
+    for key in (None, "another"):
+        status, content = guarded.post("/rag/v1/answer", body, key)
+        assert (status, json.loads(content)["error"]["type"]) == (401, "unauthorized")
+    chat = {"messages": [{"role": "user", "content": QUESTIONS[0]}]}
+    tensor = {"name": "question", "shape": [1], "datatype": "BYTES", "data": [QUESTIONS[0]]}
+    status, content = guarded.post("/rag/v2/models/worldfacts/infer", {"inputs": [tensor]})
+    assert (status, type(json.loads(content)["error"])) == (401, str), "KServe's form"
+    status, content = guarded.post("/rag/v1/chat/completions", chat, KEY)
+    assert status == 200
+    text, _, _ = guarded.expected[0][QUESTIONS[0]]
+    assert json.loads(content)["choices"][0]["message"]["content"] == text
+    assert guarded.post("/rag/health", None)[0] == 200
+    assert guarded.post("/rag/nothing", body, KEY)[0] == 404
+    assert guarded.post("/ragged/v1/answer", body, KEY)[0] == 404
+    assert guarded.post("/v1/answer", body)[0] == 200
+
+
+def test_engines_follow_the_load(guarded: World) -> None:
+    """A second one starts under load, both answer, and it ends when there is nothing to do."""
+    done = threading.Event()
+
+    def client() -> list[int]:
+        found = []
+        while not done.is_set():
+            status, content = guarded.post("/rag/v1/answer", LONG, KEY)
+            found.append(status)
+            assert status != 200 or json.loads(content)["answer"]
+        return found
+
+    assert running("guarded") == 1
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(client) for _ in range(4)]
+        try:
+            wait_for(lambda: running("guarded") == 2)
+        finally:
+            done.set()
+        statuses = collections.Counter(status for one in clients for status in one.result())
+    assert set(statuses) == {200}
+    wait_for(lambda: running("guarded") == 1)
+
+
+def running(application: str) -> int:
+    """How many engines of an application take requests."""
+    from ray import serve
+
+    return int(
+        serve.status().applications[application].deployments["Engine"].replica_states.get("RUNNING", 0)
+    )
+
+
+def test_requests_in_flight_finish(guarded: World) -> None:
+    """An application that is removed answers what it has begun, streams too, and nothing after it."""
+    from ray import serve
+
+    def ask(number: int) -> tuple[int, str, float]:
+        stream = {"stream": True, "num_beams": 1} if number == 0 else {}
+        return *guarded.post("/rag/v1/answer", LONG | stream, KEY), time.monotonic()
+
+    status, expected = guarded.post("/rag/v1/answer", LONG, KEY)
+    assert status == 200
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, number) for number in range(8)]
+        wait_for(lambda: any(one.done() for one in asked))
+        deleted = time.monotonic()
+        serve.delete("guarded")
+        answers = [one.result() for one in asked]
+    assert [status for status, _, _ in answers] == [200] * 8
+    late = sum(ended > deleted for _, _, ended in answers)
+    print("answered after the removal began:", late)
+    assert late >= 2, "all had been answered before"
+    assert "event: final" in answers[0][1]
+    for _, content, _ in answers[1:]:
+        assert json.loads(content)["answer"] == json.loads(expected)["answer"]
+    guarded.guarded = None
+    assert guarded.post("/rag/v1/answer", LONG, KEY)[0] != 200
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ class RagengineIndex(Index):  # type: ignore[misc]  # transformers is untyped
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Ids, titles and texts of rows [Q, D]: a dictionary of lists a question."""
-        found = [self._index.passages(rows.tolist()) for rows in doc_ids]
+        passages = iter(self._index.passages(doc_ids.reshape(-1).tolist()))  # at once: they may be far away
+        found = [[next(passages) for _ in rows] for rows in doc_ids]
         return [
             {"id": [p.id for p in row], "title": [p.title for p in row], "text": [p.text for p in row]}
             for row in found

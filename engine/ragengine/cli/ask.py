@@ -64,8 +64,7 @@ def ask(
     index_folder: Path | None, as_json: bool, explain: bool, plot: Path | None, record: Path | None,
     replayed: Path | None, abstain: bool, source: Path | None, output: Path | None, processes: int | None,
     batch_size: int | None, on_error: Any, force: bool, device: Any, search_device: Any, threads: int | None,
-    verify: Any, remote: Any, allow_partial: bool,
-    **settings: Any,
+    verify: Any, remote: Any, allow_partial: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Answer each QUESTION with the model in BUNDLE from the passages in INDEX.
 

@@ -67,8 +67,8 @@ class _UnreadableIndexError(IndexFolderError):
     """What was written is not an index that can be searched."""
 
 
-# Errors that would come again if the build went on, so there is nothing to resume.
-_HOPELESS = (PassagesError, InputError, BundleError, DependencyError, _UnreadableIndexError)
+HOPELESS = (PassagesError, InputError, BundleError, DependencyError, _UnreadableIndexError)
+"""Errors that would come again if a build went on, so there is nothing to resume."""
 
 
 class IndexWriter:
@@ -102,7 +102,7 @@ class IndexWriter:
         for a job that leaves nothing; without ``force`` no index is replaced.  Raises
         :class:`IndexFolderError`; then ``index`` is as it was.
         """
-        hopeless = (BaseException,) if resume is None else _HOPELESS
+        hopeless = (BaseException,) if resume is None else HOPELESS
         with folders.resumable_folder(
             index, FORMAT, IndexFolderError, resume=bool(resume), hopeless=hopeless, force=force
         ) as folder:

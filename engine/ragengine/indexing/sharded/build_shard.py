@@ -1,7 +1,7 @@
 """Building one shard of an index, apart from the others."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ragengine.indexing.vector_sources import (
     encoded_vectors,
     given_vectors,
 )
-from ragengine.indexing.writer import IndexWriter, draft_manifest
+from ragengine.indexing.writer import IndexWriter, new_manifest
 from ragengine.messages import short_repr
 from ragengine.retrieval.encoder import BATCH_TOKENS
 from ragengine.retrieval.manifest import IndexManifest, manifest_fingerprint
@@ -121,39 +121,72 @@ def build_shard(
     first, end = trained.bounds(shard, shards)
     if first == end:
         return ShardEntry(first, 0)
-    name = shard_folder(shard)
-    settings = {**job.inputs(source), "shard": f"{shard}/{shards}", "training": trained.fingerprint}
     if not resume:
         texts = job.corpus.bytes * (end - first) // trained.count
-        job.check_room(out / name, end - first, texts=texts, memory=source.memory)
+        job.check_room(out / shard_folder(shard), end - first, texts=texts, memory=source.memory)
+    return write_shard(
+        out,
+        trained,
+        shard,
+        shards,
+        _passages(job.corpus, trained, first, end),
+        source if given is None else _part(given, first, end - first),
+        inputs=job.inputs(source),
+        resume=resume,
+        force=force,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def write_shard(
+    out: Path,
+    trained: Training,
+    shard: int,
+    shards: int,
+    passages: Iterable[Passage],
+    source: VectorSource,
+    *,
+    inputs: Mapping[str, str],
+    resume: bool,
+    force: bool,
+    threads: int | None,
+    progress: Progress | None,
+) -> ShardEntry:
+    """Write a shard that has ``passages``, with the vectors of ``source``, into the folder of the training.
+
+    ``inputs`` are what the passages and vectors depend on, by name.
+    """
+    (first, end), name = trained.bounds(shard, shards), shard_folder(shard)
+    settings = {**inputs, "shard": f"{shard}/{shards}", "training": trained.fingerprint}
     with IndexWriter.open(
         out / name, settings, resume=resume, force=force, threads=threads, progress=progress
     ) as writer:
         if not writer.finished:
-            mine = _passages(job.corpus, first, end, trained.count)
-            if writer.write_passages(mine) != end - first:
-                raise _another_count(job.corpus, "fewer", trained.count)
-            vectors = source if given is None else _part(given, first, end - first)
-            writer.write_vectors(vectors, trained.dimension)
+            if writer.write_passages(passages) != end - first:
+                raise _another_count(trained, "fewer")
+            writer.write_vectors(source, trained.dimension)
             writer.write_faiss(trained.factory, trained.seed, trained.read_quantizer(out))
             plan = IndexPlan(trained.factory, trained.reason)
             history = trained.history(shard, shards)
-            writer.finish(draft_manifest(job.bundle, plan, trained.seed, history), None, None)
+            writer.finish(
+                new_manifest(trained.encoder, trained.dimension, plan, trained.seed, history), None, None
+            )
     return ShardEntry(first, end - first, manifest_fingerprint(IndexManifest.read(out / name)), name)
 
 
-def _passages(corpus: Corpus, first: int, end: int, count: int) -> Iterator[Passage]:
+def _passages(corpus: Corpus, trained: Training, first: int, end: int) -> Iterator[Passage]:
     """The passages of rows ``first`` to ``end``; the last shard sees that there are no more."""
     passages = corpus.read()
     yield from itertools.islice(passages, first, end)
-    if end == count and next(passages, None) is not None:
-        raise _another_count(corpus, "more", count)
+    if end == trained.count and next(passages, None) is not None:
+        raise _another_count(trained, "more")
 
 
-def _another_count(corpus: Corpus, found: str, count: int) -> PassagesError:
+def _another_count(trained: Training, found: str) -> PassagesError:
     return PassagesError(
-        f"{corpus.name} has {found} passages than the {count} that were counted when it was trained; train "
-        "and build every shard again."
+        f"{trained.created_from['passages']} has {found} passages than the {trained.count} that were counted "
+        "when it was trained; train and build every shard again."
     )
 
 

@@ -125,7 +125,7 @@ def _checked_shards(out: Path, trained: Training) -> tuple[list[ShardEntry], lis
             entries.append(ShardEntry(first, 0))
             continue
         manifest = found.pop(name)
-        _check_shard(out / name, manifest, trained, number, shards, end - first)
+        check_shard(out / name, manifest, trained, number, shards)
         entries.append(ShardEntry(first, end - first, manifest_fingerprint(manifest), name))
         norms.append(manifest.max_norm)
     if found:
@@ -156,10 +156,9 @@ def _number_of_shards(out: Path, found: dict[str, IndexManifest]) -> int:
     return shards
 
 
-def _check_shard(
-    path: Path, manifest: IndexManifest, trained: Training, number: int, shards: int, count: int
-) -> None:
+def check_shard(path: Path, manifest: IndexManifest, trained: Training, number: int, shards: int) -> None:
     """Raise :class:`IndexFolderError` unless ``path`` is that shard of this training, and whole."""
+    first, end = trained.bounds(number, shards)
     ours = replace(
         manifest,
         created_from=trained.history(number, shards),
@@ -167,7 +166,7 @@ def _check_shard(
         dimension=trained.dimension,
         factory=trained.factory,
         seed=trained.seed,
-        count=count,
+        count=end - first,
     )
     for field in ("created_from", "encoder", "dimension", "factory", "seed", "count"):
         has, wanted = getattr(manifest, field), getattr(ours, field)

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,8 +114,7 @@ def train_quantizer(
         batch_tokens=batch_tokens,
     )
     check_readable_again(job.corpus)
-    if factory is not None:
-        check_can_divide(training.empty_faiss_index(factory, job.dimension), f"of {factory!r}")
+    check_divisible(factory, job.dimension)
     given = given_vectors(job.corpus, embeddings, job.bundle.index_encoder)
     source = given or encoded_vectors(job.bundle, device=device, threads=threads, batch_tokens=batch_tokens)
     out = Path(out)
@@ -122,13 +122,9 @@ def train_quantizer(
         count = _counted(job.corpus, phase_report(progress, "passages"))
         source.check_count(count)
         job.check_count(count)
-        plan = job.planned(count)
-        if factory is None and on_plan is not None:
-            on_plan(plan)
-        faiss_index = training.empty_faiss_index(plan.factory, job.dimension)
-        resources.check_memory(memory_needed(faiss_index, 0, job.dimension) + source.memory, plan.factory)
-        rows = training.training_rows(faiss_index, count, job.seed)
-        if not faiss_index.is_trained:
+
+        def learn(faiss_index: Any, plan: IndexPlan) -> None:
+            rows = training.training_rows(faiss_index, count, job.seed)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix="sample-") as workspace:
                 sample = _sample(
                     job.corpus,
@@ -141,24 +137,53 @@ def train_quantizer(
                 )
                 report = phase_report(progress, "train")
                 training.train(faiss_index, sample, plan.factory, job.seed, threads, report, sampled=True)
-                del sample
-        training.write_faiss(faiss_index, folder / QUANTIZER)
-        created_from = {"passages": job.corpus.name, "vectors": source.name}
-        Training(
-            count=count,
-            dimension=job.dimension,
-            factory=plan.factory,
-            reason=plan.reason,
-            seed=job.seed,
-            encoder=draft_manifest(job.bundle, plan, job.seed, created_from).encoder,
-            quantizer=quantizer_hash(empty_copy(folder / QUANTIZER)),
-            inputs=job.inputs(source, times=False),
-            created_by=f"ragengine {__version__}",
-            created_from=created_from,
-            files={QUANTIZER: folders.file_entry(folder / QUANTIZER)},
-        ).write(folder)
-        Training.read(folder).read_quantizer(folder)  # as the jobs will
+
+        write_training(folder, job, source, count, learn, on_plan=on_plan)
     return Training.read(out)
+
+
+def write_training(
+    folder: Path,
+    job: IndexBuild,
+    source: VectorSource,
+    count: int,
+    learn: Callable[[Any, IndexPlan], object],
+    *,
+    on_plan: Callable[[IndexPlan], object] | None,
+) -> None:
+    """Write what the shards of ``count`` passages share into an empty ``folder``.
+
+    ``learn`` trains a FAISS index of the plan in place; it is called where there is something to learn.
+    """
+    plan = job.planned(count)
+    if job.factory is None and on_plan is not None:
+        on_plan(plan)
+    faiss_index = training.empty_faiss_index(plan.factory, job.dimension)
+    resources.check_memory(memory_needed(faiss_index, 0, job.dimension) + source.memory, plan.factory)
+    if not faiss_index.is_trained:
+        learn(faiss_index, plan)
+    training.write_faiss(faiss_index, folder / QUANTIZER)
+    created_from = {"passages": job.corpus.name, "vectors": source.name}
+    Training(
+        count=count,
+        dimension=job.dimension,
+        factory=plan.factory,
+        reason=plan.reason,
+        seed=job.seed,
+        encoder=draft_manifest(job.bundle, plan, job.seed, created_from).encoder,
+        quantizer=quantizer_hash(empty_copy(folder / QUANTIZER)),
+        inputs=job.inputs(source, times=False),
+        created_by=f"ragengine {__version__}",
+        created_from=created_from,
+        files={QUANTIZER: folders.file_entry(folder / QUANTIZER)},
+    ).write(folder)
+    Training.read(folder).read_quantizer(folder)  # as the jobs will
+
+
+def check_divisible(factory: str | None, dimension: int) -> None:
+    """Raise :class:`InputError` where an index of ``factory`` cannot be in shards; the automatic one can."""
+    if factory is not None:
+        check_can_divide(training.empty_faiss_index(factory, dimension), f"of {factory!r}")
 
 
 def check_readable_again(corpus: Corpus) -> None:

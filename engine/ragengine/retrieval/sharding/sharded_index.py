@@ -176,19 +176,27 @@ class ShardedIndex(SearchedIndex):
     def passages(self, rows: Iterable[int]) -> list[Passage]:
         """As :meth:`SearchedIndex.passages`."""
         wanted = np.asarray(list(rows), np.int64)
+        places = self._by_shard(wanted)
+
+        def ask(number: int) -> list[Passage]:
+            return self._shards[number].passages((wanted[places[number]] - self._first_rows[number]).tolist())
+
         found: dict[int, Passage] = {}
-        for number, places in self._by_shard(wanted):
-            asked = wanted[places].tolist()
-            local = [row - self._first_rows[number] for row in asked]
-            found |= zip(asked, self._shards[number].passages(local), strict=True)
+        for number, passages in zip(places, self._each(list(places), ask), strict=True):
+            found |= zip(wanted[places[number]].tolist(), passages, strict=True)
         return [found[row] for row in wanted.tolist()]
 
     def vectors(self, rows: RowArray) -> FloatArray:
         """As :meth:`SearchedIndex.vectors`."""
         wanted = np.asarray(rows, np.int64)
+        places = self._by_shard(wanted)
+
+        def ask(number: int) -> FloatArray:
+            return self._shards[number].vectors(wanted[places[number]] - self._first_rows[number])
+
         vectors = np.empty((len(wanted), self.dimension), np.float32)
-        for number, places in self._by_shard(wanted):
-            vectors[places] = self._shards[number].vectors(wanted[places] - self._first_rows[number])
+        for number, found in zip(places, self._each(list(places), ask), strict=True):
+            vectors[places[number]] = found
         return vectors
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
@@ -254,23 +262,28 @@ class ShardedIndex(SearchedIndex):
 
     def _ask(self, call: Callable[[Shard], T]) -> list[T]:
         """What each shard answers, asked at once; raises the first error."""
-        self._check_process()
-        if self._closed:
-            raise ClosedError(f"The index {self.path} is closed; open it again.")
-        if len(self._shards) == 1:
-            return [call(self._shards[0])]
-        contexts = [contextvars.copy_context() for _ in self._shards]  # they hold the current search
-        return list(self._pool.map(lambda c, shard: c.run(call, shard), contexts, self._shards))
+        return self._each(range(len(self._shards)), lambda number: call(self._shards[number]))
 
-    def _by_shard(self, rows: RowArray) -> list[tuple[int, RowArray]]:
-        """The shards that have ``rows``, and where in ``rows`` theirs are."""
+    def _each(self, numbers: Sequence[int], call: Callable[[int], T]) -> list[T]:
+        """What ``call`` returns for each of the shards ``numbers``, at once; raises the first error."""
+        self._check_open()
+        if len(numbers) == 1:
+            return [call(numbers[0])]
+        contexts = [contextvars.copy_context() for _ in numbers]  # they hold the current search
+        return list(self._pool.map(lambda context, number: context.run(call, number), contexts, numbers))
+
+    def _check_open(self) -> None:
         self._check_process()
         if self._closed:
             raise ClosedError(f"The index {self.path} is closed; open it again.")
+
+    def _by_shard(self, rows: RowArray) -> dict[int, RowArray]:
+        """The shards that have ``rows``, and where in ``rows`` theirs are."""
+        self._check_open()
         if len(rows) and not (rows.min() >= 0 and rows.max() < self.count):
             raise IndexFolderError(f"{self.path} has {self.count} passages, row {rows.max()} was asked for.")
         owners = np.searchsorted(self._first_rows, rows, side="right") - 1
-        return [(int(number), np.flatnonzero(owners == number)) for number in np.unique(owners)]
+        return {int(number): np.flatnonzero(owners == number) for number in np.unique(owners)}
 
 
 def _check_quantizer(path: Path, manifest: ShardsManifest) -> None:

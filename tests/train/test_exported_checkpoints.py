@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import BertModel, MPNetModel, RobertaModel, XLMRobertaModel
 
+from ragengine import RagEngine
 from ragengine.bundle.bundle import Bundle
+from ragengine.cli.main import cli
 from ragengine.errors import ExportError
 from ragengine.retrieval.retriever import Retriever
 from ragengine_export import export_checkpoint
@@ -79,6 +83,33 @@ def test_a_pooling_that_needs_the_pooler_is_refused(world: Path, tmp_path: Path)
         )  # fmt: skip
 
 
+def assert_all_are_evaluated(folder: Path, learns: bool) -> None:
+    """One command over the output of the training; the second time nothing is exported, built or answered."""
+    run, kept = folder / "run", folder / "kept"
+    lines = (folder / "data" / "dev.jsonl").read_text("utf-8").splitlines()
+    (folder / "q.jsonl").write_text("\n".join(lines[:3]))
+    command = ["eval", str(folder / "q.jsonl"), "--all-checkpoints", str(run), "--predictions", str(kept)]
+    done = CliRunner().invoke(cli, [*command, "--json", "--resamples", "0"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    found = [Path(one["measured"]["bundle"]).relative_to(run) for one in result["checkpoints"]]
+    names = [path.parts[1].rsplit("-", 1)[0] for path in found]
+    assert names == ["checkpoint-2", "checkpoint-4", "index"], "the result is the last checkpoint"
+    indexes = [Path(one["measured"]["index"]) for one in result["checkpoints"]]
+    assert indexes[2] == run / "index"
+    assert indexes[1] == run / ("checkpoint_index" if learns else "index")
+    assert indexes[0] == (run / found[0].parent / "index" if learns else run / "index")
+    assert Path(result["best"]["bundle"]).is_dir()
+    times = {path: path.stat().st_mtime_ns for path in [*run.rglob("*"), *kept.rglob("*")] if path.is_file()}
+    again = CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+    best = result["best"]
+    assert f"serve it: ragengine serve {best['bundle']} {best['index']}\n" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    with RagEngine.load(best["bundle"], index=best["index"], threads=1) as engine:
+        assert len(engine.generate(QUESTION).documents) == 5
+
+
 @pytest.mark.parametrize(
     ("name", "learns"),
     [
@@ -113,6 +144,7 @@ def test_checkpoints_of_joint_tuning_are_the_model(
     last = Bundle.open(work / "checkpoint" / "bundle")
     assert bundles[4].fingerprint == last.fingerprint != bundles[2].fingerprint
     assert (bundles[2].index_encoder.fingerprint == last.index_encoder.fingerprint) == (not learns)
+    assert_all_are_evaluated(tmp_path, learns)
     if name == "bert":
         folder = tmp_path / "run" / "joint" / "question_encoder"
         network = BertModel.from_pretrained(folder, add_pooling_layer=False)

@@ -73,27 +73,29 @@ def load_checkpoint(
         architecture = "RagTokenForGeneration"
     if architecture not in ARCHITECTURES:
         raise ExportError(f"{source} is a {architecture}; supported are {' and '.join(ARCHITECTURES)}.")
-    rag, left_over = load_with_left_over(ARCHITECTURES[architecture], source)
+    # As `ragengine train` and `unpack` write it.
+    has_folder = Path(source, "question_encoder", "modules.json").is_file()
+    # A folder has the weights of its own; and a pooler, which a BERT may be without, is read for one pooling.
+    optional = "rag.question_encoder." if has_folder else "rag.question_encoder.pooler."
+    rag, left_over = load_with_left_over(ARCHITECTURES[architecture], source, optional)
     has_own = any(name.startswith("rag.ctx_encoder.") for name in left_over)
     notes = []
     beside = Path(source, "context_encoder")
-    if context_encoder is None and not has_own and (beside / "config.json").is_file():
+    if context_encoder is None and (beside / "config.json").is_file():
         context_encoder = str(beside)
         notes.append("the passage encoder is the one in the checkpoint's folder context_encoder")
-    if has_own and context_encoder is None:
-        rag, _ = load_with_left_over(_with_context_encoder(ARCHITECTURES[architecture]), source)
-        notes.append("the passage encoder is the checkpoint's own, rag.ctx_encoder of end-to-end training")
-    elif has_own:
+    elif has_own and context_encoder is not None:
         notes.append("the checkpoint's own passage encoder, rag.ctx_encoder, is left out: another was given")
+    elif has_own:
+        rag, _ = load_with_left_over(_with_context_encoder(ARCHITECTURES[architecture]), source, optional)
+        notes.append("the passage encoder is the checkpoint's own, rag.ctx_encoder of end-to-end training")
     # RagSequence's `generate` decodes with its generator, and so with the generator's own config.
     owner = rag if architecture == "RagTokenForGeneration" else rag.generator
     tokenizers = {
         part: load_fast_tokenizer(source, f"{part}_tokenizer", getattr(config, part))
         for part in ("question_encoder", "generator")
     }
-    if Path(
-        source, "question_encoder", "modules.json"
-    ).is_file():  # as `ragengine train` and `unpack` write it
+    if has_folder:
         question = load_encoder(str(Path(source, "question_encoder")), "question")
     else:
         question = encoder_of(source, rag.question_encoder, tokenizers["question_encoder"], pooling)

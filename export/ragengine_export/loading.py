@@ -56,8 +56,8 @@ def load_model(
     Args:
         cls: the class of transformers that has the weights.
         source: a folder or hub name.
-        optional: the module whose weights may be missing, with a dot at the end; the model then has None
-            there.
+        optional: the path of a module whose weights may be missing, with a dot at the end; the model then
+            has None there.
         changes: fields of its config that are to be other than in the checkpoint.
 
     Raises:
@@ -100,7 +100,8 @@ def load_with_left_over(
         model.generation_config = loaded(source, _generation_config)
     missing = sorted(set(info["missing_keys"]) - (_computed(cls, config) if info["missing_keys"] else set()))
     if optional and missing and all(key.startswith(optional) for key in missing):
-        setattr(model, optional.rstrip("."), None)
+        inside, _, name = optional.rstrip(".").rpartition(".")
+        setattr(model.get_submodule(inside), name, None)
         missing = []
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")

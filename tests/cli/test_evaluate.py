@@ -138,6 +138,9 @@ def test_closed_book_and_all_checkpoints(pair: Pair, questions_file: Path, tmp_p
     assert "passage_recall@5" not in result["compared"]
     refused = run(*common, "--closed-book", "--compare", pair.bundle)
     assert refused.returncode == 2
+    within = run(*common, "--json", "--all-checkpoints", pair.bundle.parent)
+    bundles = [one["measured"]["bundle"] for one in json.loads(within.stdout)["checkpoints"]]
+    assert bundles == [str(pair.bundle)], "it is in the folder, too"
     empty = run(*common, "--all-checkpoints", kept)
     assert (empty.returncode, "holds no bundles" in empty.stderr) == (1, True)
 

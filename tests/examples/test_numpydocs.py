@@ -143,8 +143,8 @@ def test_the_encoder_begins_by_comparing_words(data: Path, start: Path) -> None:
     """Untrained, it finds the passages of functions whose words nothing was fitted to."""
     encoder = load_encoder(str(start / "question_encoder"), DPRQuestionEncoder)
     tokenizer = load_encoder_tokenizer(str(start / "question_encoder"))
-    asked, known = lines(data / "dev.jsonl"), passages(data)
-    names = list(dict.fromkeys([name for line in asked for name in line["passage_ids"]] + list(known)))[:1000]
+    asked, known = lines(data / "dev.jsonl")[::4], passages(data)
+    names = list(dict.fromkeys([name for line in asked for name in line["passage_ids"]] + list(known)))[:400]
     made = [Passage(id=name, text=known[name][0], title=known[name][1]) for name in names]
     questions = question_tokens(encoder, tokenizer, 96, [line["question"] for line in asked])
     vectors = encode(encoder, passage_tokens(made, encoder, tokenizer, 160), 0)
@@ -154,7 +154,7 @@ def test_the_encoder_begins_by_comparing_words(data: Path, start: Path) -> None:
         {names[row] for row in rows} & set(line["passage_ids"])
         for rows, line in zip(best, asked, strict=True)
     ]
-    assert sum(map(bool, found)) / len(asked) > 0.7  # by chance one in 200
+    assert sum(map(bool, found)) / len(asked) > 0.85  # by chance one in 80
 
 
 def test_the_generator_begins_by_copying(start: Path) -> None:

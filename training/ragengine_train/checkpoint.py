@@ -35,6 +35,7 @@ from ragengine_train.folders import replaced
 from ragengine_train.pooled_encoder import PooledEncoder, save_pooled_encoder
 
 RAG_MODELS = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
+CONTEXT_ENCODER = "context_encoder"  # the folder in a RAG checkpoint that `ragengine export` reads
 _SPECIAL = ("bos_token_id", "pad_token_id", "eos_token_id")
 _INNER = {DPRQuestionEncoder: "question_encoder", DPRContextEncoder: "ctx_encoder"}
 
@@ -206,31 +207,50 @@ def generation_config(config: RagConfig, model: ModelConfig) -> GenerationConfig
     return GenerationConfig(**(values | model.generation))
 
 
+@dataclass(frozen=True)
+class RagTokenizers:
+    """The tokenizers of a RAG checkpoint: whoever encodes with it cuts where the training did."""
+
+    questions: PreTrainedTokenizerBase
+    passages: PreTrainedTokenizerBase
+    generator: PreTrainedTokenizerBase
+
+    @classmethod
+    def load(cls, parts: Parts, model: ModelConfig) -> "RagTokenizers":
+        """Those of ``parts``, with the lengths of ``model``."""
+        questions, passages = map(load_encoder_tokenizer, (parts.question_encoder, parts.context_encoder))
+        questions.model_max_length = model.max_question_length
+        passages.model_max_length = model.max_passage_length
+        return cls(questions, passages, load_tokenizer(parts.generator))
+
+    def save(self, question_encoder: Any, folder: Path) -> None:
+        """Write what a RAG checkpoint has beside its weights.
+
+        A question encoder that is not DPR's is in a folder, too, which says how it pools.
+        """
+        RagTokenizer(self.questions, self.generator).save_pretrained(folder)
+        if isinstance(question_encoder, PooledEncoder):
+            save_with_tokenizer(question_encoder, self.questions, folder / "question_encoder")
+
+
 def write_checkpoint(parts: Parts, model: ModelConfig, target: Path, *, context_encoder: bool = True) -> None:
     """Write a RAG checkpoint as transformers does, and in it the ``context_encoder`` in a folder.
 
-    A question encoder that is not DPR's is in a folder, too, which says how it pools.
     ``target`` appears whole or not at all.
     """
     rag = load_rag(parts, model)
     rag.config.question_encoder._name_or_path = rag.config.generator._name_or_path = ""
-    question_tokenizer, passage_tokenizer = map(
-        load_encoder_tokenizer, (parts.question_encoder, parts.context_encoder)
-    )
-    # Whoever encodes with this checkpoint cuts where the training did.
-    question_tokenizer.model_max_length = model.max_question_length
-    passage_tokenizer.model_max_length = model.max_passage_length
-    tokenizer = RagTokenizer(question_tokenizer, load_tokenizer(parts.generator))
+    tokenizers = RagTokenizers.load(parts, model)
     with replaced(target) as folder, torch.no_grad():
         question_encoder = rag.question_encoder
         if isinstance(question_encoder, PooledEncoder):
             rag.rag.question_encoder = question_encoder.model
-        save_with_tokenizer(rag, tokenizer, folder)
-        if isinstance(question_encoder, PooledEncoder):
-            save_with_tokenizer(question_encoder, question_tokenizer, folder / "question_encoder")
+        rag.config._name_or_path = ""
+        rag.save_pretrained(folder)
+        tokenizers.save(question_encoder, folder)
         if context_encoder:
             encoder = load_encoder(parts.context_encoder, DPRContextEncoder, model.pooling)
-            save_with_tokenizer(encoder, passage_tokenizer, folder / "context_encoder")
+            save_with_tokenizer(encoder, tokenizers.passages, folder / CONTEXT_ENCODER)
 
 
 def _shared_fields(config: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from ragengine_train.processes import is_first, share
 from ragengine_train.progress import Progress
 from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import (
-    SaveTokenizer,
+    SaveBeside,
     StageTrainer,
     examples_a_batch,
     examples_a_step,
@@ -205,7 +205,7 @@ def train_generator(
         progress=progress,
         settings=stage,
         trainer=WarmUpTrainer,
-        callbacks=[SaveTokenizer(tokenizer)],
+        callbacks=[SaveBeside(tokenizer.save_pretrained)],
         dev=dev,
     )
 

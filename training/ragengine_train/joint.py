@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import DPRContextEncoder, PreTrainedTokenizerBase, RagTokenizer, TrainerCallback
+from transformers import DPRContextEncoder, PreTrainedTokenizerBase, TrainerCallback
 
 from ragengine_export.tokenization import load_tokenizer
 from ragengine_train.batching import Tokens, encoder_inputs, pad, padded, tokenized
 from ragengine_train.checkpoint import (
+    CONTEXT_ENCODER,
     Parts,
+    RagTokenizers,
     load_encoder,
     load_encoder_tokenizer,
     load_rag,
@@ -32,17 +34,17 @@ from ragengine_train.dev_metrics import dev_examples
 from ragengine_train.dev_samples import DevSet
 from ragengine_train.encoders import question_tokens
 from ragengine_train.example_order import draw
-from ragengine_train.folders import remove, replaced
+from ragengine_train.folders import link_folder, remove, replaced
 from ragengine_train.generator import answer_tokens
 from ragengine_train.joint_objective import JointObjective, retrieved
 from ragengine_train.live_retriever import LiveRetriever, OpenIndex, RagengineIndex
 from ragengine_train.passage_vectors import LearningVectors, PassageVectors
 from ragengine_train.processes import is_first, share, stack
 from ragengine_train.progress import Progress, TrainProgress
-from ragengine_train.reindexing import ENCODER, Reindexing
+from ragengine_train.reindexing import Reindexing
 from ragengine_train.report import write_stage_report
 from ragengine_train.trainer import (
-    SaveTokenizer,
+    SaveBeside,
     StageTrainer,
     examples_a_step,
     freeze,
@@ -192,18 +194,6 @@ class JointTrainer(StageTrainer):
         super().log(logs, start_time)
 
 
-class SavePassageEncoder(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Write the passage encoder into each checkpoint, in the folder that `--context-encoder` names."""
-
-    def __init__(self, save: Callable[[Path], None]) -> None:
-        self._save = save
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After the weights."""
-        if is_first():
-            self._save(Path(args.output_dir) / f"checkpoint-{state.global_step}" / ENCODER)
-
-
 def load_joint(config: TrainConfig, parts: Parts) -> Any:
     """The RAG model that the stage trains, with what its settings freeze.
 
@@ -273,14 +263,27 @@ def train_joint(
     if stage.train_context_encoder and not stage.uses_passages:
         progress(TrainProgress("joint", f"  {_MARGINAL_ALONE}"))
     reindexing = None
-    callbacks: list[TrainerCallback] = [SaveTokenizer(RagTokenizer(question_tokenizer, tokenizer))]
+    frozen = work / CONTEXT_ENCODER
+    tokenizers = RagTokenizers.load(parts, model)
+
+    def save_beside(folder: Path) -> None:
+        tokenizers.save(rag.question_encoder, folder)
+        if stage.train_context_encoder:
+            save_with_tokenizer(rag.rag.ctx_encoder, tokenizers.passages, folder / CONTEXT_ENCODER)
+            return
+        if not frozen.exists():
+            with replaced(frozen) as made:
+                encoder = load_encoder(parts.context_encoder, DPRContextEncoder, model.pooling)
+                save_with_tokenizer(encoder, tokenizers.passages, made)
+        link_folder(frozen, folder / CONTEXT_ENCODER)
+
+    callbacks: list[TrainerCallback] = [SaveBeside(save_beside)]
     with contextlib.ExitStack() as stack:
         if stage.train_context_encoder:
 
             def save(folder: Path) -> None:
                 save_with_tokenizer(rag.rag.ctx_encoder, passage_tokenizer, folder)
 
-            callbacks.append(SavePassageEncoder(save))
             reindexing = Reindexing(
                 stage.reindex_every,
                 stage.reindex_delay,
@@ -315,3 +318,4 @@ def train_joint(
             save_with_tokenizer(rag.rag.ctx_encoder, passage_tokenizer, folder / "context_encoder")
         write_stage_report(folder, trained, {})
     remove(work / _INDEXES)
+    remove(frozen)  # checkpoints that stay have its files

@@ -235,16 +235,17 @@ def train_stage(
     return Trained(history, max(entry.get("seconds", 0.0) for entry in history))
 
 
-class SaveTokenizer(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Write the tokenizers into each checkpoint, which is then one that `ragengine export` reads."""
+class SaveBeside(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Write into each checkpoint what the weights do not have: its user's tokenizers, for one."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, save: Callable[[Path], object]) -> None:
+        """``save`` is called with the folder of a checkpoint."""
+        self._save = save
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After the weights."""
         if is_first():
-            self._tokenizer.save_pretrained(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            self._save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class OwnDropout(TrainerCallback):  # type: ignore[misc]  # transformers is untyped

@@ -78,7 +78,8 @@ _PATH = click.Path(path_type=Path)
     "--all-checkpoints",
     type=_PATH,
     metavar="FOLDER",
-    help="Evaluate every bundle in FOLDER, too, and print one table.",
+    help="Evaluate every model in FOLDER, such as the output of ragengine train, and print one table; "
+    "checkpoints are exported first. BUNDLE and, where FOLDER has one, INDEX may be left out.",
 )
 @click.option(
     "--predictions",
@@ -157,24 +158,32 @@ def evaluate_command(
         raise click.UsageError("--answer-prefix is for --likelihood alone.")
     if sum((bool(compare or compare_index or compared), closed_book, all_checkpoints is not None)) > 1:
         raise click.UsageError("give one of --compare..., --closed-book and --all-checkpoints.")
-    model, passages, files = placed([bundle, index, questions], bundle_folder, index_folder)
-    if model is None or passages is None or len(files) != 1:
+    arguments = [word for word in (bundle, index, questions) if word is not None]
+    if all_checkpoints is not None and len(arguments) == 1:
+        model, passages, files = bundle_folder, index_folder, arguments
+    else:
+        model, passages, files = placed(arguments, bundle_folder, index_folder)
+    alone = all_checkpoints is not None and model is None
+    if len(files) != 1 or not (alone or (model is not None and passages is not None)):
         raise click.UsageError("BUNDLE, INDEX and one QUESTIONS.jsonl are needed.")
-    from ragengine.cli.evaluation_tables import print_checkpoints, print_evaluation
+    from ragengine.cli.checkpoints import models_in
+    from ragengine.cli.evaluation_tables import best_checkpoint, print_checkpoints, print_evaluation
     from ragengine.engine import RagEngine
     from ragengine.evaluation import Source, evaluate, read_questions
-    from ragengine.evaluation.checkpoints import find_bundles
     from ragengine.evaluation.systems import System, check_systems
 
     asked = read_questions(file := Path(files[0]))  # once: the file may be a pipe
     options = given(**settings)
-    systems = [System(model, passages, options)]
-    if compare or compare_index or compared:
-        systems.append(System(compare or model, compare_index or passages, options | compared))
-    if closed_book:
-        systems.append(System(model, passages, options, closed_book=True))
+    systems: list[System] = []
     if all_checkpoints is not None:
-        systems += [System(one, its, options) for one, its in find_bundles(all_checkpoints, passages)]
+        models = models_in(all_checkpoints, model, passages, threads)
+        systems = [System(one.bundle, one.index, options) for one in models]
+    elif model is not None and passages is not None:
+        systems = [System(model, passages, options)]
+        if compare or compare_index or compared:
+            systems.append(System(compare or model, compare_index or passages, options | compared))
+        if closed_book:
+            systems.append(System(model, passages, options, closed_book=True))
     # One is in memory at a time, so what is wrong with the second is found before the first answers.
     check_systems(systems, ks=ks, verify=verify, remote=remote)
     reading: dict[str, Any] = {"doc_pruning": doc_pruning, "adaptive_reading": bool(adaptive_reading)}
@@ -215,7 +224,9 @@ def evaluate_command(
         evaluations.append(dataclasses.replace(found, source=source))
     if all_checkpoints is not None:
         if as_json:
-            print_json({"checkpoints": [found.to_dict() for found in evaluations]})
+            best = best_checkpoint(evaluations).source
+            named = best and {"bundle": best.bundle, "index": best.index}
+            print_json({"checkpoints": [found.to_dict() for found in evaluations], "best": named})
         else:
             print_checkpoints(evaluations)
         return

@@ -1,6 +1,7 @@
 """The tables that `ragengine eval` prints."""
 
 import math
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -60,8 +61,16 @@ def print_checkpoints(found: "Sequence[Evaluation]") -> None:
     console.print(table)
     if missing := {name for one in found for name in one.missing_passages}:
         console.print(f"{len(missing)} passage ids of the questions are not in an index")
-    exact = [one.figures["exact_match"] or 0.0 for one in found]
-    console.print(line(f"best exact match: {bundles[exact.index(max(exact))]}"), soft_wrap=True)
+    best = best_checkpoint(found).source
+    if best is not None and best.index is not None:
+        console.print(line(f"best exact match: {best.bundle}"), soft_wrap=True)
+        served = " ".join(map(quote, (best.bundle, best.index)))
+        console.print(line(f"serve it: ragengine serve {served}"), soft_wrap=True)
+
+
+def best_checkpoint(found: "Sequence[Evaluation]") -> "Evaluation":
+    """The first of those with the best exact match."""
+    return max(found, key=lambda one: one.figures.get("exact_match") or 0.0)
 
 
 def _figures(found: "Evaluation") -> Table:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragengine import (
+    Retriever,
     add_passages,
     compact_index,
     delete_passages,
@@ -21,10 +22,12 @@ from ragengine import (
     upsert_passages,
     verify_index,
 )
-from ragengine.errors import RagEngineError
+from ragengine.errors import IndexFolderError, RagEngineError
 from ragengine.indexing.build import build_index
 from ragengine.indexing.changing import old_index
+from ragengine.indexing.shard_addresses import set_shard_addresses
 from ragengine.retrieval.open_index import open_index
+from ragengine.retrieval.sharding.manifest import ShardsManifest
 from tests.support.bundles import WORDS, E, add_passage_encoder, write_bundle
 
 FACTORIES = ("Flat", "IVF3,Flat", "IVF2,SQ8", "SQ8")
@@ -199,3 +202,90 @@ def test_shards_become_what_the_index_becomes(
         getattr(made, name)()
         twins.check(draws.random)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def twins(tmp_path: Path, bundle: Path) -> Twins:
+    """An index of 30 passages with ids p0 to p29, and its three shards."""
+    return twins_of(tmp_path, bundle, Draws(1))
+
+
+def twins_of(folder: Path, bundle: Path, draws: Draws, **options: Any) -> Twins:
+    twins = Twins(folder / "whole", folder / "divided")
+    lines = draws.passages([f"p{row}" for row in range(30)])
+    options = {"factory": "IVF3,Flat", **options}
+    build_index(lines, twins.whole, bundle=bundle, threads=1, **options)
+    shard_index(twins.whole, twins.divided, shards=3, threads=1)
+    return twins
+
+
+def files_of(shards: Path) -> list[int]:
+    """What identifies the FAISS file of each shard."""
+    return [path.stat().st_ino for path in sorted(shards.glob("shard-*/index.faiss"))]
+
+
+def test_shards_that_stay_are_the_same_files(twins: Twins, bundle: Path) -> None:
+    set_shard_addresses(twins.divided, {0: ["http://a:8000"]})
+    before = files_of(twins.divided)
+    twins.both(lambda path: add_passages(path, Draws(2).passages([None, "new"]), bundle=bundle, threads=1))
+    after = files_of(twins.divided)
+    assert [*map(int.__eq__, before, after)] == [True, True, False]
+    manifest = ShardsManifest.read(twins.divided)
+    assert [entry.count for entry in manifest.shards] == [10, 10, 12]
+    assert [entry.addresses for entry in manifest.shards] == [("http://a:8000",), (), ()]
+    twins.both(lambda path: delete_passages(path, ["p12"], threads=1))
+    assert [*map(int.__eq__, after, files_of(twins.divided))] == [True, False, True]
+    assert [entry.first_row for entry in ShardsManifest.read(twins.divided).shards] == [0, 10, 19]
+    twins.check(np.random.default_rng(0))
+
+
+def test_a_link_to_a_shard_elsewhere_stays_one(twins: Twins, tmp_path: Path) -> None:
+    (twins.divided / "shard-0001").rename(tmp_path / "elsewhere")
+    (twins.divided / "shard-0001").symlink_to("../elsewhere")
+    twins.both(lambda path: delete_passages(path, ["p2"], threads=1))
+    assert (twins.divided / "shard-0001").readlink() == (tmp_path / "elsewhere").resolve()
+    twins.check(np.random.default_rng(0))
+
+
+def test_the_questions_of_the_recall_are_kept(tmp_path: Path, bundle: Path) -> None:
+    np.save(tmp_path / "queries.npy", np.random.default_rng(3).integers(-9, 9, (12, E)).astype(np.float32))
+    twins = twins_of(tmp_path, bundle, Draws(1), queries=tmp_path / "queries.npy")
+    twins.both(lambda path: delete_passages(path, ["p2", "p20"], threads=1))
+    tuning = ShardsManifest.read(twins.divided).tuning
+    assert tuning is not None
+    assert (tuning.source, tuning.queries) == ("file", 12)
+    twins.check(np.random.default_rng(0))
+    (twins.divided / "queries.npy").write_bytes(b"")
+    with pytest.raises(IndexFolderError, match=r"queries\.npy has 0 bytes"):
+        verify_index(twins.divided)
+    with pytest.raises(IndexFolderError, match=r"queries\.npy has 0 bytes"):
+        delete_passages(twins.divided, ["p3"])
+
+
+def test_merging_what_was_trained_apart_is_refused(twins: Twins, bundle: Path, tmp_path: Path) -> None:
+    other = twins_of(tmp_path / "other", bundle, Draws(5))
+    with pytest.raises(IndexFolderError, match=r"were trained apart, .* divide the result, or add"):
+        merge_indexes(twins.divided, other.divided, tmp_path / "merged")
+    for first, second in (twins, twins[::-1]):
+        with pytest.raises(
+            IndexFolderError, match=r"divided is an index in shards and .*whole is not; merge"
+        ):
+            merge_indexes(first, second, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_change_needs_every_shard(twins: Twins, tmp_path: Path) -> None:
+    set_shard_addresses(twins.divided, {1: ["http://a:8000"]})
+    (twins.divided / "shard-0001").rename(tmp_path / "elsewhere")
+    with pytest.raises(IndexFolderError, match=r"Shard 1 of .* copy the shard's folder there"):
+        delete_passages(twins.divided, ["p2"])
+
+
+def test_a_reader_has_the_old_shards_until_it_swaps(twins: Twins, bundle: Path) -> None:
+    with Retriever.load(bundle, twins.divided) as retriever:
+        before = retriever.search("a b", 30, nprobe=3)
+        delete_passages(twins.divided, ["p0", "p29"], threads=1)
+        assert retriever.search("a b", 30, nprobe=3) == before
+        retriever.swap_index(twins.divided)
+        found = retriever.search("a b", 30, nprobe=3)
+    assert {document.id for document in before} - {document.id for document in found} == {"p0", "p29"}

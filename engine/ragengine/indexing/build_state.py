@@ -47,14 +47,16 @@ class BuildState:
     Files in ``output`` become the index; those beside it are removed with the folder.
     """
 
-    def __init__(self, folder: Path, checkpoint: Checkpoint) -> None:
+    def __init__(self, folder: Path, checkpoint: Checkpoint, *, resumable: bool = True) -> None:
+        """Where it is not ``resumable``, the checkpoint is not written again once the build has begun."""
+        self._resumable = resumable
         self.folder = folder
         self.output = folder / OUTPUT
         self.checkpoint = checkpoint
         self._mark = time.monotonic()
 
     @classmethod
-    def open(cls, folder: Path, settings: Mapping[str, str]) -> "BuildState":
+    def open(cls, folder: Path, settings: Mapping[str, str], *, resumable: bool = True) -> "BuildState":
         """Begin in an empty folder, or go on in one that a build with the same ``settings`` left.
 
         Raises :class:`IndexFolderError` naming every setting that differs.
@@ -62,9 +64,9 @@ class BuildState:
         path = folder / _STATE
         if not path.exists():
             empty_workspace(folder)  # what a run has left that could not remove all of it
-            state = cls(folder, Checkpoint(dict(settings)))
+            state = cls(folder, Checkpoint(dict(settings)), resumable=resumable)
             state.output.mkdir(exist_ok=True)
-            state.save("passages")
+            state._write()
             return state
         try:
             parsed = parse(Checkpoint, read_json(path))
@@ -86,6 +88,10 @@ class BuildState:
         timings = self.checkpoint.timings
         timings[phase] = round(timings.get(phase, 0.0) + now - self._mark, 3)
         self._mark = now
+        if self._resumable:
+            self._write()
+
+    def _write(self) -> None:
         sync_folder(self.output)  # a power failure must not leave a checkpoint that counts what is lost
         with replaced_file(self.folder / _STATE) as file:
             file.write(json.dumps(dataclasses.asdict(self.checkpoint), indent=2).encode())

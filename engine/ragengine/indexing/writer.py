@@ -106,7 +106,8 @@ class IndexWriter:
         with folders.resumable_folder(
             index, FORMAT, IndexFolderError, resume=bool(resume), hopeless=hopeless, force=force
         ) as folder:
-            writer = cls(BuildState.open(folder, settings), threads, progress)
+            state = BuildState.open(folder, settings, resumable=resume is not None)
+            writer = cls(state, threads, progress)
             yield writer
             writer._read_back(index)
 

@@ -138,6 +138,7 @@ def test_shards_find_what_the_index_finds(
     np.testing.assert_array_equal(found.scores, expected.scores)
     for question, rows, scores in zip(questions, found.rows, found.scores, strict=True):
         there = rows[rows >= 0]
+        assert (scores[rows < 0] == -np.inf).all()
         np.testing.assert_array_equal(there, there[np.lexsort((there, -scores[rows >= 0]))])
         if whole.exact:
             searched = np.arange(left) if mask is None else np.flatnonzero(mask)

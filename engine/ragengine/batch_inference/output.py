@@ -148,6 +148,9 @@ def _resumed(
         _, size, output.failed = _whole_lines(part, output, output.done)
         file.truncate(size)
         file.seek(size)
+        with contextlib.suppress(OSError):  # the lines are written whether or not their names are safe
+            for folder in (workspace, path.parent):  # else a power failure loses the synced lines' names
+                sync(folder)
         output._file, output._synced = file, time.monotonic()
         yield output
         sync_file(file)

@@ -115,7 +115,8 @@ def test_the_bytes_of_a_local_build(world: Path, cluster: None) -> None:
 @pytest.fixture(scope="module")
 def apart(world: Path) -> Path:
     """The same passages in shards that local jobs have built."""
-    out, common = world / "apart", {"bundle": world / "bundle", "threads": 1}
+    out = world / "apart"
+    common: dict[str, Any] = {"bundle": world / "bundle", "threads": 1}
     train_quantizer(inputs(world), out, factory=SETTINGS["factory"], seed=SETTINGS["seed"], **common)
     for number in range(SHARDS):
         build_shard(inputs(world), out, shard=number, shards=SHARDS, **common)

@@ -29,12 +29,17 @@ PAGES = {
     "examples/worldfacts/README.md": "project/worldfacts.md",
     "examples/paper/README.md": "project/paper-tables.md",
     "examples/larkfield/README.md": "project/larkfield.md",
+    "examples/numpydocs/README.md": "project/numpydocs.md",
     "RELEASE.md": "project/release.md",
     "README.md": "index.md",  # the home page holds its parts; a link to the README leads there
 }
 """Files of the repository outside `docs/`, and the page of the site that each becomes."""
 
-FIGURES = {"examples/worldfacts/loss.png": "project/worldfacts-loss.png"}
+FIGURES = {
+    "examples/worldfacts/loss.png": "project/worldfacts-loss.png",
+    "examples/numpydocs/documents.svg": "project/numpydocs-documents.svg",
+    "examples/numpydocs/claims.svg": "project/numpydocs-claims.svg",
+}
 
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 _FENCE = re.compile(r"^(```.*?^```|~~~.*?^~~~)\s*$", re.MULTILINE | re.DOTALL)

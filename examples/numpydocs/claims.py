@@ -18,13 +18,17 @@ from matplotlib.figure import Figure
 
 from ragengine import RagEngine, build_index, evaluate
 
-COUNTS = range(1, 11)
+COUNTS, N_DOCS = range(1, 11), 5
 SEED = 7
 
 
 def measured(engine: RagEngine, questions: Path, **options: Any) -> dict[str, float]:
-    """Exact match, F1, and how often the right passage is the first, or among five."""
-    found = evaluate(engine, questions, resamples=0, **options).figures
+    """Exact match, F1, and how often the right passage is the first, or among five.
+
+    Answers are kept beside the questions, so that a stopped run goes on, and none is computed twice.
+    """
+    kept = questions.with_name("answers")
+    found = evaluate(engine, questions, resamples=0, predictions=kept, **options).figures
     names = ("exact_match", "f1", "passage_recall@1", "passage_recall@5")
     return {name: float(found[name]) for name in names if found.get(name) is not None}
 
@@ -37,9 +41,11 @@ def measure(here: Path) -> dict[str, Any]:
     with RagEngine.load(bundle, index=run / "index") as engine:
         figures["RAG-Token"] = measured(engine, questions)
         figures["RAG-Sequence, the same weights"] = measured(engine, questions, marginalize="sequence")
-        closed = evaluate(engine, questions, resamples=0, closed_book=True).figures
-        figures["closed book"] = {name: float(closed[name]) for name in ("exact_match", "f1")}
-        figures["documents"] = {str(count): measured(engine, questions, n_docs=count) for count in COUNTS}
+        figures["closed book"] = measured(engine, questions, closed_book=True)
+        figures["documents"] = {
+            str(count): figures["RAG-Token"] if count == N_DOCS else measured(engine, questions, n_docs=count)
+            for count in COUNTS
+        }
     frozen = here / "run_frozen"
     with RagEngine.load(frozen / "work" / "checkpoint" / "bundle", index=frozen / "index") as engine:
         figures["retriever frozen in joint tuning"] = measured(engine, questions)

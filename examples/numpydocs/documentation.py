@@ -45,6 +45,7 @@ def questions_of(fact: Fact, split: str, same_summary: Sequence[str], rng: rando
                 "passage_id": fact.id,
                 "passage_ids": [fact.id, *others],
                 "group": kind,
+                "type": kind,
             }
 
 

@@ -28,7 +28,7 @@ class Health:
 
 
 class Breaker:
-    """A circuit breaker (M. Nygard, Release It!, section 5.2).  Safe to use from several threads.
+    """A circuit breaker (M. Nygard, Release It!, 2007, section 5.2).  Safe to use from several threads.
 
     After a failure nothing is asked for ``rest`` seconds, after each further one in a row for twice as long
     as before, at most :data:`LONGEST_REST`.  Then one call is let through; where it succeeds, all are.

@@ -198,7 +198,13 @@ def test_a_shard_that_dies_after_the_search_begins_it_again(
     folder: Path, servers: list[Served], tmp_path: Path
 ) -> None:
     path = addressed(folder, tmp_path / "dying", [[server.url] for server in servers])
-    load = {"device": "cpu", "threads": 1, "verify": "size", "remote": SOON, "allow_partial": True}
+    load = {
+        "device": "cpu",
+        "threads": 1,
+        "verify": "size",
+        "remote": RemoteOptions(timeout=30.0),
+        "allow_partial": True,
+    }
     with RagEngine.load(WORLDFACTS / "bundle", path, **load) as engine:  # type: ignore[arg-type]
         best = engine.retrieve(QUESTION, 1)[0]
         index = engine.retriever.index

@@ -19,7 +19,6 @@ def local_ray(threads: int) -> Iterator[None]:
         log_to_driver=False,
         object_store_memory=_OBJECT_STORE_BYTES,
         runtime_env={"env_vars": variables},
-        _system_config={"worker_niceness": 0},  # Ray's own is 15: every other program would come first
     )
     try:
         yield

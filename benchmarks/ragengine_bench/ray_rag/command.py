@@ -66,7 +66,8 @@ def ray_rag_bench(
 
     An index that each process maps; actors of Ray that each search a shard; actors that each hold the whole
     index, as in Hugging Face's ray-rag; and the first training process searching for all, over gloo.  The
-    processes do nothing but retrieve.  All designs must find the same documents.
+    processes do nothing but retrieve, each batch twice; the second time is shown.  All designs must find the
+    same documents.
     """
     check_packages("ragengine bench ray-rag needs", ("ray", "torch", "transformers"), "ray")
     from ragengine_bench.ray_rag.study import measure_ray_rag, print_ray_rag

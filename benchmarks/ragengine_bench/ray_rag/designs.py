@@ -46,8 +46,11 @@ class Design(Protocol):
         """The processes that search beside those that train."""
         ...
 
-    def join(self, rank: int, world: int) -> Searched:
-        """Called in training process ``rank`` of ``world``, in all of them at the same time."""
+    def join(self, rank: int, world: int, turn: int) -> Searched:
+        """Called in training process ``rank`` of ``world``, in all of them at the same time.
+
+        ``turn`` is another one whenever there are as many processes again.
+        """
         ...
 
 
@@ -81,7 +84,7 @@ class Mapped:
     index: Path
     workers: tuple[RemoteObject, ...] = ()
 
-    def join(self, rank: int, world: int) -> Searched:
+    def join(self, rank: int, world: int, turn: int) -> Searched:
         """Open the index."""
         return RagengineIndex(self.index, 1)
 
@@ -93,7 +96,7 @@ class ShardWorkers:
         self._index, self._actors = index, ShardActors(count)
         self.workers = [RemoteObject(actor) for actor in self._actors.holders]
 
-    def join(self, rank: int, world: int) -> Searched:
+    def join(self, rank: int, world: int, turn: int) -> Searched:
         """Have the index divided, by the first that comes."""
         return ShardActorIndex(self._actors, self._index, 1)
 
@@ -108,7 +111,7 @@ class WholeWorkers:
         self._index = index
         self.workers = [RemoteObject.start(WholeIndex, index) for _ in range(count)]
 
-    def join(self, rank: int, world: int) -> Searched:
+    def join(self, rank: int, world: int, turn: int) -> Searched:
         """Texts are read in the training process, as there."""
         return _AskingOne(self._index, self.workers, random.Random(rank))
 
@@ -137,12 +140,14 @@ class FirstRank:
     meeting: Path
     workers: tuple[RemoteObject, ...] = ()
 
-    def join(self, rank: int, world: int) -> Searched:
+    def join(self, rank: int, world: int, turn: int) -> Searched:
         """Meet the other processes."""
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         if distributed.is_initialized():
             distributed.destroy_process_group()
-        distributed.init_process_group("gloo", f"file://{self.meeting}-{world}", rank=rank, world_size=world)
+        distributed.init_process_group(
+            "gloo", f"file://{self.meeting}-{world}-{turn}", rank=rank, world_size=world
+        )
         return _Gathering(self.index, WholeIndex(self.index) if rank == 0 else None, world)
 
 

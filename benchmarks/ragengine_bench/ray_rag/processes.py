@@ -4,19 +4,29 @@ import time
 from collections.abc import Sequence
 
 from ragengine.arrays import FloatArray, RowArray
+from ragengine.runtime.memory import release_free_memory
+from ragengine_bench.index.scale.watch import anonymous_bytes
 from ragengine_bench.ray_rag.designs import Design, Searched
 
 
 class TrainingProcess:
-    """Retrieves in a loop, by a design, as process ``rank``."""
+    """Retrieves in a loop, as process ``rank``, by one design after another."""
 
-    def __init__(self, design: Design, rank: int) -> None:
-        self._design, self._rank = design, rank
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
         self._searched: Searched | None = None
+        self._before = 0
 
-    def join(self, world: int) -> None:
-        """Be one of ``world`` processes from now on."""
-        self._searched = self._design.join(self._rank, world)
+    def join(self, design: Design, world: int, turn: int) -> None:
+        """Be one of ``world`` processes of a design from now on."""
+        self._searched = None
+        release_free_memory()
+        self._before = anonymous_bytes()
+        self._searched = design.join(self._rank, world, turn)
+
+    def taken(self) -> int:
+        """The anonymous bytes that this process has taken since it joined."""
+        return anonymous_bytes() - self._before
 
     def found(self, questions: FloatArray, n_docs: int) -> RowArray:
         """The rows [Q, D] of the documents of questions [Q, E]."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,15 +28,15 @@ from ragengine_bench.ray_rag.processes import TrainingProcess
 from ragengine_ray.processes import RemoteObject, call_all, local_ray
 
 _MIB = 1 << 20
-_WARM_CALLS = 3
 
 
 @dataclasses.dataclass
 class Cell:
     """One design with so many processes; each list has an entry a round.
 
-    seconds    of the calls of all training processes
-    trainers   anonymous bytes that each training process has taken since it began, without its imports
+    first      seconds of the calls of all training processes, when these have just joined
+    seconds    of the same calls made again
+    trainers   anonymous bytes that each training process has taken for it, without its imports
     searchers  the same of each process that searches beside them
     load       the machine's load average, of one minute, at the end
     """
@@ -44,6 +44,7 @@ class Cell:
     design: str
     workers: int
     processes: int
+    first: list[list[float]] = dataclasses.field(default_factory=list)
     seconds: list[list[float]] = dataclasses.field(default_factory=list)
     trainers: list[list[int]] = dataclasses.field(default_factory=list)
     searchers: list[list[int]] = dataclasses.field(default_factory=list)
@@ -105,52 +106,53 @@ def measure_ray_rag(
     with tempfile.TemporaryDirectory(dir=work, prefix="ray-rag-") as folder, local_ray(threads):
         linked = Path(folder).resolve() / "index"  # shards are written beside it
         shutil.copytree(index, linked, copy_function=_linked)
-        for number in range(rounds):
-            designs = _designs(linked, Path(folder) / f"meeting-{number}", workers)
-            for name, count, make in designs[number % len(designs) :] + designs[: number % len(designs)]:
-                say(f"round {number + 1}: {name}, {count} workers")
-                _measure(report, name, count, make(), batches, processes, expected)
+        say("starting the processes")
+        designs = _designs(linked, Path(folder) / "meeting", workers)
+        searchers = [[_Watched(worker) for worker in design.workers] for _, _, design in designs]
+        trainers = [RemoteObject.start(TrainingProcess, rank) for rank in range(max(processes))]
+        for turn in range(rounds):
+            for number in _rotated(range(len(designs)), turn):
+                name, count, design = designs[number]
+                say(f"round {turn + 1}: {name}, {count} workers")
+                for these in (trainers[:some] for some in processes):
+                    cell = _cell(report, name, count, len(these))
+                    _measure(cell, design, turn, these, batches, n_docs, expected)
+                    cell.searchers.append([one.taken for one in searchers[number]])
                 report.write(output)
     say("done")
     return report
 
 
-def _designs(
-    index: Path, meeting: Path, workers: Sequence[int]
-) -> list[tuple[str, int, Callable[[], Design]]]:
-    """Name and number of workers of each design, and how it is started."""
+def _designs(index: Path, meeting: Path, workers: Sequence[int]) -> list[tuple[str, int, Design]]:
+    """Name and number of workers of each design, whose workers are started."""
     return [
-        ("mapped", 0, lambda: Mapped(index)),
-        *(("shard actors", count, lambda count=count: ShardWorkers(index, count)) for count in workers),
-        *(("whole-index actors", count, lambda count=count: WholeWorkers(index, count)) for count in workers),
-        ("first rank", 0, lambda: FirstRank(index, meeting)),
+        ("mapped", 0, Mapped(index)),
+        *(("shard actors", count, ShardWorkers(index, count)) for count in workers),
+        *(("whole-index actors", count, WholeWorkers(index, count)) for count in workers),
+        ("first rank", 0, FirstRank(index, meeting)),
     ]
 
 
+def _rotated(numbers: Sequence[int], turn: int) -> list[int]:
+    """The numbers from another one on each turn."""
+    at = turn * 2 % len(numbers)
+    return [*numbers[at:], *numbers[:at]]
+
+
 def _measure(
-    report: RayRagReport, name: str, workers: int, design: Design, batches: Sequence[FloatArray],
-    processes: Sequence[int], expected: RowArray,
+    cell: Cell, design: Design, turn: int, trainers: Sequence[RemoteObject], batches: Sequence[FloatArray],
+    n_docs: int, expected: RowArray,
 ) -> None:  # fmt: skip
-    """A round of a design, with each number of training processes; its processes are new."""
-    searchers = [_Watched(worker) for worker in design.workers]
-    trainers = [_Watched(RemoteObject.start(TrainingProcess, design, rank)) for rank in range(max(processes))]
-    try:
-        for count in processes:
-            these = [one.object for one in trainers[:count]]
-            call_all(these, "join", count)
-            for found in call_all(these, "found", batches[0], report.n_docs):
-                if not np.array_equal(found, expected):
-                    raise RagEngineError(f"{name} with {workers} workers found other documents.")
-            call_all(these, "retrieve", batches[:_WARM_CALLS], report.n_docs)
-            seconds = call_all(these, "retrieve", batches, report.n_docs)
-            cell = _cell(report, name, workers, count)
-            cell.seconds.append([second for calls in seconds for second in calls])
-            cell.trainers.append([one.taken for one in trainers[:count]])
-            cell.searchers.append([one.taken for one in searchers])
-            cell.load.append(os.getloadavg()[0])
-    finally:
-        for one in (*trainers, *searchers):
-            one.object.stop()
+    """A round of a design with ``trainers``, which must find the rows ``expected`` for the first batch."""
+    call_all(trainers, "join", design, len(trainers), turn)
+    for found in call_all(trainers, "found", batches[0], n_docs):
+        if not np.array_equal(found, expected):
+            raise RagEngineError(f"{cell.design} with {cell.workers} workers found other documents.")
+    for seconds in (cell.first, cell.seconds):
+        calls = call_all(trainers, "retrieve", batches, n_docs)
+        seconds.append([second for of_one in calls for second in of_one])
+    cell.trainers.append(call_all(trainers, "taken"))
+    cell.load.append(os.getloadavg()[0])
 
 
 class _Watched:

@@ -35,8 +35,6 @@ QUESTIONS = [
     "What is the capital of Iceland?", "What is the capital of Kenya?", "Which continent is Peru in?",
     "What is the capital of Norway?",
 ]  # fmt: skip
-LONG = {"question": QUESTIONS[0], "num_beams": 16, "n_docs": 16}
-KEY = "a-key-of-a-client"
 READY = 240  # seconds
 Expected = dict[str, tuple[str, float, tuple[str, ...]]]
 
@@ -50,7 +48,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.folder = folder
-        self.deployed: tuple[int, ...] = ()
+        self.guarded: dict[str, Any] | None = None
         smaller = Path(shutil.copytree(WORLDFACTS / "index", folder / "smaller"))
         delete_passages(smaller, ["country-is-land"])
         bundle = WORLDFACTS / "bundle"
@@ -94,37 +92,12 @@ class World:
         content["applications"].append(
             filled(engines, versions[-1], retrieval=f"retrieval-{versions[-1]}", cpus=1, answer_timeout=30)
         )
-        content["applications"].append(self.guarded())
+        if self.guarded:
+            content["applications"].append(self.guarded)
         return content  # type: ignore[no-any-return]
 
-    def guarded(self) -> dict[str, Any]:
-        """One more application: engines alone, below a path, that want a key, one or two by load."""
-        keys = self.folder / "keys"
-        keys.touch(0o600)
-        keys.write_text(f"{KEY}\n")
-        scaling = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1}
-        soon = {"upscale_delay_s": 0.5, "downscale_delay_s": 1, "look_back_period_s": 2}
-        return {
-            "name": "guarded",
-            "route_prefix": "/rag",
-            "import_path": "ragengine_ray.serve:app",
-            "args": {
-                "bundle": str(WORLDFACTS / "bundle"),
-                "index": str(WORLDFACTS / "index"),
-                "model_name": "worldfacts",
-                "api_key_file": str(keys),
-                "encoders": 0,
-                "max_replicas": 2,
-                "cpus": 1,
-                "drain_timeout": 60,
-            },
-            "deployments": [{"name": "Engine", "autoscaling_config": scaling | soon}],
-        }
-
     def deploy(self, *versions: int) -> None:
-        """`serve run` with that file, unless it was the last; returns when all is up."""
-        if versions == self.deployed:
-            return
+        """`serve run` with that file; returns when all is up."""
         from ray import serve
         from ray.serve.scripts import cli
 
@@ -142,7 +115,6 @@ class World:
             )
 
         wait_for(up)
-        self.deployed = versions
 
     def post(self, path: str, body: dict[str, Any] | None, key: str | None = None) -> tuple[int, str]:
         """Status and body; a GET where ``body`` is None."""
@@ -293,7 +265,7 @@ def test_replicas_killed_under_load(world: World) -> None:
     """SIGKILL of an encoder, a shard and an engine: no wrong answer, and a lost one is an HTTP error."""
 
     def kill() -> None:
-        for deployment in ("QuestionEncoder", "Shard1", "ragengine:Engine"):
+        for deployment in ("QuestionEncoder", "Shard1", "Engine"):
             os.kill(replica_pids(deployment)[0], signal.SIGKILL)
             time.sleep(0.3)
 
@@ -306,7 +278,7 @@ def test_replicas_killed_under_load(world: World) -> None:
     assert not wrong
     # Only requests that the killed engine computed are lost: those to other parts are repeated.
     assert statuses.total() - statuses[200] <= 3
-    wait_for(lambda: len(replica_pids("ragengine:Engine")) == 2 and bool(replica_pids("Shard1")))
+    wait_for(lambda: len(replica_pids("Engine")) == 2 and bool(replica_pids("Shard1")))
 
 
 def updated(world: World, old: int, new: int) -> collections.Counter[frozenset[int]]:
@@ -343,36 +315,72 @@ def test_an_update_of_the_model_under_load(world: World) -> None:
         assert (status, world.versions_of(question, content)) == (200, frozenset({3}))
 
 
-def test_below_a_path_with_keys(world: World) -> None:
+KEY = "a-key-of-a-client"
+LONG = {"question": QUESTIONS[0], "num_beams": 16, "n_docs": 16}
+
+
+@pytest.fixture(scope="module")
+def guarded(world: World) -> World:
+    """With one more application: engines alone, below a path, that want a key, one or two by load."""
+    (world.folder / "keys").write_text(f"{KEY}\n")
+    (world.folder / "keys").chmod(0o600)
+    scaling = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1}
+    soon = {
+        "upscale_delay_s": 0.5,
+        "downscale_delay_s": 1,
+        "look_back_period_s": 2,
+        "metrics_interval_s": 0.5,
+    }
+    world.guarded = {
+        "name": "guarded",
+        "route_prefix": "/rag",
+        "import_path": "ragengine_ray.serve:app",
+        "args": {
+            "bundle": str(WORLDFACTS / "bundle"),
+            "index": str(WORLDFACTS / "index"),
+            "model_name": "worldfacts",
+            "api_key_file": str(world.folder / "keys"),
+            "encoders": 0,
+            "max_replicas": 2,
+            "cpus": 1,
+            "drain_timeout": 60,
+        },
+        "deployments": [{"name": "Engine", "autoscaling_config": scaling | soon}],
+    }
+    world.deploy(3)
+    return world
+
+
+def test_below_a_path_with_keys(guarded: World) -> None:
     """Routes, keys and error bodies go by the path behind the prefix; the other application wants no key."""
     body = {"question": QUESTIONS[0]}
-    status, content = world.post("/rag/v1/answer", body, KEY)
-    assert (status, world.versions_of(QUESTIONS[0], content)) == (200, frozenset({1}))
+    status, content = guarded.post("/rag/v1/answer", body, KEY)
+    assert (status, guarded.versions_of(QUESTIONS[0], content)) == (200, frozenset({1}))
     for key in (None, "another"):
-        status, content = world.post("/rag/v1/answer", body, key)
+        status, content = guarded.post("/rag/v1/answer", body, key)
         assert (status, json.loads(content)["error"]["type"]) == (401, "unauthorized")
     chat = {"messages": [{"role": "user", "content": QUESTIONS[0]}]}
     tensor = {"name": "question", "shape": [1], "datatype": "BYTES", "data": [QUESTIONS[0]]}
-    status, content = world.post("/rag/v2/models/worldfacts/infer", {"inputs": [tensor]})
+    status, content = guarded.post("/rag/v2/models/worldfacts/infer", {"inputs": [tensor]})
     assert (status, type(json.loads(content)["error"])) == (401, str), "KServe's form"
-    status, content = world.post("/rag/v1/chat/completions", chat, KEY)
+    status, content = guarded.post("/rag/v1/chat/completions", chat, KEY)
     assert status == 200
-    text, _, _ = world.expected[0][QUESTIONS[0]]
+    text, _, _ = guarded.expected[0][QUESTIONS[0]]
     assert json.loads(content)["choices"][0]["message"]["content"] == text
-    assert world.post("/rag/health", None)[0] == 200
-    assert world.post("/rag/nothing", body, KEY)[0] == 404
-    assert world.post("/ragged/v1/answer", body, KEY)[0] == 404
-    assert world.post("/v1/answer", body)[0] == 200
+    assert guarded.post("/rag/health", None)[0] == 200
+    assert guarded.post("/rag/nothing", body, KEY)[0] == 404
+    assert guarded.post("/ragged/v1/answer", body, KEY)[0] == 404
+    assert guarded.post("/v1/answer", body)[0] == 200
 
 
-def test_engines_follow_the_load(world: World) -> None:
+def test_engines_follow_the_load(guarded: World) -> None:
     """A second one starts under load, both answer, and it ends when there is nothing to do."""
     done = threading.Event()
 
     def client() -> list[int]:
         found = []
         while not done.is_set():
-            status, content = world.post("/rag/v1/answer", LONG, KEY)
+            status, content = guarded.post("/rag/v1/answer", LONG, KEY)
             found.append(status)
             assert status != 200 or json.loads(content)["answer"]
         return found
@@ -398,15 +406,15 @@ def running(application: str) -> int:
     )
 
 
-def test_requests_in_flight_finish(world: World) -> None:
+def test_requests_in_flight_finish(guarded: World) -> None:
     """An application that is removed answers what it has begun, streams too, and nothing after it."""
     from ray import serve
 
     def ask(number: int) -> tuple[int, str, float]:
         stream = {"stream": True, "num_beams": 1} if number == 0 else {}
-        return *world.post("/rag/v1/answer", LONG | stream, KEY), time.monotonic()
+        return *guarded.post("/rag/v1/answer", LONG | stream, KEY), time.monotonic()
 
-    status, expected = world.post("/rag/v1/answer", LONG, KEY)
+    status, expected = guarded.post("/rag/v1/answer", LONG, KEY)
     assert status == 200
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, number) for number in range(8)]
@@ -421,7 +429,8 @@ def test_requests_in_flight_finish(world: World) -> None:
     assert "event: final" in answers[0][1]
     for _, content, _ in answers[1:]:
         assert json.loads(content)["answer"] == json.loads(expected)["answer"]
-    assert world.post("/rag/v1/answer", LONG, KEY)[0] != 200
+    guarded.guarded = None
+    assert guarded.post("/rag/v1/answer", LONG, KEY)[0] != 200
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
         usage = re.search(r"<strong>Usage:</strong>.*?<code>(.*?)</code>", section, re.S)
         if usage is not None:
             words = html.unescape(re.sub(r"<[^>]+>", "", usage[1])).split()
-            called = [word for word in words if re.fullmatch(r"[a-z]+", word)]
+            called = [word for word in words if re.fullmatch(r"[a-z][a-z-]*", word)]
             sections[" ".join(called)] = html.unescape(re.sub(r"<[^>]+>", "", section))
     found = dict(commands(cli, "ragengine"))
     assert len(found) >= 16

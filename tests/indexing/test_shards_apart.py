@@ -20,6 +20,7 @@ from ragengine import (
 from ragengine.cli.index import index as index_command
 from ragengine.errors import IndexFolderError, InputError, PassagesError, RagEngineError
 from ragengine.indexing.build import build_index
+from ragengine.indexing.sharded import gather
 from ragengine.retrieval.open_index import open_index
 from ragengine.retrieval.sharding.manifest import ShardsManifest
 from tests.support.bundles import Array, E, random_vectors, write_bundle
@@ -285,3 +286,34 @@ def test_the_commands_build_an_index_in_three_steps(inputs: dict[str, object], t
     assert IndexManifest.read(out / "shard-0000").count == 150
     again = CliRunner().invoke(index_command, ["shard", str(out / "shard-0000"), str(out), "--shards", "1"])
     assert "--force" in str(again.exception)
+
+
+def test_gathering_again_leaves_the_old_index_until_the_new_one_is_there(
+    inputs: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    train_quantizer(out=tmp_path / "trained", factory="IVF8,Flat", **inputs)
+    build_apart(tmp_path / "trained", out, 2, inputs)
+    queries = {number: tmp_path / f"{number}.npy" for number in range(3)}
+    for number, path in queries.items():
+        np.save(path, random_vectors(10 + number, E, seed=number))
+    gather_shards(out, queries=queries[0], threads=1)
+    before = (out / "shards.json").read_bytes()
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gather, "write_shards_manifest", die)
+        with pytest.raises(KeyboardInterrupt):
+            gather_shards(out, queries=queries[1], threads=1)
+    assert (out / "shards.json").read_bytes() == before
+    verify_index(out)  # the old index is whole, with its questions
+    for number in (1, 2):
+        tuning = gather_shards(out, queries=queries[number], threads=1).tuning
+        assert tuning is not None
+        assert tuning.queries == 10 + number
+        verify_index(out)
+        assert len(list(out.glob("queries*.npy"))) == 1
+    gather_shards(out, threads=1)
+    assert list(out.glob("queries*.npy")) == []

@@ -113,14 +113,16 @@ def shards_text(manifest: ShardsManifest) -> str:
     return json.dumps(manifest.content, indent=2, ensure_ascii=False) + "\n"
 
 
-def write_shards_manifest(folder: Path, manifest: ShardsManifest, target: Path) -> None:
+def write_shards_manifest(
+    folder: Path, manifest: ShardsManifest, target: Path, *, questions: str = QUERIES_FILE
+) -> None:
     """Write ``shards.json`` once the folder was opened as every reader does, and searched.
 
-    It lists the questions of the recall, which are there already.  Raises :class:`IndexFolderError` where it
-    cannot be read back.
+    It lists the file of the recall's ``questions``, which is there already.  Raises :class:`IndexFolderError`
+    where it cannot be read back.
     """
     if manifest.tuning is not None and manifest.tuning.source == "file":
-        files = {QUERIES_FILE: folders.file_entry(folder / QUERIES_FILE)}
+        files = {questions: folders.file_entry(folder / questions)}
         manifest = dataclasses.replace(manifest, files=files)
     draft = folder / f".{SHARDS}.writing"
     with replaced_file(folder / SHARDS, draft) as file:

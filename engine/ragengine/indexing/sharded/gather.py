@@ -26,7 +26,7 @@ from ragengine.retrieval.manifest import (
     manifest_fingerprint,
 )
 from ragengine.retrieval.passage_store import PassageStore
-from ragengine.retrieval.sharding.manifest import ShardEntry, ShardsManifest, is_sharded, shard_folder
+from ragengine.retrieval.sharding.manifest import QUESTIONS_FILES, ShardEntry, ShardsManifest, is_sharded, shard_folder
 from ragengine.retrieval.sharding.quantizer import empty_copy, quantizer_hash
 from ragengine.retrieval.structure import Structure
 from ragengine.runtime.progress import Progress
@@ -95,13 +95,19 @@ def gather_shards(
     paths = [path for _, path in there]
     manifest = tuned_over(draft, faiss_index, paths, questions, recall, threads, progress)
     whole = whole_manifest(manifest, entries, structure, trained.quantizer)
+    listed = ShardsManifest.read(out).files if is_sharded(out) else {}
+    name = next(name for name in QUESTIONS_FILES if name not in listed)
     try:
         if questions is not None and whole.tuning is not None:
-            write_questions(out, questions)
-        write_shards_manifest(out, whole, out)
+            write_questions(out, questions, name)
+        write_shards_manifest(out, whole, out, questions=name)
+        gathered = ShardsManifest.read(out)
+        for other in QUESTIONS_FILES:
+            if other not in gathered.files:
+                (out / other).unlink(missing_ok=True)  # the questions of the gathering before
     except OSError as reason:
         raise IndexFolderError(f"{out} cannot be written: {explained(reason)}.") from reason
-    return ShardsManifest.read(out)
+    return gathered
 
 
 def _checked_shards(out: Path, trained: Training) -> tuple[list[ShardEntry], list[float]]:

@@ -11,8 +11,7 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.passage import Passage
 from ragengine.errors import IndexFolderError
 from ragengine.indexing.revision import DEFAULT_RECALL, OldIndex
-from ragengine.retrieval.manifest import QUERIES_FILE
-from ragengine.retrieval.sharding.manifest import FORMAT, ShardEntry, ShardsManifest
+from ragengine.retrieval.sharding.manifest import FORMAT, QUESTIONS_FILES, ShardEntry, ShardsManifest
 from ragengine.retrieval.sharding.sharded_index import ShardedIndex
 from ragengine.storage import folders
 from ragengine.storage.joined_rows import joined_rows
@@ -107,11 +106,12 @@ class OldShards:
 
     def questions(self) -> FloatArray | None:
         """The questions that the search was tuned with, where they were given and are kept."""
-        tuning, files = self.manifest.tuning, self.manifest.files
-        if tuning is None or tuning.source == "passages" or QUERIES_FILE not in files:
+        files = self.manifest.files
+        name = next((name for name in QUESTIONS_FILES if name in files), None)
+        if name is None:
             return None
-        folders.check_files(self.path, {QUERIES_FILE: files[QUERIES_FILE]}, IndexFolderError)
-        return np.array(open_vectors(self.path / QUERIES_FILE, np.float32, IndexFolderError))
+        folders.check_files(self.path, {name: files[name]}, IndexFolderError)
+        return np.array(open_vectors(self.path / name, np.float32, IndexFolderError))
 
     @property
     def target(self) -> float:

@@ -60,9 +60,9 @@ def tuned_over(
     return dataclasses.replace(manifest, timings=timings)
 
 
-def write_questions(folder: Path, questions: FloatArray) -> None:
+def write_questions(folder: Path, questions: FloatArray, name: str = QUERIES_FILE) -> None:
     """Keep the questions that the recall was measured with, as an index does."""
-    path = folder / QUERIES_FILE
+    path = folder / name
     path.unlink(missing_ok=True)  # it may be a link: the file of another index
     with VectorFile(path, questions.shape, dtype=np.float32) as file:
         file.append(questions)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from ragengine.confidence.corpus import fingerprint
 from ragengine.errors import IndexFolderError
 from ragengine.retrieval.history import flat_history
-from ragengine.retrieval.manifest import IndexManifest
+from ragengine.retrieval.manifest import QUERIES_FILE, IndexManifest
 from ragengine.retrieval.structure import Structure
 from ragengine.storage import folders
 from ragengine.storage.ownership import SHARDS
@@ -16,6 +16,8 @@ from ragengine.storage.schema import Count, FileName, Hash, Pattern, Range
 
 FORMAT = "ragengine-shards"
 FORMAT_VERSION = 1
+QUESTIONS_FILES = (QUERIES_FILE, "queries-2.npy")
+"""Names for the questions of the recall: shards that are gathered again take the one that is free."""
 
 
 @dataclass(frozen=True)

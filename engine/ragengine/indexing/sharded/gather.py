@@ -26,7 +26,13 @@ from ragengine.retrieval.manifest import (
     manifest_fingerprint,
 )
 from ragengine.retrieval.passage_store import PassageStore
-from ragengine.retrieval.sharding.manifest import QUESTIONS_FILES, ShardEntry, ShardsManifest, is_sharded, shard_folder
+from ragengine.retrieval.sharding.manifest import (
+    QUESTIONS_FILES,
+    ShardEntry,
+    ShardsManifest,
+    is_sharded,
+    shard_folder,
+)
 from ragengine.retrieval.sharding.quantizer import empty_copy, quantizer_hash
 from ragengine.retrieval.structure import Structure
 from ragengine.runtime.progress import Progress

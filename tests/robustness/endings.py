@@ -65,6 +65,8 @@ class Ending:
         if found.value not in allowed:
             self.faults.append(f"{self.command}, {where}: the target is neither old nor new: {found}")
             return
+        if inner := [path.name for path in self.target.rglob(".*.writing")]:
+            self.faults.append(f"{self.command}, {where}: the target holds {inner}")
         if found.value == self.new and self.command.removeprefix("shards-") in ("add", "delete", "merge"):
             # It would refuse itself.
             shutil.rmtree(self.target)

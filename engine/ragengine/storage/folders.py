@@ -120,6 +120,7 @@ def resumable_folder(
             keep_private(target, workspace)
             yield workspace
             if (workspace / OUTPUT).exists():  # else the last run was killed right after replacing
+                _remove_inner_workspaces(workspace / OUTPUT)
                 replacing = True
                 _replace(target, workspace, format_name, error)
         except BaseException as reason:
@@ -148,6 +149,16 @@ def remove_leftovers(target: Path, format_name: str, error: type[RagEngineError]
     if os.path.lexists(_workspace_path(real)):
         with resumable_folder(target, format_name, error, resume=False, hopeless=(BaseException,)):
             pass
+
+
+def _remove_inner_workspaces(folder: Path) -> None:
+    """Remove what writing folders inside ``folder`` left where it could not: nobody would go on with it.
+
+    In place it would be a file of others, and ``folder`` could not be replaced any more.
+    """
+    for path in folder.glob(".*.writing"):
+        if path.is_dir() and ((path / MARK).exists() or not any(path.iterdir())):
+            shutil.rmtree(path)
 
 
 def _workspace_path(target: Path) -> Path:

@@ -1,6 +1,7 @@
 """The file of passages: blocks and their limits, ids, metadata, and files that a stranger made."""
 
 import errno
+import gc
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -79,6 +80,15 @@ def test_what_is_refused_is_closed(path: Path, statement: str) -> None:
     links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     assert path not in links
     assert error.value.__traceback__ is not None  # which still holds the store
+
+
+def test_what_is_dropped_is_closed(path: Path) -> None:
+    store = PassageStore(path)
+    connection = store._connection
+    del store
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
 
 
 # --- blocks -------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,8 @@ def refused(parent: Parent) -> str:
 
 
 def main() -> None:
+    # Python 3.12 and later warn of just what is tried here.
+    warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
     parent = Parent(*sys.argv[1:])
     cases: dict[str, Any] = {
         "refusals": in_child(parent.refusals),

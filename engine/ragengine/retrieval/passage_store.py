@@ -4,6 +4,7 @@ import contextlib
 import errno
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -148,6 +149,8 @@ class PassageStore:
             raise IndexFolderError(
                 f"{path} cannot be opened: {one_line(reason)}; copy or build the index again."
             ) from reason
+        # A connection that is collected without this warns since Python 3.13.
+        weakref.finalize(self, self._connection.close).atexit = False
         try:
             self._has_metadata = self._check_schema() and bool(self._query("SELECT 1 FROM metadata LIMIT 1"))
             # Rows are 0 to count-1, so the last one gives the count.  One SELECT of both ends would read

@@ -241,6 +241,8 @@ def test_a_wrong_line_is_named_before_anything_runs(name: str, text: str, said: 
         ({"on_error": "skip"}, InputError, "on_error is 'skip'; it must be record or stop"),
         ({"deadline": 0}, InputError, "deadline is 0; it must be seconds above 0"),
         ({"num_beam": 2}, OptionsError, "did you mean 'num_beams'"),
+        ({"options": {"num_beams": 2}}, OptionsError, "options is dict; it must be GenerationOptions"),
+        ({"threads": 0}, InputError, "threads is 0; it must be a whole number"),
         (
             {"adaptive_reading": True, "num_beams": 2},
             OptionsError,
@@ -254,7 +256,9 @@ def test_wrong_settings(
     settings: dict[str, Any], error: type[Exception], said: str, questions: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=said):
-        answer_file(BUNDLE, INDEX, questions, tmp_path / "a.jsonl", threads=1, verify="size", **settings)
+        answer_file(
+            BUNDLE, INDEX, questions, tmp_path / "a.jsonl", **{"threads": 1, "verify": "size", **settings}
+        )
     assert not (tmp_path / "a.jsonl").exists()
 
 

@@ -12,7 +12,7 @@ from ragengine.batch_inference.pool import Answering, InProcesses, InThisProcess
 from ragengine.batch_inference.questions import FileQuestion, read_file_questions
 from ragengine.errors import InputError
 from ragengine.messages import short_repr
-from ragengine.options import GenerationOptions, GenerationOverrides, check_names
+from ragengine.options import GenerationOptions, GenerationOverrides, check_names, checked_kind
 from ragengine.retrieval.passage_filter import Filter, PassageFilter
 from ragengine.retrieval.sharding.remote.options import RemoteOptions
 from ragengine.runtime.devices import Device
@@ -125,12 +125,12 @@ def answer_file(
         load={
             "device": device,
             "search_device": search_device,
-            "threads": threads or max(1, available_cores() // processes),
+            "threads": max(1, available_cores() // processes) if threads is None else threads,
             "verify": verify,
             "remote": remote,
         },
         settings={
-            **({} if options is None else options.to_dict()),
+            **({} if options is None else checked_kind(options).to_dict()),
             **changes,
             "doc_pruning": doc_pruning,
             "filter": None if passages is None else passages.to_dict(),

@@ -95,8 +95,8 @@ class EmbeddingsRequest(BaseModel):
 
 
 UNSUPPORTED: dict[str, Any] = {
-    "stop": None, "logit_bias": None, "tools": None, "functions": None, "tool_choice": None, "best_of": 1,
-    "suffix": None, "echo": False, "logprobs": None, "top_logprobs": None, "frequency_penalty": 0,
+    "stop": None, "logit_bias": None, "tools": None, "functions": None, "tool_choice": "none", "best_of": 1,
+    "suffix": None, "echo": False, "logprobs": None, "top_logprobs": 0, "frequency_penalty": 0,
     "presence_penalty": 0, "response_format": {"type": "text"}, "dimensions": None,
 }  # fmt: skip
 """Fields that ask for what the engine does not do, with the value that asks for nothing."""

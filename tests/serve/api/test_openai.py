@@ -155,8 +155,6 @@ def test_fewer_documents_and_steps(
 
 
 NOTHING = {
-    "logprobs": False, "top_logprobs": 0, "tool_choice": "none", "stop": "", "tools": [], "echo": False,
-}  # fmt: skip
     "logprobs": False,
     "top_logprobs": 0,
     "tool_choice": "none",

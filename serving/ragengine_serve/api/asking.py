@@ -21,6 +21,8 @@ from ragengine_serve.scheduling.job import Task, Ticket
 from ragengine_serve.scheduling.works import AnswerWork, Reads
 from ragengine_serve.state import ServerState
 
+_MOST_VALUES = 1000  # of a filter
+
 
 def deadline_of(state: ServerState, deadline_ms: int | None) -> float:
     """The event loop's time after which a request wants no answer any more."""
@@ -54,12 +56,21 @@ def filter_of(given: Any) -> PassageFilter | None:
     """The filter of a request.
 
     Raises:
-        ApiError: 400, it is none.
+        ApiError: 400, it is none, or has more values than are looked for while others wait.
     """
     try:
-        return PassageFilter.of(given)
+        found = PassageFilter.of(given)
     except RagEngineError as error:
         raise api_error(error, ("filter",)) from error
+    count = 0 if found is None else sum(len(values) for _, values in found.fields)
+    if count > _MOST_VALUES:
+        raise ApiError(
+            400,
+            "over_limit",
+            f"filter has {count} values, and this server takes at most {_MOST_VALUES}; give fewer.",
+            "filter",
+        )
+    return found
 
 
 def reads_of(body: Reading, count: int, state: ServerState) -> list[Reads]:

@@ -137,6 +137,7 @@ class Answer:
     answerability    the probability that the documents hold an answer, by the same
     missing_shards   the shards that were not searched, since they did not answer and need not
     adaptive_reading whether documents were read only while they could change a token
+    constrained      whether ``prefix_allowed_tokens_fn`` chose among the tokens
     """
 
     question: str
@@ -157,6 +158,7 @@ class Answer:
     answerability: float | None = None
     adaptive_reading: bool = False
     missing_shards: tuple[str, ...] = ()
+    constrained: bool = False
 
     @property
     def text(self) -> str:

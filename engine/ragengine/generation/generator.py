@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Generator as PythonGenerator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,7 +169,7 @@ class Generator(Resource):
         *,
         deadline: float | Stop | None = None,
         cancel: threading.Event | None = None,
-    ) -> TokenStream[StreamedToken]:
+    ) -> Iterator[StreamedToken]:
         """The tokens of one question as they are found, for greedy RAG-Token and joint RAG-Sequence.
 
         Arguments as in :meth:`generate`; ``deadline`` counts from this call.

@@ -27,6 +27,9 @@ class TokenStream(OneProcess, Iterator[Token]):
 
     def __next__(self) -> Token:
         self._check_process()  # before the lock, which another thread may hold that a fork does not have
+        if self._closed:
+            self.close()
+            raise StopIteration
         if self._computing == threading.get_ident():
             raise InputError(
                 f"This {type(self).__name__} is computing a token in this very thread; ask for the next one "

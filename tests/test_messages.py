@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragengine.errors import DeadlineError, InputError, RagEngineError
-from ragengine.messages import log, one_line, shown, shown_lines
+from ragengine.messages import log, one_line, short_repr, shown, shown_lines
 
 
 def harmless(text: str) -> bool:
@@ -73,3 +73,16 @@ def test_the_log_is_harmless(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="ragengine"):
         log.info("device auto is cpu: %s.", "\x1b[2J\nevil")
     assert caplog.messages == [r"device auto is cpu: \x1b[2J\nevil."]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (7, "7"),
+        (10**5000, "a number of 16610 bits"),
+        ({"n": [-(10**5000)]}, "{'n': [a number of 16610 bits]}"),
+    ],
+    ids=["short", "long", "within"],
+)
+def test_numbers_that_python_does_not_write(value: object, said: str) -> None:
+    assert short_repr(value) == said

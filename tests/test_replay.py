@@ -1,17 +1,20 @@
 """Replay records: an answer given again, and what differs."""
 
 import json
+import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ragengine import Answer, Document, Record
+from ragengine import Answer, Document, RagEngine, Record, shard_index
 from ragengine.errors import InputError
 from ragengine.replay import DocumentRecord, FolderRecord, read_records, replay, write_records
 from ragengine.storage.folders import sha256_of
 from ragengine_bench.parity.pairs import Pair
+from tests.robustness.golden import GOLDEN
 
 ASKED = "where is Quito?"
 OWN = [
@@ -57,8 +60,8 @@ def test_every_field_that_differs_is_named_and_nothing_else(pair: Pair) -> None:
         *record.documents[1:],
     ]
     changes: list[tuple[dict[str, Any], str]] = [
-        ({"bundle": other}, "bundle: manifest.json of "),
-        ({"index": other}, "index: manifest.json of "),
+        ({"bundle": other}, "bundle: the manifest of "),
+        ({"index": other}, "index: the manifest of "),
         ({"documents": [DocumentRecord("none", 1.0), *record.documents[1:]]}, "documents (ids): "),
         ({"documents": moved}, f"documents: {record.documents[0].id!r} has the score "),
         ({"pruned": [*record.pruned, DocumentRecord("none", 1.0)]}, "pruned (ids): "),
@@ -78,6 +81,46 @@ def test_every_field_that_differs_is_named_and_nothing_else(pair: Pair) -> None:
 def test_what_cannot_be_replayed_is_not_recorded(pair: Pair) -> None:
     with pytest.raises(InputError, match=r"seed=None.*sample with a seed"):
         recorded(pair, do_sample=True, num_beams=1)
+    with pytest.raises(InputError, match="prefix_allowed_tokens_fn, which a record cannot hold"):
+        recorded(pair, prefix_allowed_tokens_fn=lambda question, tokens: [5, 6, 7])
+    for pruning in (None, 0.1):
+        with pytest.raises(InputError, match="'left out' has the score -inf, which a record cannot hold"):
+            recorded(pair, documents=[*OWN, Document("a", "b", "left out", -math.inf)], doc_pruning=pruning)
+
+
+def test_what_was_replaced_is_not_recorded_in_the_place_of_what_answered(tmp_path: Path) -> None:
+    folders = {name: shutil.copytree(GOLDEN / name, tmp_path / name) for name in ("bundle_v4", "index_v2")}
+    with RagEngine.load(folders["bundle_v4"], index=folders["index_v2"], device="cpu") as engine:
+        answer = engine.generate(ASKED, max_length=4)
+        record = Record.of(engine, answer)
+        for folder in folders.values():
+            manifest = folder / "manifest.json"
+            before = manifest.read_bytes()
+            content = json.loads(before)
+            manifest.write_text(json.dumps(content | {"created_by": "another"}), "utf-8")
+            with pytest.raises(InputError, match=rf"cannot be recorded: {folder} holds another"):
+                Record.of(engine, answer)
+            manifest.unlink()
+            with pytest.raises(InputError, match=rf"cannot be recorded: .*{folder}"):
+                Record.of(engine, answer)
+            manifest.write_bytes(before)
+        assert Record.of(engine, answer) == record
+
+
+def test_an_index_in_shards_is_recorded(tmp_path: Path) -> None:
+    shard_index(GOLDEN / "index_v2", tmp_path / "shards", shards=2)
+    with RagEngine.load(GOLDEN / "bundle_v4", index=tmp_path / "shards", device="cpu") as engine:
+        record = Record.of(engine, engine.generate(ASKED, max_length=4))
+        assert record.index.sha256 == sha256_of(tmp_path / "shards" / "shards.json")
+        assert replay(engine, record).differences == ()
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_no_number_is_close_to_one_that_is_not_finite(pair: Pair, number: float) -> None:
+    _, record = recorded(pair)
+    for name in ("score", "log_prob"):
+        (difference,) = replay(pair.engine, replace(record, **{name: number})).differences
+        assert difference.startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize(

@@ -319,7 +319,7 @@ class RagEngine(Resource):
 
         Returns:
             Nats.  Where the tokenizer gives an answer's text the tokens that the search chose,
-            ``score(question, answer.raw_text)`` is ``answer.log_prob``.
+            ``score(question, answer.raw_text)`` is ``answer.log_prob``, but for ``search="fast"``.
 
         This is `Generator.score`, the negative of transformers' `get_nll`, with its quirk: an empty answer of
         RAG-Sequence without BOS has one target token, and get_nll adds p(z | x) at the second.

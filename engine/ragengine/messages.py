@@ -8,7 +8,16 @@ from typing import Any, Final
 _LONGEST: Final = 400
 _JOINERS: Final = "\u200c\u200d"  # Persian words, Indic letters and emoji are written with them
 
-_SHORT = reprlib.Repr()
+
+class _Short(reprlib.Repr):
+    def repr_int(self, value: int, level: int) -> str:
+        try:
+            return super().repr_int(value, level)
+        except ValueError:  # Python writes no more than 4300 digits
+            return f"a number of {value.bit_length()} bits"
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 

@@ -5,7 +5,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 from ragengine.errors import OptionsError
 from ragengine.messages import short_repr
@@ -86,7 +86,7 @@ class GenerationOptions:
         for name in ("eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"):
             object.__setattr__(self, name, _frozen(getattr(self, name)))
         wrong = {
-            field.name: _RULES[field.name][0]
+            field.name: _rule(field.name, getattr(self, field.name))
             for field in dataclasses.fields(self)
             if not _RULES[field.name][1](getattr(self, field.name))
         }
@@ -223,6 +223,9 @@ class GenerationOverrides(ScoringOverrides, total=False):
     exclude_bos_score: bool
 
 
+_DIGITS: Final = 40
+"""Of the longest whole number, as in a manifest: a float is not less, and a message can hold it."""
+
 OPTION_NAMES = tuple(field.name for field in dataclasses.fields(GenerationOptions))
 
 
@@ -256,12 +259,25 @@ def _frozen(value: Any, depth: int = 2) -> Any:
     return tuple(_frozen(inner, depth - 1) for inner in value)
 
 
+def _rule(name: str, value: Any) -> str:
+    """What an option must be, that is not."""
+    return f"a number of at most {_DIGITS} digits" if _is_too_long(value) else _RULES[name][0]
+
+
+def _is_too_long(value: Any) -> bool:
+    return type(value) is int and abs(value) >= 10**_DIGITS
+
+
+def _is_whole(value: Any, low: int) -> bool:
+    return type(value) is int and value >= low and not _is_too_long(value)
+
+
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _is_token(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return _is_whole(value, 0)
 
 
 def _are_tokens(value: Any) -> bool:
@@ -270,7 +286,7 @@ def _are_tokens(value: Any) -> bool:
 
 def _whole(low: int, optional: bool = False) -> tuple[str, Any]:
     rule = f"a whole number of at least {low}" + (" or None" if optional else "")
-    return rule, lambda value: (optional and value is None) or (type(value) is int and value >= low)
+    return rule, lambda value: (optional and value is None) or _is_whole(value, low)
 
 
 def _number(rule: str, holds: Any) -> tuple[str, Any]:

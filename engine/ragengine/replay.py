@@ -7,17 +7,21 @@ score, since the index fixes their text; documents given by the caller are recor
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ragengine.errors import InputError
+from ragengine.errors import BundleError, IndexFolderError, InputError
+from ragengine.messages import short_repr
 from ragengine.options import GenerationOptions
 from ragengine.results import Answer, Document
+from ragengine.retrieval.sharding.manifest import ShardsManifest
 from ragengine.storage.atomic import output_file
 from ragengine.storage.folders import MANIFEST, sha256_of
 from ragengine.storage.foreign_files import json_lines
+from ragengine.storage.ownership import SHARDS
 from ragengine.storage.schema import parse
 from ragengine.version import __version__
 
@@ -31,7 +35,7 @@ TOLERANCE: Final = 1e-4  # of scores and log-probabilities: another thread count
 
 @dataclass(frozen=True)
 class FolderRecord:
-    """A bundle or an index: where it was, and the sha256 of its ``manifest.json``."""
+    """A bundle or an index: where it was, and the sha256 of its ``manifest.json`` or ``shards.json``."""
 
     path: str
     sha256: str
@@ -73,14 +77,27 @@ class Record:
 
     @classmethod
     def of(cls, engine: "RagEngine", answer: Answer) -> "Record":
-        """The record of an answer that ``engine`` has just given.
+        """The record of an answer that ``engine`` has just given; of one that was withheld, with its text.
 
-        Raises :class:`InputError` for an answer that no replay can give again: sampled without a seed.
+        Raises :class:`InputError` for an answer that no replay can give again: sampled without a seed, with
+        ``prefix_allowed_tokens_fn``, from a document whose score JSON cannot hold, or from a folder that has
+        been replaced since it was loaded.
         """
         if answer.options.do_sample and answer.options.seed is None:
             raise InputError(
                 "The answer was sampled with seed=None, so it cannot be replayed; sample with a seed."
             )
+        if answer.constrained:
+            raise InputError(
+                "The answer was generated with prefix_allowed_tokens_fn, which a record cannot hold; leave "
+                "the function out."
+            )
+        for document in (*answer.documents, *answer.pruned):
+            if not math.isfinite(document.score or 0.0):
+                raise InputError(
+                    f"The document {short_repr(document.id)} has the score {document.score}, which a record "
+                    "cannot hold; leave the document out."
+                )
         options = answer.options.to_dict()
         try:
             json.dumps(options)
@@ -88,22 +105,34 @@ class Record:
             raise InputError(
                 f"The answer's options cannot be recorded ({reason}); leave functions out."
             ) from reason
-        best = answer.hypotheses[0]
+        index = engine.retriever.index
+        try:
+            engine.bundle.check_unchanged()
+            same = type(index.manifest).read(index.path) == index.manifest
+        except (BundleError, IndexFolderError) as reason:
+            raise InputError(f"The answer cannot be recorded: {reason}") from reason
+        if not same:
+            raise InputError(
+                f"The answer cannot be recorded: {index.path} holds another index than was loaded; call "
+                "swap_index."
+            )
+        token_ids = answer.hypotheses[0].token_ids.tolist()
+        withheld = "abstained" in answer.flags
         return cls(
             ragengine=__version__,
             device=engine.generator.device,
-            bundle=_folder(engine.bundle.path),
-            index=_folder(engine.retriever.index.path),
+            bundle=_folder(engine.bundle.path, MANIFEST),
+            index=_folder(index.path, SHARDS if isinstance(index.manifest, ShardsManifest) else MANIFEST),
             question=answer.question,
             options=options,
             doc_pruning=answer.doc_pruning,
             own_documents=answer.own_documents,
             documents=_documents(answer.documents, whole=answer.own_documents),
             pruned=_documents(answer.pruned, whole=answer.own_documents),
-            token_ids=best.token_ids.tolist(),
-            score=best.score,
-            log_prob=best.log_prob,
-            text=answer.raw_text,
+            token_ids=token_ids,
+            score=answer.score,
+            log_prob=answer.log_prob,
+            text=engine._tokenizer.decode(token_ids) if withheld else answer.raw_text,
             filter=answer.filter,
             adaptive_reading=answer.adaptive_reading,
         )
@@ -187,7 +216,7 @@ def _differences(then: Record, now: Record) -> Iterator[str]:
     for name, old, new in (("bundle", then.bundle, now.bundle), ("index", then.index, now.index)):
         if old.sha256 != new.sha256:
             yield (
-                f"{name}: {MANIFEST} of {new.path} has sha256 {new.sha256[:12]}, "
+                f"{name}: the manifest of {new.path} has sha256 {new.sha256[:12]}, "
                 f"recorded was {old.sha256[:12]} of {old.path}"
             )
     for label, before, after in (
@@ -219,11 +248,11 @@ def _first_difference(name: str, old: Sequence[object], new: Sequence[object]) -
 def _close(old: float | None, new: float | None) -> bool:
     if old is None or new is None:
         return old is new
-    return old == new or abs(old - new) <= TOLERANCE * max(1.0, abs(old))
+    return old == new or (math.isfinite(old) and abs(old - new) <= TOLERANCE * max(1.0, abs(old)))
 
 
-def _folder(path: Path) -> FolderRecord:
-    return FolderRecord(str(path.resolve()), sha256_of(path / MANIFEST))
+def _folder(path: Path, name: str) -> FolderRecord:
+    return FolderRecord(str(path.resolve()), sha256_of(path / name))
 
 
 def _documents(documents: Sequence[Document], *, whole: bool) -> list[DocumentRecord]:

@@ -241,6 +241,10 @@ def test_a_wrong_line_is_named_before_anything_runs(name: str, text: str, said: 
         ({"on_error": "skip"}, InputError, "on_error is 'skip'; it must be record or stop"),
         ({"deadline": 0}, InputError, "deadline is 0; it must be seconds above 0"),
         ({"num_beam": 2}, OptionsError, "did you mean 'num_beams'"),
+        ({"options": {"num_beams": 2}}, OptionsError, "options is dict; it must be GenerationOptions"),
+        ({"batch_size": 10**5000}, InputError, "batch_size is a number of 16610 bits; it must be a whole"),
+        ({"force": "no"}, InputError, "force is str; it must be True, False"),
+        ({"threads": 0}, InputError, "threads is 0; it must be a whole number"),
         (
             {"adaptive_reading": True, "num_beams": 2},
             OptionsError,
@@ -254,7 +258,9 @@ def test_wrong_settings(
     settings: dict[str, Any], error: type[Exception], said: str, questions: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=said):
-        answer_file(BUNDLE, INDEX, questions, tmp_path / "a.jsonl", threads=1, verify="size", **settings)
+        answer_file(
+            BUNDLE, INDEX, questions, tmp_path / "a.jsonl", **{"threads": 1, "verify": "size", **settings}
+        )
     assert not (tmp_path / "a.jsonl").exists()
 
 
@@ -289,3 +295,11 @@ def test_one_failing_question_is_asked_alone() -> None:
     with RagEngine.load(BUNDLE, index=INDEX, threads=1, verify="size") as engine:
         records = answered_records(engine, ["a?", "b?"], {}, deadline=1e-9)
     assert [record["error"]["type"] for record in records] == ["DeadlineError"] * 2
+
+
+@pytest.mark.parametrize("path", [None, 5, b"q.jsonl", "\0", "\ud800"], ids=ascii)
+def test_what_is_no_path(path: Any, questions: Path, tmp_path: Path) -> None:
+    with pytest.raises(PassagesError, match=r"is not a path"):
+        answer_file(BUNDLE, INDEX, path, tmp_path / "a.jsonl")
+    with pytest.raises(InputError, match=r"is not a path"):
+        answer_file(BUNDLE, INDEX, questions, path)

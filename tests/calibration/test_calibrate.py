@@ -13,6 +13,7 @@ from ragengine.confidence.features import features
 from ragengine.confidence.model import CALIBRATION, ConfidenceModel
 from ragengine.errors import IndexFolderError, InputError
 from ragengine.evaluation import read_questions
+from ragengine.replay import Record, replay
 from tests.calibration.conftest import BUNDLE, ERROR_RATE, Calibrated, copied
 
 QUESTION = "What is the capital of Iceland?"
@@ -114,6 +115,35 @@ def test_other_options_have_no_confidence(engine: RagEngine) -> None:
     with engine.stream(QUESTION, num_beams=1) as stream:
         list(stream)
         assert "calibration_other_options" in stream.answer().flags
+
+
+def test_answers_of_another_making_have_no_confidence(calibrated: Calibrated, tmp_path: Path) -> None:
+    """The options are those of the calibration, but documents were left out, or the caller chose tokens."""
+    index = copied(calibrated.index, tmp_path / "index")
+    content = json.loads((index / CALIBRATION).read_text("utf-8"))
+    content["options"]["num_beams"] = 1
+    (index / CALIBRATION).write_text(json.dumps(content), "utf-8")
+
+    def any_token(question: int, tokens: np.ndarray) -> range:
+        return range(engine.bundle.manifest.generator.vocab_size)
+
+    with RagEngine.load(BUNDLE, index=index, device="cpu", threads=1) as engine:
+        assert engine.generate(QUESTION, num_beams=1).confidence is not None
+        for settings in ({"adaptive_reading": True}, {"prefix_allowed_tokens_fn": any_token}):
+            answer = engine.generate(QUESTION, num_beams=1, **settings)
+            assert (answer.text, answer.confidence) == ("Reykjavik", None)
+            assert "calibration_other_options" in answer.flags
+            with pytest.raises(InputError, match=r"abstain is True, but .* other generation options"):
+                engine.generate(QUESTION, num_beams=1, abstain=True, **settings)
+
+
+def test_a_withheld_answer_is_recorded_and_replays_as_the_same(
+    engine: RagEngine, calibrated: Calibrated
+) -> None:
+    doubtful = low(engine, calibrated)
+    record = Record.of(engine, engine.generate(doubtful.question, abstain=True))
+    assert record.text == doubtful.raw_text
+    assert replay(engine, record).differences == ()
 
 
 def test_own_documents_have_no_confidence(engine: RagEngine) -> None:

@@ -87,7 +87,7 @@ def test_questions_that_the_machine_has_room_for(monkeypatch: pytest.MonkeyPatch
         fit(1, 0)
 
 
-@pytest.mark.parametrize("limit", [True, 1.5, "1 GB"])
+@pytest.mark.parametrize("limit", [True, 1.5, "1 GB", 2**63, 10**400])
 def test_a_limit_is_a_number_of_bytes(pair: Pair, limit: Any) -> None:
     with pytest.raises(InputError, match=r"memory_limit is .*; it must be a whole number of bytes, or None"):
         check_weights_fit(Bundle.open(pair.bundle), limit)

@@ -1,6 +1,9 @@
 """Priors of documents, which of them are read, and what callers may give."""
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from ragengine import Document
 from ragengine.bundle.bundle import Bundle
-from ragengine.errors import IndexFolderError, InputError
+from ragengine.errors import BundleError, IndexFolderError, InputError
 from ragengine.pipeline.documents import PassageScorer, checked_pruning, given_documents, select_documents
 from ragengine.retrieval.encoder import TextEncoder
 from ragengine.runtime.cancellation import NEVER
@@ -93,9 +96,7 @@ def test_documents_without_scores_are_scored_by_the_passage_encoder() -> None:
         def encode_by_length(self, pairs: list[tuple[str, str]], stop: Any) -> np.ndarray:
             return np.array([[len(title), len(text)] for title, text in pairs], np.float32)
 
-    bundle = Bundle.open(GOLDEN / "bundle_v2")
-    manifest = replace(bundle.manifest, passage_encoder=bundle.manifest.question_encoder)
-    scorer = PassageScorer(replace(bundle, manifest=manifest), None)
+    scorer = PassageScorer(Bundle.open(GOLDEN / "bundle_v4"), None)
     own = [[Document("a", "bcd"), Document("ef", "")], [Document("g", "h", score=2)]]
     vectors = np.array([[1, 10], [5, 5]], np.float32)
     with patch.object(TextEncoder, "load", return_value=Encoder()) as load:
@@ -110,3 +111,20 @@ def test_without_a_passage_encoder_scores_are_needed() -> None:
     scorer = PassageScorer(replace(bundle, manifest=replace(bundle.manifest, passage_encoder=None)), None)
     with pytest.raises(InputError, match="this bundle has no passage encoder"):
         scorer.scored([[Document("a", "b")]], np.zeros((1, 8), np.float32), NEVER)
+
+
+def test_the_passage_encoder_of_another_bundle_is_not_loaded(tmp_path: Path) -> None:
+    """It is loaded late: its vectors would be another model's, without a sign of it."""
+    folder = shutil.copytree(GOLDEN / "bundle_v4", tmp_path / "bundle")
+    loaded, lost = (PassageScorer(Bundle.open(folder), None) for _ in range(2))
+    passages = [Document("a", "b")]
+    expected = loaded.encode(passages, NEVER)
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    manifest["files"]["question_encoder/passages.bin"]["sha256"] = "0" * 64
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(BundleError, match="holds another bundle than was loaded; load it again"):
+        lost.encode(passages, NEVER)
+    shutil.rmtree(folder)
+    with pytest.raises(BundleError, match=r"The bundle that was loaded is gone: .* is not a folder"):
+        lost.encode(passages, NEVER)
+    np.testing.assert_array_equal(loaded.encode(passages, NEVER), expected)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ragengine import Generator, RagEngine, Retriever
+from ragengine import AnswerStream, Generator, RagEngine, Retriever
 from ragengine.errors import ProcessError
 from ragengine.retrieval.index import PassageIndex
 from tests.robustness import forking
@@ -49,7 +49,7 @@ def test_a_fork_is_refused_with_both_processes_and_the_remedy(seen: dict[str, An
     status, said = seen["cases"]["refusals"]
     assert status == ENDED
     sentence = (
-        r"ProcessError: This (RagEngine|Retriever|Generator|PassageIndex) was loaded in process "
+        r"ProcessError: This (RagEngine|Retriever|Generator|PassageIndex|AnswerStream) was loaded in process "
         rf"{seen['process']} and cannot be used in its fork \d+; load it in each process, after the fork\."
     )
     unlike = {name: text for name, text in json.loads(said).items() if not re.fullmatch(sentence, text)}
@@ -76,13 +76,14 @@ def test_spawned_processes_answer() -> None:
 
 
 @pytest.mark.parametrize("send", [pickle.dumps, copy.copy, copy.deepcopy])
-@pytest.mark.parametrize("name", ["RagEngine", "Retriever", "Generator", "PassageIndex"])
+@pytest.mark.parametrize("name", ["RagEngine", "Retriever", "Generator", "PassageIndex", "AnswerStream"])
 def test_what_is_loaded_cannot_be_sent(name: str, send: Callable[[Any], Any]) -> None:
     sendable = {
         "RagEngine": RagEngine,
         "Retriever": Retriever,
         "Generator": Generator,
         "PassageIndex": PassageIndex,
+        "AnswerStream": AnswerStream,
     }
-    with pytest.raises(ProcessError, match=f"^A {name} cannot be pickled or copied, .* load it there.$"):
+    with pytest.raises(ProcessError, match=f"^This {name} cannot be pickled or copied, .* load it there.$"):
         send(sendable[name].__new__(sendable[name]))

@@ -72,6 +72,21 @@ def test_options_of_another_kind(pair: Pair, options: Any) -> None:
             call()
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [10**40, -(10**40), 10**400, 10**5000], ids=list("abcd"))
+def test_numbers_beyond_a_float_or_beyond_what_python_writes(name: str, value: int) -> None:
+    with pytest.raises(OptionsError, match=rf"{name} is .*, it must be a number of at most 40 digits\.$"):
+        GenerationOptions(**{name: value})
+    for tokens in ([value], [[value]]):
+        assert name in str(outcome(GenerationOptions, **{name: tokens}))
+
+
+def test_whatever_a_call_takes_no_number_is_too_large_to_name(pair: Pair) -> None:
+    for name in ("deadline", "doc_pruning", "filter", "documents", "abstain", "cancel"):
+        with pytest.raises(InputError, match=name):
+            pair.engine.generate("who?", **{name: 10**5000})
+
+
 @pytest.mark.parametrize("pruning", [-0.1, 1.1, math.nan, "a", None, True, []], ids=repr)
 def test_pruning_thresholds(pair: Pair, pruning: Any) -> None:
     if pruning is None:

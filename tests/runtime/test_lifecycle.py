@@ -99,7 +99,7 @@ def test_a_call_that_raises_has_ended() -> None:
 
 @pytest.mark.parametrize("send", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_what_belongs_to_one_process_is_not_copied(send: Callable[[Any], Any]) -> None:
-    with pytest.raises(ProcessError, match=r"^A OneProcess cannot be pickled or copied"):
+    with pytest.raises(ProcessError, match=r"^This OneProcess cannot be pickled or copied"):
         send(OneProcess())
 
 

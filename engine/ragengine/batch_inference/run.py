@@ -10,18 +10,21 @@ from ragengine.batch_inference.identity import questions_identity
 from ragengine.batch_inference.output import resumable_output
 from ragengine.batch_inference.pool import Answering, InProcesses, InThisProcess, Setup, typed_error
 from ragengine.batch_inference.questions import FileQuestion, read_file_questions
-from ragengine.errors import InputError
+from ragengine.errors import InputError, PassagesError
 from ragengine.messages import short_repr
-from ragengine.options import GenerationOptions, GenerationOverrides, check_names
+from ragengine.options import GenerationOptions, GenerationOverrides, check_names, checked_kind
 from ragengine.retrieval.passage_filter import Filter, PassageFilter
 from ragengine.retrieval.sharding.remote.options import RemoteOptions
 from ragengine.runtime.devices import Device
 from ragengine.runtime.processor import available_cores
 from ragengine.runtime.progress import Report, silent
 from ragengine.storage.folders import Verify
+from ragengine.storage.foreign_files import checked_path
+from ragengine.validation import checked_flag
 
 OnError: TypeAlias = Literal["record", "stop"]
 _MOST_PROCESSES: Final = 256
+_LARGEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,13 @@ def answer_file(
     begun = time.monotonic()
     _check_whole("processes", processes, _MOST_PROCESSES)
     _check_whole("batch_size", batch_size, None)
+    checked_flag("force", force)
     if on_error not in get_args(OnError):
         raise InputError(f"on_error is {short_repr(on_error)}; it must be record or stop.")
     if deadline is not None and not (type(deadline) in (int, float) and 0 < deadline < float("inf")):
         raise InputError(f"deadline is {short_repr(deadline)}; it must be seconds above 0, or None.")
     check_names(changes)
-    source, target = Path(questions), Path(output)
+    source, target = checked_path(questions, PassagesError), checked_path(output, InputError)
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target} is the file of questions, too; write the answers to another one.")
     asked = read_file_questions(source)
@@ -125,12 +129,12 @@ def answer_file(
         load={
             "device": device,
             "search_device": search_device,
-            "threads": threads or max(1, available_cores() // processes),
+            "threads": max(1, available_cores() // processes) if threads is None else threads,
             "verify": verify,
             "remote": remote,
         },
         settings={
-            **({} if options is None else options.to_dict()),
+            **({} if options is None else checked_kind(options).to_dict()),
             **changes,
             "doc_pruning": doc_pruning,
             "filter": None if passages is None else passages.to_dict(),
@@ -180,6 +184,6 @@ def _check_answered(records: list[dict[str, Any]], asked: list[FileQuestion], so
 
 
 def _check_whole(name: str, value: Any, most: int | None) -> None:
-    if type(value) is not int or value < 1 or (most is not None and value > most):
+    if type(value) is not int or not 1 <= value <= (most or _LARGEST):
         limit = "of at least 1" if most is None else f"from 1 to {most}"
         raise InputError(f"{name} is {short_repr(value)}; it must be a whole number {limit}.")

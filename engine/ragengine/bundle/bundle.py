@@ -42,14 +42,25 @@ class Bundle:
             BundleError: the bundle is not whole; the message lists everything that is wrong.
         """
         folder = Path(path)
-        manifest = folders.read_manifest(
-            folder, BundleManifest, FORMAT, FORMAT_VERSION, BundleError, oldest=OLDEST_VERSION
-        )
+        manifest = _read_manifest(folder)
         bundle = cls(folder, manifest)
         folders.check_files(folder, manifest.files, BundleError, needed=bundle._needed(), verify=verify)
         if errors := bundle_errors(folder, manifest):
             raise BundleError(f"{folder} does not fit together: {join_errors(errors)}; export it again.")
         return bundle
+
+    def check_unchanged(self) -> None:
+        """Check that the folder holds what was opened, before more of it is read.
+
+        Raises:
+            BundleError: another bundle has taken its place, or it is gone.
+        """
+        try:
+            same = _read_manifest(self.path) == self.manifest
+        except BundleError as reason:
+            raise BundleError(f"The bundle that was loaded is gone: {reason}") from reason
+        if not same:
+            raise BundleError(f"{self.path} holds another bundle than was loaded; load it again.")
 
     def file(self, *parts: str) -> Path:
         """The path of a file inside the bundle."""
@@ -76,3 +87,9 @@ class Bundle:
             for name in (encoder.graph, "tokenizer.json")
         }
         return needed | {f"{generator}/{name}" for name in (*GENERATOR_GRAPHS, "tokenizer.json")}
+
+
+def _read_manifest(folder: Path) -> BundleManifest:
+    return folders.read_manifest(
+        folder, BundleManifest, FORMAT, FORMAT_VERSION, BundleError, oldest=OLDEST_VERSION
+    )

@@ -1,6 +1,7 @@
 """`Generator`: token ids of documents in, hypotheses or log-probabilities out."""
 
 import threading
+from collections.abc import Generator as PythonGenerator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ragengine.generation.search.outputs import ForwardOutput, StreamedToken, no
 from ragengine.generation.search.prefix_trie import output_log_probs
 from ragengine.generation.search.rules import AllowedTokens, Rules
 from ragengine.generation.search.search import search
+from ragengine.generation.token_stream import TokenStream
 from ragengine.generation.validation import (
     check_streamable,
     checked_allowed,
@@ -182,7 +184,7 @@ class Generator(Resource):
         contexts = checked_contexts(self._model.spec, context_input_ids, context_attention_mask, doc_scores)
         if len(contexts) != 1:
             raise InputError(f"{len(contexts)} questions cannot stream together; stream one at a time.")
-        return self._stream(contexts, options, stop)
+        return TokenStream(self._stream(contexts, options, stop))
 
     @while_open
     def forward(
@@ -306,14 +308,14 @@ class Generator(Resource):
         return Generated(hypotheses, clock.timings, read)
 
     @while_open
-    def _stream(self, contexts: Contexts, options: GenerationOptions, stop: Stop) -> Iterator[StreamedToken]:
+    def _stream(
+        self, contexts: Contexts, options: GenerationOptions, stop: Stop
+    ) -> PythonGenerator[StreamedToken, None, None]:
         """:meth:`stream`; the documents are read before it returns."""
         self._questions_at_once(contexts, options)
         encoded = self._model.encode_documents(contexts.input_ids, contexts.attention_mask, stop)
         rules = Rules(options, contexts.visible_ids)
-        return self._in_this_process(
-            greedy_tokens(search_step(self._model, encoded, contexts.log_prior, rules, stop))
-        )
+        return greedy_tokens(search_step(self._model, encoded, contexts.log_prior, rules, stop))
 
     @while_open
     def _score(
@@ -343,13 +345,6 @@ class Generator(Resource):
         options = self.default_options if options is None else options
         self.check_options(options)
         return options
-
-    def _in_this_process(self, tokens: Iterator[StreamedToken]) -> Iterator[StreamedToken]:
-        """The tokens, while this is the process that loaded the generator."""
-        self._check_process()
-        for token in tokens:
-            yield token
-            self._check_process()
 
     def _label_log_probs(self, contexts: Contexts, labels: IntArray, stop: Stop) -> FloatArray:
         """log p(y_t | x, z, y_<t) of labels [Q, T + 1]: float32 [Q, T, D].

@@ -12,6 +12,7 @@ from ragengine.messages import short_repr
 from ragengine.runtime.memory import available_memory, release_free_memory, resident_bytes
 
 _FLOAT = 4  # bytes
+_LARGEST_LIMIT = 2**63 - 1  # bytes
 _ALWAYS_THERE = 1 << 30  # bytes; less is not looked for
 # Copies of [B, V] per document that a step holds: logits, log-probabilities, scaled probabilities.
 _VOCABULARY_ARRAYS = 3
@@ -33,8 +34,10 @@ def working_bytes(spec: GeneratorSpec, n_docs: int, source: int, beams: int, tar
 
 def check_weights_fit(bundle: Bundle, limit: int) -> None:
     """Refuse, before anything is loaded, a bundle whose weights alone are over ``limit`` bytes."""
-    if not isinstance(limit, int) or isinstance(limit, bool):
-        raise InputError(f"memory_limit is {short_repr(limit)}; it must be a whole number of bytes, or None.")
+    if not isinstance(limit, int) or isinstance(limit, bool) or abs(limit) > _LARGEST_LIMIT:
+        raise InputError(
+            f"memory_limit is {short_repr(limit)}; it must be a whole number of bytes, or None, under 2**63."
+        )
     listed = bundle.manifest.files
     folders = {bundle.manifest.question_encoder.path, bundle.manifest.generator.path}
     weights = sum(listed[f"{folder}/weights.bin"].size for folder in folders)

@@ -30,10 +30,12 @@ def build_answer(
     own_documents: bool,
     passages: PassageFilter | None = None,
     read: IntArray | None = None,
+    constrained: bool = False,
 ) -> Answer:
     """The answer to question ``number`` of ``prompts``; ``hypotheses`` are at least one, best first.
 
-    ``read`` are the places of the documents that it took; None: all that were selected.
+    ``read`` are the places of the documents that it took; None: all that were selected.  ``constrained`` is
+    whether the caller chose among the tokens.
     """
     documents, pruned = prompts.selected.of_question(number, read)
     count = len(documents)
@@ -66,6 +68,7 @@ def build_answer(
         raw_texts=raw_texts,
         citations=cite(texts[0], question, shown),
         adaptive_reading=read is not None,
+        constrained=constrained,
     )
 
 

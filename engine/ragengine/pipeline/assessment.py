@@ -34,8 +34,10 @@ class Evidence:
         calibrated = any(corpus is not None and corpus.calibration is not None for corpus in self.corpora)
         return with_candidates(options) if calibrated else options
 
-    def check_abstaining(self, options: GenerationOptions, doc_pruning: float | None) -> None:
+    def check_abstaining(self, options: GenerationOptions, *, others: bool) -> None:
         """Refuse before anything is generated where no answer would have a confidence to decide by.
+
+        ``others`` is whether the answers are made in a way that is never calibrated.
 
         Raises:
             InputError: documents were brought, or there is no calibration for these options.
@@ -47,7 +49,7 @@ class Evidence:
                     "abstain is True, but what is searched has no calibration; run ragengine calibrate, and "
                     "bring no documents of your own."
                 )
-            if flag := self._misfit(model, corpus, options, doc_pruning):
+            if flag := self._misfit(model, corpus, options, others=others):
                 raise InputError(f"abstain is True, but {_REFUSED[flag]}; run ragengine calibrate again.")
 
     def assessed(self, answer: Answer, number: int) -> Answer:
@@ -60,19 +62,20 @@ class Evidence:
         return _with_hypotheses(answer, answer.options.num_return_sequences)
 
     def _with_confidence(self, answer: Answer, corpus: Corpus, model: ConfidenceModel) -> Answer:
-        if flag := self._misfit(model, corpus, answer.options, answer.doc_pruning):
+        others = answer.doc_pruning is not None or answer.adaptive_reading or answer.constrained
+        if flag := self._misfit(model, corpus, answer.options, others=others):
             return replace(answer, flags=(*answer.flags, flag))
         confidence, answerability = map(float, model.probabilities(features(answer, model.rarity)))
         low = ("low_confidence",) if confidence < model.threshold else ()
         return replace(answer, confidence=confidence, answerability=answerability, flags=answer.flags + low)
 
     def _misfit(
-        self, model: ConfidenceModel, corpus: Corpus, options: GenerationOptions, doc_pruning: float | None
+        self, model: ConfidenceModel, corpus: Corpus, options: GenerationOptions, *, others: bool
     ) -> str | None:
         """The flag that says why a calibration does not apply, or None."""
         if (model.bundle, model.index) != (self.bundle, corpus.fingerprint):
             return "calibration_stale"
-        if doc_pruning is not None or not model.fits(options):
+        if others or not model.fits(options):
             return "calibration_other_options"
         return None
 

@@ -181,6 +181,7 @@ class PassageScorer:
             )
         with self._loading:
             if self._encoder is None:
+                self._bundle.check_unchanged()  # else the vectors would be another model's
                 self._encoder = TextEncoder.load(self._bundle, spec, device="cpu", threads=self._threads)
             return self._encoder
 

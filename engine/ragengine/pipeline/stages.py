@@ -189,7 +189,8 @@ class Stages:
         clock.stage("search")
         evidence = Evidence(self._fingerprint, selected.corpora, questions.vectors)
         if abstain:
-            evidence.check_abstaining(options, wanted.doc_pruning)
+            others = wanted.doc_pruning is not None or adaptive_reading or allowed is not None
+            evidence.check_abstaining(options, others=others)
         prompts = self.tokenize(questions, selected, stop)  # x and z joined
         clock.stage("tokenize_documents")
         search = generator._generate_adaptively if adaptive_reading else generator._generate
@@ -205,6 +206,7 @@ class Stages:
                 rag=self._manifest.rag,
                 timings_ms=clock.timings | generated.timings_ms,
                 read=generated.read[number] if generated.read else None,
+                constrained=allowed is not None,
                 **wanted.said(),
             )
             for number, text in enumerate(asked.texts)

@@ -1,7 +1,7 @@
 """Answers token by token, with text that is never half a character."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Generator as PythonGenerator
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,6 +11,7 @@ import numpy as np
 from ragengine.arrays import FloatArray
 from ragengine.errors import InputError
 from ragengine.generation.search.outputs import StreamedToken
+from ragengine.generation.token_stream import TokenStream
 from ragengine.options import GenerationOptions
 from ragengine.results import Answer, Document, Hypothesis
 from ragengine.runtime.lifecycle import awaited_at_exit
@@ -38,13 +39,13 @@ class AnswerToken:
     posterior: FloatArray
 
 
-class AnswerStream(Iterator[AnswerToken]):
+class AnswerStream(TokenStream[AnswerToken]):
     """Iterates over the tokens of one answer; they are computed as they are asked for.
 
     ``documents`` are known before the first token, with score and prior; ``pruned`` are those that
     ``doc_pruning`` left out; :meth:`answer` is there after the last token.  Stop whenever you like:
     :meth:`close`, leaving a ``with`` block, or dropping the stream frees its memory, and the engine is not
-    affected.
+    affected.  Threads may share it: each token goes to one of them, and any of them may close it.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class AnswerStream(Iterator[AnswerToken]):
         question: str,
         documents: list[Document],
         pruned: list[Document],
-        tokens: Iterator[StreamedToken],
+        tokens: PythonGenerator[StreamedToken, None, None],
         tokenizer: Tokenizer,
         options: GenerationOptions,
         finish: Callable[[Hypothesis], Answer],
@@ -65,7 +66,7 @@ class AnswerStream(Iterator[AnswerToken]):
         self._finish = finish
         self._found: list[StreamedToken] = []
         # Not a method's: a stream in a cycle with its own generator would wait for the garbage collector.
-        self._tokens = _paired(tokens, self._found, self._pieces, options)
+        super().__init__(_paired(tokens, self._found, self._pieces, options))
 
     @property
     def token_ids(self) -> list[int]:
@@ -99,13 +100,9 @@ class AnswerStream(Iterator[AnswerToken]):
             )
         )
 
-    def close(self) -> None:
-        """Compute no more tokens; the iteration ends."""
-        self._tokens.close()
-
     @awaited_at_exit
     def __next__(self) -> AnswerToken:
-        return next(self._tokens)
+        return super().__next__()
 
     def __enter__(self) -> "AnswerStream":
         return self
@@ -117,7 +114,7 @@ class AnswerStream(Iterator[AnswerToken]):
 
 
 def _paired(
-    tokens: Iterator[StreamedToken],
+    tokens: PythonGenerator[StreamedToken, None, None],
     found: list[StreamedToken],
     pieces: "TextPieces",
     options: GenerationOptions,
@@ -129,9 +126,7 @@ def _paired(
             text = pieces.push(token.token_id, last=_is_last(found, options))
             yield AnswerToken(token.token_id, text, token.log_prob, token.posterior)
     finally:
-        close = getattr(tokens, "close", None)
-        if close is not None:
-            close()
+        tokens.close()
 
 
 def _is_last(found: list[StreamedToken], options: GenerationOptions) -> bool:

@@ -1,8 +1,9 @@
 """Which passages a search may find: those whose metadata has certain values."""
 
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -59,12 +60,12 @@ class PassageFilter:
         return {name: list(values) for name, values in self.fields}
 
     def __str__(self) -> str:
-        """As messages show it: ``owner='data' and year='2024' or '2025'``."""
+        """As messages show it: ``owner='data' and year='2024' or '2025'``; what is long is cut."""
         shown = (
-            f"{short_repr(name)[1:-1]}={' or '.join(short_repr(value) for value in values)}"
+            f"{short_repr(name)[1:-1]}={_first(map(short_repr, values), len(values), ' or ')}"
             for name, values in self.fields
         )
-        return " and ".join(shown)
+        return _first(shown, len(self.fields), " and ")
 
 
 Filter: TypeAlias = Mapping[str, Value | Sequence[Value]] | PassageFilter
@@ -153,6 +154,12 @@ def nothing_matches(wanted: PassageFilter, fields: Sequence[str]) -> InputError:
     more = " and others" if len(fields) > FIELDS_SHOWN else ""
     has = f"passages have the fields {there}{more}" if fields else "no passage has metadata"
     return InputError(f"No passage matches the filter {wanted}; {has}.")
+
+
+def _first(shown: Iterable[str], count: int, word: str) -> str:
+    """The first of ``count`` texts, joined by ``word``, and how many more there are."""
+    more = [f"{count - FIELDS_SHOWN} more"] if count > FIELDS_SHOWN else []
+    return word.join([*itertools.islice(shown, FIELDS_SHOWN), *more])
 
 
 def _checked_value(name: str, value: Any) -> str:

@@ -34,7 +34,7 @@ class Stop:
         Raises:
             InputError: ``deadline`` is no finite number above 0, or ``cancel`` is no event.
         """
-        if deadline is not None and not (_is_number(deadline) and deadline > 0):
+        if deadline is not None and not (is_finite_number(deadline) and deadline > 0):
             raise InputError(
                 f"deadline is {short_repr(deadline)}; it must be a number of seconds above 0, or None."
             )
@@ -79,7 +79,8 @@ class Stop:
             )
 
 
-def _is_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
+    """Whether it is a number of any kind that a float can hold, and no bool."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
     try:

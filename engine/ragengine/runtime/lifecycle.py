@@ -134,8 +134,8 @@ class OneProcess:
 
     def __reduce__(self) -> NoReturn:
         raise ProcessError(
-            f"A {type(self).__name__} cannot be pickled or copied, nor be sent to another process; send the "
-            "paths of its folders and load it there."
+            f"This {type(self).__name__} cannot be pickled or copied, nor be sent to another process; send "
+            "the paths of its folders and load it there."
         )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ragengine.errors import RagEngineError
+from ragengine.messages import short_repr
 from ragengine.storage.unpacking import GZIP_SUFFIX, binary_kind, unpacked
 
 LONGEST_LINE: Final = 64 << 20
@@ -127,8 +128,10 @@ def checked_path(path: str | os.PathLike[str], error: type[RagEngineError]) -> P
     """A path that messages and manifests, which are UTF-8, can name.
 
     Raises:
-        RagEngineError: as ``error``: it holds NUL, or bytes that are not UTF-8.
+        RagEngineError: as ``error``: it is no path, or holds NUL or bytes that are not UTF-8.
     """
+    if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
+        raise error(f"{short_repr(path)} is not a path; give a str or a Path.")
     text = os.fspath(path)
     if "\0" in text:
         raise error(f"{shown_path(path)} is not a path (it holds a null character); choose another.")

@@ -1,5 +1,6 @@
 """JSON by the letter of the standard: Python's own reader accepts what a manifest must not hold."""
 
+import functools
 import json
 import math
 from collections import Counter
@@ -27,10 +28,17 @@ def read_json(path: Path) -> Any:
     return parse_json(read_plain(path, MAX_BYTES).decode("utf-8"))
 
 
-def parse_json(text: str) -> Any:
-    """Read a JSON text; raises :class:`ValueError` or :class:`RecursionError` as :func:`read_json` does."""
+def parse_json(text: str, most_names: int | None = None) -> Any:
+    """Read a JSON text; raises :class:`ValueError` or :class:`RecursionError` as :func:`read_json` does.
+
+    ``most_names`` is how many an object may have; None: any number.
+    """
     content = json.loads(
-        text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_whole
+        text,
+        object_pairs_hook=functools.partial(_object, most=most_names),
+        parse_constant=_constant,
+        parse_float=_finite,
+        parse_int=_whole,
     )
     _check_depth(content)
     if "\\u" in text:  # only an escape can write half a surrogate pair
@@ -52,7 +60,9 @@ def _check_depth(content: Any) -> None:
     raise ValueError(f"its objects are nested deeper than {MAX_DEPTH} levels")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]], most: int | None) -> dict[str, Any]:
+    if most is not None and len(pairs) > most:
+        raise ValueError(f"an object has {len(pairs)} names, and at most {most} are read")
     found = dict(pairs)
     if len(found) < len(pairs):
         (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from ragengine import Answer, GenerationOptions
+from ragengine import Answer, Document, GenerationOptions
 from ragengine.errors import RagEngineError
 from ragengine.generation.adaptive import check_adaptive
 from ragengine.retrieval.passage_filter import PassageFilter
@@ -20,6 +20,8 @@ from ragengine_serve.models.served_model import ServedModel
 from ragengine_serve.scheduling.job import Task, Ticket
 from ragengine_serve.scheduling.works import AnswerWork, Reads
 from ragengine_serve.state import ServerState
+
+_MOST_VALUES = 1000  # of a filter
 
 
 def deadline_of(state: ServerState, deadline_ms: int | None) -> float:
@@ -54,12 +56,21 @@ def filter_of(given: Any) -> PassageFilter | None:
     """The filter of a request.
 
     Raises:
-        ApiError: 400, it is none.
+        ApiError: 400, it is none, or has more values than are looked for while others wait.
     """
     try:
-        return PassageFilter.of(given)
+        found = PassageFilter.of(given)
     except RagEngineError as error:
         raise api_error(error, ("filter",)) from error
+    count = 0 if found is None else sum(len(values) for _, values in found.fields)
+    if count > _MOST_VALUES:
+        raise ApiError(
+            400,
+            "over_limit",
+            f"filter has {count} values, and this server takes at most {_MOST_VALUES}; give fewer.",
+            "filter",
+        )
+    return found
 
 
 def reads_of(body: Reading, count: int, state: ServerState) -> list[Reads]:
@@ -82,22 +93,30 @@ def reads_of(body: Reading, count: int, state: ServerState) -> list[Reads]:
             400, "invalid_input", f"documents does not fit the question; give {shape}.", "documents"
         )
     lists: list[list[GivenDocument]] = [given] if single else given
-    for one in lists:
-        if not 0 < len(one) <= state.settings.max_n_docs:
-            raise ApiError(
-                400,
-                "over_limit",
-                f"There are {len(one)} documents for a question; give 1 to {state.settings.max_n_docs}.",
-                "documents",
-            )
-        if len({document.score is None for document in one}) > 1:
-            raise ApiError(
-                400,
-                "invalid_input",
-                "Some documents have a score and some have none; give all or none.",
-                "documents",
-            )
-    return [Reads(tuple(document.document() for document in one), body.doc_pruning) for one in lists]
+    return [Reads(documents_of(one, state), body.doc_pruning) for one in lists]
+
+
+def documents_of(given: Sequence[GivenDocument], state: ServerState) -> tuple[Document, ...]:
+    """The documents that a request gives for one question.
+
+    Raises:
+        ApiError: 400, they are too many or none, or some have a score and some have none.
+    """
+    if not 0 < len(given) <= state.settings.max_n_docs:
+        raise ApiError(
+            400,
+            "over_limit",
+            f"There are {len(given)} documents for a question; give 1 to {state.settings.max_n_docs}.",
+            "documents",
+        )
+    if len({document.score is None for document in given}) > 1:
+        raise ApiError(
+            400,
+            "invalid_input",
+            "Some documents have a score and some have none; give all or none.",
+            "documents",
+        )
+    return tuple(document.document() for document in given)
 
 
 def check_adaptive_reading(wanted: bool, options: GenerationOptions, *, stream: bool) -> None:

@@ -1,5 +1,6 @@
 """The calls of OpenAI's clients, which work unchanged: questions are prompts, or the user's last message."""
 
+import asyncio
 import base64
 import secrets
 import time
@@ -19,6 +20,7 @@ from ragengine_serve.api.asking import (
     answers,
     check_adaptive_reading,
     computed,
+    documents_of,
     filter_of,
     questions_of,
 )
@@ -104,7 +106,7 @@ async def embeddings(request: Request, body: EmbeddingsRequest, state: ServerSta
         }
         for number, vector in enumerate(vectors)
     ]
-    read = _prompt_tokens(model, texts)
+    read = await _prompt_tokens(model, texts)
     usage = {"prompt_tokens": read, "total_tokens": read}
     return JsonReply({"object": "list", "data": data, "model": model.name, "usage": usage})
 
@@ -122,7 +124,7 @@ async def _complete(
     extra = body.ragengine or Extra()
     options = chosen_options(_options(body, extra, model, max_tokens), model, state.settings)
     questions = questions_of(prompt, state, "prompt")
-    own = None if extra.documents is None else tuple(document.document() for document in extra.documents)
+    own = None if extra.documents is None else documents_of(extra.documents, state)
     reads = Reads(own, extra.doc_pruning, filter_of(extra.filter))
     reply = _Reply(kind, model)
     check_adaptive_reading(extra.adaptive_reading, options, stream=bool(body.stream))
@@ -141,7 +143,7 @@ async def _complete(
         for question in questions
     ]
     found = await answers(request, state, tasks, None)
-    return JsonReply(reply.whole(questions, found))
+    return JsonReply(await reply.whole(questions, found))
 
 
 async def _at_once(request: Request, state: ServerState, asked: StreamedQuestion) -> Parts:
@@ -169,7 +171,7 @@ class _Reply:
             "model": model.name,
         }
 
-    def whole(self, questions: list[str], found: list[dict[str, Any]]) -> dict[str, Any]:
+    async def whole(self, questions: list[str], found: list[dict[str, Any]]) -> dict[str, Any]:
         """The response to a request that does not stream."""
         texts = [(alternative["answer"], answer) for answer in found for alternative in answer["hypotheses"]]
         choices = [
@@ -186,7 +188,7 @@ class _Reply:
             **self._head,
             "object": self._kind,
             "choices": choices,
-            "usage": self._usage(questions, found),
+            "usage": await self._usage(questions, found),
             "sources": sources[0] if len(sources) == 1 else sources,
         }
         return content
@@ -208,7 +210,7 @@ class _Reply:
                     reason = _finish_reason(content)
                     yield event(None, self._chunk(end, reason, sources=content["documents"]))
                     if usage:
-                        told = {"choices": [], "usage": self._usage([question], [content])}
+                        told = {"choices": [], "usage": await self._usage([question], [content])}
                         yield event(None, self._chunk("", None) | told)
             yield event(None, "[DONE]")
         except ApiError as error:
@@ -222,9 +224,10 @@ class _Reply:
         kind = "chat.completion.chunk" if self._chat else self._kind
         return {**self._head, "object": kind, "choices": [choice], **more}
 
-    def _usage(self, questions: list[str], found: list[dict[str, Any]]) -> dict[str, int]:
+    async def _usage(self, questions: list[str], found: list[dict[str, Any]]) -> dict[str, int]:
         """Tokens of the questions and of the best answers."""
-        read, written = _prompt_tokens(self._model, questions), sum(len(answer["tokens"]) for answer in found)
+        read = await _prompt_tokens(self._model, questions)
+        written = sum(len(answer["tokens"]) for answer in found)
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
@@ -249,7 +252,8 @@ def _options(body: Sampling, extra: Extra, model: ServedModel, max_tokens: int |
 
 def _refuse_unsupported(given: dict[str, Any]) -> None:
     for name, nothing in UNSUPPORTED.items():
-        if given.get(name) not in (None, nothing, [], {}):
+        value = given.get(name)
+        if value is not False and value not in (None, nothing, [], {}, ""):
             raise ApiError(400, "unsupported", f"{name} is not supported here; leave it out.", name)
 
 
@@ -265,9 +269,14 @@ def _finish_reason(answer: dict[str, Any]) -> str:
     return "length" if "max_length_reached" in answer["flags"] else "stop"
 
 
-def _prompt_tokens(model: ServedModel, questions: list[str]) -> int:
-    """Tokens of questions, as the question encoder reads them."""
-    return sum(len(tokens.ids) for tokens in model.engine.retriever.tokenize(questions))
+async def _prompt_tokens(model: ServedModel, questions: list[str]) -> int:
+    """Tokens of questions, as the question encoder reads them.
+
+    In a thread: a word of a million characters takes a second, in which every other connection would wait.
+    """
+    return sum(
+        len(tokens.ids) for tokens in await asyncio.to_thread(model.engine.retriever.tokenize, questions)
+    )
 
 
 def _base64(vector: list[float]) -> str:

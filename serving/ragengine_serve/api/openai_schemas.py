@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ragengine_serve.api.options import Options
+from ragengine_serve.api.options import Options, Several
 from ragengine_serve.api.schemas import FILTER, QUESTION, GivenDocument
 
 _TEXT = Annotated[str, Field(max_length=1_000_000)]
@@ -13,7 +13,7 @@ _TEXT = Annotated[str, Field(max_length=1_000_000)]
 class Extra(Options):
     """What OpenAI's names do not say: generation options by their own names, and documents."""
 
-    documents: list[GivenDocument] | None = None
+    documents: Several[GivenDocument] | None = None
     doc_pruning: Annotated[float, Field(ge=0, le=1)] | None = None
     filter: FILTER
     adaptive_reading: bool = False
@@ -46,7 +46,7 @@ class Sampling(BaseModel):
 class CompletionRequest(Sampling):
     """OpenAI's completions: each prompt is a question."""
 
-    prompt: _TEXT | Annotated[list[_TEXT], Field(min_length=1)] = Field(examples=[QUESTION])
+    prompt: _TEXT | Annotated[Several[_TEXT], Field(min_length=1)] = Field(examples=[QUESTION])
 
 
 class TextPart(BaseModel):
@@ -62,7 +62,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     role: str
-    content: _TEXT | list[TextPart] | None = None
+    content: _TEXT | Several[TextPart] | None = None
 
     @property
     def text(self) -> str:
@@ -75,7 +75,7 @@ class Message(BaseModel):
 class ChatRequest(Sampling):
     """OpenAI's chat completions: the last message of the user is the question."""
 
-    messages: Annotated[list[Message], Field(min_length=1)] = Field(
+    messages: Annotated[Several[Message], Field(min_length=1)] = Field(
         examples=[[{"role": "user", "content": QUESTION}]]
     )
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -86,7 +86,7 @@ class EmbeddingsRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    input: _TEXT | Annotated[list[_TEXT], Field(min_length=1)] = Field(examples=[QUESTION])
+    input: _TEXT | Annotated[Several[_TEXT], Field(min_length=1)] = Field(examples=[QUESTION])
     model: _TEXT | None = None
     encoding_format: Literal["float", "base64"] | None = "float"
     input_type: Literal["question", "passage"] = Field(
@@ -95,8 +95,8 @@ class EmbeddingsRequest(BaseModel):
 
 
 UNSUPPORTED: dict[str, Any] = {
-    "stop": None, "logit_bias": None, "tools": None, "functions": None, "tool_choice": None, "best_of": 1,
-    "suffix": None, "echo": False, "logprobs": None, "top_logprobs": None, "frequency_penalty": 0,
+    "stop": None, "logit_bias": None, "tools": None, "functions": None, "tool_choice": "none", "best_of": 1,
+    "suffix": None, "echo": False, "logprobs": None, "top_logprobs": 0, "frequency_penalty": 0,
     "presence_penalty": 0, "response_format": {"type": "text"}, "dimensions": None,
 }  # fmt: skip
 """Fields that ask for what the engine does not do, with the value that asks for nothing."""

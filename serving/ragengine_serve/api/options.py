@@ -3,7 +3,7 @@
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -14,6 +14,10 @@ from ragengine_serve.configuration.settings import Settings
 from ragengine_serve.errors import ApiError
 from ragengine_serve.http.replies import api_error
 from ragengine_serve.models.served_model import ServedModel
+
+Item = TypeVar("Item")
+Several: TypeAlias = Annotated[list[Item], Field(fail_fast=True)]
+"""A list in a request.  Its first wrong item is its only error: to tell of all would hold the server up."""
 
 
 class Strict(BaseModel):
@@ -29,7 +33,7 @@ def _json_type(hint: Any) -> Any:
         parts = [_json_type(part) for part in get_args(hint)]
         return Union[tuple(parts)]  # noqa: UP007
     if origin is tuple:
-        return list[_json_type(get_args(hint)[0])]  # type: ignore[misc]
+        return Several[_json_type(get_args(hint)[0])]  # type: ignore[misc]
     return hint
 
 
@@ -50,6 +54,8 @@ def _summaries() -> dict[str, str]:
     return found
 
 
+_MOST_TOKENS = 1000
+"""Entries of an option that lists tokens: each is compared with every beam at every step."""
 _HINTS = get_type_hints(GenerationOptions)
 _HELP = _summaries()
 
@@ -77,6 +83,14 @@ def chosen_options(given: Mapping[str, Any], model: ServedModel, settings: Setti
         ApiError: 400, options that are wrong, do not fit the model, or are beyond the server's limits.
     """
     named = {name: value for name, value in given.items() if name in OPTION_NAMES and value is not None}
+    for name, value in named.items():
+        if (count := _items(value)) > _MOST_TOKENS:
+            raise ApiError(
+                400,
+                "over_limit",
+                f"{name} has {count} entries, and this server takes at most {_MOST_TOKENS}; give fewer.",
+                name,
+            )
     try:
         options = model.engine.default_options.replace(**named)
         model.engine.generator.check_options(options)
@@ -99,4 +113,8 @@ def chosen_options(given: Mapping[str, Any], model: ServedModel, settings: Setti
     return options
 
 
-Marginalize = Literal["token", "sequence"]
+def _items(value: Any) -> int:
+    """The entries of a list and of the lists in it."""
+    if not isinstance(value, list):
+        return 0
+    return len(value) + sum(len(inner) for inner in value if isinstance(inner, list))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ragengine import Document
-from ragengine_serve.api.options import Options, Strict
+from ragengine_serve.api.options import Options, Several, Strict
 
 QUESTION = "What is the capital of Iceland?"
 EXAMPLES: list[JsonValue] = [
@@ -21,7 +21,7 @@ _TEXT = Annotated[str, Field(max_length=1_000_000)]
 
 _VALUE = str | int | float | bool
 FILTER = Annotated[
-    dict[str, _VALUE | Annotated[list[_VALUE], Field(min_length=1)]] | None,
+    dict[str, _VALUE | Annotated[Several[_VALUE], Field(min_length=1)]] | None,
     Field(
         None,
         description="Search only passages whose metadata has these values, each field one of them.",
@@ -60,13 +60,13 @@ class Request(Strict):
 class OneOrMany(Request):
     """A request with a question, or a list of them that is answered with a list."""
 
-    question: _TEXT | Annotated[list[_TEXT], Field(min_length=1)] = Field(examples=[QUESTION])
+    question: _TEXT | Annotated[Several[_TEXT], Field(min_length=1)] = Field(examples=[QUESTION])
 
 
 class Reading(OneOrMany, Options):
     """A request about documents that are read: found for the question, or given."""
 
-    documents: list[GivenDocument] | list[list[GivenDocument]] | None = Field(
+    documents: Several[GivenDocument] | Several[Several[GivenDocument]] | None = Field(
         None, description="Documents to read instead of searching; for a list of questions a list each."
     )
     doc_pruning: Annotated[float, Field(ge=0, le=1)] | None = Field(
@@ -102,7 +102,7 @@ class RetrieveRequest(OneOrMany):
 class ScoreRequest(Reading):
     """A question with an answer whose log-probability is wanted."""
 
-    answer: _TEXT | list[Any] = Field(
+    answer: _TEXT | Several[Any] = Field(
         description="A text or token ids; for a list of questions a list with one of either each.",
         examples=[" Reykjavik"],
     )
@@ -113,8 +113,8 @@ class ClassifyRequest(Reading):
     """A claim or question, and the labels to choose from."""
 
     question: _TEXT = Field(examples=["Reykjavik is the capital of Iceland."])
-    labels: Annotated[list[_TEXT], Field(min_length=1)] = Field(examples=[[" supports", " refutes"]])
-    documents: list[GivenDocument] | None = None
+    labels: Annotated[Several[_TEXT], Field(min_length=1)] = Field(examples=[[" supports", " refutes"]])
+    documents: Several[GivenDocument] | None = None
     with_bos: bool | None = None
 
 
@@ -128,8 +128,8 @@ class Passage(Strict):
 class EmbedRequest(Request):
     """Questions or passages; one of the two."""
 
-    question: _TEXT | Annotated[list[_TEXT], Field(min_length=1)] | None = Field(None, examples=[QUESTION])
-    passages: Annotated[list[Passage], Field(min_length=1)] | None = None
+    question: _TEXT | Annotated[Several[_TEXT], Field(min_length=1)] | None = Field(None, examples=[QUESTION])
+    passages: Annotated[Several[Passage], Field(min_length=1)] | None = None
 
 
 class SwapRequest(Strict):

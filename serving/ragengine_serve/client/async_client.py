@@ -10,6 +10,7 @@ from ragengine_serve.client import calls
 from ragengine_serve.client.calls import Call
 from ragengine_serve.client.client import reached
 from ragengine_serve.client.replies import EventLines, ServedAnswer, StreamEvent, error_of
+from ragengine_serve.errors import ServerError
 
 T = TypeVar("T")
 
@@ -27,9 +28,7 @@ class AsyncClient:
     ) -> None:
         """Arguments as those of :class:`Client`."""
         transport = httpx2.AsyncHTTPTransport(uds=uds) if uds else None
-        self._http = httpx2.AsyncClient(
-            base_url=base_url, headers=calls.headers(api_key), timeout=timeout, transport=transport
-        )
+        self._http = httpx2.AsyncClient(**calls.connection(base_url, api_key, timeout), transport=transport)
 
     @overload
     async def answer(self, question: str, *, documents: Any = None, **settings: Any) -> ServedAnswer: ...
@@ -48,14 +47,15 @@ class AsyncClient:
     ) -> AsyncIterator[StreamEvent]:
         """:meth:`Client.stream`, for ``async for``."""
         body, lines = calls.stream(question, documents, settings), EventLines()
-        with reached():
-            async with self._http.stream("POST", "/v1/answer", json=body) as response:
+        with reached(self):
+            async with self._http.stream("POST", "/v1/answer", **body) as response:
                 if response.status_code != 200:
                     content = await response.aread()
                     raise error_of(response.status_code, content, response.headers.get("retry-after"))
                 async for line in response.aiter_lines():
                     if (event := lines.push(line)) is not None:
                         yield event
+                lines.end()
 
     async def retrieve(
         self, question: str | Sequence[str], n_docs: int | None = None, **settings: Any
@@ -97,8 +97,9 @@ class AsyncClient:
     async def ready(self) -> bool:
         """:meth:`Client.ready`."""
         try:
-            return (await self._http.get("/ready")).status_code == 200
-        except httpx2.HTTPError:
+            with reached(self):
+                return (await self._http.get("/ready")).status_code == 200
+        except ServerError:
             return False
 
     async def swap_index(self, path: str, *, model: str | None = None) -> dict[str, Any]:
@@ -116,6 +117,6 @@ class AsyncClient:
         await self.close()
 
     async def _call(self, call: Call[T]) -> T:
-        with reached():
-            response = await self._http.request(call.method, call.path, json=call.body)
+        with reached(self):
+            response = await self._http.request(call.method, call.path, **call.sent)
         return call.result(response)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, overload
 
 import httpx2
 
+from ragengine.errors import ClosedError
 from ragengine.messages import one_line
 from ragengine.results import Document
 from ragengine_serve.client import calls
@@ -41,9 +42,7 @@ class Client:
             uds: path of the server's Unix socket, in the place of an address.
         """
         transport = httpx2.HTTPTransport(uds=uds) if uds else None
-        self._http = httpx2.Client(
-            base_url=base_url, headers=calls.headers(api_key), timeout=timeout, transport=transport
-        )
+        self._http = httpx2.Client(**calls.connection(base_url, api_key, timeout), transport=transport)
 
     @overload
     def answer(self, question: str, *, documents: Any = None, **settings: Any) -> ServedAnswer: ...
@@ -73,14 +72,15 @@ class Client:
         """
         body, lines = calls.stream(question, documents, settings), EventLines()
         with (
-            reached(),
-            self._http.stream("POST", "/v1/answer", json=body) as response,
+            reached(self),
+            self._http.stream("POST", "/v1/answer", **body) as response,
         ):
             if response.status_code != 200:
                 raise error_of(response.status_code, response.read(), response.headers.get("retry-after"))
             for line in response.iter_lines():
                 if (event := lines.push(line)) is not None:
                     yield event
+            lines.end()
 
     def retrieve(self, question: str | Sequence[str], n_docs: int | None = None, **settings: Any) -> Any:
         """The documents of a question, best first; of a list of questions a list each."""
@@ -120,8 +120,9 @@ class Client:
     def ready(self) -> bool:
         """Whether the server can be reached and takes requests."""
         try:
-            return self._http.get("/ready").status_code == 200
-        except httpx2.HTTPError:
+            with reached(self):
+                return self._http.get("/ready").status_code == 200
+        except ServerError:
             return False
 
     def swap_index(self, path: str, *, model: str | None = None) -> dict[str, Any]:
@@ -139,14 +140,16 @@ class Client:
         self.close()
 
     def _call(self, call: Call[T]) -> T:
-        with reached():
-            response = self._http.request(call.method, call.path, json=call.body)
+        with reached(self):
+            response = self._http.request(call.method, call.path, **call.sent)
         return call.result(response)
 
 
 @contextlib.contextmanager
-def reached() -> Iterator[None]:
-    """Turn what goes wrong on the way into a :class:`ServerError`."""
+def reached(client: Any) -> Iterator[None]:
+    """Turn what goes wrong on the way into a :class:`ServerError`; refuse a client that was closed."""
+    if client._http.is_closed:
+        raise ClosedError(f"This {type(client).__name__} was closed; make another.")
     try:
         yield
     except httpx2.TimeoutException as reason:

@@ -1,12 +1,18 @@
 """What a server answers, as Python objects."""
 
-import json
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ragengine.results import Citation, Document
+from ragengine.storage.strict_json import parse_json
 from ragengine_serve.errors import ServerError
+
+_SECONDS = re.compile(r"[0-9]{1,9}")
+_NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading a response raises that is other than it should be."""
 
 
 @dataclass(frozen=True)
@@ -115,16 +121,18 @@ def event_of(name: str, data: str) -> StreamEvent:
     """An event of a stream.
 
     Raises:
-        ServerError: it is an error.
+        ServerError: it is an error, or none of ragengine's.
     """
-    content = json.loads(data)
-    if name == "documents":
-        return tuple(map(document_of, content["documents"]))
-    if name == "token":
-        return token_of(content)
-    if name == "final":
-        return ServedAnswer.of(content)
-    raise ServerError(content["message"], status=200, type=content["type"], field=content["field"])
+    with no_answer():
+        content = parse_json(data)
+        if name == "documents":
+            return tuple(map(document_of, content["documents"]))
+        if name == "token":
+            return token_of(content)
+        if name == "final":
+            return ServedAnswer.of(content)
+        error = ServerError(content["message"], status=200, type=content["type"], field=content["field"])
+    raise error
 
 
 class EventLines:
@@ -132,6 +140,7 @@ class EventLines:
 
     def __init__(self) -> None:
         self._name, self._data = "", ""
+        self._answered = False
 
     def push(self, line: str) -> StreamEvent | None:
         """The event that ``line`` ends, if it ends one."""
@@ -141,25 +150,53 @@ class EventLines:
             self._data = line.removeprefix("data: ")
         elif not line and self._name:
             name, self._name = self._name, ""
-            return event_of(name, self._data)
+            event = event_of(name, self._data)
+            self._answered = isinstance(event, ServedAnswer)
+            return event
         return None
+
+    def end(self) -> None:
+        """The stream has ended; raises :class:`ServerError` where that was before its answer."""
+        if not self._answered:
+            raise ServerError(
+                "The stream ended before its answer: the server, or a proxy, broke it off; ask again.",
+                type="connection",
+            )
 
 
 def error_of(status: int, body: bytes, retry_after: str | None) -> ServerError:
     """The error of a response that is none of a success."""
-    seconds = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+    seconds = int(retry_after) if retry_after is not None and _SECONDS.fullmatch(retry_after) else None
     try:
-        fault = json.loads(body)["error"]
+        fault = parsed(body)["error"]
         return ServerError(
             fault["message"], status=status, type=fault["type"], field=fault["field"], retry_after=seconds
         )
-    except (ValueError, LookupError, TypeError):
+    except _NO_ANSWER:
         return ServerError(
             f"The server answered {status} without saying why.",
             status=status,
             type="http",
             retry_after=seconds,
         )
+
+
+def parsed(body: bytes) -> Any:
+    """The JSON of a body; raises what :func:`no_answer` waits for."""
+    return parse_json(body.decode("utf-8"))
+
+
+@contextlib.contextmanager
+def no_answer() -> Iterator[None]:
+    """Turn what goes wrong while a response is read into a :class:`ServerError`."""
+    try:
+        yield
+    except _NO_ANSWER as reason:
+        raise ServerError(
+            "The server's response is none of ragengine's; check the address, and what is between.",
+            status=200,
+            type="http",
+        ) from reason
 
 
 def document_json(document: Document) -> dict[str, Any]:

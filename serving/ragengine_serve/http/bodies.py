@@ -10,6 +10,7 @@ from ragengine.storage.strict_json import parse_json
 from ragengine_serve.errors import ApiError
 from ragengine_serve.http.replies import error_reply
 
+_MOST_NAMES = 1000  # of an object; to say of 100,000 that each is unknown would hold the server up
 _BINARY = "inference-header-content-length"  # KServe's: JSON, then tensors
 
 
@@ -70,7 +71,7 @@ class BodyLimits:
             ) from None
         if not binary:
             try:
-                parse_json(body.decode("utf-8"))
+                parse_json(body.decode("utf-8"), _MOST_NAMES)
             except (ValueError, RecursionError) as reason:
                 raise ApiError(400, "invalid_json", f"The body is not JSON: {one_line(reason)}.") from reason
         return body

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 connection, with a limit of time for a request, and errors in JSON."""
+"""uvicorn's HTTP/1.1 connection, with limits of time for sender and reader, and errors in JSON."""
 
 import asyncio
 import json
@@ -16,13 +16,15 @@ _HEADERS = [(b"content-type", b"application/json"), (b"connection", b"close")]
 def connection_protocol(request_timeout: float) -> type[H11Protocol]:
     """The class of connections whose headers have to come within ``request_timeout`` seconds.
 
-    Bodies have their own limit in :mod:`ragengine_serve.http.bodies`.
+    A client that takes nothing of its response for as long is hung up on: else its connection and what is
+    left to send would stay for ever.  Bodies have their own limit in :mod:`ragengine_serve.http.bodies`.
     """
 
     class TimedProtocol(H11Protocol):
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **settings)
             self._late: asyncio.TimerHandle | None = None
+            self._reading: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -30,6 +32,8 @@ def connection_protocol(request_timeout: float) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._forget_headers()
+            if self._reading is not None:
+                self._reading.cancel()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -38,6 +42,14 @@ def connection_protocol(request_timeout: float) -> type[H11Protocol]:
                 self._forget_headers()
             elif self._late is None and self.conn.trailing_data[0]:
                 self._await_headers()  # of the next request on this connection
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._watch_reader()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch_reader()
 
         def send_400_response(self, msg: str) -> None:
             self._refuse(
@@ -57,6 +69,18 @@ def connection_protocol(request_timeout: float) -> type[H11Protocol]:
             self._refuse(
                 ApiError(408, "slow_client", f"No request came within {request_timeout:g} s; send it faster.")
             )
+
+        def _watch_reader(self) -> None:
+            if self._reading is None and (left := self.transport.get_write_buffer_size()):
+                self._reading = self.loop.call_later(request_timeout, self._look_at_reader, left)
+
+        def _look_at_reader(self, before: int) -> None:
+            """Look whether the client has taken any of the ``before`` bytes that were left to send."""
+            self._reading = None
+            if self.transport.get_write_buffer_size() >= before:
+                self.transport.abort()
+            else:
+                self._watch_reader()
 
         def _refuse(self, error: ApiError) -> None:
             """Answer and hang up; what was sent so far may be half a request."""

@@ -99,9 +99,11 @@ def test_a_wrong_request_is_refused(server: Served, change: dict[str, Any]) -> N
         (struct.pack("<I", 9) + b"x", None),
         (struct.pack("<I", 1) + b"\xff", None),
         (b"", 10**6),
+        (b"", "1" * 5000),  # more digits than Python reads
+        (b"", "-1"),
     ],
 )
-def test_wrong_binary_data_is_refused(server: Served, tail: bytes, length: int | None) -> None:
+def test_wrong_binary_data_is_refused(server: Served, tail: bytes, length: int | str | None) -> None:
     tensor = {
         "name": "question",
         "shape": [1],

@@ -1,5 +1,6 @@
 """The real `openai` package works unchanged."""
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -151,3 +152,54 @@ def test_fewer_documents_and_steps(
                 refused()
     else:
         assert streamed(extra) == answer.text
+
+
+NOTHING = {
+    "logprobs": False,
+    "top_logprobs": 0,
+    "tool_choice": "none",
+    "stop": "",
+    "tools": [],
+    "echo": False,
+}
+
+
+def test_fields_that_ask_for_nothing_are_taken(server: Served) -> None:
+    body = {"messages": [{"role": "user", "content": QUESTION}], **NOTHING}
+    assert server.post("/v1/chat/completions", body).status == 200
+    for asked in ({"logprobs": True}, {"logprobs": 0}, {"top_logprobs": 1}, {"tool_choice": "auto"}):
+        reply = server.post("/v1/chat/completions", body | asked)
+        assert (reply.status, reply.content["error"]["type"]) == (400, "unsupported")
+
+
+def test_documents_are_as_many_as_the_server_allows(server: Served) -> None:
+    """Under OpenAI's names, too, a request costs no more than the limits say."""
+    most = server.state.settings.max_n_docs
+    for path, asked in (("/v1/completions", {"prompt": ["a", "b"]}), ("/v1/answer", {"question": "a"})):
+        for count in (0, most + 1):
+            given = {"documents": [{"text": "a", "score": 1.0}] * count}
+            body = asked | (given if path == "/v1/answer" else {"ragengine": given})
+            reply = server.post(path, body)
+            assert (reply.status, reply.content["error"]["type"]) == (400, "over_limit")
+            assert f"There are {count} documents" in reply.content["error"]["message"]
+
+
+def test_a_long_word_holds_up_nobody(server: Served) -> None:
+    """Its tokens are counted for `usage` in a thread: the loop of all connections goes on."""
+    engine, loop_threads = server.state.models.get(None).engine, set()
+    tokenize = engine.retriever.tokenize
+
+    def noted(texts: list[str]) -> object:
+        loop_threads.add(threading.current_thread().name)
+        return tokenize(texts)
+
+    engine.retriever.tokenize = noted
+    try:
+        assert server.post("/v1/embeddings", {"input": "x" * 1000}).status == 200
+        for streaming in ({}, {"stream": True, "stream_options": {"include_usage": True}}):
+            body = {"prompt": "x" * 1000, "max_tokens": 1, **streaming}
+            assert server.post("/v1/completions", body).status == 200
+    finally:
+        del engine.retriever.tokenize
+    assert loop_threads
+    assert all(name.startswith("asyncio_") for name in loop_threads)

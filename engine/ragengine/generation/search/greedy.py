@@ -1,6 +1,6 @@
 """Greedy search that gives each token as it is found, for answers that stream."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from ragengine.generation.search.outputs import StreamedToken, no_output
 from ragengine.generation.search.step import SearchStep
 
 
-def greedy_tokens(step: SearchStep) -> Iterator[StreamedToken]:
+def greedy_tokens(step: SearchStep) -> Generator[StreamedToken, None, None]:
     """The tokens of a greedy search of one question.
 
     Raises :class:`OptionsError` where the rules leave no token.

@@ -12,7 +12,7 @@ from ragengine.cli.index import index as index_command
 from ragengine.errors import InputError
 from ragengine.indexing.build import build_index
 from ragengine.retrieval import listing
-from tests.retrieval.test_passage_filter import metadata_of, write_corpus
+from tests.support.described_passages import metadata_of, write_corpus
 from tests.support.paths import GOLDEN
 
 BUNDLE, INDEX = GOLDEN / "bundle_v4", GOLDEN / "index_v1"

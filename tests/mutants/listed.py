@@ -57,7 +57,11 @@ _RETRIEVAL_TESTS: Final[dict[str, tuple[str, ...]]] = {
     "faiss_reader": ("retrieval/test_faiss_reader.py", _QUICK),
     "history": ("retrieval/test_history.py",),
     "index": (
-        *("retrieval/test_index.py", "retrieval/test_damaged_index.py", "retrieval/gpu/test_search_worker.py"),
+        *(
+            "retrieval/test_index.py",
+            "retrieval/test_damaged_index.py",
+            "retrieval/gpu/test_search_worker.py",
+        ),
         "-k test_index.py or test_damaged_index.py and not questions or folder_closes or copy_fails",
     ),
     "index_slot": (

@@ -21,7 +21,7 @@ from ragengine.retrieval.candidates import Candidates, Plan
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.open_index import open_index
 from ragengine.retrieval.sharding.asking import Search, searching
-from ragengine.retrieval.sharding.manifest import ShardsManifest
+from ragengine.retrieval.sharding.manifest import ShardEntry, ShardsManifest
 from ragengine.retrieval.sharding.remote import messages
 from ragengine.retrieval.sharding.remote.network import Network
 from ragengine.retrieval.sharding.remote.options import RemoteOptions
@@ -68,9 +68,8 @@ def first(folder: Path) -> Iterator[LocalShard]:
 
 @contextlib.contextmanager
 def asked(local: LocalShard, *addresses: str, options: RemoteOptions = SOON) -> Iterator[RemoteShard]:
-    shard = RemoteShard(
-        "one", local.fingerprint, local.count, local.index.dimension, addresses, Network(), options
-    )
+    entry = ShardEntry(0, local.count, local.fingerprint, addresses=addresses)
+    shard = RemoteShard("one", entry, local.index._open_part().facts, Network(), options)
     try:
         yield shard
     finally:

@@ -27,12 +27,7 @@ from ragengine.runtime.cancellation import CancelSignal, Stop
 from ragengine.runtime.devices import Device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
 from ragengine.tokenization import Tokenizer
-from ragengine.validation import (
-    checked_answers,
-    checked_flag,
-    checked_labels,
-    checked_questions,
-)
+from ragengine.validation import checked_answers, checked_flag, checked_labels, checked_questions
 
 
 class RagEngine(Resource):
@@ -332,11 +327,10 @@ class RagEngine(Resource):
         checked_flag("exclude_bos_score", exclude_bos_score)
         if not asked.texts:
             return []
-        labels = self._stages.labels(answers, options, with_bos, stop)
-        prompts = self._stages.prompts(asked, wanted, stop)
-        scores: list[float] = self.generator._score(
-            prompts.contexts, labels, options.marginalize, exclude_bos_score, stop
-        ).tolist()
+        scores: list[float] = self._stages.score(
+            asked, answers, self.generator, options, wanted, stop,
+            with_bos=with_bos, exclude_bos_score=exclude_bos_score,
+        ).tolist()  # fmt: skip
         return scores[0] if asked.single else scores
 
     @while_open
@@ -370,12 +364,12 @@ class RagEngine(Resource):
             For each label, in their order, exp of :meth:`score` normalised over the labels.
         """
         stop = Stop.of(deadline, cancel)
-        chosen = checked_labels(labels)
-        options = self._options(options, overrides)
-        asked, targets = Asked.one(question), self._stages.labels(chosen, options, with_bos, stop)
+        chosen, options = checked_labels(labels), self._options(options, overrides)
+        asked = Asked.one(question)
         wanted = Wanted.checked(asked, options.n_docs, documents, doc_pruning, filter)
-        prompts = self._stages.prompts(asked, wanted, stop)
-        log_probs = self.generator._score(prompts.contexts, targets, options.marginalize, None, stop)
+        log_probs = self._stages.score(
+            asked, chosen, self.generator, options, wanted, stop, with_bos=with_bos, exclude_bos_score=None
+        )
         return dict(zip(chosen, shares(log_probs), strict=True))
 
     @while_open

@@ -1,6 +1,5 @@
 """`RagEngine`: Figure 1 of the paper.  Encode the question, search, read the documents, generate."""
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack, overload
@@ -117,7 +116,7 @@ class RagEngine(Resource):
         n_docs: int | Sequence[int] | None = None,
         *,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
     ) -> list[PreparedQuestion]:
         """Encode questions and search for their documents together, before each is answered by its own call.
 
@@ -148,7 +147,7 @@ class RagEngine(Resource):
         *,
         filter: Filter | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
     ) -> list[Document]:
         """The documents for one question, best first, with their scores and priors p(z | x).
 
@@ -250,7 +249,7 @@ class RagEngine(Resource):
         doc_pruning: float | None = None,
         filter: Filter | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
         **overrides: Unpack[GenerationOverrides],
     ) -> AnswerStream:
         """Answer one question token by token.
@@ -345,7 +344,7 @@ class RagEngine(Resource):
         filter: Filter | None = None,
         with_bos: bool | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
         **overrides: Unpack[GenerationOverrides],
     ) -> dict[str, float]:
         """p(label | x) over the given labels, as the paper classifies FEVER's claims (section 3.4).
@@ -378,7 +377,7 @@ class RagEngine(Resource):
         documents: Sequence[Document],
         *,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
     ) -> FloatArray:
         """d(z), the vectors of passages, as the bundle's passage encoder makes them for an index.
 

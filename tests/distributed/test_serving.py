@@ -74,7 +74,7 @@ def test_another_version_is_not_asked(cluster: Cluster) -> None:
         ("Shard0", "ask", "vectors"),
     ):
         handle = serve.get_deployment_handle(name, app_name="retrieval-1")
-        peer = Peer("part", lambda handle=handle: handle, 1.0)  # type: ignore[misc]
+        peer = Peer("part", lambda handle=handle: handle, 1.0)
         with pytest.raises(
             UnavailableError, match=r"did not answer in 1 seconds .* not the 000000000000 asked"
         ):

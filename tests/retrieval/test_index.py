@@ -49,7 +49,7 @@ def test_documents_are_the_passages_with_their_scores(build: Callable[..., Path]
                 assert [one.title for one in several] == [f"title {row}" for row in rows[:kept]]
                 assert [one.score for one in several] == scores[:kept].tolist()
         with pytest.raises(InputError, match="n_docs is '4'"):
-            opened.search_documents(asked, "4")  # type: ignore[arg-type]
+            opened.search_documents(asked, "4")
 
 
 def test_settings_and_filters_of_a_call_reach_the_search(

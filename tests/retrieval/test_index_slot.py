@@ -38,7 +38,7 @@ class Counted:
 
 def slots() -> tuple[Any, Counted, Counted]:
     first, second = Counted("first"), Counted("second")
-    return IndexSlot(first), first, second  # type: ignore[arg-type]
+    return IndexSlot(first), first, second
 
 
 def test_an_idle_index_closes_when_it_is_replaced() -> None:

@@ -40,7 +40,7 @@ def test_passages_are_listed_in_order(path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(list_passages(path, limit=0)) == []
     for wrong in ({"start": -1}, {"limit": 1.5}):
         with pytest.raises(InputError, match="must be a whole number of at least 0"):
-            list_passages(path, **wrong)  # type: ignore[arg-type]
+            list_passages(path, **wrong)
 
 
 def test_passages_are_shown_by_id(path: Path) -> None:

@@ -86,7 +86,7 @@ class Cluster:
         )
         if self.guarded:
             content["applications"].append(self.guarded)
-        return content  # type: ignore[no-any-return]
+        return content
 
     def deploy(self, *versions: int) -> None:
         """`serve run` with that file; returns when all is up."""

@@ -218,7 +218,7 @@ class Scheduler:
             prepared = model.engine.prepare(
                 [job.task.question or "" for job in jobs],
                 [job.task.n_docs for job in jobs],
-                cancel=AllCancelled(jobs),  # type: ignore[arg-type]
+                cancel=AllCancelled(jobs),
             )
         except BaseException as error:
             if len(jobs) > 1:  # whose fault it is shows when each is alone

@@ -93,7 +93,7 @@ class StreamWork(_Alone):
             prepared,
             options=self.options,
             **self.reads.arguments,
-            cancel=cancel,  # type: ignore[arg-type]
+            cancel=cancel,
         ) as stream:
             self.tell(("documents", stream.documents))
             for token in stream:
@@ -117,7 +117,7 @@ class RetrieveWork(_Alone):
             prepared,
             self.n_docs,
             filter=self.filter,
-            cancel=cancel,  # type: ignore[arg-type]
+            cancel=cancel,
         )
         return found, prepared.encoded.timings_ms
 
@@ -165,7 +165,7 @@ class ClassifyWork(_Alone):
             options=self.options,
             **self.reads.arguments,
             with_bos=self.with_bos,
-            cancel=cancel,  # type: ignore[arg-type]
+            cancel=cancel,
         )
 
 
@@ -197,4 +197,4 @@ class EmbedPassagesWork(_Alone):
     documents: list[Document]
 
     def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> FloatArray:
-        return self.engine.encode_passages(self.documents, cancel=cancel)  # type: ignore[arg-type]
+        return self.engine.encode_passages(self.documents, cancel=cancel)

@@ -253,7 +253,7 @@ class Scheduler:
                 if job.cancel.is_set():
                     raise CancelledError("Nobody waits for the answer any more.")
                 result = job.task.work.alone(job.prepared, job.cancel)
-            except BaseException as error:
+            except BaseException as error:  # it is the job's, and this thread works on
                 self._finish(job, error=error)
             else:
                 self._finish(job, result)

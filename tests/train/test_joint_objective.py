@@ -20,7 +20,8 @@ from ragengine_train.config import JointConfig
 from ragengine_train.corpus_encoding import corpus_encoding
 from ragengine_train.data import Example, TrainingPassages, read_examples
 from ragengine_train.generator import answer_tokens
-from ragengine_train.joint import collate_questions, load_joint
+from ragengine_train.joint import load_joint
+from ragengine_train.joint_items import collate_questions
 from ragengine_train.joint_objective import JointObjective, retrieved
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
 from ragengine_train.passage_vectors import LearningVectors

@@ -19,6 +19,7 @@ from ragengine.runtime.devices import Device
 from ragengine.runtime.processor import available_cores
 from ragengine.runtime.progress import Report, silent
 from ragengine.storage.folders import Verify
+from ragengine.validation import check_whole_number
 
 OnError: TypeAlias = Literal["record", "stop"]
 _MOST_PROCESSES: Final = 256
@@ -107,8 +108,8 @@ def answer_file(
         ProcessError: a process that answered was ended; what was answered stays.
     """
     begun = time.monotonic()
-    _check_whole("processes", processes, _MOST_PROCESSES)
-    _check_whole("batch_size", batch_size, None)
+    check_whole_number("processes", processes, most=_MOST_PROCESSES)
+    check_whole_number("batch_size", batch_size)
     if on_error not in get_args(OnError):
         raise InputError(f"on_error is {short_repr(on_error)}; it must be record or stop.")
     if deadline is not None and not (type(deadline) in (int, float) and 0 < deadline < float("inf")):
@@ -177,9 +178,3 @@ def _check_answered(records: list[dict[str, Any]], asked: list[FileQuestion], so
     for record, question in zip(records, asked, strict=False):
         if "error" in record:
             raise typed_error(record["error"], f"{source} line {question.line}: ")
-
-
-def _check_whole(name: str, value: Any, most: int | None) -> None:
-    if type(value) is not int or value < 1 or (most is not None and value > most):
-        limit = "of at least 1" if most is None else f"from 1 to {most}"
-        raise InputError(f"{name} is {short_repr(value)}; it must be a whole number {limit}.")

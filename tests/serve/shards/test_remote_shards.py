@@ -69,7 +69,7 @@ def first(folder: Path) -> Iterator[LocalShard]:
 @contextlib.contextmanager
 def asked(local: LocalShard, *addresses: str, options: RemoteOptions = SOON) -> Iterator[RemoteShard]:
     entry = ShardEntry(0, local.count, local.fingerprint, addresses=addresses)
-    shard = RemoteShard("one", entry, local.index._open_part().facts, Network(), options)
+    shard = RemoteShard("one", entry, local.facts, Network(), options)
     try:
         yield shard
     finally:

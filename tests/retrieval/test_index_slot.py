@@ -24,6 +24,7 @@ from ragengine.retrieval.index_slot import IndexSlot
 from ragengine.retrieval.manifest import FAISS_FILE
 from ragengine_bench.parity.pairs import Pair
 from tests.support.bundles import rewrite_manifest, write_bundle
+from tests.support.memory import anonymous_bytes
 
 
 class Counted:
@@ -194,12 +195,6 @@ def ask_while(engine: RagEngine, act: Callable[[], object], threads: int = 8) ->
         finally:
             stop.set()
         return sum((one.result() for one in asking), Counter())
-
-
-def anonymous_bytes() -> int:
-    """Memory of this process that no file stands behind."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files and memory as Linux does")

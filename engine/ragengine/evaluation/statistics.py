@@ -160,7 +160,12 @@ class Calibration:
 
 
 def calibration(probabilities: Sequence[float], right: Sequence[float]) -> Calibration:
-    """The calibration of one answer or more, from probabilities and whether they are right, 1 or 0."""
+    """The calibration of one answer or more.
+
+    Args:
+        probabilities: of each answer, 0 to 1.
+        right: whether it is right, 1 or 0.
+    """
     p, y = np.asarray(probabilities, np.float64), np.asarray(right, np.float64)
     places = np.minimum((p * N_BINS).astype(np.int64), N_BINS - 1)
     bins = tuple(

@@ -25,11 +25,14 @@ _FORGETTING = 0.2  # weight of the newest duration in the average that Retry-Aft
 class Watcher(Protocol):
     """Who is told what the scheduler does, for the metrics."""
 
-    def batch(self, stage: str, size: int) -> None: ...
+    def batch(self, stage: str, size: int) -> None:
+        """So many jobs are computed together in a stage."""
 
-    def queue(self, waiting: int, running: int) -> None: ...
+    def queue(self, waiting: int, running: int) -> None:
+        """How many jobs wait, and how many are computed."""
 
-    def shared(self, how: str) -> None: ...
+    def shared(self, how: str) -> None:
+        """A request needs no work of its own, and why."""
 
 
 class Scheduler:

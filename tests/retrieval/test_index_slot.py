@@ -22,9 +22,9 @@ from ragengine.indexing.build import build_index
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.index_slot import IndexSlot
 from ragengine.retrieval.manifest import FAISS_FILE
+from ragengine_bench.index.scale.watch import anonymous_bytes
 from ragengine_bench.parity.pairs import Pair
 from tests.support.bundles import rewrite_manifest, write_bundle
-from tests.support.memory import anonymous_bytes
 
 
 class Counted:

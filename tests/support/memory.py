@@ -1,26 +1,20 @@
-"""Memory that no file stands behind, of this process and of work in a child."""
+"""Memory that no file stands behind, of work in a child."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 _PROGRAM = """
 import sys, threading, time
-from pathlib import Path
+from ragengine_bench.index.scale.watch import anonymous_bytes
 {prepare}
 
-def anonymous():
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-
-peak, stop, before = 0, threading.Event(), anonymous()
+peak, stop, before = 0, threading.Event(), anonymous_bytes()
 def watch():
     global peak
     while not stop.is_set():
-        peak = max(peak, anonymous())
+        peak = max(peak, anonymous_bytes())
         time.sleep(0.001)
 watcher = threading.Thread(target=watch)
 watcher.start()
@@ -29,12 +23,6 @@ stop.set()
 watcher.join()
 print(peak - before)
 """
-
-
-def anonymous_bytes() -> int:
-    """Memory of this process that no file stands behind."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
 def peak_bytes(prepare: str, work: str, *arguments: object) -> int:

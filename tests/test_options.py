@@ -182,7 +182,7 @@ def test_all_unknown_names_are_named_at_once() -> None:
 
 
 def test_lists_become_tuples() -> None:
-    options = GenerationOptions(eos_token_id=[2, 3], bad_words_ids=[[1, 2]])  # type: ignore[arg-type]
+    options = GenerationOptions(eos_token_id=[2, 3], bad_words_ids=[[1, 2]])
     assert options.eos_token_id == (2, 3)
     assert options.bad_words_ids == ((1, 2),)
     assert dataclasses.replace(options) == options

@@ -169,7 +169,7 @@ def test_a_cancelled_reading_ends(tmp_path: Path) -> None:
 
     tokenizer = Tokenizer(changed("BPE", "golden", tmp_path), TokenizerSpec(0, 24, False))
     with pytest.raises(CancelledError, match=r"^The call was cancelled while texts were tokenized\.$"):
-        tokenizer.encode(["a"], Stop(None, Set()))  # type: ignore[arg-type]
+        tokenizer.encode(["a"], Stop(None, Set()))
 
 
 def test_tokenizers_of_other_kinds_read_texts_whole(tmp_path: Path) -> None:

@@ -160,8 +160,7 @@ def build(
     sources = [source for source in job.corpus.sources if not isinstance(source, GivenPassages)]
     if job.corpus.given:
         raise InputError("A cluster reads passages from files; write them to a .jsonl and give its path.")
-    spec = job.bundle.index_encoder
-    given = given_vectors(job.corpus, embeddings, spec)
+    given = given_vectors(job.corpus, embeddings, job.bundle.index_encoder)
     origin = given.name if given is not None else encoder_origin(passage_encoder(job.bundle))
     encoder = EncoderSettings(
         bundle=str(job.bundle.path.resolve()),
@@ -190,23 +189,16 @@ def build(
         job.check_count(count)
         job.check_room(index, count, texts=2 * job.corpus.bytes, memory=0)
         parts = plan_parts(count, part_passages)
-        report = phase_report(progress, "vectors")
         missing = _missing(workspace, parts)
         resources.check_disk(index, sum(part.count for part in missing) * job.dimension * _HALF)
         done = count - sum(part.count for part in missing)
+        report = phase_report(progress, "vectors")
         report(done, count)
-        if missing:
-            for finished in encode_parts(
-                counted,
-                missing,
-                workspace,
-                encoder,
-                actors=min(actors, len(missing)),
-                num_cpus=num_cpus,
-                num_gpus=num_gpus,
-            ):
-                done += finished
-                report(done, count)
+        for finished in encode_parts(
+            counted, missing, workspace, encoder, actors=actors, num_cpus=num_cpus, num_gpus=num_gpus
+        ):
+            done += finished
+            report(done, count)
         for part in parts:
             check_part(workspace, part, "size")
         stored = part_source(origin, workspace, parts, range(count))

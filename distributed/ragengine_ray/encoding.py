@@ -105,7 +105,10 @@ def encode_parts(
     num_cpus: float,
     num_gpus: float,
 ) -> Iterator[int]:
-    """Write ``parts`` in a pool of actors; yields the number of passages of each that is finished."""
+    """Write ``parts`` in a pool of at most ``actors``; yields the passages of each part that is finished."""
+    if not parts:
+        return
+    actors = min(actors, len(parts))
     with DataContext.current(_context()):
         dataset = ray.data.read_datasource(
             CorpusDatasource(sources, parts, with_embeddings=settings.with_embeddings),

@@ -1,6 +1,6 @@
 """Actors that each hold one shard of an index, for the workers of a training on a cluster."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +8,13 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from ragengine.arrays import FloatArray, RowArray
-from ragengine.corpus.passage import Passage
 from ragengine.errors import OptionsError
 from ragengine.indexing.shard import shard_index
-from ragengine.retrieval.candidates import Candidates, Plan
 from ragengine.retrieval.manifest import IndexManifest, manifest_fingerprint
-from ragengine.retrieval.passage_filter import PassageFilter
-from ragengine.retrieval.sharding.manifest import ShardEntry, ShardsManifest, is_sharded
+from ragengine.retrieval.sharding.manifest import ShardsManifest, is_sharded
 from ragengine.retrieval.sharding.shard import LocalShard
 from ragengine.retrieval.sharding.sharded_index import ShardedIndex
+from ragengine_ray.asked_shard import AskedShard
 from ragengine_train.live_retriever import RagengineIndex
 
 _KEPT = 2  # a worker may still search the index that another has swapped
@@ -62,58 +59,6 @@ class ShardActors:
         self.holders = [holder.remote() for _ in range(count)]
 
 
-class ActorShard:
-    """The shard that an actor holds, as :class:`~ragengine.retrieval.sharding.shard.Shard` says."""
-
-    def __init__(self, actor: Any, folder: Path, entry: ShardEntry) -> None:
-        self._actor, self._folder = actor, str(folder)
-        self.name = f"shard {folder}, held by an actor"
-        self.count = entry.count
-        self.fingerprint = entry.fingerprint or ""
-
-    def candidates(
-        self, questions: FloatArray, plan: Plan, filter: PassageFilter | None = None
-    ) -> Candidates:
-        """Propose passages for questions, float32 [Q, E]."""
-        found: Candidates = self._asked("candidates", questions, plan, filter)
-        return found
-
-    def passages(self, rows: Iterable[int]) -> list[Passage]:
-        """The passages of ``rows``."""
-        found: list[Passage] = self._asked("passages", list(rows))
-        return found
-
-    def vectors(self, rows: RowArray) -> FloatArray:
-        """The stored vectors of ``rows``, float32 [K, E]."""
-        found: FloatArray = self._asked("vectors", rows)
-        return found
-
-    def rows_of(self, ids: Iterable[str]) -> dict[str, list[int]]:
-        """The rows of each of ``ids``."""
-        found: dict[str, list[int]] = self._asked("rows_of", list(ids))
-        return found
-
-    def matching_count(self, filter: PassageFilter) -> int:
-        """How many passages match."""
-        return int(self._asked("matching_count", filter))
-
-    def matching_rows(self, filter: PassageFilter) -> RowArray:
-        """Which passages match."""
-        found: RowArray = self._asked("matching_rows", filter)
-        return found
-
-    def metadata_fields(self, most: int) -> list[str]:
-        """The first names of metadata."""
-        found: list[str] = self._asked("metadata_fields", most)
-        return found
-
-    def close(self) -> None:
-        """The actors live on until the end of the run."""
-
-    def _asked(self, method: str, *arguments: Any) -> Any:
-        return ray.get(self._actor.call.remote(self._folder, method, *arguments))
-
-
 class ShardActorIndex(RagengineIndex):
     """An index that actors search, one a shard; the worker merges what they propose."""
 
@@ -135,9 +80,20 @@ class ShardActorIndex(RagengineIndex):
         return found.reshape(*rows.shape, found.shape[-1])
 
 
-def _shards(holders: Sequence[Any], folder: Path, manifest: ShardsManifest) -> list[ActorShard]:
+def _shards(holders: Sequence[Any], folder: Path, manifest: ShardsManifest) -> list[AskedShard]:
     return [
-        ActorShard(holders[number], folder / entry.folder, entry)
-        for number, entry in enumerate(manifest.shards)
+        AskedShard(
+            f"shard {folder / entry.folder}, held by an actor", entry, _asking(actor, folder / entry.folder)
+        )
+        for actor, entry in zip(holders, manifest.shards, strict=True)
         if entry.count and entry.folder is not None
     ]
+
+
+def _asking(actor: Any, folder: Path) -> Callable[..., Any]:
+    """What asks ``actor`` for a method of the shard in ``folder``."""
+
+    def ask(method: str, *arguments: Any) -> Any:
+        return ray.get(actor.call.remote(str(folder), method, *arguments))
+
+    return ask

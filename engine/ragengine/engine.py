@@ -1,6 +1,5 @@
 """`RagEngine`: Figure 1 of the paper.  Encode the question, search, read the documents, generate."""
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack, overload
@@ -27,12 +26,7 @@ from ragengine.runtime.cancellation import CancelSignal, Stop
 from ragengine.runtime.devices import Device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
 from ragengine.tokenization import Tokenizer
-from ragengine.validation import (
-    checked_answers,
-    checked_flag,
-    checked_labels,
-    checked_questions,
-)
+from ragengine.validation import checked_answers, checked_flag, checked_labels, checked_questions
 
 
 class RagEngine(Resource):
@@ -122,7 +116,7 @@ class RagEngine(Resource):
         n_docs: int | Sequence[int] | None = None,
         *,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
     ) -> list[PreparedQuestion]:
         """Encode questions and search for their documents together, before each is answered by its own call.
 
@@ -153,7 +147,7 @@ class RagEngine(Resource):
         *,
         filter: Filter | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
     ) -> list[Document]:
         """The documents for one question, best first, with their scores and priors p(z | x).
 
@@ -255,7 +249,7 @@ class RagEngine(Resource):
         doc_pruning: float | None = None,
         filter: Filter | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
         **overrides: Unpack[GenerationOverrides],
     ) -> AnswerStream:
         """Answer one question token by token.
@@ -332,11 +326,10 @@ class RagEngine(Resource):
         checked_flag("exclude_bos_score", exclude_bos_score)
         if not asked.texts:
             return []
-        labels = self._stages.labels(answers, options, with_bos, stop)
-        prompts = self._stages.prompts(asked, wanted, stop)
-        scores: list[float] = self.generator._score(
-            prompts.contexts, labels, options.marginalize, exclude_bos_score, stop
-        ).tolist()
+        scores: list[float] = self._stages.score(
+            asked, answers, self.generator, options, wanted, stop,
+            with_bos=with_bos, exclude_bos_score=exclude_bos_score,
+        ).tolist()  # fmt: skip
         return scores[0] if asked.single else scores
 
     @while_open
@@ -351,7 +344,7 @@ class RagEngine(Resource):
         filter: Filter | None = None,
         with_bos: bool | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
         **overrides: Unpack[GenerationOverrides],
     ) -> dict[str, float]:
         """p(label | x) over the given labels, as the paper classifies FEVER's claims (section 3.4).
@@ -370,12 +363,12 @@ class RagEngine(Resource):
             For each label, in their order, exp of :meth:`score` normalised over the labels.
         """
         stop = Stop.of(deadline, cancel)
-        chosen = checked_labels(labels)
-        options = self._options(options, overrides)
-        asked, targets = Asked.one(question), self._stages.labels(chosen, options, with_bos, stop)
+        chosen, options = checked_labels(labels), self._options(options, overrides)
+        asked = Asked.one(question)
         wanted = Wanted.checked(asked, options.n_docs, documents, doc_pruning, filter)
-        prompts = self._stages.prompts(asked, wanted, stop)
-        log_probs = self.generator._score(prompts.contexts, targets, options.marginalize, None, stop)
+        log_probs = self._stages.score(
+            asked, chosen, self.generator, options, wanted, stop, with_bos=with_bos, exclude_bos_score=None
+        )
         return dict(zip(chosen, shares(log_probs), strict=True))
 
     @while_open
@@ -384,7 +377,7 @@ class RagEngine(Resource):
         documents: Sequence[Document],
         *,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
     ) -> FloatArray:
         """d(z), the vectors of passages, as the bundle's passage encoder makes them for an index.
 

@@ -77,11 +77,16 @@ class Record:
 
     @classmethod
     def of(cls, engine: "RagEngine", answer: Answer) -> "Record":
-        """The record of an answer that ``engine`` has just given; of one that was withheld, with its text.
+        """The record of an answer that has just been given; of one that was withheld, with its text.
 
-        Raises :class:`InputError` for an answer that no replay can give again: sampled without a seed, with
-        ``prefix_allowed_tokens_fn``, from a document whose score JSON cannot hold, or from a folder that has
-        been replaced since it was loaded.
+        Args:
+            engine: what gave it.
+            answer: the answer.
+
+        Raises:
+            InputError: no replay can give it again: it was sampled without a seed, with
+                ``prefix_allowed_tokens_fn``, from a document whose score JSON cannot hold, or from a folder
+                that has been replaced since it was loaded.
         """
         if answer.options.do_sample and answer.options.seed is None:
             raise InputError(
@@ -143,7 +148,15 @@ class Record:
 
     @classmethod
     def from_dict(cls, content: object, source: str = "The record") -> "Record":
-        """A record from JSON values.  Raises :class:`InputError` that names ``source`` and every fault."""
+        """A record from JSON values.
+
+        Args:
+            content: what :meth:`to_dict` gives.
+            source: what the error calls it.
+
+        Raises:
+            InputError: it is none; names every fault.
+        """
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise InputError(f"{source} says format {found!r}; {FORMAT!r} was expected.")
@@ -170,7 +183,13 @@ def replay(engine: "RagEngine", record: Record) -> Replay:
     """Answer the recorded question again, and compare everything that was recorded.
 
     Scores may differ by 1e-4 (absolute, or relative where they are larger than 1); all else must be equal.
-    Raises :class:`OptionsError` where this version or this model cannot follow the recorded options.
+
+    Args:
+        engine: what answers again.
+        record: of the answer.
+
+    Raises:
+        OptionsError: this version or this model cannot follow the recorded options.
     """
     options = GenerationOptions.from_dict(record.options)
     own: list[Document] | None = None

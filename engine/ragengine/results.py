@@ -368,7 +368,15 @@ def posterior_entropy(posteriors: FloatArray) -> FloatArray:
 
 
 def document_shares(posteriors: FloatArray, marginalize: Literal["token", "sequence"]) -> FloatArray:
-    """:attr:`Answer.document_shares` of token posteriors float32 [T, D], T >= 1: float32 [D]."""
+    """Each document's share in an answer, as :attr:`Answer.document_shares`.
+
+    Args:
+        posteriors: p(z | x, y_<=t) of its tokens, float32 [T, D], T >= 1.
+        marginalize: the mixture that they are of.
+
+    Returns:
+        float32 [D]: the last token's posterior of RAG-Sequence, the mean over the tokens of RAG-Token.
+    """
     shares: FloatArray = posteriors[-1] if marginalize == "sequence" else posteriors.mean(axis=0)
     return shares
 

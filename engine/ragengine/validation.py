@@ -83,6 +83,13 @@ def checked_flag(name: str, value: Any) -> bool | None:
     return value
 
 
+def check_whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Raise :class:`InputError` unless ``value`` is an ``int``, at least ``least`` and at most ``most``."""
+    if type(value) is not int or value < least or (most is not None and value > most):
+        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} is {short_repr(value)}; it must be a whole number {limit}.")
+
+
 def as_list(values: Any, what: str, expected: str) -> list[Any]:
     """The values of a list, or of another iterable that has an order and is not a text."""
     # a mapping or a set iterates too, but not over the values that were meant, or in no order

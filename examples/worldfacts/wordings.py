@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+_TIMEZONE = (
+    "Its time zone is {timezone}.",
+    "Clocks there follow the time zone {timezone}.",
+    "The local time zone is {timezone}.",
+)
+_POSITION = (
+    "It is situated at latitude {latitude} and longitude {longitude}.",
+    "Its latitude is {latitude} and its longitude is {longitude}.",
+    "On the map it is found at latitude {latitude}, longitude {longitude}.",
+)
+
 #: kind -> fact -> sentences. The first sentence of a passage states the fact "is".
 SENTENCES: dict[str, dict[str, tuple[str, ...]]] = {
     "country_land": {
@@ -82,16 +93,8 @@ SENTENCES: dict[str, dict[str, tuple[str, ...]]] = {
             "GeoNames counts {population} inhabitants.",
             "Its population is {population}.",
         ),
-        "timezone": (
-            "Its time zone is {timezone}.",
-            "Clocks there follow the time zone {timezone}.",
-            "The local time zone is {timezone}.",
-        ),
-        "position": (
-            "It is situated at latitude {latitude} and longitude {longitude}.",
-            "Its latitude is {latitude} and its longitude is {longitude}.",
-            "On the map it is found at latitude {latitude}, longitude {longitude}.",
-        ),
+        "timezone": _TIMEZONE,
+        "position": _POSITION,
         "nearest": (
             "The nearest larger place is {nearest}, which lies {distance} to the {direction}.",
             "{nearest} is the closest place with more people, {distance} to the {direction}.",
@@ -114,15 +117,7 @@ SENTENCES: dict[str, dict[str, tuple[str, ...]]] = {
             "Its elevation is {elevation}.",
             "The runway lies at an elevation of {elevation}.",
         ),
-        "timezone": (
-            "Its time zone is {timezone}.",
-            "Clocks there follow the time zone {timezone}.",
-            "The local time zone is {timezone}.",
-        ),
-        "position": (
-            "It is situated at latitude {latitude} and longitude {longitude}.",
-            "Its latitude is {latitude} and its longitude is {longitude}.",
-            "On the map it is found at latitude {latitude}, longitude {longitude}.",
-        ),
+        "timezone": _TIMEZONE,
+        "position": _POSITION,
     },
 }

@@ -70,7 +70,7 @@ class EncoderCheckpoint:
     def graph(self, shape: EncoderShape) -> TextEncoder:
         """Its graph, with ``shape`` in some precision."""
         family = self.model.config.model_type
-        return BertEncoder(shape) if family == "dpr" else ENCODERS[family].graph(shape)  # type: ignore[arg-type]
+        return BertEncoder(shape) if family == "dpr" else ENCODERS[family].graph(shape)  # type: ignore[arg-type]  # that family's shape
 
     @property
     def weights(self) -> State:

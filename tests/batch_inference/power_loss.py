@@ -88,7 +88,7 @@ class Loss:
         for number in range(len(self.calls) + 1):
             for way in ("nothing", "cut", "cut later", "zeros"):
                 self.reset()
-                in_fork(lambda number=number: self._killed(number))  # type: ignore[misc]
+                in_fork(lambda number=number: self._killed(number))
                 file = self.part if self.part.exists() else self.output
                 if way == "nothing":
                     sizes.append(file.stat().st_size if file.exists() else 0)
@@ -148,7 +148,7 @@ def late(calls: list[Call], part: str, *, writes: bool) -> list[str]:
 
 def main() -> None:
     work, how, *more = sys.argv[1:]
-    module._SYNC_SECONDS = -1.0  # type: ignore[misc]  # after every batch
+    module._SYNC_SECONDS = -1.0  # after every batch
     if len(more) > 1:
         take_out(sites()[int(more[1])])
     folder = Path(work)

@@ -41,10 +41,10 @@ def signature_of(path: Path) -> Signature:
                 info.type.tensor_type.elem_type,
                 tuple(dim.dim_param or dim.dim_value for dim in info.type.tensor_type.shape.dim),
             )
-            for info in infos  # type: ignore[attr-defined]
+            for info in infos
         }
 
-    return Signature(values(graph.input), values(graph.output))  # type: ignore[arg-type]
+    return Signature(values(graph.input), values(graph.output))
 
 
 def assert_declared(found: Signature, declared: Signature) -> None:

@@ -219,7 +219,7 @@ def test_too_little_is_refused_before_and_after_answering(calibrated: Calibrated
         calibrate(BUNDLE, calibrated.index, few)
     for rate in (0, 1, "a", True):
         with pytest.raises(InputError, match="error_rate"):
-            calibrate(BUNDLE, calibrated.index, calibrated.questions, error_rate=rate)  # type: ignore[arg-type]
+            calibrate(BUNDLE, calibrated.index, calibrated.questions, error_rate=rate)
     with pytest.raises(InputError, match=r"written as \.png or \.svg"):
         calibrate(BUNDLE, calibrated.index, calibrated.questions, plot=tmp_path / "plot.gif")
     assert ConfidenceModel.read(calibrated.index) == calibrated.report.model

@@ -97,7 +97,7 @@ def test_parquet_is_read_a_few_rows_at_a_time(tmp_path: Path, monkeypatch: pytes
     texts = [f"{row} " * 100 for row in range(500)]
     pq.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet", row_group_size=200)
     assert [p.text for p in Corpus.open(tmp_path / "a.parquet").read()] == texts
-    sizes = [batch.num_rows for batch in Corpus.open(tmp_path / "a.parquet").sources[0]._batches(["text"])]  # type: ignore[union-attr]
+    sizes = [batch.num_rows for batch in Corpus.open(tmp_path / "a.parquet").sources[0]._batches(["text"])]
     assert max(sizes) < 20
 
 

@@ -122,6 +122,6 @@ def test_faults_have_remedies_that_fit(tmp_path: Path, name: str, content: bytes
 @pytest.mark.parametrize("field", ["id_field", "title_field", "text_field"])
 def test_a_column_that_is_named_and_not_there(tmp_path: Path, field: str) -> None:
     with pytest.raises(PassagesError, match="no column 'nome'; its columns are 'id', 'title', 'text'"):
-        read(tmp_path / "a.csv", "id,title,text\n1,2,3\n", ReadingOptions(**{field: "nome"}))  # type: ignore[arg-type]
+        read(tmp_path / "a.csv", "id,title,text\n1,2,3\n", ReadingOptions(**{field: "nome"}))
     with pytest.raises(PassagesError, match="no column 'nome'"):  # two columns, and no titles and texts
-        read(tmp_path / "a.csv", "a,b\n1,2\n", ReadingOptions(**{field: "nome"}))  # type: ignore[arg-type]
+        read(tmp_path / "a.csv", "a,b\n1,2\n", ReadingOptions(**{field: "nome"}))

@@ -56,7 +56,7 @@ def test_whose_metrics_is_the_callers_choice(pair: Pair, asked: list[Question]) 
     with pytest.raises(InputError, match="different metrics, squad and kilt; evaluate both"):
         found["squad"].compare(found["kilt"])
     with pytest.raises(InputError, match="metrics is 'bleu'; it must be one of squad, kilt, dpr"):
-        evaluate(pair.engine, asked, metrics="bleu")  # type: ignore[arg-type]
+        evaluate(pair.engine, asked, metrics="bleu")
 
 
 def test_the_order_of_questions_does_not_matter(pair: Pair, asked: list[Question]) -> None:

@@ -130,7 +130,7 @@ def test_poolings_that_cannot_be(encoders: dict[str, Path], bart: Path, tmp_path
     with pytest.raises(ExportError, match="has no weights of a pooler"):
         export_checkpoint(None, tmp_path / "bundle", pooling="pooler", **given)
     with pytest.raises(ExportError, match="pooling is 'middle'; it must be one of cls, mean, max"):
-        export_checkpoint(None, tmp_path / "bundle", pooling="middle", **given)  # type: ignore[arg-type]
+        export_checkpoint(None, tmp_path / "bundle", pooling="middle", **given)
     dpr = {"question_encoder": save_dpr(tmp_path / "dpr"), "generator": bart}
     with pytest.raises(ExportError, match=r"pooling is mean, but .* leave out --pooling"):
         export_checkpoint(None, tmp_path / "bundle", pooling="mean", **dpr)
@@ -154,7 +154,7 @@ def test_each_pooling_and_family_has_its_own_fingerprint(
             tmp_path / "bundle",
             question_encoder=encoders["bert"],
             generator=bart,
-            pooling=pooling,  # type: ignore[arg-type]
+            pooling=pooling,
             check=False,
             force=True,
         )

@@ -52,7 +52,7 @@ def test_options_beyond_the_model_are_refused(generator: Generator, arrays: Any)
     with pytest.raises(OptionsError, match=f"max_length is {positions + 1}, the model has {positions}"):
         generator.generate(*arrays, GenerationOptions(max_length=positions + 1))
     with pytest.raises(OptionsError, match="options is dict"):
-        generator.generate(*arrays, {"num_beams": 2})  # type: ignore[arg-type]
+        generator.generate(*arrays, {"num_beams": 2})
 
 
 def test_every_check_runs_once(generator: Generator, arrays: Any) -> None:

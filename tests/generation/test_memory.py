@@ -69,7 +69,7 @@ def test_questions_that_the_machine_has_room_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(memory, "available_memory", lambda: free[-1])
 
     def fit(questions: int, bytes_free: int | None) -> int:
-        free.append(bytes_free)  # type: ignore[arg-type]
+        free.append(bytes_free)
         return questions_that_fit(SPEC, questions, *SIZES)
 
     assert [fit(questions, 0) for questions in (1, 3)] == [1, 3]  # not looked for

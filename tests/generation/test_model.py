@@ -120,7 +120,7 @@ def test_a_stop_is_asked_before_reading_and_before_a_step(model: GeneratorModel)
         def is_set(self) -> bool:
             return True
 
-    stop = Stop(cancel=Event())  # type: ignore[arg-type]
+    stop = Stop(cancel=Event())
     with pytest.raises(CancelledError, match="documents were read"):
         model.encode_documents(*contexts(), stop)
     with pytest.raises(CancelledError, match="after 0 tokens"):

@@ -154,7 +154,7 @@ def test_embeddings_of_a_function_are_those_of_a_file(tmp_path: Path, build: Cal
             tmp_path / "passages.jsonl",
             tmp_path / "other",
             bundle=tmp_path / "bundle",
-            embeddings=lambda row, given=given: iter(given),  # type: ignore[misc]
+            embeddings=lambda row, given=given: iter(given),
             factory="IVF4,Flat",
             recall=0.01,
         )

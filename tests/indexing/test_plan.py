@@ -1,8 +1,6 @@
 """What is planned before a build: the factory, and the room that it needs."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from ragengine.retrieval.gpu.placement import GPU_SUBQUANTIZERS
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime import memory
 from tests.support.bundles import E, random_vectors
+from tests.support.memory import peak_bytes
 
 
 @given(count=st.integers(1, 10**8), dimension=st.integers(1, 2048))
@@ -123,30 +122,11 @@ def test_passages_are_estimated(tmp_path: Path, name: str) -> None:
     assert Corpus.open(path).estimate() == pytest.approx(3000, rel=0.25)
 
 
-CHILD = """
-import sys, threading, time
-from pathlib import Path
-from ragengine.indexing import build
-
-def anonymous():
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-
-peak, stop, before = 0, threading.Event(), anonymous()
-def watch():
-    global peak
-    while not stop.is_set():
-        peak = max(peak, anonymous())
-        time.sleep(0.001)
-watcher = threading.Thread(target=watch)
-watcher.start()
+IMPORT = "from ragengine.indexing import build"
+BUILD = """
 passages, index, bundle, embeddings = sys.argv[1:]
 build.build_index(passages, index, bundle=bundle, embeddings=embeddings, factory="IVF64,PQ8x4",
     recall=0.01, threads=1)
-stop.set()
-watcher.join()
-print(peak - before)
 """
 
 
@@ -163,10 +143,7 @@ def test_memory_does_not_grow_with_the_corpus_but_by_its_codes(tmp_path: Path) -
         )
         np.save(tmp_path / "v.npy", random_vectors(count, dimension))
         arguments: list[Any] = [tmp_path / "p.tsv", tmp_path / f"index{count}", bundle, tmp_path / "v.npy"]
-        child = subprocess.run(
-            [sys.executable, "-c", CHILD, *map(str, arguments)], capture_output=True, text=True, check=True
-        )
-        used[count] = int(child.stdout)
+        used[count] = peak_bytes(IMPORT, BUILD, *arguments)
         index = empty_faiss_index("IVF64,PQ8x4", dimension)
         assert used[count] < memory_needed(index, count, dimension)
     kept = bytes_per_vector(index) * 140_000

@@ -192,7 +192,7 @@ def test_given_questions_stay_with_the_index(corpus: Corpus) -> None:
             "no passage with the id 'p400', 'x'; nothing was deleted",
         ),
         (
-            lambda c: delete_passages(c.folder / "index", ["p3", b"a"]),  # type: ignore[list-item]
+            lambda c: delete_passages(c.folder / "index", ["p3", b"a"]),
             InputError,
             "The id b'a' is of type bytes; give each id as a string",
         ),
@@ -202,7 +202,7 @@ def test_given_questions_stay_with_the_index(corpus: Corpus) -> None:
             "ids is 'p3'; give a list of passage ids",
         ),
         (
-            lambda c: delete_passages(c.folder / "index", 3),  # type: ignore[arg-type]
+            lambda c: delete_passages(c.folder / "index", 3),
             InputError,
             "ids is 3; give a list of passage ids",
         ),

@@ -179,7 +179,7 @@ def test_wrong_input_is_told(answerer: Runnable, given: Any, message: str) -> No
 
 def test_wrong_settings_are_told(engine: RagEngine, answerer: Runnable) -> None:
     with pytest.raises(InputError, match="engine is NoneType"):
-        RagEngineRetriever(None)  # type: ignore[arg-type]
+        RagEngineRetriever(None)
     with pytest.raises(InputError, match="sets documents"):
         RagEngineAnswerer(engine, {"documents": []})
     with pytest.raises(OptionsError, match="num_beams"):

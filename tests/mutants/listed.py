@@ -45,8 +45,7 @@ _GENERATION_TESTS: Final[dict[str, tuple[str, ...]]] = {
 _RETRIEVAL_TESTS: Final[dict[str, tuple[str, ...]]] = {
     "candidates": (
         *("retrieval/sharding/test_same_as_whole.py", "retrieval/test_vector_index.py"),
-        "retrieval/test_passage_filter.py",
-        _QUICK,
+        *("retrieval/test_filtered_search.py", "retrieval/test_passage_filter.py", _QUICK),
     ),
     "custom": (
         "retrieval/test_custom.py",
@@ -58,9 +57,12 @@ _RETRIEVAL_TESTS: Final[dict[str, tuple[str, ...]]] = {
     "faiss_reader": ("retrieval/test_faiss_reader.py", _QUICK),
     "history": ("retrieval/test_history.py",),
     "index": (
-        *("retrieval/test_index.py", "retrieval/gpu/test_search_worker.py"),
-        "-k test_index.py and not (test_search or batch or questions or lossy or threads) or folder_closes"
-        " or copy_fails",
+        *(
+            "retrieval/test_index.py",
+            "retrieval/test_damaged_index.py",
+            "retrieval/gpu/test_search_worker.py",
+        ),
+        "-k test_index.py or test_damaged_index.py and not questions or folder_closes or copy_fails",
     ),
     "index_slot": (
         "retrieval/test_index_slot.py",
@@ -80,7 +82,9 @@ _RETRIEVAL_TESTS: Final[dict[str, tuple[str, ...]]] = {
     "recall": ("retrieval/test_recall.py",),
     "retriever": ("retrieval/test_retriever.py",),
     "vector_index": (
-        *("retrieval/test_vector_index.py", "retrieval/test_index.py", "retrieval/test_passage_filter.py"),
+        *("retrieval/test_vector_index.py", "retrieval/test_exact_search.py", "retrieval/test_index.py"),
+        "retrieval/test_damaged_index.py",
+        *("retrieval/test_filtered_search.py", "retrieval/test_passage_filter.py"),
         *("retrieval/gpu/test_search_worker.py", "retrieval/gpu/test_rescoring.py", _QUICK),
     ),
     "gpu.placement": ("retrieval/gpu/test_placement.py", "-k not facts_are"),

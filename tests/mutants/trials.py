@@ -73,9 +73,9 @@ class Trials:
             code = compile(mutant.tree, str(self._path), "exec")
             changed = _changed(sys.modules[self._module], code)
             if not self._fails(
-                (lambda changed=changed: _failed(session, changed))  # type: ignore[misc]
+                (lambda changed=changed: _failed(session, changed))
                 if changed
-                else lambda code=code: self._failed_anew(code)  # type: ignore[misc]
+                else lambda code=code: self._failed_anew(code)
             ):
                 self.survivors.append(mutant)
                 self._found(mutant)

@@ -44,7 +44,7 @@ def test_the_image_is_slim_not_root_and_has_a_health_check() -> None:
 
 def test_the_unit_drains_and_has_few_rights() -> None:
     unit = configparser.ConfigParser(interpolation=None, strict=False)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.optionxform = str
     unit.read(ROOT / "deploy" / "ragengine.service")
     service = unit["Service"]
     assert service["ExecStart"].endswith("ragengine serve --config /etc/ragengine/serve.toml")

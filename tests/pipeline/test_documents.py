@@ -80,7 +80,7 @@ WRONG: dict[str, tuple[Any, int, bool, str]] = {
     "a score and none": ([Document("a", "b", score=1.0), Document("a", "b")], 1, True, "give all or none"),
     "nothing left in": ([Document("a", "b", score=-np.inf)], 1, True, "leave one in"),
     "a score beyond float32": ([Document("a", "b", score=1e39)], 1, True, "float32"),
-    "a text that is none": ([Document("a", 5)], 1, True, "The text of document 0"),  # type: ignore[arg-type]
+    "a text that is none": ([Document("a", 5)], 1, True, "The text of document 0"),
 }
 
 

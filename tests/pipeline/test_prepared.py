@@ -69,10 +69,10 @@ def test_what_cannot_be_prepared_is_refused(pair: Pair) -> None:
     with pytest.raises(InputError, match="1 of 2 questions are prepared"):
         pair.engine.generate([prepared, "where?"], n_docs=2)
     with pytest.raises(InputError, match="Question 1 is int"):
-        pair.engine.prepare(["a", 3])  # type: ignore[list-item]
+        pair.engine.prepare(["a", 3])
     for wrong in (-1, [1, True], [2], "two"):
         with pytest.raises(InputError, match="n_docs"):
-            pair.engine.prepare(["a", "b"], wrong)  # type: ignore[arg-type]
+            pair.engine.prepare(["a", "b"], wrong)
 
 
 def test_preparing_can_be_cancelled(pair: Pair) -> None:

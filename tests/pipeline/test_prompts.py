@@ -55,6 +55,6 @@ def test_a_stop_is_asked_before_each_question(pair: Pair) -> None:
 
     selected = select_documents([[Document("t", "x", score=1.0)]] * 3, None)
     rag, tokenizer = pair.engine.bundle.manifest.rag, pair.engine._tokenizer
-    stop = Stop(cancel=Event())  # type: ignore[arg-type]
+    stop = Stop(cancel=Event())
     with pytest.raises(CancelledError, match="documents of 1 of 3 questions"):
         build_prompts(rag, tokenizer, questions_of("a", "b", "c"), selected, stop)

@@ -96,7 +96,7 @@ def test_searches_that_cannot_stream_are_refused_at_once(
 
 def test_one_question_at_a_time(pair: Pair) -> None:
     with pytest.raises(InputError):
-        pair.engine.stream([ASKED, ASKED], num_beams=1)  # type: ignore[arg-type]
+        pair.engine.stream([ASKED, ASKED], num_beams=1)
 
 
 @pytest.mark.parametrize("text", ["naïve 東京 🙂🙂 fin", "🙂", "a\u0301 мир", "\ufffd broken \ufffd"])

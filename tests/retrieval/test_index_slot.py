@@ -22,6 +22,7 @@ from ragengine.indexing.build import build_index
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.index_slot import IndexSlot
 from ragengine.retrieval.manifest import FAISS_FILE
+from ragengine_bench.index.scale.watch import anonymous_bytes
 from ragengine_bench.parity.pairs import Pair
 from tests.support.bundles import rewrite_manifest, write_bundle
 
@@ -38,7 +39,7 @@ class Counted:
 
 def slots() -> tuple[Any, Counted, Counted]:
     first, second = Counted("first"), Counted("second")
-    return IndexSlot(first), first, second  # type: ignore[arg-type]
+    return IndexSlot(first), first, second
 
 
 def test_an_idle_index_closes_when_it_is_replaced() -> None:
@@ -194,12 +195,6 @@ def ask_while(engine: RagEngine, act: Callable[[], object], threads: int = 8) ->
         finally:
             stop.set()
         return sum((one.result() for one in asking), Counter())
-
-
-def anonymous_bytes() -> int:
-    """Memory of this process that no file stands behind."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files and memory as Linux does")

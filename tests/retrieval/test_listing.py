@@ -12,7 +12,7 @@ from ragengine.cli.index import index as index_command
 from ragengine.errors import InputError
 from ragengine.indexing.build import build_index
 from ragengine.retrieval import listing
-from tests.retrieval.test_passage_filter import metadata_of, write_corpus
+from tests.support.described_passages import metadata_of, write_corpus
 from tests.support.paths import GOLDEN
 
 BUNDLE, INDEX = GOLDEN / "bundle_v4", GOLDEN / "index_v1"
@@ -40,7 +40,7 @@ def test_passages_are_listed_in_order(path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(list_passages(path, limit=0)) == []
     for wrong in ({"start": -1}, {"limit": 1.5}):
         with pytest.raises(InputError, match="must be a whole number of at least 0"):
-            list_passages(path, **wrong)  # type: ignore[arg-type]
+            list_passages(path, **wrong)
 
 
 def test_passages_are_shown_by_id(path: Path) -> None:

@@ -16,6 +16,7 @@ from ragengine.errors import IndexFolderError
 from ragengine.retrieval import passage_store
 from ragengine.retrieval.passage_store import PassageStore, rename_passages, write_passages
 from ragengine.runtime import lifecycle
+from tests.support.described_passages import metadata_of
 
 KINDS = ["a", "b", "c"]
 
@@ -264,3 +265,48 @@ def test_a_store_without_passages(tmp_path: Path) -> None:
     assert write_passages(tmp_path / "store", []) == 0
     with closing(PassageStore(tmp_path / "store")) as store:
         assert (store.count, store.count_all(), list(store.blocks(3))) == (0, 0, [])
+
+
+def test_many_matching_rows_are_listed_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passage_store, "_ROWS_TOGETHER", 3)
+    monkeypatch.setattr(passage_store, "BLOCK_CHARACTERS", 10)
+    write_passages(
+        tmp_path / "store", (Passage(f"{r}", "t", "abc", metadata=metadata_of(r)) for r in range(40))
+    )
+    with closing(PassageStore(tmp_path / "store")) as store:
+        found = [row for block in store.rows_with("owner", "search") for row in block.tolist()]
+        assert found == [row for row in range(40) if metadata_of(row).get("owner") == "search"]
+        assert store.metadata_fields(9) == ["owner", "year"]
+        sizes = [len(block) for block in store.blocks(7)]
+        assert sum(sizes) == 40
+        assert max(sizes) < 4  # metadata count, too
+        blocks = [passage for block in store.blocks(7) for passage in block]
+        assert [passage.metadata for passage in blocks] == [metadata_of(row) for row in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("INSERT INTO metadata VALUES (99, 'owner', 'data')", "has metadata of row 99; its rows are 0 to 19"),
+        ("INSERT INTO metadata VALUES (-1, 'a', 'data')", None),
+        ("UPDATE metadata SET value = x'00ff' WHERE row = 1", "has a passage that is not text"),
+        ("CREATE TABLE more (a)", "instead of the table of passages"),
+        ("DROP INDEX metadata_values", "instead of the table of passages"),
+    ],
+)
+def test_forged_metadata_is_refused(tmp_path: Path, change: str, said: str | None) -> None:
+    write_passages(tmp_path / "s", (Passage(f"{r}", "t", "x", metadata=metadata_of(r)) for r in range(20)))
+    with sqlite3.connect(tmp_path / "s") as connection:
+        connection.execute(change)
+    connection.close()
+
+    def read() -> None:
+        with closing(PassageStore(tmp_path / "s")) as store:
+            store.fetch(range(20))
+            list(store.rows_with("owner", "data"))
+
+    if said is None:
+        read()  # a row before the first is never looked at
+    else:
+        with pytest.raises(IndexFolderError, match=said):
+            read()

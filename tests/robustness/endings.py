@@ -112,7 +112,7 @@ def killed(ending: Ending, which: str) -> list[str]:
             continue
         chosen.append(name)
         ending.reset()
-        outcome = in_fork(lambda place=place: run_until(place))  # type: ignore[misc]
+        outcome = in_fork(lambda place=place: run_until(place))
         if outcome.signal != signal.SIGKILL:
             ending.faults.append(f"{ending.command}, {name}: it was not killed: {outcome}")
         ending.check(f"killed at {place}, {name}", may_be_new=True)
@@ -132,7 +132,7 @@ def refused(
     said = []
     for limit in limits:
         ending.reset()
-        outcome = in_fork(lambda limit=limit: limited(limit))  # type: ignore[misc]
+        outcome = in_fork(lambda limit=limit: limited(limit))
         lift()
         if outcome.signal is None and outcome.error is None:
             break

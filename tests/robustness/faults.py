@@ -53,7 +53,7 @@ def faulty(ending: Ending, how: str, steps: str) -> list[str]:
     for number in chosen:
         where = f"{how} at {number}, {calls[number].name} {Path(calls[number].path).name}"
         ending.reset()
-        outcome = in_fork(lambda number=number: _run_faulty(ending, number, how))  # type: ignore[misc]
+        outcome = in_fork(lambda number=number: _run_faulty(ending, number, how))
         fault = _fault(ending, outcome, how)
         if fault:
             ending.faults.append(f"{ending.command}, {where}: {fault}")

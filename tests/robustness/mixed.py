@@ -47,7 +47,7 @@ def jobs(questions: Sequence[str], *, passage_encoder: bool = False) -> dict[str
         "retrieve": lambda e: e.retrieve(first, n_docs=4),
         "search": lambda e: e.retriever.search_vectors(_vectors(e), 3),
         "generator": _generator,
-        "no string": lambda e: e.generate(3),  # type: ignore[call-overload]
+        "no string": lambda e: e.generate(3),
         "no beams": lambda e: e.generate(first, num_beams=0),
         "no documents": lambda e: e.generate(first, documents=[]),
         "surrogate": lambda e: e.retrieve("\ud800"),

@@ -153,7 +153,7 @@ def _attributes(cls: type) -> list[str]:
     """What ``__init__`` sets on ``self`` for everybody."""
     if "__init__" not in vars(cls):
         return []
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls.__init__)))  # type: ignore[misc]
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls.__init__)))
     return sorted(
         node.attr
         for node in ast.walk(tree)
@@ -250,7 +250,7 @@ def _manifest_fields(cls: type, path: str = "") -> Iterator[str]:
         name, _, kind = line.partition(": ")
         inner = known.get(kind.split(" ")[0])
         if inner is not None and inner is not cls:
-            yield from _manifest_fields(inner, f"{path}{name}.")  # type: ignore[arg-type]
+            yield from _manifest_fields(inner, f"{path}{name}.")
 
 
 def _distribution() -> Iterator[str]:

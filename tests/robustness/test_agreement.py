@@ -229,7 +229,7 @@ def test_a_misfit_is_named_before_anything_is_loaded(bundle: Path, case: str) ->
     rewrite_manifest(bundle)
     for verify in ("sha256", "size"):
         with pytest.raises(BundleError) as caught:
-            Bundle.open(bundle, verify=verify)  # type: ignore[arg-type]
+            Bundle.open(bundle, verify=verify)
         assert message in str(caught.value)
         assert "does not fit together: " in str(caught.value)
         assert len(str(caught.value)) < 5000

@@ -1,7 +1,5 @@
 """Passages and questions of any length stay within the limits of time and memory."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,38 +11,23 @@ from ragengine.errors import DeadlineError
 from ragengine.indexing.plan import memory_needed
 from ragengine.indexing.training import empty_faiss_index
 from ragengine.indexing.vector_sources import encoded_vectors
+from tests.support.memory import peak_bytes
 from tests.support.paths import WORLDFACTS
 
 BUNDLE = WORLDFACTS / "bundle"
 MEGABYTES = 1 << 20
 
-CHILD = """
-import sys, threading, time
-from pathlib import Path
+LOAD = """
 from ragengine import RagEngine, build_index
-
-def anonymous():
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
 
 what, bundle, source, index = sys.argv[1:]
 engine = RagEngine.load(bundle, index, device="cpu", threads=1) if what == "ask" else None
-peak, stop, before = 0, threading.Event(), anonymous()
-def watch():
-    global peak
-    while not stop.is_set():
-        peak = max(peak, anonymous())
-        time.sleep(0.001)
-watcher = threading.Thread(target=watch)
-watcher.start()
+"""
+WORK = """
 if engine is None:
     build_index(source, index, bundle=bundle, factory="Flat", threads=1, device="cpu")
 else:
     engine.generate("who wrote it?", num_beams=1, max_length=4)
-stop.set()
-watcher.join()
-print(peak - before)
 """
 
 
@@ -56,11 +39,7 @@ def write_tsv(path: Path, texts: list[str]) -> Path:
 
 def peak_of(what: str, source: Path, index: Path) -> int:
     """Bytes of anonymous memory that a child takes for ``what`` at most, beyond what it had before."""
-    arguments = [what, str(BUNDLE), str(source), str(index)]
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, check=True
-    )
-    return int(child.stdout)
+    return peak_bytes(LOAD, WORK, what, BUNDLE, source, index)
 
 
 @pytest.fixture(scope="module")

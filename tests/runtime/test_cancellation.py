@@ -53,7 +53,7 @@ def test_a_deadline_is_a_finite_number_of_seconds_above_0(deadline: Any) -> None
 
 def test_cancel_is_an_event() -> None:
     with pytest.raises(InputError, match=r"^cancel is str; it must be a threading\.Event, or None\.$"):
-        Stop(None, "yes")  # type: ignore[arg-type]
+        Stop(None, "yes")
 
 
 def test_a_call_ends_with_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:

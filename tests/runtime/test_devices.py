@@ -55,7 +55,7 @@ def test_cuda_is_refused_with_reason_and_remedy() -> None:
 
 def test_another_device_is_refused() -> None:
     with pytest.raises(DeviceError, match=r"^device is 'tpu'; it must be auto, cpu or cuda\.$"):
-        resolve_device("tpu")  # type: ignore[arg-type]
+        resolve_device("tpu")
 
 
 def test_only_installed_packages_have_versions() -> None:

@@ -336,7 +336,7 @@ def test_what_a_check_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(IndexFolderError, match="the manifest does not list more"):
         folders.check_files(tmp_path, {"data": entry}, IndexFolderError, needed=["more"], verify="size")
     with pytest.raises(InputError, match="verify is 'none'; it must be 'sha256' or 'size'"):
-        folders.check_files(tmp_path, {}, IndexFolderError, verify="none")  # type: ignore[arg-type]
+        folders.check_files(tmp_path, {}, IndexFolderError, verify="none")
 
     def fail(*_: object) -> Any:
         raise OSError(5, "Input/output error")

@@ -276,4 +276,4 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
         pytest.skip("root reads everything")
     for verify in ("sha256", "size"):
         with pytest.raises(BundleError, match=r"decoder\.onnx.*Permission denied"):
-            Bundle.open(folder, verify=verify)  # type: ignore[arg-type]
+            Bundle.open(folder, verify=verify)

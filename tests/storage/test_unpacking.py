@@ -32,7 +32,7 @@ def test_lines_of_a_gzip_file_of_several_members(tmp_path: Path) -> None:
 def test_a_file_that_is_closed_early_leaves_nothing_open(tmp_path: Path) -> None:
     lines = utf8_lines(packed(tmp_path / "a.gz", b"a\nb\n"), PassagesError)
     assert next(lines) == "a\n"
-    lines.close()  # type: ignore[attr-defined]
+    lines.close()
 
 
 def test_a_bomb_is_refused_without_being_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -18,14 +19,17 @@ def installed_browser() -> str | None:
     return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
+@contextmanager
 def launched(path: str) -> Iterator[Browser]:
-    """The browser, headless, until the caller goes on."""
+    """The browser, headless, inside the block."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
-        yield browser
-        browser.close()
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 @dataclass

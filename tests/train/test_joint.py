@@ -14,7 +14,7 @@ from ragengine_export.tokenization import load_tokenizer
 from ragengine_train import TrainResult, read_config
 from ragengine_train.checkpoint import Parts, load_rag
 from ragengine_train.generator import answer_tokens
-from ragengine_train.joint import collate_questions
+from ragengine_train.joint_items import collate_questions
 from ragengine_train.joint_objective import marginal_nll
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
 from tests.support import training_world

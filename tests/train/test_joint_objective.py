@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from ragengine_train.config import JointConfig
 from ragengine_train.corpus_encoding import corpus_encoding
 from ragengine_train.data import Example, TrainingPassages, read_examples
 from ragengine_train.generator import answer_tokens
-from ragengine_train.joint import collate_questions, load_joint
+from ragengine_train.joint import load_joint
+from ragengine_train.joint_items import collate_questions
 from ragengine_train.joint_objective import JointObjective, retrieved
 from ragengine_train.live_retriever import LiveRetriever, RagengineIndex
 from ragengine_train.passage_vectors import LearningVectors
@@ -59,6 +61,7 @@ class Stage:
         }
 
 
+@contextmanager
 def stage(world: Path, output: str, body: str, kind: str = "token") -> Iterator[Stage]:
     """The stage after the first stages of `world/run`, with the settings ``body``."""
     config = read_config(training_world.write_config(world, kind=kind, output=output, joint=body))
@@ -77,20 +80,23 @@ def stage(world: Path, output: str, body: str, kind: str = "token") -> Iterator[
     answers = answer_tokens([one.answers[0] for one in examples], tokenizers[1], config.model)
     batch = collate_questions(0, 1, 2)(list(zip(questions, answers, strict=True)))
     passage_tokenizer = load_tokenizer(parts.context_encoder)
-    yield Stage(config, corpus, examples, rag, passage_tokenizer, batch)
-    rag.rag.retriever.index.close()
+    try:
+        yield Stage(config, corpus, examples, rag, passage_tokenizer, batch)
+    finally:
+        rag.rag.retriever.index.close()
 
 
 @pytest.fixture
 def learning(world: Path, unbroken: TrainResult) -> Iterator[Stage]:
     """A stage whose passage encoder learns."""
-    yield from stage(world, "learning", "max_steps = 1\ntrain_context_encoder = true\n")
+    with stage(world, "learning", "max_steps = 1\ntrain_context_encoder = true\n") as made:
+        yield made
 
 
 @pytest.mark.parametrize("kind", ["token", "sequence"])
 def test_loss_and_gradients_are_those_of_transformers(world: Path, unbroken: TrainResult, kind: str) -> None:
     """``RagModel.forward`` with ``set_context_encoder_for_training`` encodes each found passage again."""
-    for made in stage(world, f"theirs-{kind}", "max_steps = 1\ntrain_context_encoder = true\n", kind):
+    with stage(world, f"theirs-{kind}", "max_steps = 1\ntrain_context_encoder = true\n", kind) as made:
         rag = made.rag
         ours = made.objective()(rag, made.batch, 0.0, range(4)).total
         ours.backward()
@@ -114,7 +120,7 @@ def test_loss_and_gradients_are_those_of_transformers(world: Path, unbroken: Tra
 def test_gradients_are_finite_differences(world: Path, unbroken: TrainResult, kind: str) -> None:
     """Both parts of the loss along random directions of each network, in float64."""
     body = "max_steps = 1\ntrain_context_encoder = true\ndpr_weight = 0.5\n"
-    for made in stage(world, f"differences-{kind}", body, kind):
+    with stage(world, f"differences-{kind}", body, kind) as made:
         made.rag.double()
         objective = made.objective()
 
@@ -149,7 +155,7 @@ def test_dpr_loss_by_hand(world: Path, unbroken: TrainResult) -> None:
     """-log softmax over all passages that are found or gold, without other right ones, in float64; a question
     without a gold passage has no part in it."""
     body = "max_steps = 1\ntrain_context_encoder = true\ndpr_weight = 0.5\n"
-    for made in stage(world, "dpr", body):
+    with stage(world, "dpr", body) as made:
         made.examples[1] = Example(**{**vars(made.examples[1]), "passage": None})
         found = retrieved(made.rag, made.batch["input_ids"], made.batch["attention_mask"])
         other = int(found.documents[2][0])  # a passage that is found is declared right as well
@@ -177,7 +183,7 @@ def test_dpr_loss_by_hand(world: Path, unbroken: TrainResult) -> None:
 
 def test_dpr_loss_over_stored_vectors(world: Path, unbroken: TrainResult) -> None:
     """The question encoder alone learns from it; the generator is not run with ``retrieval_only``."""
-    for made in stage(world, "alone", "max_steps = 1\nretrieval_only = true\n"):
+    with stage(world, "alone", "max_steps = 1\nretrieval_only = true\n") as made:
         before = made.objective(learning=False)(made.rag, made.batch, 0.0, range(4))
         before.total.backward()
         assert before.marginal is None

@@ -168,7 +168,7 @@ def _table(cls: type[T], content: Any, name: str) -> tuple[T | None, list[str]]:
         return None, [f"{name}: missing; give the table [{name}]"]
     unknown: list[str] = []
     if isinstance(content, dict):
-        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is always a dataclass
         unknown = [f"{name}.{key}: no such setting" for key in content if key not in known]
     table = parse(cls, content, name)
     return table.value, [*unknown, *table.errors]

@@ -8,6 +8,7 @@ from transformers import DPRContextEncoder
 
 from ragengine.arrays import FloatArray
 from ragengine.indexing.plan import plan_index
+from ragengine.indexing.revision import DEFAULT_RECALL
 from ragengine.indexing.vector_sources import PendingPassages, VectorSource
 from ragengine.indexing.writer import IndexWriter, new_manifest
 from ragengine.retrieval.manifest import IndexEncoder
@@ -20,7 +21,6 @@ from ragengine_train.data import TrainingPassages
 from ragengine_train.encoders import encode, passage_tokens
 
 _ROWS_AT_ONCE = 4096
-_RECALL = 0.95  # the default of `ragengine index build`
 
 
 def corpus_encoding(
@@ -78,11 +78,16 @@ def _write_index(
     """Write the index; ``check`` is called after each block."""
     plan = plan_index(corpus.indexed, dimension)
     settings = {"command": "reindex", "encoder": bound.fingerprint, "ragengine": __version__}
-    progress = lambda *report: check()  # noqa: E731  # called with phase, done and total
+
+    def progress(phase: str, done: int, total: int | None) -> None:
+        check()
+
     with IndexWriter.open(index, settings, resume=True, threads=threads, progress=progress) as writer:
         if not writer.finished:
             writer.write_passages(corpus.passages[: corpus.indexed])
             writer.write_vectors(vectors, dimension)
             writer.write_faiss(plan.factory, config.seed)
             created_from = {"passages": Path(config.data.passages).name, "vectors": vectors.name}
-            writer.finish(new_manifest(bound, dimension, plan, config.seed, created_from), None, _RECALL)
+            writer.finish(
+                new_manifest(bound, dimension, plan, config.seed, created_from), None, DEFAULT_RECALL
+            )

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ragengine.arrays import FloatArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.indexing.build import build_index
 from ragengine.retrieval.encoder import TextEncoder
@@ -46,10 +45,10 @@ def _write_rows(corpus: TrainingPassages, bundle: Path, target: Path) -> None:
     spec = opened.manifest.passage_encoder
     assert spec is not None
     encoder = TextEncoder.load(opened, spec, device="auto", threads=worker_threads())
-    vectors: FloatArray = np.lib.format.open_memmap(target, "r+")
+    vectors = np.lib.format.open_memmap(target, "r+")
     start, end = (corpus.indexed * number // count() for number in (rank(), rank() + 1))
     for row in range(start, end, _ROWS_AT_ONCE):
         passages = corpus.passages[row : min(row + _ROWS_AT_ONCE, end)]
         texts = [(passage.title, passage.text) for passage in passages]
         vectors[row : row + len(texts)] = encoder.encode_by_length(texts)
-    vectors.flush()  # type: ignore[attr-defined]
+    vectors.flush()

@@ -8,16 +8,16 @@ import contextlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 from transformers import DPRContextEncoder, PreTrainedTokenizerBase, TrainerCallback
 
 from ragengine_export.tokenization import load_tokenizer
-from ragengine_train.batching import Tokens, encoder_inputs, pad, padded, tokenized
+from ragengine_train.batching import pad
 from ragengine_train.checkpoint import (
     CONTEXT_ENCODER,
     Parts,
@@ -29,13 +29,13 @@ from ragengine_train.checkpoint import (
 )
 from ragengine_train.config import JointConfig, TrainConfig
 from ragengine_train.corpus_encoding import corpus_encoding
-from ragengine_train.data import TrainingPassages, training_examples
+from ragengine_train.data import Example, TrainingPassages, training_examples
 from ragengine_train.dev_metrics import dev_examples
 from ragengine_train.dev_samples import DevSet
-from ragengine_train.encoders import question_tokens
 from ragengine_train.example_order import draw
 from ragengine_train.folders import link_folder, remove, replaced
 from ragengine_train.generator import answer_tokens
+from ragengine_train.joint_items import QuestionItems, QuestionTokens, collate_questions, numbered
 from ragengine_train.joint_objective import JointObjective, retrieved
 from ragengine_train.live_retriever import LiveRetriever, OpenIndex, RagengineIndex
 from ragengine_train.passage_vectors import LearningVectors, PassageVectors
@@ -62,78 +62,19 @@ _MARGINAL_ALONE = (
 _INDEXES = "indexes"  # in the stage's work folder: a folder for each index that it makes
 
 
-class QuestionItems(Dataset[tuple[int, tuple[Sequence[int], ...]]]):
-    """Numbers of examples, their questions and answers, token ids, in the order of training."""
-
-    def __init__(
-        self,
-        questions: Tokens,
-        answers: Sequence[Tokens],
-        order: Sequence[int],
-        choices: Sequence[int],
-        own: Tokens | None = None,
-    ) -> None:
-        """``answers``: the right ones of each question; ``choices``: which of them an example trains on.
-
-        ``own``: the questions without the prompt that ``questions`` have, where they have one.
-        """
-        self.questions, self.answers, self.order, self.choices = questions, answers, order, choices
-        self.own = own
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, number: int) -> tuple[int, tuple[Sequence[int], ...]]:
-        index = self.order[number]
-        answers = self.answers[index]
-        item = self.questions[index], answers[self.choices[number] % len(answers)]
-        return index, item if self.own is None else (*item, self.own[index])
-
-
-def collate_questions(question_pad: int, answer_pad: int, decoder_start: int) -> Any:
-    """A function from items to ``input_ids`` and ``attention_mask`` [Q, S], and ``labels`` [Q, T].
-
-    ``own_ids`` [Q, S] are the questions without a prompt, where they have one.
-    Labels are padded with the generator's pad token, which ``get_nll`` leaves out.  They begin with the
-    decoder's start token: RAG models feed them to the decoder as they are and predict from the second on.
-    """
-
-    def collate(items: list[tuple[Sequence[int], ...]]) -> dict[str, torch.Tensor]:
-        questions, answers, *own = zip(*items, strict=True)
-        labels = padded([[decoder_start, *answer] for answer in answers], answer_pad)
-        batch = {**encoder_inputs(questions, question_pad), "labels": labels}
-        return batch | ({"own_ids": padded(own[0], question_pad)} if own else {})
-
-    return collate
-
-
-def numbered(collate: Callable[[list[Any]], dict[str, torch.Tensor]]) -> Any:
-    """``collate`` for items of :class:`QuestionItems`; ``examples`` [Q] are the numbers of the examples."""
-
-    def collate_numbered(items: list[tuple[int, Any]]) -> dict[str, torch.Tensor]:
-        numbers, rows = zip(*items, strict=True)
-        return {**collate(list(rows)), "examples": torch.tensor(numbers)}
-
-    return collate_numbered
-
-
 @torch.no_grad()
 def joint_answers(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    questions: Tokens,
-    own: Tokens | None,
+    questions: QuestionTokens,
     question_pad: int,
     passages: PassageVectors | None = None,
 ) -> list[str]:
     """transformers' answers with the documents that are found now, and with `[model.generation]`."""
     answers: list[str] = []
     config, device = model.generation_config, model.generator.device
-    for start in range(0, len(questions), _BATCH):
-        part = slice(start, start + _BATCH)
-        batch = encoder_inputs(questions[part], question_pad)
-        if own is not None:
-            batch["own_ids"] = padded(own[part], question_pad)
+    for start in range(0, len(questions.read), _BATCH):
+        batch = questions.batch(slice(start, start + _BATCH), question_pad)
         inputs: dict[str, Any] = {name: value.to(device) for name, value in batch.items()}
         found = retrieved(model, **inputs, passages=passages)
         output = model.generate(
@@ -224,98 +165,149 @@ def train_joint(
     examples = training_examples(
         config, stage, corpus, needs_passage=stage.needs_passage, needs_answer=stage.needs_answer
     )
-    question_tokenizer = load_encoder_tokenizer(parts.question_encoder)
-    tokenizer = load_tokenizer(parts.generator)
-    rag = load_joint(config, parts)
-    searched = open_index(index, model.n_docs)
-    retriever = LiveRetriever(rag.config, question_tokenizer, tokenizer, searched)
+    networks = _Networks.load(config, parts)
+    rag = networks.rag
+    retriever = LiveRetriever(
+        rag.config, networks.questions, networks.generator, open_index(index, model.n_docs)
+    )
     rag.rag.retriever = retriever
     passages = None
-    if stage.train_context_encoder:
-        passage_tokenizer = load_encoder_tokenizer(parts.context_encoder)
-        passages = LearningVectors(corpus, rag.rag.ctx_encoder, passage_tokenizer, model.max_passage_length)
-    texts = [example.question for example in examples]
-    questions = question_tokens(rag.question_encoder, question_tokenizer, model.max_question_length, texts)
-    has_prompt = bool(getattr(rag.question_encoder, "prompt", ""))
-    own = tokenized(question_tokenizer, model.max_question_length, texts) if has_prompt else None
-    answers = [
-        answer_tokens(
-            example.answers if stage.draw_answers else example.answers[:1] or ("",), tokenizer, model
-        )
-        for example in examples
-    ]
-
+    if networks.passages is not None:
+        passages = LearningVectors(corpus, rag.rag.ctx_encoder, networks.passages, model.max_passage_length)
+        if not stage.uses_passages:
+            progress(TrainProgress("joint", f"  {_MARGINAL_ALONE}"))
     arguments = training_arguments(stage, work, config.seed, len(examples))
-    total = arguments.max_steps * examples_a_step(arguments)
-    order = draw([example.group for example in examples], total, config.seed, stage.sample)
-    rng = random.Random(f"answers {config.seed}")
-    items = QuestionItems(questions, answers, order, [rng.randrange(1 << 30) for _ in order], own)
-    reader = rag.config.generator
-    collate = collate_questions(pad(question_tokenizer), reader.pad_token_id, reader.decoder_start_token_id)
     rag.config.label_smoothing = arguments.label_smoothing_factor
-    dev = None
-    if sample := dev_examples(config, corpus, needs_passage=False):
-        dev_texts = share([example.question for example in sample])
-        longest, question_pad = model.max_question_length, pad(question_tokenizer)
-        asked = question_tokens(rag.question_encoder, question_tokenizer, longest, dev_texts)
-        alone = tokenized(question_tokenizer, longest, dev_texts) if has_prompt else None
-        dev = DevSet(sample, lambda: joint_answers(rag, tokenizer, asked, alone, question_pad, passages))
-    if stage.train_context_encoder and not stage.uses_passages:
-        progress(TrainProgress("joint", f"  {_MARGINAL_ALONE}"))
-    reindexing = None
     frozen = work / CONTEXT_ENCODER
-    tokenizers = RagTokenizers.load(parts, model)
-
-    def save_beside(folder: Path) -> None:
-        tokenizers.save(rag.question_encoder, folder)
-        if stage.train_context_encoder:
-            save_with_tokenizer(rag.rag.ctx_encoder, tokenizers.passages, folder / CONTEXT_ENCODER)
-            return
-        if not frozen.exists():
-            with replaced(frozen) as made:
-                encoder = load_encoder(parts.context_encoder, DPRContextEncoder, model.pooling)
-                save_with_tokenizer(encoder, tokenizers.passages, made)
-        link_folder(frozen, folder / CONTEXT_ENCODER)
-
-    callbacks: list[TrainerCallback] = [SaveBeside(save_beside)]
-    with contextlib.ExitStack() as stack:
-        if stage.train_context_encoder:
-
-            def save(folder: Path) -> None:
-                save_with_tokenizer(rag.rag.ctx_encoder, passage_tokenizer, folder)
-
+    callbacks: list[TrainerCallback] = [SaveBeside(_saving_beside(config, parts, networks, frozen))]
+    with contextlib.ExitStack() as while_training:
+        reindexing = None
+        if networks.passages is not None:
             reindexing = Reindexing(
                 stage.reindex_every,
                 stage.reindex_delay,
                 work / _INDEXES,
-                save=save,
+                save=networks.save_passage_encoder,
                 encode=lambda source, made: corpus_encoding(source, made, config, corpus, rag.device),
                 swap=lambda made: retriever.swap(open_index(made, model.n_docs)),
                 progress=progress,
             )
-            callbacks.append(stack.enter_context(reindexing))
+            callbacks.append(while_training.enter_context(reindexing))
+        objective = JointObjective(stage, corpus, examples, passages)
         trained = train_stage(
             rag,
-            items,
-            numbered(collate),
+            _items(config, networks, examples, arguments.max_steps * examples_a_step(arguments)),
+            numbered(networks.collate()),
             arguments,
             stage="joint",
             progress=progress,
             settings=stage,
-            trainer=partial(
-                JointTrainer, JointObjective(stage, corpus, examples, passages), stage, reindexing
-            ),
+            trainer=partial(JointTrainer, objective, stage, reindexing),
             callbacks=callbacks,
-            dev=dev,
+            dev=_dev_set(config, corpus, networks, passages),
         )
     retriever.index.close()
     if not is_first():
         return
     with replaced(target) as folder:
-        save_with_tokenizer(rag.question_encoder, question_tokenizer, folder / "question_encoder")
-        save_with_tokenizer(rag.generator, tokenizer, folder / "generator")
-        if stage.train_context_encoder:
-            save_with_tokenizer(rag.rag.ctx_encoder, passage_tokenizer, folder / "context_encoder")
+        networks.save(folder)
         write_stage_report(folder, trained, {})
     remove(work / _INDEXES)
     remove(frozen)  # checkpoints that stay have its files
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """The model that the stage trains, and the tokenizers of its parts.
+
+    passages  that of the passage encoder, where that learns; None where it does not
+    """
+
+    rag: Any
+    questions: PreTrainedTokenizerBase
+    generator: PreTrainedTokenizerBase
+    passages: PreTrainedTokenizerBase | None
+
+    @classmethod
+    def load(cls, config: TrainConfig, parts: Parts) -> "_Networks":
+        assert config.joint is not None
+        learns = config.joint.train_context_encoder
+        return cls(
+            load_joint(config, parts),
+            load_encoder_tokenizer(parts.question_encoder),
+            load_tokenizer(parts.generator),
+            load_encoder_tokenizer(parts.context_encoder) if learns else None,
+        )
+
+    def tokens(self, longest: int, texts: Sequence[str]) -> QuestionTokens:
+        """Questions for the question encoder."""
+        return QuestionTokens.of(self.rag.question_encoder, self.questions, longest, texts)
+
+    def collate(self) -> Any:
+        """As :func:`collate_questions`."""
+        reader = self.rag.config.generator
+        return collate_questions(pad(self.questions), reader.pad_token_id, reader.decoder_start_token_id)
+
+    def save_passage_encoder(self, folder: Path) -> None:
+        """Write the passage encoder, which learns."""
+        assert self.passages is not None
+        save_with_tokenizer(self.rag.rag.ctx_encoder, self.passages, folder)
+
+    def save(self, folder: Path) -> None:
+        """Write the networks that learn, a folder each."""
+        save_with_tokenizer(self.rag.question_encoder, self.questions, folder / "question_encoder")
+        save_with_tokenizer(self.rag.generator, self.generator, folder / "generator")
+        if self.passages is not None:
+            self.save_passage_encoder(folder / CONTEXT_ENCODER)
+
+
+def _items(
+    config: TrainConfig, networks: _Networks, examples: Sequence[Example], total: int
+) -> QuestionItems:
+    """The ``total`` items of the stage in the order of training, and which answer each trains on."""
+    stage, model = config.joint, config.model
+    assert stage is not None
+    questions = networks.tokens(model.max_question_length, [example.question for example in examples])
+    wanted = [example.answers if stage.draw_answers else example.answers[:1] or ("",) for example in examples]
+    answers = [answer_tokens(texts, networks.generator, model) for texts in wanted]
+    order = draw([example.group for example in examples], total, config.seed, stage.sample)
+    rng = random.Random(f"answers {config.seed}")
+    return QuestionItems(questions, answers, order, [rng.randrange(1 << 30) for _ in order])
+
+
+def _dev_set(
+    config: TrainConfig, corpus: TrainingPassages, networks: _Networks, passages: PassageVectors | None
+) -> DevSet | None:
+    """The dev examples and how the model answers them, with the documents that are found then."""
+    sample = dev_examples(config, corpus, needs_passage=False)
+    if not sample:
+        return None
+    own = share([example.question for example in sample])
+    asked, question_pad = networks.tokens(config.model.max_question_length, own), pad(networks.questions)
+    return DevSet(
+        sample, lambda: joint_answers(networks.rag, networks.generator, asked, question_pad, passages)
+    )
+
+
+def _saving_beside(
+    config: TrainConfig, parts: Parts, networks: _Networks, frozen: Path
+) -> Callable[[Path], None]:
+    """What writes, into a checkpoint's folder, what it needs beside its weights to be exported.
+
+    A passage encoder that does not learn is written once, into ``frozen``, and linked.
+    """
+    tokenizers = RagTokenizers.load(parts, config.model)
+    rag = networks.rag
+
+    def save(folder: Path) -> None:
+        tokenizers.save(rag.question_encoder, folder)
+        if networks.passages is not None:
+            save_with_tokenizer(rag.rag.ctx_encoder, tokenizers.passages, folder / CONTEXT_ENCODER)
+            return
+        if not frozen.exists():
+            with replaced(frozen) as made:
+                encoder = load_encoder(parts.context_encoder, DPRContextEncoder, config.model.pooling)
+                save_with_tokenizer(encoder, tokenizers.passages, made)
+        link_folder(frozen, folder / CONTEXT_ENCODER)
+
+    return save

@@ -132,7 +132,7 @@ def together(function: Callable[[], T]) -> T:
     except RagEngineError as error:
         failed = error
     _raise_agreed(_all(failed), failed)
-    return result  # type: ignore[return-value]
+    return result  # type: ignore[return-value]  # as in `first`
 
 
 def share(values: Sequence[T]) -> Sequence[T]:
@@ -183,7 +183,7 @@ def gather_rows(own: torch.Tensor, rows: int) -> torch.Tensor:
     """
     if count() == 1:
         return own
-    gathered: torch.Tensor = _GatherRows.apply(own)  # type: ignore[no-untyped-call]
+    gathered: torch.Tensor = _GatherRows.apply(own)  # type: ignore[no-untyped-call]  # torch has no types for it
     return gathered[:rows]
 
 

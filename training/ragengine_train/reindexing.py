@@ -208,7 +208,7 @@ class _Making:
             self._work(self._check)
         except _StoppedError:
             pass
-        except BaseException as error:
+        except BaseException as error:  # raised by `wait`, in the thread that trains
             self._error = error
         self.seconds = time.perf_counter() - started
 

@@ -68,7 +68,7 @@ def _answered_by(
             start = time.perf_counter()
             try:
                 texts[number] = _text(engine, question, options)
-            except BaseException as reason:
+            except BaseException as reason:  # raised by the thread that waits
                 errors.append(reason)
             seconds[number] = time.perf_counter() - start
 

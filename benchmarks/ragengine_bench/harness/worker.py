@@ -78,9 +78,9 @@ def _peak_bytes() -> int:
 
 def _forget_peak() -> None:
     """Give what is free back to the system and count memory anew, where the system can (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # another system
         Path("/proc/self/clear_refs").write_text("5")
 
 

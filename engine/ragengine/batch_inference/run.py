@@ -20,11 +20,11 @@ from ragengine.runtime.processor import available_cores
 from ragengine.runtime.progress import Report, silent
 from ragengine.storage.folders import Verify
 from ragengine.storage.foreign_files import checked_path
-from ragengine.validation import checked_flag
+from ragengine.validation import check_whole_number, checked_flag
 
 OnError: TypeAlias = Literal["record", "stop"]
 _MOST_PROCESSES: Final = 256
-_LARGEST: Final = 2**63 - 1
+_LARGEST: Final = 2**63 - 1  # questions in a batch; what Python counts with
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def answer_file(
         ProcessError: a process that answered was ended; what was answered stays.
     """
     begun = time.monotonic()
-    _check_whole("processes", processes, _MOST_PROCESSES)
-    _check_whole("batch_size", batch_size, None)
+    check_whole_number("processes", processes, most=_MOST_PROCESSES)
+    check_whole_number("batch_size", batch_size, most=_LARGEST)
     checked_flag("force", force)
     if on_error not in get_args(OnError):
         raise InputError(f"on_error is {short_repr(on_error)}; it must be record or stop.")
@@ -181,9 +181,3 @@ def _check_answered(records: list[dict[str, Any]], asked: list[FileQuestion], so
     for record, question in zip(records, asked, strict=False):
         if "error" in record:
             raise typed_error(record["error"], f"{source} line {question.line}: ")
-
-
-def _check_whole(name: str, value: Any, most: int | None) -> None:
-    if type(value) is not int or not 1 <= value <= (most or _LARGEST):
-        limit = "of at least 1" if most is None else f"from 1 to {most}"
-        raise InputError(f"{name} is {short_repr(value)}; it must be a whole number {limit}.")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from ragengine.cli.common import (
     verify_option,
 )
 from ragengine.cli.output import print_json
+
+if TYPE_CHECKING:
+    from ragengine.evaluation import Evaluation
 
 _PATH = click.Path(path_type=Path)
 
@@ -167,7 +170,6 @@ def evaluate_command(
     if len(files) != 1 or not (alone or (model is not None and passages is not None)):
         raise click.UsageError("BUNDLE, INDEX and one QUESTIONS.jsonl are needed.")
     from ragengine.cli.checkpoints import models_in
-    from ragengine.cli.evaluation_tables import best_checkpoint, print_checkpoints, print_evaluation
     from ragengine.engine import RagEngine
     from ragengine.evaluation import Source, evaluate, read_questions
     from ragengine.evaluation.systems import System, check_systems
@@ -223,13 +225,27 @@ def evaluate_command(
         )
         evaluations.append(dataclasses.replace(found, source=source))
     if all_checkpoints is not None:
-        if as_json:
-            best = best_checkpoint(evaluations).source
-            named = best and {"bundle": best.bundle, "index": best.index}
-            print_json({"checkpoints": [found.to_dict() for found in evaluations], "best": named})
-        else:
-            print_checkpoints(evaluations)
-        return
+        _print_checkpoints(evaluations, as_json=as_json)
+    else:
+        _print_result(evaluations, as_json=as_json, wrong=wrong)
+
+
+def _print_checkpoints(evaluations: "list[Evaluation]", *, as_json: bool) -> None:
+    """Each checkpoint of a training, and the best of them."""
+    from ragengine.cli.evaluation_tables import best_checkpoint, print_checkpoints
+
+    if as_json:
+        best = best_checkpoint(evaluations).source
+        named = best and {"bundle": best.bundle, "index": best.index}
+        print_json({"checkpoints": [found.to_dict() for found in evaluations], "best": named})
+    else:
+        print_checkpoints(evaluations)
+
+
+def _print_result(evaluations: "list[Evaluation]", *, as_json: bool, wrong: int) -> None:
+    """One evaluation, or the comparison of two."""
+    from ragengine.cli.evaluation_tables import print_evaluation
+
     first, *others = evaluations
     result = first.compare(others[0]) if others else first
     if as_json:

@@ -5,6 +5,7 @@ from typing import Final
 
 from ragengine.errors import InputError
 from ragengine.messages import short_repr
+from ragengine.validation import check_whole_number
 
 WORDS_PER_PASSAGE: Final = 100
 """Words of a passage, as the paper splits Wikipedia."""
@@ -39,10 +40,8 @@ class ReadingOptions:
             if value is not None and (not isinstance(value, str) or not value):
                 raise InputError(f"{name} is {short_repr(value)}; it must be the name of a column.")
         words, overlap = self.passage_words, self.overlap
-        if words is not None and (type(words) is not int or not 0 < words <= MOST_WORDS):
-            raise InputError(
-                f"passage_words is {short_repr(words)}; it must be a whole number from 1 to {MOST_WORDS}."
-            )
+        if words is not None:
+            check_whole_number("passage_words", words, most=MOST_WORDS)
         if type(overlap) is not int or not 0 <= overlap < self.words:
             raise InputError(
                 f"overlap is {short_repr(overlap)}; it must be a whole number from 0 to {self.words - 1}, "

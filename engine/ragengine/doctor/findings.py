@@ -48,7 +48,7 @@ class Diagnosis:
         found: list[Finding] = []
         try:
             found.extend(findings())
-        except Exception as reason:
+        except Exception as reason:  # whatever a broken installation raises, the report goes on
             found.append(failed(title, reason))
         self.sections.append(Section(title, tuple(found)))
 

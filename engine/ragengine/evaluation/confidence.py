@@ -92,9 +92,16 @@ def judge(
 
 
 def risk_coverage(confidence: DoubleArray, right: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
-    """(share answered, share wrong of those) where the most confident are answered.
+    """How many answers are wrong where only the most confident are given.
 
     El-Yaniv and Wiener (2010), On the foundations of noise-free selective classification.
+
+    Args:
+        confidence: of each answer, float64 [N].
+        right: whether it is right, bool [N].
+
+    Returns:
+        Points (share of the questions answered, share of these that are wrong), at most :data:`_POINTS`.
     """
     order = np.argsort(-confidence, kind="stable")
     wrong = np.cumsum(~right[order])

@@ -23,12 +23,25 @@ def normalize_answer(text: str, articles: Any = _ARTICLES) -> str:
 
 
 def exact_match(answer: str, references: Sequence[str]) -> bool:
-    """Whether the normalised answer equals a normalised reference (SQuAD's `exact_match_score`)."""
+    """Whether the normalised answer equals a normalised reference (SQuAD's `exact_match_score`).
+
+    Args:
+        answer: what was answered.
+        references: the right answers.
+    """
     return normalize_answer(answer) in map(normalize_answer, references)
 
 
 def f1(answer: str, references: Sequence[str]) -> float:
-    """The best harmonic mean of word precision and recall over the references (SQuAD's `f1_score`)."""
+    """The best harmonic mean of word precision and recall over the references (SQuAD's `f1_score`).
+
+    Args:
+        answer: what was answered.
+        references: the right answers.
+
+    Returns:
+        0 to 1; 0 without references.
+    """
     words = normalize_answer(answer).split()
     return max((_f1(words, normalize_answer(reference).split()) for reference in references), default=0.0)
 

@@ -23,7 +23,7 @@ from ragengine.results import Answer
 from ragengine.retrieval.passage_filter import Filter, PassageFilter
 from ragengine.retrieval.searched_index import SearchedIndex
 from ragengine.runtime.progress import Report, silent
-from ragengine.validation import checked_labels
+from ragengine.validation import check_whole_number, checked_labels
 
 _ALWAYS_AT = 5  # recall@5 is there whatever n_docs is
 
@@ -98,8 +98,7 @@ def evaluate(
         raise InputError(
             f"metrics is {short_repr(metrics)}; it must be one of {', '.join(get_args(Metrics))}."
         )
-    if type(batch_size) is not int or batch_size < 1:
-        raise InputError(f"batch_size is {short_repr(batch_size)}; it must be a whole number of at least 1.")
+    check_whole_number("batch_size", batch_size)
     if labels and task != "classification":
         raise InputError('labels are given, which only task="classification" uses; leave them out.')
     if abstain and task == "classification":

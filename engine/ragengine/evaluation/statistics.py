@@ -9,6 +9,7 @@ import numpy as np
 from ragengine.arrays import DoubleArray
 from ragengine.errors import InputError
 from ragengine.messages import short_repr
+from ragengine.validation import check_whole_number
 
 N_BINS = 10
 MOST_RESAMPLES = 1_000_000
@@ -31,9 +32,7 @@ class Resampling:
 
     def __post_init__(self) -> None:
         for name in ("resamples", "seed"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise InputError(f"{name} is {short_repr(value)}; it must be a whole number of at least 0.")
+            check_whole_number(name, getattr(self, name), least=0)
         if self.resamples > MOST_RESAMPLES:
             raise InputError(
                 f"resamples is {short_repr(self.resamples)}; at most {MOST_RESAMPLES} are drawn, since all "
@@ -161,7 +160,12 @@ class Calibration:
 
 
 def calibration(probabilities: Sequence[float], right: Sequence[float]) -> Calibration:
-    """The calibration of one answer or more, from probabilities and whether they are right, 1 or 0."""
+    """The calibration of one answer or more.
+
+    Args:
+        probabilities: of each answer, 0 to 1.
+        right: whether it is right, 1 or 0.
+    """
     p, y = np.asarray(probabilities, np.float64), np.asarray(right, np.float64)
     places = np.minimum((p * N_BINS).astype(np.int64), N_BINS - 1)
     bins = tuple(

@@ -1,6 +1,5 @@
 """`Generator`: token ids of documents in, hypotheses or log-probabilities out."""
 
-import threading
 from collections.abc import Generator as PythonGenerator
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from ragengine.generation.validation import (
 )
 from ragengine.options import GenerationOptions, checked_kind
 from ragengine.results import Hypothesis
-from ragengine.runtime.cancellation import Stop
+from ragengine.runtime.cancellation import CancelSignal, Stop
 from ragengine.runtime.devices import Device
 from ragengine.runtime.lifecycle import Resource, awaited_at_exit, while_open
 from ragengine.runtime.stage_clock import StageClock
@@ -128,7 +127,7 @@ class Generator(Resource):
         *,
         prefix_allowed_tokens_fn: AllowedTokens | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
     ) -> list[list[Hypothesis]]:
         """Search for the outputs of Q questions.
 
@@ -168,7 +167,7 @@ class Generator(Resource):
         options: GenerationOptions | None = None,
         *,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
     ) -> Iterator[StreamedToken]:
         """The tokens of one question as they are found, for greedy RAG-Token and joint RAG-Sequence.
 
@@ -196,7 +195,7 @@ class Generator(Resource):
         *,
         marginalize: Marginalize | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
     ) -> ForwardOutput:
         """Log-probabilities of ``labels`` under each document and under their mixture.
 
@@ -239,7 +238,7 @@ class Generator(Resource):
         marginalize: Marginalize | None = None,
         exclude_bos_score: bool | None = None,
         deadline: float | Stop | None = None,
-        cancel: threading.Event | None = None,
+        cancel: CancelSignal | None = None,
     ) -> FloatArray:
         """log p(y | x) of given outputs, the negative of the loss of transformers' `get_nll`.
 

@@ -17,7 +17,7 @@ AnyOld: TypeAlias = OldIndex | OldShards
 
 def old_index(path: Path, bundle: Bundle | None = None) -> AnyOld:
     """The index at ``path``, which must belong to ``bundle`` where one is given."""
-    return OldShards(path, bundle) if is_sharded(path) else OldIndex(path, bundle)
+    return OldShards.open(path, bundle) if is_sharded(path) else OldIndex(path, bundle)
 
 
 def revise_index(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ragengine.arrays import IntArray
+from ragengine.arrays import FloatArray
 from ragengine.bundle.bundle import Bundle
 from ragengine.confidence.corpus import Corpus
 from ragengine.errors import ShardError
@@ -156,12 +156,21 @@ class Stages:
             for row, text in enumerate(texts)
         ]
 
-    def labels(
-        self, answers: Sequence[GivenAnswer], options: GenerationOptions, with_bos: bool | None, stop: Stop
-    ) -> IntArray:
-        """Given answers as the tokens that the decoder is asked for."""
+    def score(
+        self,
+        asked: Asked,
+        answers: Sequence[GivenAnswer],
+        generator: Generator,
+        options: GenerationOptions,
+        wanted: Wanted,
+        stop: Stop,
+        *,
+        with_bos: bool | None,
+        exclude_bos_score: bool | None,
+    ) -> FloatArray:
+        """log p(y | x) of each answer, float32 [N]: to its own question, or all of them to a single one."""
         checked_flag("with_bos", with_bos)
-        return build_labels(
+        labels = build_labels(
             answers,
             options,
             tokenizer=self._tokenizer,
@@ -169,6 +178,8 @@ class Stages:
             with_bos=with_bos,
             stop=stop,
         )
+        contexts = self.prompts(asked, wanted, stop).contexts
+        return generator._score(contexts, labels, options.marginalize, exclude_bos_score, stop)
 
     def generate(
         self,

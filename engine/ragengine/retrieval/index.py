@@ -71,14 +71,20 @@ class PassageIndex(SearchedIndex):
     ) -> "PassageIndex":
         """Open an index folder; its files are checked against the manifest before any library reads them.
 
-        ``verify="sha256"`` reads every file once and finds every change since the build; ``"size"`` compares
-        sizes only and opens at once, since vectors and FAISS index are memory-mapped: choose it for an index
-        larger than memory that was checked when it arrived.  Either way the parts are compared with each
-        other.  The folder must not change while it is opened.  ``device`` is where candidates are searched:
-        ``cuda`` copies the FAISS index to the GPU, ``auto`` does so where it is possible, and logs what it
-        chose (docs/guides/gpu.md).
-        Raises :class:`IndexFolderError` when the folder is not whole or its parts do not fit together, and
-        :class:`DeviceError` where ``cuda`` cannot be used.
+        The folder must not change while it is opened.
+
+        Args:
+            path: the folder.
+            verify: ``sha256`` reads every file once and finds every change since the build; ``size`` compares
+                sizes only and opens at once, since vectors and FAISS index are memory-mapped: choose it for
+                an index larger than memory that was checked when it arrived.  Either way the parts are
+                compared with each other.
+            device: where candidates are searched: ``cuda`` copies the FAISS index to the GPU, ``auto`` does
+                so where it is possible, and logs what it chose (docs/guides/gpu.md).
+
+        Raises:
+            IndexFolderError: the folder is not whole, or its parts do not fit together.
+            DeviceError: ``cuda`` cannot be used.
         """
         folder = Path(path)
         manifest = IndexManifest.read(folder)

@@ -10,6 +10,7 @@ from ragengine.results import Document
 from ragengine.retrieval.open_index import open_index
 from ragengine.retrieval.passage_filter import Filter
 from ragengine.retrieval.searched_index import SearchedIndex
+from ragengine.validation import check_whole_number
 
 _ROWS_AT_ONCE = 1024
 
@@ -33,8 +34,8 @@ def list_passages(
         IndexFolderError: the index is not whole.
     """
     for name, value in (("start", start), ("limit", limit)):
-        if value is not None and (type(value) is not int or value < 0):
-            raise InputError(f"{name} is {short_repr(value)}; it must be a whole number of at least 0.")
+        if value is not None:
+            check_whole_number(name, value, least=0)
     return _listed(open_index(index, verify="size"), filter, start, limit)
 
 

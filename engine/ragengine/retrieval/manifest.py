@@ -18,7 +18,6 @@ VECTORS_FILE = "vectors.npy"
 PASSAGES_FILE = "passages.sqlite"
 NUMBERED_FILE = "numbered.npy"
 """Which passages came without an id, where some did: uint8 [N], 1 for those whose id is a number."""
-LARGEST_SEED = 1 << 48
 QUERIES_FILE = "queries.npy"
 """The questions that the recall was measured with, where they were given: float32 [Q, E]."""
 

@@ -115,20 +115,28 @@ class VectorIndex:
         rerank_width: int | None = None,
         matching: MatchingRows | None = None,
     ) -> SearchResult:
-        """Find the ``n_docs`` vectors of largest inner product with each of ``questions``, float32 [Q, E].
+        """Find the vectors of largest inner product with each of ``questions``.
 
-        ``nprobe`` inverted lists are searched (all, where there are fewer) and at least ``rerank_width``
-        candidates re-ranked; None is the index's own setting.  Both are for this call only.  An exact index
-        finds the same documents whatever the width.
+        With ``matching``, those that are found are exactly the best of its rows where the index is exact,
+        where they are few (``FEW_MATCHING``), and where FAISS cannot search among selected rows of its kind
+        of index: then each of them is scored.  Otherwise the index proposes candidates among them, as it does
+        without a filter, and the best of these are found; where it proposes too few, each row is scored.
 
-        With ``matching``, only these rows are searched, and min(n_docs, their number) are found.  They are
-        exactly the best of them where the index is exact, where they are few (``FEW_MATCHING``), and where
-        FAISS cannot search among selected rows of its kind of index: then each of them is scored.  Otherwise
-        the index proposes candidates among them, as it does without a filter, and the best of these are
-        found; where it proposes too few, each matching row is scored.
+        Args:
+            questions: float32 [Q, E].
+            n_docs: how many to find.
+            nprobe: inverted lists to search in this call, all where there are fewer; the index's own setting
+                where None.
+            rerank_width: candidates to re-rank in this call, at least; the index's own setting where None.
+                An exact index finds the same documents whatever the width.
+            matching: the rows to search; all where None.
 
-        Raises :class:`InputError` for a wrong type, shape or dimension, NaN or infinite numbers, and for an
-        ``nprobe`` where there are no inverted lists.
+        Returns:
+            Rows and scores [Q, n_docs]; behind the last row that is found -1 and -inf.
+
+        Raises:
+            InputError: a wrong type, shape or dimension, NaN or infinite numbers, or an ``nprobe`` where
+                there are no inverted lists.
         """
 
         def propose(questions: FloatArray, plan: Plan) -> Candidates:

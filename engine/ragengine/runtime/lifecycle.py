@@ -50,7 +50,7 @@ class _RunningCalls:
     def end(self, call: _Call) -> None:
         """End a call that has begun, or was about to."""
         call.thread = None
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # Ctrl-C came before it was entered
             self._entries.remove(weakref.ref(call))
 
     def keep(self, thread: int | None) -> None:

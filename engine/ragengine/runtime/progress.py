@@ -7,17 +7,11 @@ from typing import TypeAlias
 Report: TypeAlias = Callable[[int, int | None], None]
 """``report(done, total)`` of one phase; ``total`` is None while it is not known."""
 Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""``progress(phase, done, total)``, with a phase of :data:`PHASES`."""
+"""``progress(phase, done, total)``.
 
-PHASES = {
-    "passages": "passages",
-    "vectors": "vectors",
-    "train": "steps",
-    "add": "vectors",
-    "exact": "vectors",
-    "tune": "settings",
-}
-"""The phases of an index build in their order, and what each counts."""
+The phases of an index build in their order, and what each counts: ``passages`` (passages), ``vectors``
+(vectors), ``train`` (steps), ``add`` (vectors), ``exact`` (vectors), ``tune`` (settings).
+"""
 
 
 def silent(done: int, total: int | None) -> None:

@@ -135,7 +135,7 @@ def resumable_folder(
             if isinstance(reason, KeyboardInterrupt):
                 reason.add_note(f"{target}: {state}")
             raise
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the target is in place; the next writer removes what is left
             empty_workspace(workspace)
 
 

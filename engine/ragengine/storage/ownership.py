@@ -45,7 +45,7 @@ def marked(workspace: Path, error: type[RagEngineError]) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a mark that stays says whose the folder is
             if list(workspace.iterdir()) == [mark]:
                 mark.unlink()
 

@@ -35,7 +35,7 @@ class _Unpacked(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]  # RawIOBase gives it a memoryview
         try:
             content = self._content.read(len(buffer))
         except gzip.BadGzipFile as reason:

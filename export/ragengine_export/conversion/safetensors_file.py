@@ -16,7 +16,7 @@ def is_pytorch(path: Path) -> bool:
     try:
         with safe_open(path, "pt") as opened:
             return (opened.metadata() or {}).get("format") not in ("tf", "flax")
-    except Exception:
+    except Exception:  # safetensors has types of its own, and none is of interest here
         return True
 
 
@@ -28,7 +28,7 @@ def array_shapes(path: Path) -> dict[str, Shape]:
     """
     try:
         with safe_open(path, "pt") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  # no iterator
     except Exception as reason:  # safetensors has types of its own
         raise _unreadable(path, reason) from reason
 

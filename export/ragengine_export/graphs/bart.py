@@ -47,6 +47,7 @@ class BartShape(GeneratorShape):
 
     @property
     def embed_scale(self) -> float:
+        """What embeddings are multiplied with before positions are added."""
         return sqrt(self.d_model) if self.scale_embedding else 1.0
 
     @property

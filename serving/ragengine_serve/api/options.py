@@ -1,6 +1,8 @@
 """Generation options in a request: the names of :class:`ragengine.GenerationOptions`, within the limits."""
 
 import dataclasses
+import functools
+import operator
 import types
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -31,9 +33,9 @@ def _json_type(hint: Any) -> Any:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         parts = [_json_type(part) for part in get_args(hint)]
-        return Union[tuple(parts)]  # noqa: UP007
+        return functools.reduce(operator.or_, parts)
     if origin is tuple:
-        return Several[_json_type(get_args(hint)[0])]  # type: ignore[misc]
+        return Several[_json_type(get_args(hint)[0])]  # type: ignore[misc]  # a type made at run time
     return hint
 
 
@@ -64,15 +66,15 @@ _Options: type[Strict] = create_model(
     __base__=Strict,
     **{
         spec.name: (
-            Union[_json_type(_HINTS[spec.name]), None],  # noqa: UP007
+            _json_type(_HINTS[spec.name]) | None,
             Field(None, description=_HELP.get(spec.name), json_schema_extra={"default": None}),
         )
         for spec in dataclasses.fields(GenerationOptions)
-    },  # type: ignore[call-overload]
+    },  # type: ignore[call-overload]  # fields made at run time
 )
 
 
-class Options(_Options):  # type: ignore[valid-type,misc]
+class Options(_Options):  # type: ignore[valid-type,misc]  # a class made at run time
     """Generation options by name, as ``/info`` lists them; the model's own where one is not given."""
 
 

@@ -59,7 +59,7 @@ class Observing:
             await self._app(scope, receive, tell)
         except ClientGone:
             status = CLIENT_GONE
-        except Exception:
+        except Exception:  # a fault of the server: the client hears of it, and the log has its traceback
             log.exception("A request failed.", extra={"fields": {"request_id": request_id}})
             status = 500
             if not sent:

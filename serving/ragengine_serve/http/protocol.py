@@ -26,7 +26,7 @@ def connection_protocol(request_timeout: float) -> type[H11Protocol]:
             self._late: asyncio.TimerHandle | None = None
             self._reading: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
             super().connection_made(transport)
             self._await_headers()
 

@@ -157,7 +157,7 @@ class Metrics:
         if not os.environ.get(MULTIPROCESS):
             return generate_latest(self._own)
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus_client
         return generate_latest(registry)
 
     def measure(self, models: Iterable[ServedModel]) -> None:

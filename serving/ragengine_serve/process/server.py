@@ -135,7 +135,7 @@ async def _in_thread(function: Callable[[], None]) -> None:
         error = None
         try:
             function()
-        except BaseException as reason:
+        except BaseException as reason:  # raised where it is awaited
             error = reason
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(finish, error)

@@ -78,7 +78,7 @@ class Supervisor:
             await member.channel.close()
             code = await member.process.wait()
             del self._members[number]
-            mark_process_dead(member.process.pid)  # type: ignore[no-untyped-call]
+            mark_process_dead(member.process.pid)  # type: ignore[no-untyped-call]  # prometheus_client
             if self._stop.is_set():
                 return
             if number not in self._started:

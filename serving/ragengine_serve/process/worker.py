@@ -66,7 +66,7 @@ class Worker:
             await asyncio.to_thread(self._state.swap_here, message["model"], message["path"])
         except ApiError as refused:
             error = [refused.status, refused.type, refused.message, refused.field]
-        except Exception as failure:
+        except Exception as failure:  # the supervisor hears of it, and this worker goes on
             error = [500, "internal", f"A worker failed with {type(failure).__name__}.", None]
         await self._channel.send("applied", error=error)
 

@@ -8,13 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ragengine import PreparedQuestion
+from ragengine.runtime.cancellation import CancelSignal
 from ragengine_serve.models.served_model import ServedModel
-
-
-class Cancellation(Protocol):
-    """What the engine asks whether it should stop: an event, or several together."""
-
-    def is_set(self) -> bool: ...
 
 
 class Work(Protocol):
@@ -24,10 +19,10 @@ class Work(Protocol):
     def group(self) -> Hashable | None:
         """Works of equal groups may be computed together; None: alone."""
 
-    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> Any:
+    def alone(self, prepared: PreparedQuestion | None, cancel: CancelSignal) -> Any:
         """The result for one question; ``prepared`` is None for work without a question."""
 
-    def together(self, prepared: list[PreparedQuestion], cancel: Cancellation) -> list[Any]:
+    def together(self, prepared: list[PreparedQuestion], cancel: CancelSignal) -> list[Any]:
         """The results for questions of one group."""
 
 

@@ -25,11 +25,14 @@ _FORGETTING = 0.2  # weight of the newest duration in the average that Retry-Aft
 class Watcher(Protocol):
     """Who is told what the scheduler does, for the metrics."""
 
-    def batch(self, stage: str, size: int) -> None: ...
+    def batch(self, stage: str, size: int) -> None:
+        """So many jobs are computed together in a stage."""
 
-    def queue(self, waiting: int, running: int) -> None: ...
+    def queue(self, waiting: int, running: int) -> None:
+        """How many jobs wait, and how many are computed."""
 
-    def shared(self, how: str) -> None: ...
+    def shared(self, how: str) -> None:
+        """A request needs no work of its own, and why."""
 
 
 class Scheduler:
@@ -218,7 +221,7 @@ class Scheduler:
             prepared = model.engine.prepare(
                 [job.task.question or "" for job in jobs],
                 [job.task.n_docs for job in jobs],
-                cancel=AllCancelled(jobs),  # type: ignore[arg-type]
+                cancel=AllCancelled(jobs),
             )
         except BaseException as error:
             if len(jobs) > 1:  # whose fault it is shows when each is alone
@@ -253,7 +256,7 @@ class Scheduler:
                 if job.cancel.is_set():
                     raise CancelledError("Nobody waits for the answer any more.")
                 result = job.task.work.alone(job.prepared, job.cancel)
-            except BaseException as error:
+            except BaseException as error:  # it is the job's, and this thread works on
                 self._finish(job, error=error)
             else:
                 self._finish(job, result)

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 from ragengine import Answer, AnswerToken, Document, GenerationOptions, PreparedQuestion, RagEngine
 from ragengine.arrays import FloatArray
 from ragengine.retrieval.passage_filter import PassageFilter
-from ragengine_serve.scheduling.job import Cancellation
+from ragengine.runtime.cancellation import CancelSignal
 
 Event: TypeAlias = tuple[Literal["documents"], tuple[Document, ...]] | tuple[Literal["token"], AnswerToken]
 """What a stream tells before its end: first the documents, then each token."""
@@ -36,7 +36,7 @@ class _Alone:
 
     group: Hashable | None = None
 
-    def together(self, prepared: list[PreparedQuestion], cancel: Cancellation) -> list[Any]:
+    def together(self, prepared: list[PreparedQuestion], cancel: CancelSignal) -> list[Any]:
         raise NotImplementedError  # without a group nobody asks
 
 
@@ -56,7 +56,7 @@ class AnswerWork:
             return None
         return "answer", self.options, self.reads, self.adaptive_reading
 
-    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> Answer:
+    def alone(self, prepared: PreparedQuestion | None, cancel: CancelSignal) -> Answer:
         assert prepared is not None
         answer: Answer = self.engine.generate(
             prepared,
@@ -67,7 +67,7 @@ class AnswerWork:
         )
         return answer
 
-    def together(self, prepared: list[PreparedQuestion], cancel: Cancellation) -> list[Answer]:
+    def together(self, prepared: list[PreparedQuestion], cancel: CancelSignal) -> list[Answer]:
         answers: list[Answer] = self.engine.generate(
             prepared,
             options=self.options,
@@ -87,13 +87,13 @@ class StreamWork(_Alone):
     reads: Reads
     tell: Callable[[Event], None]
 
-    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> Answer:
+    def alone(self, prepared: PreparedQuestion | None, cancel: CancelSignal) -> Answer:
         assert prepared is not None
         with self.engine.stream(
             prepared,
             options=self.options,
             **self.reads.arguments,
-            cancel=cancel,  # type: ignore[arg-type]
+            cancel=cancel,
         ) as stream:
             self.tell(("documents", stream.documents))
             for token in stream:
@@ -110,14 +110,14 @@ class RetrieveWork(_Alone):
     filter: PassageFilter | None
 
     def alone(
-        self, prepared: PreparedQuestion | None, cancel: Cancellation
+        self, prepared: PreparedQuestion | None, cancel: CancelSignal
     ) -> tuple[list[Document], dict[str, float]]:
         assert prepared is not None
         found = self.engine.retrieve(
             prepared,
             self.n_docs,
             filter=self.filter,
-            cancel=cancel,  # type: ignore[arg-type]
+            cancel=cancel,
         )
         return found, prepared.encoded.timings_ms
 
@@ -133,7 +133,7 @@ class ScoreWork(_Alone):
     with_bos: bool | None
     exclude_bos_score: bool | None
 
-    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> float:
+    def alone(self, prepared: PreparedQuestion | None, cancel: CancelSignal) -> float:
         assert prepared is not None
         score: float = self.engine.score(
             prepared,
@@ -157,7 +157,7 @@ class ClassifyWork(_Alone):
     reads: Reads
     with_bos: bool | None
 
-    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> dict[str, float]:
+    def alone(self, prepared: PreparedQuestion | None, cancel: CancelSignal) -> dict[str, float]:
         assert prepared is not None
         return self.engine.classify(
             prepared,
@@ -165,7 +165,7 @@ class ClassifyWork(_Alone):
             options=self.options,
             **self.reads.arguments,
             with_bos=self.with_bos,
-            cancel=cancel,  # type: ignore[arg-type]
+            cancel=cancel,
         )
 
 
@@ -173,7 +173,7 @@ class ClassifyWork(_Alone):
 class EmbedQuestionWork(_Alone):
     """q(x), which the preparation has computed: float32 [E]."""
 
-    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> FloatArray:
+    def alone(self, prepared: PreparedQuestion | None, cancel: CancelSignal) -> FloatArray:
         assert prepared is not None
         vector: FloatArray = prepared.encoded.vectors[0]
         return vector
@@ -185,7 +185,7 @@ class CallWork(_Alone):
 
     call: Callable[[], bytes]
 
-    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> bytes:
+    def alone(self, prepared: PreparedQuestion | None, cancel: CancelSignal) -> bytes:
         return self.call()
 
 
@@ -196,5 +196,5 @@ class EmbedPassagesWork(_Alone):
     engine: RagEngine
     documents: list[Document]
 
-    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> FloatArray:
-        return self.engine.encode_passages(self.documents, cancel=cancel)  # type: ignore[arg-type]
+    def alone(self, prepared: PreparedQuestion | None, cancel: CancelSignal) -> FloatArray:
+        return self.engine.encode_passages(self.documents, cancel=cancel)

@@ -64,7 +64,7 @@ class ServedShard:
         shard = self._shard
         check_question_vectors(questions, shard.index.dimension)
         if plan.nprobe is not None:
-            shard.index._open_part().facts.structure.checked_nprobe(plan.nprobe)
+            shard.facts.structure.checked_nprobe(plan.nprobe)
         width = min(plan.width, shard.count)
         if messages.BYTES_A_CANDIDATE * width * len(questions) > MAX_MESSAGE_BYTES:
             raise InputError(

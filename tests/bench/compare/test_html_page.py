@@ -31,7 +31,7 @@ def test_a_phone_shows_every_value_without_scrolling_sideways(report: Report, tm
     if path is None:
         pytest.skip("There is no Chromium; apt-get install chromium.")
     page_file = write_page(report, write_plots(report, tmp_path), tmp_path)
-    for browser in launched(path):
+    with launched(path) as browser:
         page = browser.new_page(viewport={"width": 360, "height": 740})
         page.goto(page_file.as_uri())
         wide = """[...document.querySelectorAll("*")].filter(

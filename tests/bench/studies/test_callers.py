@@ -22,7 +22,7 @@ def test_every_way_asks_every_question_once() -> None:
     questions = [f"question {number}" for number in range(QUESTIONS)]
     for way in ways():
         asked = Asked()
-        way.ask(asked, questions)  # type: ignore[arg-type]
+        way.ask(asked, questions)
         given = [[call] if isinstance(call, str) else call for call in asked.calls]
         assert sorted(question for call in given for question in call) == sorted(questions), way.name
         largest = {"batches of 8": 8, "batches of 32": 32}.get(way.name, 1)

@@ -48,7 +48,7 @@ def found(model: TableModel, options: GenerationOptions, questions: list[int]) -
         options, None, lambda row, tokens: allowed[questions[row]] if options.seed == 0 else range(V)
     )
     encoded = model.encoded.of_questions(chosen)
-    step = SearchStep(model, encoded, model.log_prior[chosen], rules)  # type: ignore[arg-type]
+    step = SearchStep(model, encoded, model.log_prior[chosen], rules)
     draws = options.do_sample and options.num_beams == 1
     outputs = sample(step) if draws else beam_search(step)
     return [[(o.token_ids.tolist(), o.score, o.log_probs.tolist()) for o in each] for each in outputs]
@@ -91,7 +91,7 @@ def test_fewer_rows_are_computed(options: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_given_outputs_leave_after_the_longest_of_their_question() -> None:
     model = TableModel(q=4, d=2)
     outputs = [[np.array([3] * length)] for length in (1, 6, 2, 3)]
-    prefix_trie.output_log_probs(model, model.encoded, outputs, [2] * 4)  # type: ignore[arg-type]
+    prefix_trie.output_log_probs(model, model.encoded, outputs, [2] * 4)
     assert [len(step.token_ids) for step in model.steps] == [4, 3, 2, 1, 1, 1]
 
 

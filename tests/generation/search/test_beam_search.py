@@ -24,7 +24,7 @@ def options_of(**changed: Any) -> GenerationOptions:
 
 
 def searched(model: TableModel, options: GenerationOptions) -> list[list[tuple[int, ...]]]:
-    found = beam_search(SearchStep(model, model.encoded, model.log_prior, Rules(options)))  # type: ignore[arg-type]
+    found = beam_search(SearchStep(model, model.encoded, model.log_prior, Rules(options)))
     return [[tuple(output.token_ids.tolist()) for output in outputs] for outputs in found]
 
 
@@ -66,12 +66,12 @@ def test_a_question_does_not_depend_on_its_neighbours() -> None:
     """The second ends after the first, which waits unchanged."""
     model, options = TableModel(seed=1), options_of(num_beams=2, num_return_sequences=2, max_length=9)
     together = searched(model, options)
-    step = SearchStep(model, model.encoded, model.log_prior, Rules(options))  # type: ignore[arg-type]
+    step = SearchStep(model, model.encoded, model.log_prior, Rules(options))
     first = beam_search(step)[0]
     assert together[0] == [tuple(output.token_ids.tolist()) for output in first]
     alone = TableModel(seed=1, q=1)
     alone_prior = model.log_prior[:1]
-    found = beam_search(SearchStep(alone, alone.encoded, alone_prior, Rules(options)))  # type: ignore[arg-type]
+    found = beam_search(SearchStep(alone, alone.encoded, alone_prior, Rules(options)))
     assert [tuple(output.token_ids.tolist()) for output in found[0]] == together[0]
 
 
@@ -113,7 +113,7 @@ def test_nothing_is_found_where_everything_is_banned() -> None:
 
 def outcome(model: TableModel, options: GenerationOptions) -> tuple[list[Any], int]:
     """What is returned, to the last bit, and the number of steps."""
-    found = beam_search(SearchStep(model, model.encoded, model.log_prior, Rules(options)))  # type: ignore[arg-type]
+    found = beam_search(SearchStep(model, model.encoded, model.log_prior, Rules(options)))
     outputs = [[(o.token_ids.tolist(), o.score, o.log_probs.tolist()) for o in each] for each in found]
     return outputs, len(model.steps)
 

@@ -24,7 +24,7 @@ def options_of(**options: Any) -> GenerationOptions:
 def step_of(seed: int, **options: Any) -> SearchStep:
     model = TableModel(seed, q=1)
     rules = Rules(options_of(**options))
-    return SearchStep(model, model.encoded, model.log_prior, rules)  # type: ignore[arg-type]
+    return SearchStep(model, model.encoded, model.log_prior, rules)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -49,14 +49,14 @@ def test_a_score_is_that_of_the_output_that_ends_there(marginalize: Any, length_
     log_probs = np.cumsum([token.log_prob for token in found])
     np.testing.assert_allclose([token.score for token in found], log_probs / lengths, rtol=1e-5)
     model, rules = TableModel(1, q=1), Rules(options_of(**options))
-    ((whole,),) = search(model, model.encoded, model.log_prior, rules, NEVER)  # type: ignore[arg-type]
+    ((whole,),) = search(model, model.encoded, model.log_prior, rules, NEVER)
     assert found[-1].score == pytest.approx(whole.score, rel=1e-5)
 
 
 def test_a_token_is_computed_when_it_is_asked_for() -> None:
     model = TableModel(3, q=1)
     rules = Rules(GenerationOptions(eos_token_id=EOS, max_length=8, min_length=7))
-    tokens = greedy_tokens(SearchStep(model, model.encoded, model.log_prior, rules))  # type: ignore[arg-type]
+    tokens = greedy_tokens(SearchStep(model, model.encoded, model.log_prior, rules))
     assert model.steps == []
     for count in (1, 2, 3):
         next(tokens)

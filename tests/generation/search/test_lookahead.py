@@ -54,7 +54,7 @@ def steps_of(
     ids = np.array([[*row, *[-1] * (width - len(row))] for row in context])[None]
     asked = ({}, {"prompt_lookup_num_tokens": ahead, "max_matching_ngram_size": ngram})
     plain, suggesting = (
-        search_step(m, m.encoded, m.log_prior, Rules(GenerationOptions(**options, **more), ids))  # type: ignore[arg-type]
+        search_step(m, m.encoded, m.log_prior, Rules(GenerationOptions(**options, **more), ids))
         for m, more in zip(models, asked, strict=True)
     )
     assert type(suggesting) is LookaheadStep
@@ -99,7 +99,7 @@ def copied(ahead: int | None, **options: Any) -> tuple[list[int], CopyingModel, 
     model = CopyingModel(q=1)
     context = np.array([[[1, *CopyingModel.TEXT[:-1]]] * model.d])
     asked = GenerationOptions(eos_token_id=EOS, max_length=20, prompt_lookup_num_tokens=ahead, **options)
-    step = search_step(model, model.encoded, model.log_prior, Rules(asked, context))  # type: ignore[arg-type]
+    step = search_step(model, model.encoded, model.log_prior, Rules(asked, context))
     return [token.token_id for token in greedy_tokens(step)], model, step
 
 
@@ -156,7 +156,7 @@ def test_tokens_stream_as_their_step_is_made() -> None:
     asked = GenerationOptions(
         eos_token_id=EOS, max_length=20, prompt_lookup_num_tokens=4, max_matching_ngram_size=3
     )
-    step = search_step(model, model.encoded, model.log_prior, Rules(asked, context))  # type: ignore[arg-type]
+    step = search_step(model, model.encoded, model.log_prior, Rules(asked, context))
     made = []
     for token, expected in zip(greedy_tokens(step), CopyingModel.TEXT, strict=True):
         assert token.token_id == expected
@@ -179,7 +179,7 @@ def test_other_searches_read_one_token_a_step(options: Any) -> None:
     model = TableModel(q=1)
     asked = GenerationOptions(eos_token_id=EOS, **{"prompt_lookup_num_tokens": 3, **options})
     rules = Rules(asked, np.zeros((1, 3, 4), np.int64))
-    assert type(search_step(model, model.encoded, model.log_prior, rules)) is SearchStep  # type: ignore[arg-type]
+    assert type(search_step(model, model.encoded, model.log_prior, rules)) is SearchStep
 
 
 def test_a_batch_a_callback_and_an_older_bundle_read_one_token_a_step() -> None:
@@ -190,4 +190,4 @@ def test_a_batch_a_callback_and_an_older_bundle_read_one_token_a_step() -> None:
         (TableModel(q=2), None), (TableModel(q=1), lambda question, tokens: [EOS]), (older, None),
     ):  # fmt: skip
         rules = Rules(asked, np.zeros((model.q, 3, 4), np.int64), allowed)
-        assert type(search_step(model, model.encoded, model.log_prior, rules)) is SearchStep  # type: ignore[arg-type]
+        assert type(search_step(model, model.encoded, model.log_prior, rules)) is SearchStep

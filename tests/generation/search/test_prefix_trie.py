@@ -26,7 +26,7 @@ def following(outputs: list[list[int]], depth: int) -> dict[tuple[int, ...], set
 def test_the_log_probs_of_every_output(outputs: list[list[list[int]]], seed: int) -> None:
     model = TableModel(seed, q=len(outputs), d=2)
     given = [[np.array(tokens, np.int64) for tokens in own] for own in outputs]
-    found = output_log_probs(model, model.encoded, given, [START] * model.q)  # type: ignore[arg-type]
+    found = output_log_probs(model, model.encoded, given, [START] * model.q)
     for question, own in enumerate(outputs):
         for tokens, log_probs in zip(own, found[question], strict=True):
             assert log_probs.shape == (len(tokens), 2)
@@ -60,6 +60,6 @@ def test_a_stop_ends_it_between_two_steps() -> None:
             model.encoded,
             [[np.array([3, 3, 3, 3])]],
             [START],
-            Stop(cancel=Event()),  # type: ignore[arg-type]
+            Stop(cancel=Event()),
         )
     assert len(model.steps) == 2

@@ -33,7 +33,7 @@ def model(request: pytest.FixtureRequest) -> TableModel:
 
 
 def found_by(model: TableModel, options: GenerationOptions) -> list[Found]:
-    return search_by_document(model, model.encoded, Rules(options))  # type: ignore[arg-type]
+    return search_by_document(model, model.encoded, Rules(options))
 
 
 def tokens_of(outputs: Any) -> list[tuple[int, ...]]:
@@ -58,7 +58,7 @@ def test_every_document_is_searched_alone(model: TableModel, name: str) -> None:
     assert [len(documents) for documents in found] == [model.d] * model.q
     alone = TableModel(model.seed, q=model.q * model.d, d=1)  # with the same rows of the table
     rules = Rules(options.replace(marginalize="token", **alone_changed))
-    expected = search(alone, alone.encoded, alone.log_prior, rules, NEVER)  # type: ignore[arg-type]
+    expected = search(alone, alone.encoded, alone.log_prior, rules, NEVER)
     ours = [own for documents in found for own in documents]
     for own, hypotheses in zip(ours, expected, strict=True):
         assert tokens_of(own) == tokens_of(hypotheses)
@@ -78,7 +78,7 @@ def test_thorough_scores_every_candidate_under_every_document(
         num_return_sequences=9, exclude_bos_score=exclude_bos_score, forced_bos_token_id=first
     )
     found = found_by(model, options)
-    ranked = thorough(model, model.encoded, found, model.log_prior, options)  # type: ignore[arg-type]
+    ranked = thorough(model, model.encoded, found, model.log_prior, options)
     assert len(ranked) == model.q
     for question, outputs in enumerate(ranked):
         candidates = {y for own in found[question] for y in tokens_of(own)}
@@ -113,7 +113,7 @@ def test_the_best_are_returned(model: TableModel) -> None:
 def test_without_deduplication_equal_candidates_stay(model: TableModel) -> None:
     options = options_of(num_return_sequences=9, do_deduplication=False)
     found = found_by(model, options)
-    ranked = thorough(model, model.encoded, found, model.log_prior, options)  # type: ignore[arg-type]
+    ranked = thorough(model, model.encoded, found, model.log_prior, options)
     for question, outputs in enumerate(ranked):
         every = [y for own in found[question] for y in tokens_of(own)]
         assert sorted(tokens_of(outputs)) == sorted(every)
@@ -136,7 +136,7 @@ def test_a_document_without_a_prior_brings_no_candidate(model: TableModel) -> No
     found = found_by(model, options)
     log_prior = model.log_prior.copy()
     log_prior[:, 0] = -np.inf
-    ranked = thorough(model, model.encoded, found, log_prior, options)  # type: ignore[arg-type]
+    ranked = thorough(model, model.encoded, found, log_prior, options)
     for question, outputs in enumerate(ranked):
         others = {y for own in found[question][1:] for y in tokens_of(own)}
         assert set(tokens_of(outputs)) == others

@@ -252,7 +252,7 @@ def test_outputs_are_drawn_with_their_likelihood(marginalize: Any) -> None:
             do_sample=True, top_k=0, seed=seed, num_return_sequences=250, length_penalty=2.0,
             marginalize=marginalize, search="joint", eos_token_id=EOS, max_length=longest + 1,
         )  # fmt: skip
-        step = SearchStep(model, model.encoded, model.log_prior, Rules(options))  # type: ignore[arg-type]
+        step = SearchStep(model, model.encoded, model.log_prior, Rules(options))
         (found,) = sample(step)
         for output in found:
             tokens = tuple(output.token_ids.tolist())
@@ -271,7 +271,7 @@ def test_nothing_is_read_after_the_last_output_has_ended() -> None:
     for seed in range(6):
         model = TableModel(seed)
         options = GenerationOptions(do_sample=True, seed=seed, eos_token_id=EOS, max_length=60)
-        step = SearchStep(model, model.encoded, model.log_prior, Rules(options))  # type: ignore[arg-type]
+        step = SearchStep(model, model.encoded, model.log_prior, Rules(options))
         assert len(model.steps) == 0
         assert max(len(output.token_ids) for (output,) in sample(step)) == len(model.steps) < 59
 

@@ -25,7 +25,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 def found_by(model: TableModel, **options: Any) -> Any:
     chosen = GenerationOptions(eos_token_id=EOS, max_length=LONGEST + 1, **options)
-    return search(model, model.encoded, model.log_prior, Rules(chosen), NEVER)  # type: ignore[arg-type]
+    return search(model, model.encoded, model.log_prior, Rules(chosen), NEVER)
 
 
 @pytest.mark.parametrize("name", SEARCHES)

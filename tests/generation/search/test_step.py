@@ -18,7 +18,7 @@ from tests.support.table_model import EOS, START, TableModel, V
 def stepped(model: TableModel, count: int = 2, **options: Any) -> Any:
     allowed = options.pop("allowed", None)
     rules = Rules(GenerationOptions(eos_token_id=EOS, max_length=6, **options), None, allowed)
-    step = SearchStep(model, model.encoded, model.log_prior, rules)  # type: ignore[arg-type]
+    step = SearchStep(model, model.encoded, model.log_prior, rules)
     q, d = model.q, model.d
     first = np.full((q, 1, 1), START)
     zeros = np.zeros((q, 1), np.int64)
@@ -72,7 +72,7 @@ def test_room_is_made_for_every_beam_or_path() -> None:
 def test_the_weights_are_those_of_the_kind_of_model(marginalize: Any) -> None:
     model, rng = TableModel(q=1), np.random.default_rng(0)
     options = GenerationOptions(eos_token_id=EOS, num_beams=2, marginalize=marginalize, search="joint")
-    step = SearchStep(model, model.encoded, model.log_prior, Rules(options))  # type: ignore[arg-type]
+    step = SearchStep(model, model.encoded, model.log_prior, Rules(options))
     log_probs = np.log(rng.uniform(0.1, 1, (1, 2, 1, model.d))).astype(np.float32)
     sequences = np.array([[[START, 3], [START, 4]]])
     step.candidates(sequences, log_probs, np.zeros((1, 2), np.int64), np.zeros((1, 2), np.float32), 2)
@@ -88,7 +88,7 @@ def test_a_stop_ends_the_search() -> None:
 
     model = TableModel()
     rules = Rules(GenerationOptions(eos_token_id=EOS))
-    step = SearchStep(model, model.encoded, model.log_prior, rules, Stop(cancel=Event()))  # type: ignore[arg-type]
+    step = SearchStep(model, model.encoded, model.log_prior, rules, Stop(cancel=Event()))
     with pytest.raises(CancelledError, match="after 0 tokens"):
         step.candidates(
             np.full((2, 1, 1), START), np.zeros((2, 1, 0, 3), np.float32), np.zeros((2, 1), np.int64),

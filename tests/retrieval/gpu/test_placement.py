@@ -332,7 +332,7 @@ def test_an_index_says_where_it_is_searched(build: Callable[..., Path]) -> None:
 
 def test_a_device_that_is_none_is_refused(build: Callable[..., Path]) -> None:
     with pytest.raises(DeviceError, match="The index's device is 'tpu'; it must be auto, cpu or cuda"):
-        PassageIndex.open(build(random_vectors(20)), device="tpu")  # type: ignore[arg-type]
+        PassageIndex.open(build(random_vectors(20)), device="tpu")
 
 
 @no_gpu

@@ -56,7 +56,7 @@ class Searcher:
         assert self.go.wait(20)
         if np.isnan(questions).any():
             raise DeviceError("not a number")
-        return self.index.search(questions, width, params=search_parameters(self.index, nprobe))  # type: ignore[no-any-return]
+        return self.index.search(questions, width, params=search_parameters(self.index, nprobe))
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ class Failing:
 
 def test_only_what_a_search_waits_for_opens_the_circuit(clock: Clock) -> None:
     shard = Failing()
-    partial = PartialShard(shard, Breaker(5.0))  # type: ignore[arg-type]
+    partial = PartialShard(shard, Breaker(5.0))
     for error in (ShardError("no", refused=True), DeadlineError("late")):
         shard.error = error
         with searching(Search(missing=set())), pytest.raises(type(error)):
@@ -118,7 +118,7 @@ def test_only_what_a_search_waits_for_opens_the_circuit(clock: Clock) -> None:
             partial.passages([1])
         assert "It does not answer." in str(said.value)
     with pytest.raises(ShardError):
-        partial.vectors([1])  # type: ignore[arg-type]
+        partial.vectors([1])
     assert shard.asked == before
     clock.now += 6
     assert partial.passages([1]) == []  # without a note it decides nothing

@@ -60,12 +60,12 @@ def instead(content: bytes, _: bytes) -> bytes:
 
 def truncations(size: int) -> Iterator[Damage]:
     for length in sorted({0, 1, size // 2, size - 1}):
-        yield f"cut to {length}", lambda content, length=length: content[:length]  # type: ignore[misc]
+        yield f"cut to {length}", lambda content, length=length: content[:length]
 
 
 def extensions() -> Iterator[Damage]:
     for more in (1, 4096):
-        yield f"longer by {more}", lambda content, more=more: content + b"\0" * more  # type: ignore[misc]
+        yield f"longer by {more}", lambda content, more=more: content + b"\0" * more
 
 
 def flips(places: list[int], seed: int) -> Iterator[Damage]:
@@ -73,7 +73,7 @@ def flips(places: list[int], seed: int) -> Iterator[Damage]:
     drawn = drawing(seed)
     for place in places:
         bit = drawn.randrange(8)
-        yield f"bit {bit} of byte {place}", lambda content, p=place, b=bit: flipped(content, p, b)  # type: ignore[misc]
+        yield f"bit {bit} of byte {place}", lambda content, p=place, b=bit: flipped(content, p, b)
 
 
 def flipped(content: bytes, place: int, bit: int) -> bytes:
@@ -87,7 +87,7 @@ def words(places: list[int], width: int, values: tuple[int, ...] = WORDS) -> Ite
             number = value.to_bytes(width, "little")
             yield (
                 f"{value:#x} at {place}",
-                lambda content, p=place, n=number: content[:p] + n + content[p + len(n) :],  # type: ignore[misc]
+                lambda content, p=place, n=number: content[:p] + n + content[p + len(n) :],
             )
 
 

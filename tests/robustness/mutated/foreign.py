@@ -94,7 +94,7 @@ def check_import(path: Path) -> None:
     foreign = ForeignIndex(path, E)
     kept = foreign.factory()
     if foreign.keeps_vectors:
-        pending = PendingPassages(None, 0, 0)  # type: ignore[arg-type]  # needs no store
+        pending = PendingPassages(None, 0, 0)  # needs no store
         blocks = list(foreign.vector_source().blocks(pending))
         assert sum(map(len, blocks)) == foreign.count
     foreign.check_agrees(vectors().astype(np.float16), np.arange(0, 60, 7))

@@ -95,9 +95,9 @@ def _node_edits(path: Path) -> Iterator[tuple[str, Edit]]:
             )
         if len(node.input) > 1:
             yield f"{where} inputs turned", partial(_turn_inputs, place)
-            yield f"{where} last input gone", lambda g, p=place: g.node[p].input.pop()  # type: ignore[misc]
+            yield f"{where} last input gone", lambda g, p=place: g.node[p].input.pop()
         for number, attribute in enumerate(node.attribute):
-            yield f"{where} without {attribute.name}", lambda g, p=place, n=number: g.node[p].attribute.pop(n)  # type: ignore[misc]
+            yield f"{where} without {attribute.name}", lambda g, p=place, n=number: g.node[p].attribute.pop(n)
             for value in _other_values(attribute):
                 yield (
                     f"{where} {attribute.name}={value!s:.30}",

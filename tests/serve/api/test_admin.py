@@ -88,7 +88,7 @@ def test_no_request_is_lost_while_indexes_change(swapping: Served) -> None:
     with Client(swapping.url, api_key=ADMIN) as admin:
         for path in ("small", "large") * 2:
             admin.swap_index(path)
-            until(lambda size={"small": 1, "large": 5}[path]: size in seen)  # type: ignore[misc]
+            until(lambda size={"small": 1, "large": 5}[path]: size in seen)
             seen.clear()
     stop.set()
     for thread in threads:

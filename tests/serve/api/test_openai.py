@@ -131,13 +131,13 @@ def test_fewer_documents_and_steps(
     """The answer is that of `generate` with the same settings, streamed too where that can be."""
     extra: dict[str, object] = {"num_beams": 1, "marginalize": "token", **settings}
     asked: dict[str, object] = {"model": "worldfacts", "messages": [{"role": "user", "content": QUESTION}]}
-    completion = client.chat.completions.create(**asked, extra_body={"ragengine": extra})  # type: ignore[call-overload]
+    completion = client.chat.completions.create(**asked, extra_body={"ragengine": extra})
     answer = server.state.models.get(None).engine.generate(QUESTION, **extra)
     assert completion.choices[0].message.content == answer.text
     assert [source["id"] for source in completion.model_extra["sources"]] == [d.id for d in answer.documents]
 
     def streamed(extra: dict[str, object]) -> str:
-        stream = client.chat.completions.create(**asked, stream=True, extra_body={"ragengine": extra})  # type: ignore[call-overload]
+        stream = client.chat.completions.create(**asked, stream=True, extra_body={"ragengine": extra})
         return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
 
     if "adaptive_reading" in settings:
@@ -146,7 +146,7 @@ def test_fewer_documents_and_steps(
             lambda: streamed(extra),
             lambda: client.chat.completions.create(
                 **asked, extra_body={"ragengine": extra | {"num_beams": 2}}
-            ),  # type: ignore[call-overload]
+            ),
         ):
             with pytest.raises(openai.BadRequestError, match="adaptive_reading"):
                 refused()

@@ -27,7 +27,8 @@ def browser() -> "Iterator[Browser]":
     path = installed_browser()
     if path is None:
         pytest.skip("There is no Chromium; apt-get install chromium.")
-    yield from launched(path)
+    with launched(path) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="package")

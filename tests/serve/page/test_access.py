@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("page")
 def test_axe_finds_nothing(browser: "Browser", served: Served, scheme: str, width: int) -> None:
     from tests.support.browser import Tab
 
-    with browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme) as context:  # type: ignore[arg-type]
+    with browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme) as context:
         tab = Tab.of(context.new_page(), served.url).open()
         assert tab.violations() == []
         tab.ask(QUESTION)

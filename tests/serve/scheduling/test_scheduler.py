@@ -11,11 +11,12 @@ import pytest
 
 from ragengine import PreparedQuestion
 from ragengine.errors import CancelledError, InputError
+from ragengine.runtime.cancellation import CancelSignal
 from ragengine_bench.parity.pairs import Pair
 from ragengine_serve.configuration.settings import ModelFolders, Settings
 from ragengine_serve.errors import ApiError
 from ragengine_serve.models.served_model import ServedModel
-from ragengine_serve.scheduling.job import Cancellation, Task, Ticket
+from ragengine_serve.scheduling.job import Task, Ticket
 from ragengine_serve.scheduling.scheduler import Scheduler
 from tests.support.served import until
 
@@ -49,13 +50,13 @@ class Held:
     begun: list[list[str]] = field(default_factory=list)
     fails: set[str] = field(default_factory=set)
 
-    def alone(self, prepared: PreparedQuestion | None, cancel: Cancellation) -> Any:
+    def alone(self, prepared: PreparedQuestion | None, cancel: CancelSignal) -> Any:
         return self._run([prepared], cancel)[0]
 
-    def together(self, prepared: list[PreparedQuestion], cancel: Cancellation) -> list[Any]:
+    def together(self, prepared: list[PreparedQuestion], cancel: CancelSignal) -> list[Any]:
         return self._run(list(prepared), cancel)
 
-    def _run(self, prepared: list[Any], cancel: Cancellation) -> list[Any]:
+    def _run(self, prepared: list[Any], cancel: CancelSignal) -> list[Any]:
         texts = [one.question if one else "" for one in prepared]
         self.begun.append(texts)
         while not self.go.wait(0.002):

@@ -9,24 +9,26 @@ import numpy as np
 import pytest
 
 from ragengine.errors import ShardError
-from ragengine.retrieval.candidates import Candidates, Plan
+from ragengine.retrieval.candidates import Candidates, Plan, SearchFacts
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.open_index import open_index
 from ragengine.retrieval.passage_filter import PassageFilter
 from ragengine.retrieval.sharding.asking import Search, searching
-from ragengine.retrieval.sharding.manifest import ShardsManifest
+from ragengine.retrieval.sharding.manifest import ShardEntry, ShardsManifest
 from ragengine.retrieval.sharding.remote import messages
 from ragengine.retrieval.sharding.remote.network import Network
 from ragengine.retrieval.sharding.remote.options import RemoteOptions
 from ragengine.retrieval.sharding.remote.shard import RemoteShard
 from ragengine.retrieval.sharding.remote.wire import encode
 from ragengine.retrieval.sharding.sharded_index import ShardedIndex
+from ragengine.retrieval.structure import Structure
 from tests.support.paths import WORLDFACTS
 from tests.support.served import running
 from tests.support.sharded import addressed, answering, reply, shard_folders, write_shards
 
 FINGERPRINT, COUNT, WIDE = "a" * 64, 6, 4
 QUESTION = np.ones((1, WIDE), np.float32)
+FACTS = SearchFacts(Structure("IndexIVFFlat", False, True, lists=2), COUNT, WIDE, max_norm=1.0)
 HEADER = f"{messages.INDEX_HEADER}: {FINGERPRINT}"
 OWNER = PassageFilter.of({"owner": "sales"})
 assert OWNER is not None
@@ -90,7 +92,8 @@ def test_an_answer_that_cannot_be_is_refused(
     ask: Callable[[RemoteShard], object], body: bytes, said: str
 ) -> None:
     with answering(reply(body, HEADER)) as url:
-        shard = RemoteShard("shard 7", FINGERPRINT, COUNT, WIDE, [url], Network(), RemoteOptions(timeout=30))
+        entry = ShardEntry(0, COUNT, FINGERPRINT, addresses=(url,))
+        shard = RemoteShard("shard 7", entry, FACTS, Network(), RemoteOptions(timeout=30))
         try:
             with pytest.raises(ShardError, match=said) as refused:
                 ask(shard)

@@ -21,7 +21,7 @@ from ragengine.retrieval.candidates import Candidates, Plan
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.open_index import open_index
 from ragengine.retrieval.sharding.asking import Search, searching
-from ragengine.retrieval.sharding.manifest import ShardsManifest
+from ragengine.retrieval.sharding.manifest import ShardEntry, ShardsManifest
 from ragengine.retrieval.sharding.remote import messages
 from ragengine.retrieval.sharding.remote.network import Network
 from ragengine.retrieval.sharding.remote.options import RemoteOptions
@@ -68,9 +68,8 @@ def first(folder: Path) -> Iterator[LocalShard]:
 
 @contextlib.contextmanager
 def asked(local: LocalShard, *addresses: str, options: RemoteOptions = SOON) -> Iterator[RemoteShard]:
-    shard = RemoteShard(
-        "one", local.fingerprint, local.count, local.index.dimension, addresses, Network(), options
-    )
+    entry = ShardEntry(0, local.count, local.fingerprint, addresses=addresses)
+    shard = RemoteShard("one", entry, local.facts, Network(), options)
     try:
         yield shard
     finally:
@@ -126,7 +125,7 @@ def test_an_engine_answers_as_with_the_whole_index(remote: Path) -> None:
             WORLDFACTS / "bundle", index, device="cpu", threads=1, verify="size", **options
         ) as e:
             answers.append(e.generate(QUESTION, num_beams=2).to_dict())
-            assert e.retrieve(QUESTION).missing_shards == ()  # type: ignore[attr-defined]
+            assert e.retrieve(QUESTION).missing_shards == ()
     for answer in answers:
         del answer["timings_ms"], answer["confidence"], answer["answerability"]
     kept = [{k: v for k, v in a.items() if k not in ("flags", "notes")} for a in answers]
@@ -172,7 +171,7 @@ def test_a_lost_shard_is_an_error_or_a_flag(
         open_index(path, remote=SOON)
     assert lost.value.addresses == (dead,)
     load = {"device": "cpu", "threads": 1, "verify": "size", "remote": SOON, "allow_partial": True}
-    with RagEngine.load(WORLDFACTS / "bundle", path, **load) as engine:  # type: ignore[arg-type]
+    with RagEngine.load(WORLDFACTS / "bundle", path, **load) as engine:
         answer = engine.generate(QUESTION, num_beams=2)
         (missing,) = answer.missing_shards
         assert "shard 1" in missing
@@ -181,9 +180,9 @@ def test_a_lost_shard_is_an_error_or_a_flag(
         assert any(dead in note for note in answer.notes)
         assert answer.to_dict()["missing_shards"] == [missing]
         found = engine.retrieve(QUESTION, 10)
-        assert found.missing_shards == (missing,)  # type: ignore[attr-defined]
+        assert found.missing_shards == (missing,)
         manifest = engine.retriever.index.manifest
-        gone = manifest.shards[1]  # type: ignore[attr-defined]
+        gone = manifest.shards[1]
         everything = whole.search_documents(engine.prepare([QUESTION])[0].encoded.vectors, whole.count)[0]
         absent = {p.id for p in whole.passages(range(gone.first_row, gone.first_row + gone.count))}
         left = [document.id for document in everything if document.id not in absent][:10]
@@ -205,20 +204,20 @@ def test_a_shard_that_dies_after_the_search_begins_it_again(
         "remote": RemoteOptions(timeout=30.0),
         "allow_partial": True,
     }
-    with RagEngine.load(WORLDFACTS / "bundle", path, **load) as engine:  # type: ignore[arg-type]
+    with RagEngine.load(WORLDFACTS / "bundle", path, **load) as engine:
         best = engine.retrieve(QUESTION, 1)[0]
         index = engine.retriever.index
         (row,) = index.rows_of([best.id])[best.id]
         dying = next(
             s for s, f in zip(index.shards, index._first_rows, strict=True) if f <= row < f + s.count
-        )  # type: ignore[attr-defined]
+        )
 
         def die(rows: object) -> None:
             raise ShardError("It died.")
 
         dying._shard.passages = die
         found = engine.retrieve(QUESTION, 1)
-        assert found.missing_shards == (dying.name,)  # type: ignore[attr-defined]
+        assert found.missing_shards == (dying.name,)
         assert found[0].id != best.id
 
 
@@ -376,7 +375,7 @@ def test_an_answer_with_missing_shards_is_not_cached(
     dead = f"http://127.0.0.1:{free_port()}"
     path = addressed(folder, tmp_path / "lost", [[servers[0].url], [dead], [servers[2].url]])
     load = {"device": "cpu", "threads": 1, "verify": "size", "remote": SOON, "allow_partial": True}
-    with RagEngine.load(WORLDFACTS / "bundle", path, **load) as engine:  # type: ignore[arg-type]
+    with RagEngine.load(WORLDFACTS / "bundle", path, **load) as engine:
         (prepared,) = engine.prepare([QUESTION])
         assert prepared.missing_shards
         partial = engine.generate(prepared, num_beams=1)

@@ -63,12 +63,12 @@ def test_filters_and_deletions(
     questions = random_vectors(12, E, seed=3)
     questions[:8] = random_vectors(COUNT, E)[:8]  # some were deleted in one shard and left in another
     for n_docs in (7, COUNT):
-        ours = divided.search_documents(questions, n_docs, filter=filter)  # type: ignore[arg-type]
-        assert ours == whole.search_documents(questions, n_docs, filter=filter)  # type: ignore[arg-type]
+        ours = divided.search_documents(questions, n_docs, filter=filter)
+        assert ours == whole.search_documents(questions, n_docs, filter=filter)
         assert not {document.id for found in ours for document in found} & {*DELETED}
     np.testing.assert_array_equal(
-        divided.matching_rows(filter),  # type: ignore[arg-type]
-        whole.matching_rows(filter),  # type: ignore[arg-type]
+        divided.matching_rows(filter),
+        whole.matching_rows(filter),
     )
 
 

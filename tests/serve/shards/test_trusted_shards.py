@@ -58,8 +58,8 @@ def secure(folder: Path, servers: list[Served], certificate: Path) -> Iterator[P
 def test_an_engine_answers_over_tls_with_a_key(secure: Path, certificate: Path, keys: Path) -> None:
     remote = RemoteOptions(key_file=keys, ca_file=str(certificate))
     with (
-        RagEngine.load(WORLDFACTS / "bundle", secure, remote=remote, **LOAD) as ours,  # type: ignore[arg-type]
-        RagEngine.load(WORLDFACTS / "bundle", WORLDFACTS / "index", **LOAD) as theirs,  # type: ignore[arg-type]
+        RagEngine.load(WORLDFACTS / "bundle", secure, remote=remote, **LOAD) as ours,
+        RagEngine.load(WORLDFACTS / "bundle", WORLDFACTS / "index", **LOAD) as theirs,
     ):
         for _ in range(3):  # connections stay open
             assert [*ours.retrieve(QUESTION, 5)] == [*theirs.retrieve(QUESTION, 5)]
@@ -135,7 +135,7 @@ def test_commands_and_processes_ask_over_tls(
         output = tmp_path / f"{processes}.jsonl"
         done = answer_file(
             WORLDFACTS / "bundle", index, questions, output, processes=processes, remote=remote, **quick
-        )  # type: ignore[arg-type]
+        )
         assert (done.questions, done.failed) == (2, 0)
     assert '"answer": "Reykjavik"' in output.read_text("utf-8")
     assert '"answer": "Lima"' in output.read_text("utf-8")

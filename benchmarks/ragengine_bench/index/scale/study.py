@@ -130,7 +130,7 @@ def _remove(work: Path) -> None:
         shutil.rmtree(work / name, ignore_errors=True)
     for name in (PASSAGES, QUERIES, _HELD_OUT):
         (work / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # it holds something else
         work.rmdir()
 
 

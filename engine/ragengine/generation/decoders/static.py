@@ -168,6 +168,7 @@ class DecoderBuffers:
 
     @property
     def is_captured(self) -> bool:
+        """Whether a step of it has become a CUDA graph."""
         return any(step.graph != NOT_CAPTURED for step in self._steps.values())
 
     def project(self, encoded: EncodedDocuments, cross: InferenceSession) -> None:

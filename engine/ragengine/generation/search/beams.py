@@ -27,6 +27,7 @@ class Beams:
 
     @classmethod
     def empty(cls, questions: int, places: int, n_docs: int, options: GenerationOptions) -> "Beams":
+        """``places`` beams a question that hold nothing but the start token, all dead."""
         shape = (questions, places, options.longest)
         tokens = np.full(shape, options.decoder_start_token_id, np.int64)
         log_probs = np.zeros((*shape, n_docs), np.float32)

@@ -26,10 +26,18 @@ def search(
     stop: Stop,
     watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
-    """The best outputs of each question under ``rules.options``, best first; none where the rules leave none.
+    """The best outputs of each question under ``rules.options``.
 
-    ``log_prior`` is log p(z | x), float32 [Q, D], of the encoded documents; ``watch`` sees every step of a
-    search over their mixture.
+    Args:
+        model: the generator.
+        encoded: the documents as its encoder has read them.
+        log_prior: log p(z | x) of the documents, float32 [Q, D].
+        rules: what may be generated, and how it is searched for.
+        stop: ends the search between two steps.
+        watch: sees every step of a search over the documents' mixture.
+
+    Returns:
+        The outputs of each question, best first; none where the rules leave none.
     """
     found = partial(_found, model, encoded, log_prior, rules, stop, watch)
     # a function of the caller's runs in the caller's thread

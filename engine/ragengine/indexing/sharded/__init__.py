@@ -1,1 +1,1 @@
-"""Building an index in shards by jobs that run apart: train once, build each shard, gather them."""
+"""An index in shards: built by jobs that run apart, merged, changed and trained again."""

@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,13 +20,27 @@ from ragengine.storage.joined_rows import joined_rows
 from ragengine.storage.npy import open_vectors
 
 
+@dataclass(frozen=True, eq=False)
 class OldShards:
-    """As :class:`OldIndex`, for an index in shards, all of which are folders of this machine."""
+    """As :class:`OldIndex`, for an index in shards, all of which are folders of this machine.
 
-    format = FORMAT
+    path      its folder
+    manifest  what its ``shards.json`` says
+    parts     the shards that have passages
+    """
 
-    def __init__(self, path: Path, bundle: Bundle | None = None) -> None:
-        """Open the shards at ``path``, which must belong to ``bundle`` where one is given."""
+    path: Path
+    manifest: ShardsManifest
+    parts: tuple[OldIndex, ...]
+    format: ClassVar[str] = FORMAT
+
+    @classmethod
+    def open(cls, path: Path, bundle: Bundle | None = None) -> "OldShards":
+        """Open the shards at ``path``, which must belong to ``bundle`` where one is given.
+
+        Raises:
+            IndexFolderError: a shard is not whole, lies elsewhere, or is of another encoder.
+        """
         manifest = ShardsManifest.read(path)
         there = [(number, entry) for number, entry in enumerate(manifest.shards) if entry.count]
         for number, entry in there:
@@ -36,12 +52,8 @@ class OldShards:
         with ShardedIndex.open(path, verify="sha256") as index:
             if bundle is not None:
                 index.check_belongs_to(bundle)
-        self.path = path
-        self.manifest = manifest
-        self.parts: tuple[OldIndex, ...] = tuple(
-            OldIndex(path / str(entry.folder), verify="size") for _, entry in there
-        )
-        """The shards that have passages."""
+        parts = tuple(OldIndex(path / str(entry.folder), verify="size") for _, entry in there)
+        return cls(path, manifest, parts)
 
     def __enter__(self) -> "OldShards":
         return self
@@ -52,19 +64,17 @@ class OldShards:
 
     def followed_by(self, other: "OldShards") -> "OldShards":
         """The shards of both, in one index: everything else of it is as in this one."""
-        both = object.__new__(OldShards)
         ours, theirs = self.manifest, other.manifest
         moved = [
             dataclasses.replace(entry, first_row=entry.first_row + ours.count) for entry in theirs.shards
         ]
-        both.path, both.parts = self.path, (*self.parts, *other.parts)
-        both.manifest = dataclasses.replace(
+        manifest = dataclasses.replace(
             ours,
             count=ours.count + theirs.count,
             shards=(*ours.shards, *moved),
             max_norm=max(ours.max_norm, *(part.manifest.max_norm for part in other.parts)),
         )
-        return both
+        return OldShards(self.path, manifest, (*self.parts, *other.parts))
 
     @property
     def entries(self) -> Sequence[ShardEntry]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ragengine.arrays import FloatArray, RowArray
 from ragengine.corpus.passage import Passage
-from ragengine.retrieval.candidates import Candidates, Plan
+from ragengine.retrieval.candidates import Candidates, Plan, SearchFacts
 from ragengine.retrieval.gpu.searcher import Device
 from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import manifest_fingerprint
@@ -97,6 +97,11 @@ class LocalShard:
     def count(self) -> int:
         """The number of its passages."""
         return self.index.count
+
+    @property
+    def facts(self) -> SearchFacts:
+        """What decides how its vectors are searched."""
+        return self.index._open_part().facts
 
     def candidates(
         self, questions: FloatArray, plan: Plan, filter: PassageFilter | None = None

@@ -128,7 +128,7 @@ def test_fewer_candidates_than_there_are_and_impossible_scores_are_refused() -> 
     ],
 )
 def test_rows_of_ids_that_cannot_be_are_refused(texts: list[str], pairs: list[object], said: str) -> None:
-    width = len(pairs[0]) if pairs else 2  # type: ignore[arg-type]
+    width = len(pairs[0]) if pairs else 2
     reply = encode({"texts": texts}, {"pairs": np.array(pairs, np.int64).reshape(-1, width)})
     with pytest.raises(ValueError, match=said):
         messages.read_rows_of_reply(reply, 6, ["a", "b"])

@@ -2,17 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeAlias
-
-from ragengine.storage.schema import Pattern
+from typing import Final
 
 _ADDRESS: Final = (
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:(?P<port>[0-9]{1,5}))?"
     r"(?P<path>(/[A-Za-z0-9._~-]{1,100}){0,8})/?"
 )
-AddressText: TypeAlias = Annotated[
-    str, Pattern(_ADDRESS, "an address such as http://host:8000, without a user, a query or a fragment")
-]
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,7 @@ class Address:
 
     @classmethod
     def of(cls, text: str) -> "Address":
-        """The address of a text that is an :data:`AddressText`.
+        """The address of a text such as ``http://host:8000``, without a user, a query or a fragment.
 
         Raises:
             ValueError: it is none; the text ends a sentence.

@@ -29,16 +29,7 @@ def connector(
 
     def connect(entry: ShardEntry, number: int, facts: SearchFacts) -> Shard:
         name = f"shard {number} ({', '.join(entry.addresses)})"
-        shard = RemoteShard(
-            name,
-            entry.fingerprint or "",
-            entry.count,
-            facts.dimension,
-            entry.addresses,
-            network,
-            options,
-            facts,
-        )
+        shard = RemoteShard(name, entry, facts, network, options)
         if allow_partial:
             partial = PartialShard(shard, Breaker(options.rest))
             with contextlib.suppress(ShardError):  # it is in the log

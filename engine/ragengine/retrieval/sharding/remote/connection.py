@@ -66,12 +66,12 @@ class Connections:
         await asyncio.sleep(0)  # transports close their sockets in the loop's next round
 
     async def _connect(self) -> "_Connection":
-        secure = {"ssl": self._ssl, "server_hostname": self._address.host} if self._ssl else {}
         reader, writer = await asyncio.open_connection(
             self._address.host,
             self._address.port,
             limit=_LONGEST_HEAD,
-            **secure,  # type: ignore[arg-type]
+            ssl=self._ssl,
+            server_hostname=self._address.host if self._ssl else None,
         )
         return _Connection(reader, writer)
 
@@ -105,7 +105,8 @@ class _Connection:
     @property
     def usable(self) -> bool:
         """Whether the server has neither closed it nor said anything unasked."""
-        return not (self._writer.is_closing() or self._reader.at_eof() or self._reader._buffer)  # type: ignore[attr-defined]
+        unread = self._reader._buffer  # type: ignore[attr-defined]  # asyncio has no public way to see it
+        return not (self._writer.is_closing() or self._reader.at_eof() or unread)
 
     async def exchange(self, sent: bytes, longest: int) -> tuple[Response, bool]:
         """The response to a request, and whether the connection stays open."""

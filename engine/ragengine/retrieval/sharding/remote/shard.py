@@ -14,6 +14,7 @@ from ragengine.messages import one_line
 from ragengine.retrieval.candidates import Candidates, Plan, SearchFacts
 from ragengine.retrieval.passage_filter import PassageFilter
 from ragengine.retrieval.sharding.asking import current_search
+from ragengine.retrieval.sharding.manifest import ShardEntry
 from ragengine.retrieval.sharding.remote import messages
 from ragengine.retrieval.sharding.remote.addresses import Address
 from ragengine.retrieval.sharding.remote.connection import Response
@@ -52,41 +53,34 @@ class RemoteShard:
     def __init__(
         self,
         name: str,
-        fingerprint: str,
-        count: int,
-        dimension: int,
-        addresses: Sequence[str],
+        entry: ShardEntry,
+        facts: SearchFacts,
         network: Network,
-        options: RemoteOptions | None = None,
-        facts: SearchFacts | None = None,
+        options: RemoteOptions,
     ) -> None:
         """No connection is made yet.
 
         Args:
             name: what messages call the shard.
-            fingerprint: of the index that has to answer.
-            count: its passages.
-            dimension: the components of its vectors.
-            addresses: its servers, such as ``http://host:8000``; each has the whole shard.
-            network: the thread that talks to them; it ends with the last shard that is closed.
-            options: how they are asked.
+            entry: its fingerprint, which has to answer, its passages and its servers.
             facts: of the whole index: answers that these rule out are refused.
+            network: the thread that talks to the servers; it ends with the last shard that is closed.
+            options: how they are asked.
 
         Raises:
             ShardError: there is no address, or one that is none.
             InputError: the key or the certificates cannot be read.
         """
-        self.name, self.fingerprint, self.count, self.dimension = name, fingerprint, count, dimension
-        self.addresses, self._facts = tuple(addresses), facts
-        options = options or RemoteOptions()
+        self.name, self.fingerprint, self.count = name, entry.fingerprint or "", entry.count
+        self.addresses, self._facts = entry.addresses, facts
         try:
-            found = [Address.of(text) for text in addresses]
+            found = [Address.of(text) for text in entry.addresses]
         except ValueError as reason:
             raise self._error(f"has an address that cannot be used: {reason}") from reason
         if not found:
             raise self._error("has no address")
         key = options.key()
-        self._headers = {"Content-Type": MEDIA_TYPE, messages.INDEX_HEADER: fingerprint}
+        self._headers = {"Content-Type": MEDIA_TYPE, messages.INDEX_HEADER: self.fingerprint}
         self._headers |= {} if key is None else {"Authorization": f"Bearer {key}"}
         self._replicas = Replicas(found, options, MAX_MESSAGE_BYTES)
         self._network, self._closed = network, False
@@ -108,17 +102,19 @@ class RemoteShard:
         if not len(questions):
             return Candidates.none(0)
         width = min(plan.width, self.count)
-        step = min(_BYTES // (4 * self.dimension), _BYTES // (messages.BYTES_A_CANDIDATE * max(1, width)))
-        facts, parts = self._facts, []
+        step = min(
+            _BYTES // (4 * self._facts.dimension), _BYTES // (messages.BYTES_A_CANDIDATE * max(1, width))
+        )
         # Lists that are searched may have fewer candidates, and so may passages that match.
-        lists = facts is None or facts.structure.lists is not None
-        full = filter is None and (plan.every or not lists)
-        max_norm = np.inf if facts is None else facts.max_norm
-        for start in range(0, len(questions), max(1, step)):
-            some = questions[start : start + max(1, step)]
+        full = filter is None and (plan.every or self._facts.structure.lists is None)
+        parts = []
+        for start in range(0, len(questions), step):
+            some = questions[start : start + step]
 
             def read(body: bytes, some: FloatArray = some) -> Candidates:
-                return messages.read_search_reply(body, some, width, self.count, full=full, max_norm=max_norm)
+                return messages.read_search_reply(
+                    body, some, width, self.count, full=full, max_norm=self._facts.max_norm
+                )
 
             parts.append(self._call("search", messages.search_request(some, plan, filter), read))
         return parts[0] if len(parts) == 1 else _stacked(parts)
@@ -136,11 +132,12 @@ class RemoteShard:
 
     def vectors(self, rows: RowArray) -> FloatArray:
         """As :meth:`Shard.vectors`; raises as :meth:`candidates`."""
-        found = [np.empty((0, self.dimension), np.float32)]
+        dimension = self._facts.dimension
+        found = [np.empty((0, dimension), np.float32)]
         for some in _pieces(rows):
 
             def read(body: bytes, asked: int = len(some)) -> FloatArray:
-                return messages.read_vectors_reply(body, (asked, self.dimension))
+                return messages.read_vectors_reply(body, (asked, dimension))
 
             found.append(self._call("vectors", messages.rows_message(some), read))
         return np.concatenate(found)
@@ -212,7 +209,7 @@ class RemoteShard:
         if parsed.value is None:
             raise ValueError(join_errors(parsed.errors))
         info = parsed.value
-        if (info.index, info.count, info.dimension) != (self.fingerprint, self.count, self.dimension):
+        if info != ShardInfo(self.fingerprint, self.count, self._facts.dimension):
             raise ValueError(f"its index has {info.count} vectors of {info.dimension}")
         return info
 

@@ -280,6 +280,31 @@ def test_generation_defaults_come_from_the_checkpoint(pair: Pair, tmp_path: Path
     assert options.early_stopping is True
 
 
+def test_a_forced_end_token_in_a_list_is_that_token(pair: Pair, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(pair.checkpoint.source, source)
+    change(source / "generation_config.json", forced_eos_token_id=[2])
+    export_checkpoint(source, tmp_path / "bundle", check=False)
+    assert Generator.load(tmp_path / "bundle").default_options.forced_eos_token_id == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("forced_eos_token_id", [2, 3]), ("length_penalty", 9.0), ("min_length", 21)]
+)
+def test_a_default_that_cannot_be_searched_with_is_named_with_its_place(
+    pair: Pair, tmp_path: Path, name: str, value: Any
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(pair.checkpoint.source, source)
+    change(source / "generation_config.json", **{name: value})
+    with pytest.raises(ExportError) as error:
+        export_checkpoint(source, tmp_path / "bundle", check=False)
+    said = str(error.value)
+    assert said.startswith(f"the generation config of {source} cannot be a bundle's: ")
+    assert f"{name} is {value}, it must be " in said
+    assert not (tmp_path / "bundle").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

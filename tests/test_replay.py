@@ -1,13 +1,14 @@
 """Replay records: an answer given again, and what differs."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ragengine import Answer, Document, Record
+from ragengine import Answer, Document, RagEngine, Record, shard_index
 from ragengine.errors import InputError
 from ragengine.replay import DocumentRecord, FolderRecord, read_records, replay, write_records
 from ragengine.storage.folders import sha256_of
@@ -49,6 +50,27 @@ def test_a_record_on_disk_replays_as_the_same(pair: Pair, tmp_path: Path, settin
     assert again.answer.hypotheses[0].token_ids.tolist() == record.token_ids
 
 
+def test_an_answer_from_shards_is_recorded_and_given_again(pair: Pair, tmp_path: Path) -> None:
+    whole, shards = pair.bundle.parent / "index", tmp_path / "shards"
+    shard_index(whole, shards, shards=3)
+    with RagEngine.load(pair.bundle, shards, device="cpu", threads=1) as engine:
+        record = Record.of(engine, engine.generate(ASKED, n_docs=4))
+        assert record.index.sha256 == sha256_of(shards / "shards.json")
+        assert replay(engine, record).differences == ()
+    (difference,) = replay(pair.engine, record).differences
+    assert difference.startswith(f"index: the manifest of {whole} has sha256 ")
+
+
+def test_an_answer_whose_index_is_gone_is_not_recorded(pair: Pair, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    shutil.copytree(pair.bundle.parent / "index", index)
+    with RagEngine.load(pair.bundle, index, device="cpu", threads=1) as engine:
+        answer = engine.generate(ASKED, n_docs=2)
+        shutil.rmtree(index)
+        with pytest.raises(InputError, match=r"the manifest of .*index cannot be read"):
+            Record.of(engine, answer)
+
+
 def test_every_field_that_differs_is_named_and_nothing_else(pair: Pair) -> None:
     _, record = recorded(pair, doc_pruning=0.1)
     other = FolderRecord("/elsewhere", "0" * 64)
@@ -57,8 +79,8 @@ def test_every_field_that_differs_is_named_and_nothing_else(pair: Pair) -> None:
         *record.documents[1:],
     ]
     changes: list[tuple[dict[str, Any], str]] = [
-        ({"bundle": other}, "bundle: manifest.json of "),
-        ({"index": other}, "index: manifest.json of "),
+        ({"bundle": other}, "bundle: the manifest of "),
+        ({"index": other}, "index: the manifest of "),
         ({"documents": [DocumentRecord("none", 1.0), *record.documents[1:]]}, "documents (ids): "),
         ({"documents": moved}, f"documents: {record.documents[0].id!r} has the score "),
         ({"pruned": [*record.pruned, DocumentRecord("none", 1.0)]}, "pruned (ids): "),

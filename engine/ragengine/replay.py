@@ -1,7 +1,7 @@
 """Replay records: what an answer was made from, and whether the same is made again.
 
-A record is one JSON object: the fingerprints of bundle and index (the sha256 of each ``manifest.json``,
-which holds those of all their files), the options, and what came out.  Passages are recorded by id and
+A record is one JSON object: the fingerprints of bundle and index (the sha256 of each manifest, which holds
+those of all their files), the options, and what came out.  Passages are recorded by id and
 score, since the index fixes their text; documents given by the caller are recorded whole.
 """
 
@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from ragengine.errors import InputError
 from ragengine.options import GenerationOptions
 from ragengine.results import Answer, Document
+from ragengine.retrieval.sharding.manifest import is_sharded
 from ragengine.storage.atomic import output_file
-from ragengine.storage.folders import MANIFEST, sha256_of
+from ragengine.storage.folders import sha256_of
 from ragengine.storage.foreign_files import json_lines
+from ragengine.storage.ownership import MANIFEST, SHARDS
 from ragengine.storage.schema import parse
 from ragengine.version import __version__
 
@@ -31,7 +33,7 @@ TOLERANCE: Final = 1e-4  # of scores and log-probabilities: another thread count
 
 @dataclass(frozen=True)
 class FolderRecord:
-    """A bundle or an index: where it was, and the sha256 of its ``manifest.json``."""
+    """A bundle or an index: where it was, and the sha256 of its manifest (of shards: ``shards.json``)."""
 
     path: str
     sha256: str
@@ -75,7 +77,8 @@ class Record:
     def of(cls, engine: "RagEngine", answer: Answer) -> "Record":
         """The record of an answer that ``engine`` has just given.
 
-        Raises :class:`InputError` for an answer that no replay can give again: sampled without a seed.
+        Raises :class:`InputError` for an answer that no replay can give again, since it was sampled without
+        a seed or comes from no index folder, and where bundle or index is no longer there.
         """
         if answer.options.do_sample and answer.options.seed is None:
             raise InputError(
@@ -187,7 +190,7 @@ def _differences(then: Record, now: Record) -> Iterator[str]:
     for name, old, new in (("bundle", then.bundle, now.bundle), ("index", then.index, now.index)):
         if old.sha256 != new.sha256:
             yield (
-                f"{name}: {MANIFEST} of {new.path} has sha256 {new.sha256[:12]}, "
+                f"{name}: the manifest of {new.path} has sha256 {new.sha256[:12]}, "
                 f"recorded was {old.sha256[:12]} of {old.path}"
             )
     for label, before, after in (
@@ -223,7 +226,13 @@ def _close(old: float | None, new: float | None) -> bool:
 
 
 def _folder(path: Path) -> FolderRecord:
-    return FolderRecord(str(path.resolve()), sha256_of(path / MANIFEST))
+    try:
+        return FolderRecord(str(path.resolve()), sha256_of(path / (SHARDS if is_sharded(path) else MANIFEST)))
+    except OSError as reason:
+        raise InputError(
+            f"The answer cannot be recorded: the manifest of {path} cannot be read "
+            f"({reason.strerror or reason}); record while bundle and index are in place."
+        ) from reason
 
 
 def _documents(documents: Sequence[Document], *, whole: bool) -> list[DocumentRecord]:

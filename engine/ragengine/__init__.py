@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ragengine.batch_inference.run import AnsweredFile, answer_file
     from ragengine.bundle.bundle import Bundle
     from ragengine.calibration.run import CalibrationReport, calibrate
+    from ragengine.doctor import diagnose
     from ragengine.engine import RagEngine
     from ragengine.errors import RagEngineError
     from ragengine.evaluation.report import Evaluation
@@ -74,6 +75,7 @@ __all__ = [
     "calibrate",
     "compact_index",
     "delete_passages",
+    "diagnose",
     "evaluate",
     "gather_shards",
     "import_index",
@@ -119,6 +121,7 @@ _MODULES = {
     "calibrate": "calibration.run",
     "compact_index": "indexing.compact",
     "delete_passages": "indexing.update",
+    "diagnose": "doctor",
     "evaluate": "evaluation.run",
     "gather_shards": "indexing.sharded.gather",
     "import_index": "indexing.import_index",

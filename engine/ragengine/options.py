@@ -249,7 +249,8 @@ def check_names(values: Mapping[str, Any]) -> None:
                 + (f"; did you mean {near[0]!r}?" if near else "")
             )
     if faults:
-        raise OptionsError(f"Wrong generation options: {'; '.join(faults)}.")
+        told = "; ".join(faults)
+        raise OptionsError(f"Wrong generation options: {told}" + ("" if told.endswith("?") else "."))
 
 
 def _frozen(value: Any, depth: int = 2) -> Any:

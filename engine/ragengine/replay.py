@@ -1,7 +1,7 @@
 """Replay records: what an answer was made from, and whether the same is made again.
 
-A record is one JSON object: the fingerprints of bundle and index (the sha256 of each ``manifest.json``,
-which holds those of all their files), the options, and what came out.  Passages are recorded by id and
+A record is one JSON object: the fingerprints of bundle and index (the sha256 of each manifest, which holds
+those of all their files), the options, and what came out.  Passages are recorded by id and
 score, since the index fixes their text; documents given by the caller are recorded whole.
 """
 
@@ -19,9 +19,9 @@ from ragengine.options import GenerationOptions
 from ragengine.results import Answer, Document
 from ragengine.retrieval.sharding.manifest import ShardsManifest
 from ragengine.storage.atomic import output_file
-from ragengine.storage.folders import MANIFEST, sha256_of
+from ragengine.storage.folders import sha256_of
 from ragengine.storage.foreign_files import json_lines
-from ragengine.storage.ownership import SHARDS
+from ragengine.storage.ownership import MANIFEST, SHARDS
 from ragengine.storage.schema import parse
 from ragengine.version import __version__
 
@@ -35,7 +35,7 @@ TOLERANCE: Final = 1e-4  # of scores and log-probabilities: another thread count
 
 @dataclass(frozen=True)
 class FolderRecord:
-    """A bundle or an index: where it was, and the sha256 of its ``manifest.json`` or ``shards.json``."""
+    """A bundle or an index: where it was, and the sha256 of its manifest (of shards: ``shards.json``)."""
 
     path: str
     sha256: str

@@ -86,8 +86,8 @@ class Hypothesis:
     token_ids         int64 [T], without the decoder's start token, with the end token if there is one
     score             as transformers' ``sequences_scores``: log-probability as the search counts it
                       (a forced token counts 0), divided by T ** length_penalty
-    log_prob          log p(y | x) of these tokens under the model; with ``search="fast"`` over the documents
-                      whose own search found them, which is less
+    log_prob          log p(y | x) of these tokens under the model; with ``search="fast"`` a lower bound, the
+                      share of the documents whose own search found them
     token_log_probs   float32 [T], log p(y_t | x, y_<t); they sum to ``log_prob``
     token_posteriors  float32 [T, D], p(z | x, y_<=t): which document each token came from; in RAG-Sequence,
                       which document made the output as far as this token

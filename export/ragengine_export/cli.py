@@ -56,21 +56,24 @@ def export(
     if len(paths) != (1 if joined else 2):
         expected = "BUNDLE alone (the checkpoints are given as options)" if joined else "SOURCE and BUNDLE"
         raise click.UsageError(f"expected {expected}, got {len(paths)} paths")
-    from ragengine_export import export_checkpoint
+    from ragengine_export import export_checkpoint  # says what to install where torch is missing
+    from ragengine_export.quiet import quiet
 
-    report = export_checkpoint(
-        None if joined else paths[0],
-        Path(paths[-1]),
-        precision,
-        context_encoder=context_encoder,
-        question_encoder=question_encoder,
-        generator=generator,
-        pooling=pooling,
-        check=check,
-        force=may_replace(paths[-1], force),
-        questions=losses and losses[0],
-        index=losses and losses[1],
-    )
+    force = may_replace(paths[-1], force)
+    with quiet():
+        report = export_checkpoint(
+            None if joined else paths[0],
+            Path(paths[-1]),
+            precision,
+            context_encoder=context_encoder,
+            question_encoder=question_encoder,
+            generator=generator,
+            pooling=pooling,
+            check=check,
+            force=force,
+            questions=losses and losses[0],
+            index=losses and losses[1],
+        )
     print_report(SafeConsole(), report)
 
 
@@ -83,9 +86,12 @@ def unpack(bundle: Path, checkpoint: Path, check: bool) -> None:
 
     Its folders question_encoder, context_encoder and generator are what ragengine train starts from.
     """
-    from ragengine_export import unpack_bundle
+    from ragengine_export import unpack_bundle  # as in `export`
+    from ragengine_export.quiet import quiet
 
-    print_report(SafeConsole(), unpack_bundle(bundle, checkpoint, check=check))
+    with quiet():
+        report = unpack_bundle(bundle, checkpoint, check=check)
+    print_report(SafeConsole(), report)
 
 
 @click.command()
@@ -107,11 +113,14 @@ def starter(bundle: Path, embedded: Path | None, encoder: Path | None, check: bo
 
     It finds passages; its generator copies short answers from one, and has learned that on geography alone.
     """
-    from ragengine_export import starter_bundle
+    from ragengine_export import starter_bundle  # as in `export`
+    from ragengine_export.quiet import quiet
 
     known = embedded or embedded_model(Path.cwd(), Path(__file__).resolve()) / "bundle"
     force = may_replace(bundle, force)
-    print_report(SafeConsole(), starter_bundle(known, bundle, encoder=encoder, check=check, force=force))
+    with quiet():
+        report = starter_bundle(known, bundle, encoder=encoder, check=check, force=force)
+    print_report(SafeConsole(), report)
 
 
 def print_report(console: SafeConsole, report: "ExportReport | UnpackReport") -> None:

@@ -7,6 +7,7 @@ decodes with its generator, and so with the generator's; a few settings it reads
 
 from typing import Any
 
+from ragengine.errors import ExportError, OptionsError
 from ragengine.options import OPTION_NAMES, GenerationOptions
 from ragengine_export.checkpoint import Checkpoint
 
@@ -20,6 +21,9 @@ def generation_defaults(checkpoint: Checkpoint) -> tuple[GenerationOptions, list
     """The options of ``checkpoint``, and a warning for each of its settings that they do not follow.
 
     A setting that is None takes transformers' default, which is that of :class:`GenerationOptions`.
+
+    Raises:
+        ExportError: a setting has a value that is refused in a call, too.
     """
     values, warnings = _token(checkpoint) if _is_token(checkpoint) else _sequence(checkpoint)
     config, reader = checkpoint.generation_config, checkpoint.config.generator
@@ -36,7 +40,13 @@ def generation_defaults(checkpoint: Checkpoint) -> tuple[GenerationOptions, list
         for name, value in config.to_diff_dict().items()
         if name not in OPTION_NAMES and name not in _NO_EFFECT and value is not None
     ]
-    return GenerationOptions(**{name: value for name, value in values.items() if value is not None}), warnings
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        return GenerationOptions(**given), warnings
+    except OptionsError as reason:
+        raise ExportError(
+            f"the generation config of {checkpoint.source} cannot be a bundle's: {reason} Change it there."
+        ) from reason
 
 
 def _is_token(checkpoint: Checkpoint) -> bool:
@@ -47,6 +57,9 @@ def _common(checkpoint: Checkpoint) -> dict[str, Any]:
     """Every option by name: the generation config's, None where it has none, and those of `RagConfig`."""
     rag = checkpoint.config
     values = {name: getattr(checkpoint.generation_config, name, None) for name in OPTION_NAMES}
+    match values["forced_eos_token_id"]:
+        case [only]:  # transformers takes lists
+            values["forced_eos_token_id"] = only
     return values | {"n_docs": rag.n_docs, "do_deduplication": rag.do_deduplication}
 
 

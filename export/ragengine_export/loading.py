@@ -1,6 +1,7 @@
 """Loading configs and weights with transformers, which may run nothing and invent nothing."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from ragengine_export.conversion.convert import converted_state
 from ragengine_export.untrusted import check_config, check_files, check_weights
 
 Loaded = TypeVar("Loaded")
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def loaded(source: str, load: Callable[[str], Loaded]) -> Loaded:
@@ -21,6 +23,10 @@ def loaded(source: str, load: Callable[[str], Loaded]) -> Loaded:
     There is no list of them: safetensors, tokenizers and huggingface_hub have types of their own, and some
     are a bare ``Exception``.
     """
+    if not os.path.exists(source) and not _HUB_NAME.fullmatch(source):  # noqa: PTH110  # Path.exists raises for some
+        raise ExportError(
+            f"{source} does not exist; give a checkpoint's folder, or its name on the hub (OWNER/NAME)."
+        )
     check_files(source)
     try:
         return load(source)

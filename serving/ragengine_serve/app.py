@@ -1,5 +1,6 @@
 """The ASGI application."""
 
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,6 +25,10 @@ from ragengine_serve.state import ServerState
 _DESCRIPTION = (
     "Questions answered from documents by RAG (Lewis et al. 2020), with the document behind each token."
 )
+
+
+_TYPE = re.compile(r"bool|int|float|str|.*\W.*", re.S)
+"""What pydantic puts into the place of an error for a type of several: ``constrained-str``, ``list[int]``."""
 
 
 def create_app(state: ServerState) -> FastAPI:
@@ -82,17 +87,30 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """A body that is JSON and not what the endpoint takes; nothing of it is repeated."""
     assert isinstance(error, RequestValidationError)
-    first = _most_telling(error.errors())
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    place, told = _most_telling(error.errors())
     field = place[0] if place else None
-    message = f"{'.'.join(place) or 'The body'}: {first['msg']}."
+    message = f"{'.'.join(place) or 'The body'}: {told}."
     return error_reply(ApiError(422, "invalid_request", message, field), request.url.path)
 
 
-def _most_telling(errors: Any) -> Any:
-    """The error of a field; of an unknown field first, which may be a typing mistake."""
+def _most_telling(errors: Any) -> tuple[list[str], str]:
+    """Where a body is wrong and how: an unknown field first, which may be a typing mistake.
+
+    Else the first wrong field, and of the types that it may have those whose check came furthest.
+    """
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
-    return (unknown or list(errors))[0]
+    candidates = unknown or list(errors)
+    field = _place(candidates[0])[:1]
+    of_field = [error for error in candidates if _place(error)[:1] == field]
+    place = _place(max(of_field, key=lambda error: len(_place(error))))
+    first, *others = dict.fromkeys(error["msg"] for error in of_field if _place(error) == place)
+    return place, " or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
+
+
+def _place(error: Any) -> list[str]:
+    """The path to what is wrong, without pydantic's names of the types that a field may have."""
+    parts = [part for part in error["loc"] if part not in ("body", "query", "path")]
+    return [str(part) for part in parts if isinstance(part, int) or not _TYPE.fullmatch(part)]
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -1,8 +1,11 @@
 """`ragengine ask`: answers as text, JSON and figures, and recorded answers again."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -84,7 +87,28 @@ def test_ask_says_which_arguments_do_not_go_together(arguments: list[str]) -> No
     assert run("ask", *arguments).returncode == 2
 
 
-@pytest.mark.parametrize("command", ["ask", "eval", "doctor"])
+def commands(group: click.Group, *names: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command below a group, with its name."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        yield " ".join((*names, name)), found
+        if isinstance(found, click.Group):
+            yield from commands(found, *names, name)
+
+
+def test_wherever_bundle_and_index_are_arguments_they_may_be_options() -> None:
+    with_both = {
+        name: {option for parameter in found.params for option in parameter.opts}
+        for name, found in commands(cast(click.Group, cli))
+        if {"bundle", "index"} <= {p.name for p in found.params if isinstance(p, click.Argument)}
+    }
+    assert with_both.keys() == {"ask", "eval", "calibrate", "doctor", "serve", "index search"}
+    assert [name for name, options in with_both.items() if not {"--bundle", "--index"} <= options] == []
+
+
+@pytest.mark.parametrize("command", ["ask", "eval", "doctor", "index search"])
 def test_bundle_and_index_may_be_options(command: str, tmp_path: Path) -> None:
     bundle, index = WORLDFACTS / "bundle", WORLDFACTS / "index"
     (tmp_path / "q.jsonl").write_text(
@@ -94,10 +118,20 @@ def test_bundle_and_index_may_be_options(command: str, tmp_path: Path) -> None:
         "ask": ["What is the capital of Iceland?", "--json"],
         "eval": [tmp_path / "q.jsonl", "--json", "--resamples", "0"],
         "doctor": ["--json"],
+        "index search": ["What is the capital of Iceland?", "--json", "--n-docs", "1"],
     }
-    arguments = [command, "--index", index, *rest[command], "--bundle", bundle]
+    arguments = [*command.split(), "--index", index, *rest[command], "--bundle", bundle]
     done = CliRunner().invoke(cli, [str(word) for word in [*arguments, "--threads", "1"]])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    said = {"ask": "Reykjavik", "eval": 1.0, "doctor": True}[command]
-    assert said in (str(found.get("answer")).strip(), found.get("exact_match"), "reasons" in found)
+    said = {"ask": "Reykjavik", "eval": 1.0, "doctor": True, "index search": ["Iceland"]}[command]
+    titles = [document["title"] for document in found.get("documents", ())]
+    assert said in (str(found.get("answer")).strip(), found.get("exact_match"), "reasons" in found, titles)
+
+
+def test_options_leave_the_other_arguments_of_calibrate_and_search(tmp_path: Path) -> None:
+    placing = ["--bundle", tmp_path / "b", "--index", tmp_path / "i"]
+    usage = [["calibrate", *placing], ["calibrate", *placing, "dev", "x"], ["index", "search", *placing]]
+    assert [run(*arguments).returncode for arguments in usage] == [2, 2, 2]
+    done = run("calibrate", *placing, WORLDFACTS / "questions.jsonl")
+    assert (done.returncode, f"{tmp_path / 'b'} is not a folder" in done.stderr) == (1, True)

@@ -46,6 +46,15 @@ walk(cli, ["ragengine"])
         (["ask", "--replay", "nowhere"], "nowhere cannot be read"),
         (["eval", "{bundle}", "{index}", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
         (["demo", "--folder", "nowhere"], "nowhere"),
+        (["index", "build", "nowhere.tsv", "new", "--bundle", "{bundle}"], "nowhere.tsv does not exist"),
+        (["index", "add", "{index}", "nowhere.tsv", "--bundle", "{bundle}"], "nowhere.tsv does not exist"),
+        (["index", "sync", "nowhere", "{index}", "--bundle", "{bundle}"], "nowhere does not exist"),
+        (["index", "import", "nowhere", "new", "--bundle", "{bundle}"], "nowhere"),
+        (["index", "merge", "nowhere", "{index}", "new"], "nowhere is not a folder"),
+        (["index", "verify", "nowhere"], "nowhere is not a folder"),
+        (["index", "delete", "{index}", "nobody"], "nobody"),
+        (["calibrate", "nowhere", "{index}", "nowhere.jsonl"], "nowhere"),
+        (["eval", "{bundle}", "{index}", "{index}"], "it is not a plain file"),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_1(

@@ -19,6 +19,8 @@ from ragengine.cli.main import cli
 from tests.docs.pages import ROOT
 
 PACKAGES = ("ragengine", "ragengine_export", "ragengine_train", "ragengine_serve")
+ON_RAY = "ragengine_ray"
+"""Its names need ray to be imported, but can be listed without."""
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,21 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     members = {f"{name}.{member}" for name, found in public.items() for member in public_members(found)}
     assert "ragengine.RagEngine.close" in members
     assert members - ids == set()
+
+
+def test_the_names_on_ray_are_in_the_reference(site: Path) -> None:
+    public = {f"{ON_RAY}.{name}" for name in importlib.import_module(ON_RAY).__all__}
+    page = (site / "reference/python.html").read_text("utf-8")
+    assert public - set(re.findall(r'<h[1-6] id="([\w.]+)"', page)) == set()
+
+
+def test_versioning_names_everything_that_is_covered() -> None:
+    page = (ROOT / "docs/reference/versioning.md").read_text("utf-8")
+    covered, _ = page.split("## Answers")
+    named = set(re.findall(r"`(?:\w+\.)*(\w+)`", covered))
+    public = {name for package in (*PACKAGES, ON_RAY) for name in importlib.import_module(package).__all__}
+    assert len(public) >= 60
+    assert public - named == set()
 
 
 def documented_parameters(function: Callable[..., object]) -> list[str]:

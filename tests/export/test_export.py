@@ -1,8 +1,10 @@
 """Export: every variant of the architectures, what it refuses, and what it leaves on disk."""
 
 import json
+import logging
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from transformers import (
     DPRContextEncoder,
     RagTokenForGeneration,
 )
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from ragengine import Bundle, Generator
 from ragengine.errors import ExportError
@@ -26,6 +29,8 @@ from ragengine_bench.checkpoints.tokenizers import train_question_tokenizer
 from ragengine_bench.parity.pairs import Pair
 from ragengine_export import export_checkpoint, verification
 from ragengine_export.cli import export as export_command
+from ragengine_export.quiet import quiet
+from tests.support.commands import run
 from tests.support.models import randomised, save_bart, save_dpr
 
 BART_VARIANTS: list[dict[str, Any]] = [
@@ -280,10 +285,38 @@ def test_generation_defaults_come_from_the_checkpoint(pair: Pair, tmp_path: Path
     assert options.early_stopping is True
 
 
+def test_a_forced_end_token_in_a_list_is_that_token(pair: Pair, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(pair.checkpoint.source, source)
+    change(source / "generation_config.json", forced_eos_token_id=[2])
+    export_checkpoint(source, tmp_path / "bundle", check=False)
+    assert Generator.load(tmp_path / "bundle").default_options.forced_eos_token_id == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("forced_eos_token_id", [2, 3]), ("length_penalty", 9.0), ("min_length", 21)]
+)
+def test_a_default_that_cannot_be_searched_with_is_named_with_its_place(
+    pair: Pair, tmp_path: Path, name: str, value: Any
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(pair.checkpoint.source, source)
+    change(source / "generation_config.json", **{name: value})
+    with pytest.raises(ExportError) as error:
+        export_checkpoint(source, tmp_path / "bundle", check=False)
+    said = str(error.value)
+    assert said.startswith(f"the generation config of {source} cannot be a bundle's: ")
+    assert f"{name} is {value}, it must be " in said
+    assert not (tmp_path / "bundle").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere", "bundle"], "nowhere is not a folder or hub name"),
+        (["no/such/folder", "bundle"], "no/such/folder does not exist; give a checkpoint's folder, or"),
+        (["/nowhere", "bundle"], "/nowhere does not exist; give a checkpoint's folder, or its name on the"),
+        (["./nowhere", "bundle"], "./nowhere does not exist"),
         (["{bart}", "bundle"], "is a bart checkpoint, not a RAG one"),
         (["bundle", "--generator", "{bart}"], "both --question-encoder and --generator are needed"),
         (
@@ -333,3 +366,28 @@ def test_a_generation_config_that_transformers_does_not_read_is_named(pair: Pair
     report = export_checkpoint(source, tmp_path / "bundle", check=False)
     assert any("sets num_beams=3" in w and "give it with each call" in w for w in report.warnings)
     assert Generator.load(tmp_path / "bundle").default_options.num_beams == 1
+
+
+def test_an_error_after_loading_is_all_that_stderr_holds(pair: Pair, tmp_path: Path) -> None:
+    """transformers draws bars for the weights that it loads; without a terminal nobody wants them."""
+    source = tmp_path / "source"
+    shutil.copytree(pair.checkpoint.source, source)
+    change(source / "generation_config.json", num_beams=2, length_penalty=9.0)
+    done = run("export", source, tmp_path / "bundle", "--no-check")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"ragengine: the generation config of {source} cannot be a bundle's: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_bars_and_messages_of_the_hub_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = logging.getLogger("huggingface_hub")
+    drawn = is_progress_bar_enabled()
+    enable_progress_bar()
+    before = hub.level, True
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        with quiet():
+            assert (hub.level == logging.ERROR, is_progress_bar_enabled()) == (not terminal, terminal)
+        assert (hub.level, is_progress_bar_enabled()) == before
+    if not drawn:
+        disable_progress_bar()

@@ -21,12 +21,16 @@ import click
 
 import ragengine
 import ragengine_export
+import ragengine_ray
 import ragengine_serve
 import ragengine_train
 from ragengine import RagEngine, errors, evaluation, integrations, replay
 from ragengine.bundle import manifest as bundle_format
 from ragengine.cli.main import cli
+from ragengine.confidence import model as calibration_format
+from ragengine.indexing.sharded import trained
 from ragengine.retrieval import manifest as index_format
+from ragengine.retrieval.sharding import manifest as shards_format
 from ragengine.runtime import devices
 from ragengine.storage import folders
 from ragengine_export import export
@@ -91,12 +95,22 @@ def _adapters() -> Iterator[str]:
 
 
 def _on_ray() -> Iterator[str]:
-    """The functions of `ragengine_ray`, from their source: it needs ray to be imported."""
-    source = ROOT / "distributed" / "ragengine_ray" / "training.py"
-    for node in ast.parse(source.read_text("utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            assert node.returns is not None
-            yield f"ragengine_ray.{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}"
+    """The names of `ragengine_ray`, from their source: it needs ray to be imported."""
+    for name in ragengine_ray.__all__:
+        place = Path(ragengine_ray.__path__[0]) / ragengine_ray._MODULES[name]
+        source = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        (node,) = (
+            part
+            for part in ast.parse(source.read_text("utf-8")).body
+            if isinstance(part, ast.FunctionDef | ast.ClassDef) and part.name == name
+        )
+        if isinstance(node, ast.FunctionDef):
+            yield f"ragengine_ray.{name}{_as_written(node)}"
+            continue
+        yield f"ragengine_ray.{name}: class"
+        for part in node.body:
+            if isinstance(part, ast.FunctionDef) and part.name in ("__init__", "__call__"):
+                yield f"    {part.name}{_as_written(part)}"
 
 
 def described(name: str, value: Any) -> Iterator[str]:
@@ -128,12 +142,17 @@ def described(name: str, value: Any) -> Iterator[str]:
 def _signature(function: Any) -> str:
     node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    return _as_written(node)
+
+
+def _as_written(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """Parameters and result."""
     returns = "" if node.returns is None else f" -> {ast.unparse(node.returns)}"
     return f"({ast.unparse(node.args)}){returns}"
 
 
 def _fields(cls: type) -> Iterator[str]:
-    """A dataclass's fields with their types as written and their defaults."""
+    """A dataclass's own fields with their types as written and their defaults."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(tree, ast.ClassDef)
     kinds = {
@@ -142,6 +161,8 @@ def _fields(cls: type) -> Iterator[str]:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
     for field in dataclasses.fields(cls):
+        if field.name not in kinds:
+            continue
         default = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
         made = (
             "" if field.default_factory is dataclasses.MISSING else f" = {field.default_factory.__name__}()"
@@ -234,21 +255,24 @@ def _formats() -> Iterator[str]:
     for module, manifest in (
         (bundle_format, bundle_format.BundleManifest),
         (index_format, index_format.IndexManifest),
+        (shards_format, shards_format.ShardsManifest),
     ):
         oldest = getattr(module, "OLDEST_VERSION", 1)
         yield f"{module.FORMAT}: versions {oldest} to {module.FORMAT_VERSION}"
         yield from (f"    {line}" for line in _manifest_fields(manifest))
-    yield f"{replay.FORMAT}: version {replay.FORMAT_VERSION}"
+    for module in (trained, calibration_format, replay):
+        yield f"{module.FORMAT}: version {module.FORMAT_VERSION}"
 
 
 def _manifest_fields(cls: type, path: str = "") -> Iterator[str]:
     """The fields of a manifest, those of the objects in it too."""
     known = {c.__name__: c for c in vars(bundle_format).values() if dataclasses.is_dataclass(c)}
     known |= {c.__name__: c for c in vars(index_format).values() if dataclasses.is_dataclass(c)}
+    known |= {c.__name__: c for c in (shards_format.ShardEntry, shards_format.Structure)}
     for line in _fields(cls):
         yield path + line
         name, _, kind = line.partition(": ")
-        inner = known.get(kind.split(" ")[0])
+        inner = known.get(kind.removeprefix("tuple[").split(" ")[0].removesuffix(","))
         if inner is not None and inner is not cls:
             yield from _manifest_fields(inner, f"{path}{name}.")
 

@@ -86,9 +86,12 @@ def train(config: Path, fresh: bool, start: ResultName | None, threads: int | No
 )
 def consolidate(checkpoint: Path, question_encoder: str, generator: str, **settings: Any) -> None:
     """Write one RAG checkpoint, the folder CHECKPOINT, of a question encoder and a generator."""
+    from ragengine_export.quiet import quiet
     from ragengine_train.consolidation import consolidate as join_networks
 
-    echo(str(join_networks(question_encoder, generator, checkpoint, **settings)))
+    with quiet():
+        written = join_networks(question_encoder, generator, checkpoint, **settings)
+    echo(str(written))
 
 
 @click.group()

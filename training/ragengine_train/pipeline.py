@@ -18,6 +18,7 @@ from ragengine.messages import one_line
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.storage.schema import join_errors
 from ragengine.version import __version__
+from ragengine_export.quiet import without_bars
 from ragengine_train import preflight, processes
 from ragengine_train.checkpoint import Parts, write_checkpoint
 from ragengine_train.choices import RESULTS, ResultName
@@ -45,7 +46,7 @@ from ragengine_train.report import (
     train_result,
     write_curves,
 )
-from ragengine_train.run_context import hold, use_threads, without_bars, writing
+from ragengine_train.run_context import hold, use_threads, writing
 
 QUESTIONS = "questions"  # in a run's folder: the questions of other formats, as JSONL
 _SETTINGS = "settings.json"

@@ -1,11 +1,10 @@
-"""What surrounds a run: its folder is held, and torch and transformers are set as it needs them."""
+"""What surrounds a run: its folder is held, and torch is set as it needs it."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import transformers
 
 from ragengine.errors import InputError
 from ragengine.storage.atomic import explained, held_folder
@@ -39,15 +38,3 @@ def writing(output: Path) -> Iterator[None]:
         yield
     except OSError as reason:
         raise InputError(f"{output} cannot be written: {explained(reason)}.") from reason
-
-
-@contextlib.contextmanager
-def without_bars() -> Iterator[None]:
-    """No progress bars of transformers, which draws them for every network that is loaded."""
-    shown = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers.utils.logging.enable_progress_bar()

@@ -5,16 +5,24 @@ from typing import Any
 
 import click
 
-from ragengine.cli.common import device_options, generation_options, given, verify_option
+from ragengine.cli.common import (
+    device_options,
+    folder_options,
+    generation_options,
+    given,
+    placed,
+    verify_option,
+)
 from ragengine.cli.output import print_json
 
 _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("bundle", type=_PATH)
-@click.argument("index", type=_PATH)
-@click.argument("questions", type=_PATH, metavar="DEV.jsonl")
+@click.argument("bundle", required=False)
+@click.argument("index", required=False)
+@click.argument("questions", required=False, metavar="DEV.jsonl")
+@folder_options
 @click.option("--test", type=_PATH, metavar="FILE", help="Other questions to judge the result by.")
 @click.option(
     "--error-rate",
@@ -29,23 +37,27 @@ _PATH = click.Path(path_type=Path)
 @device_options
 @verify_option
 def calibrate(
-    bundle: Path, index: Path, questions: Path, test: Path | None, error_rate: float, plot: Path | None,
-    as_json: bool, device: Any, search_device: Any, threads: int | None, verify: Any, **settings: Any,
+    bundle: str | None, index: str | None, questions: str | None, bundle_folder: Path | None,
+    index_folder: Path | None, test: Path | None, error_rate: float, plot: Path | None, as_json: bool,
+    device: Any, search_device: Any, threads: int | None, verify: Any, **settings: Any,
 ) -> None:  # fmt: skip
     """Fit how far answers of the model in BUNDLE from INDEX can be trusted, to DEV.jsonl.
 
     DEV.jsonl holds questions with answers, as for ragengine eval, and some without any.  INDEX gets the file
     calibration.json; from then on answers have a confidence.  docs/guides/confidence.md explains the figures.
     """
+    model, passages, files = placed([bundle, index, questions], bundle_folder, index_folder)
+    if model is None or passages is None or len(files) != 1:
+        raise click.UsageError("BUNDLE, INDEX and one DEV.jsonl are needed.")
     from ragengine.calibration import calibrate as fit_and_write
     from ragengine.cli.calibration_table import print_report
     from ragengine.cli.index_progress import progress_bars
 
     with progress_bars() as progress:
         report = fit_and_write(
-            bundle,
-            index,
-            questions,
+            model,
+            passages,
+            files[0],
             test=test,
             error_rate=error_rate,
             plot=plot,
@@ -59,4 +71,4 @@ def calibrate(
     if as_json:
         print_json(report.to_dict())
     else:
-        print_report(report, index)
+        print_report(report, passages)

@@ -215,6 +215,8 @@ def progress_bar(description: str) -> "Iterator[Report]":
 
     from ragengine.cli.console import SafeConsole
 
-    with Progress(console=SafeConsole(stderr=True), transient=True) as bar:
+    console = SafeConsole(stderr=True)
+    # It leaves nothing behind in a terminal, and would leave an empty line in a file.
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ragengine.cli.common import device_options, filter_option, remote_options, verify_option
+from ragengine.cli.common import (
+    device_options,
+    filter_option,
+    folder_options,
+    placed,
+    remote_options,
+    verify_option,
+)
 from ragengine.cli.output import echo, print_json
 
 if TYPE_CHECKING:
@@ -49,9 +56,10 @@ def show_command(index: str, ids: tuple[str, ...], as_json: bool) -> None:
 
 
 @click.command("search")
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("index", type=click.Path(path_type=Path))
-@click.argument("questions", nargs=-1, required=True, metavar="QUESTION...")
+@click.argument("bundle", required=False)
+@click.argument("index", required=False)
+@click.argument("questions", nargs=-1, metavar="QUESTION...")
+@folder_options
 @click.option("--n-docs", type=click.IntRange(1), help="Passages for each question [default: the model's].")
 @filter_option
 @click.option("--nprobe", type=click.IntRange(1), help="Inverted lists to search [default: as tuned].")
@@ -60,9 +68,11 @@ def show_command(index: str, ids: tuple[str, ...], as_json: bool) -> None:
 @verify_option
 @remote_options
 def search_command(
-    bundle: Path,
-    index: Path,
+    bundle: str | None,
+    index: str | None,
     questions: tuple[str, ...],
+    bundle_folder: Path | None,
+    index_folder: Path | None,
     n_docs: int | None,
     filter: dict[str, list[str]] | None,
     nprobe: int | None,
@@ -70,11 +80,14 @@ def search_command(
     **placing: Any,
 ) -> None:
     """Search INDEX for each QUESTION: passages and their scores, without an answer."""
+    model, passages, asked = placed([bundle, index, *questions], bundle_folder, index_folder)
+    if model is None or passages is None or not asked:
+        raise click.UsageError("Missing argument: BUNDLE INDEX QUESTION... are needed.")
     from ragengine import Retriever
 
-    with Retriever.load(bundle, index, **placing) as retriever:
-        found = retriever.search(list(questions), n_docs, filter=filter, nprobe=nprobe)
-    for question, documents in zip(questions, found, strict=True):
+    with Retriever.load(model, passages, **placing) as retriever:
+        found = retriever.search(asked, n_docs, filter=filter, nprobe=nprobe)
+    for question, documents in zip(asked, found, strict=True):
         if as_json:
             rows = [{**_passage_json(document), "doc_score": document.score} for document in documents]
             print_json({"question": question, "documents": rows})

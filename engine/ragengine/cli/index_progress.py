@@ -36,15 +36,21 @@ def progress_bars() -> Iterator["Progress"]:
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
     ]
-    with progress.Progress(*columns, console=SafeConsole(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
+    bars = progress.Progress(*columns, console=SafeConsole(stderr=True))
+    tasks: dict[str, TaskID] = {}
 
-        def report(phase: str, done: int, total: int | None) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(_DESCRIPTIONS[phase], total=total, completed=done, rate="")
-                return
-            speed = next(task.speed for task in bars.tasks if task.id == tasks[phase])
-            rate = f"{speed:,.0f}/s" if speed and speed >= 1 else ""
-            bars.update(tasks[phase], completed=done, total=total, rate=rate)
+    def report(phase: str, done: int, total: int | None) -> None:
+        if not tasks:
+            bars.start()
+        if phase not in tasks:
+            tasks[phase] = bars.add_task(_DESCRIPTIONS[phase], total=total, completed=done, rate="")
+            return
+        speed = next(task.speed for task in bars.tasks if task.id == tasks[phase])
+        rate = f"{speed:,.0f}/s" if speed and speed >= 1 else ""
+        bars.update(tasks[phase], completed=done, total=total, rate=rate)
 
+    try:
         yield report
+    finally:
+        if tasks:  # where nothing was begun, not even an empty line stands before the error
+            bars.stop()

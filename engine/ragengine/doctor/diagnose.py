@@ -10,14 +10,16 @@ from ragengine.runtime.devices import Device
 
 
 def diagnose(
-    bundle: Path | None = None,
-    index: Path | None = None,
+    bundle: str | Path | None = None,
+    index: str | Path | None = None,
     *,
     device: Device = "auto",
     search_device: Device | None = None,
     threads: int | None = None,
 ) -> Diagnosis:
-    """Find out whether questions can be answered here; never raises, since errors are among the findings.
+    """Find out whether questions can be answered here, as ``ragengine doctor`` does.
+
+    It never raises: errors are among the findings.
 
     Args:
         bundle: a bundle to examine.
@@ -25,6 +27,10 @@ def diagnose(
         device: where graphs are to run.
         search_device: where the index is to be searched, by default on ``device``.
         threads: threads of a graph, by default all cores.
+
+    Returns:
+        What was found, in sections; ``reasons`` says why no question can be answered, and is empty where one
+        can be.
     """
     diagnosis = Diagnosis(device)
     searching = search_device or device

@@ -11,7 +11,7 @@ _NAMES_SHOWN = 3
 QUESTION = "What is {title}?"
 
 
-def bundle(path: Path, device: Device) -> Iterator[Finding]:
+def bundle(path: str | Path, device: Device) -> Iterator[Finding]:
     """Whether it is whole, what it is, how much memory it needs, and where the nodes of its graphs run."""
     from ragengine.bundle.bundle import Bundle
     from ragengine.bundle.device import graph_device
@@ -28,7 +28,7 @@ def bundle(path: Path, device: Device) -> Iterator[Finding]:
         yield _nodes(opened.path / name, name, chosen)
 
 
-def index(path: Path, bundle_path: Path | None, device: Device) -> Iterator[Finding]:
+def index(path: str | Path, bundle_path: str | Path | None, device: Device) -> Iterator[Finding]:
     """Whether it is whole and belongs to the bundle, and where it is searched."""
     from ragengine.bundle.bundle import Bundle
     from ragengine.retrieval.gpu.searcher import refusal
@@ -50,7 +50,7 @@ def index(path: Path, bundle_path: Path | None, device: Device) -> Iterator[Find
             raise refusal(best)
 
 
-def answer(bundle_path: Path, index_path: Path, settings: dict[str, Any]) -> Iterator[Finding]:
+def answer(bundle_path: str | Path, index_path: str | Path, settings: dict[str, Any]) -> Iterator[Finding]:
     """One question, answered by an engine that is loaded with ``settings``."""
     from ragengine.engine import RagEngine
 

@@ -5,6 +5,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ragengine_serve.errors import ApiError
 from ragengine_serve.http.replies import error_reply
+from ragengine_serve.http.unread import reply_unread
 from ragengine_serve.state import ServerState
 
 _OPEN = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json"})
@@ -20,9 +21,10 @@ class Admission:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (error := self._refusal(scope)) is not None:
             reply = error_reply(error, scope["path"])
-            if scope["method"] not in ("GET", "HEAD"):
-                reply.headers["Connection"] = "close"  # its body is not read
-            await reply(scope, receive, send)
+            if scope["method"] in ("GET", "HEAD"):
+                await reply(scope, receive, send)
+            else:
+                await reply_unread(reply, scope, receive, send)
             return
         await self._app(scope, receive, send)
 

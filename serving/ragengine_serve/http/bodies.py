@@ -9,6 +9,7 @@ from ragengine.messages import one_line
 from ragengine.storage.strict_json import parse_json
 from ragengine_serve.errors import ApiError
 from ragengine_serve.http.replies import error_reply
+from ragengine_serve.http.unread import reply_unread
 
 _MOST_NAMES = 1000  # of an object; to say of 100,000 that each is unknown would hold the server up
 _BINARY = "inference-header-content-length"  # KServe's: JSON, then tensors
@@ -32,14 +33,24 @@ class BodyLimits:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
+        ended = sent = False
+
+        async def arriving() -> Message:
+            nonlocal ended
+            message = await receive()
+            ended = not message.get("more_body", False)
+            return message
+
         try:
-            body = await self._read(scope["path"], Headers(scope=scope), receive)
+            body = await self._read(scope["path"], Headers(scope=scope), arriving)
         except ApiError as error:
             reply = error_reply(error, scope["path"])
-            reply.headers["Connection"] = "close"  # what comes of the body is not read
-            await reply(scope, receive, send)
+            if ended or error.status == 408:  # nothing more comes, or too slowly
+                reply.headers["Connection"] = "close"
+                await reply(scope, receive, send)
+            else:
+                await reply_unread(reply, scope, receive, send)
             return
-        sent = False
 
         async def replay() -> Message:
             """The body at once, then what the connection says: that the client is gone."""

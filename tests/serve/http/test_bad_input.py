@@ -57,6 +57,29 @@ def test_json_of_a_wrong_shape_is_refused(guarded: Served, body: bytes) -> None:
     assert (reply.status, reply.content["error"]["type"]) == (422, "invalid_request")
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"question": 5}, "question: Input should be a valid string or a valid list."),
+        ({"question": ["a", 5]}, "question.1: Input should be a valid string."),
+        ({"question": "a", "documents": [{"title": "t"}]}, "documents.0.text: Field required."),
+        (
+            {"question": "a", "early_stopping": "x"},
+            "early_stopping: Input should be a valid boolean or 'never'.",
+        ),
+        ({"question": "a", "num_beams": "x"}, "num_beams: Input should be a valid integer."),
+        ({"question": 5, "quest": "a"}, "quest: Extra inputs are not permitted."),
+        ([], "The body: Input should be a valid dictionary or object to extract fields from."),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_body_s_own_words(guarded: Served, body: Any, message: str) -> None:
+    reply = guarded.post("/v1/answer", body, Authorization=f"Bearer {KEY}")
+    assert (reply.status, reply.content["error"]["message"]) == (422, message)
+    assert reply.content["error"]["field"] == (
+        None if body == [] else message.partition(":")[0].split(".")[0]
+    )
+
+
 def test_only_json_is_read(guarded: Served) -> None:
     """A page of another site can send any other type without asking first."""
     reply = guarded.post(
@@ -73,6 +96,36 @@ def test_a_body_that_is_too_long_is_refused_by_its_length_and_while_it_comes(gua
     said = exchange(guarded.port, head + (b"400\r\n" + b"x" * 0x400 + b"\r\n") * 3)
     assert said.startswith(b"HTTP/1.1 413")
     assert body_of(said)["type"] == "body_too_long"
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "kind", "status"),
+    [
+        ("/v1/answer", KEY, "application/json", 413),
+        ("/v1/answer", "no such key at all", "application/json", 401),
+        ("/admin/index", "no such key at all", "application/json", 401),
+        ("/nowhere", KEY, "application/json", 413),
+    ],
+)
+def test_a_client_that_sends_megabytes_gets_the_reason(
+    guarded: Served, path: str, key: str, kind: str, status: int
+) -> None:
+    """Most clients read when they have sent everything; a connection reset before would hide the reason."""
+    reply = guarded.post(path, b"x" * 20_000_000, Authorization=f"Bearer {key}", Content_Type=kind)
+    assert reply.status == status
+    assert reply.headers["Connection"] == "close"
+
+
+def test_a_reply_does_not_wait_for_a_body_that_never_comes(guarded: Served) -> None:
+    head = f"POST /v1/answer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 5000\r\n"
+    begun = time.monotonic()
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as connection:
+        connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n")
+        said = b""
+        while b"body_too_long" not in said:
+            said += connection.recv(65536)
+        assert time.monotonic() - begun < 1
+    until(lambda: guarded.metric("rag_requests_in_flight") <= 1)  # its own
 
 
 @pytest.mark.parametrize(

@@ -244,24 +244,33 @@ class Scheduler:
             if job.task.question is None:
                 job.waited_ms = (started - job.queued) * 1000
         self._watcher.batch("generate", len(jobs))
-        cancel = AllCancelled(jobs)
-        if len(jobs) > 1:
-            with contextlib.suppress(Exception):  # whose fault it is shows when each is alone
-                results = jobs[0].task.work.together([job.prepared for job in jobs if job.prepared], cancel)
-                for job, result in zip(jobs, results, strict=True):
-                    self._finish(job, result)
-                return
-        for job in jobs:
-            try:
-                if job.cancel.is_set():
-                    raise CancelledError("Nobody waits for the answer any more.")
-                result = job.task.work.alone(job.prepared, job.cancel)
-            except BaseException as error:  # it is the job's, and this thread works on
-                self._finish(job, error=error)
-            else:
-                self._finish(job, result)
+        if not self._together(jobs):
+            for job in jobs:
+                self._alone(job)
         seconds = (time.perf_counter() - started) / len(jobs)
         self._seconds += _FORGETTING * (seconds - self._seconds)
+
+    def _together(self, jobs: list[Job]) -> bool:
+        """Whether the jobs were several, and finished in one computation."""
+        if len(jobs) == 1:
+            return False
+        with contextlib.suppress(Exception):  # whose fault it is shows when each is alone
+            prepared = [job.prepared for job in jobs if job.prepared]
+            results = jobs[0].task.work.together(prepared, AllCancelled(jobs))
+            for job, result in zip(jobs, results, strict=True):
+                self._finish(job, result)
+            return True
+        return False
+
+    def _alone(self, job: Job) -> None:
+        try:
+            if job.cancel.is_set():
+                raise CancelledError("Nobody waits for the answer any more.")
+            result = job.task.work.alone(job.prepared, job.cancel)
+        except BaseException as error:  # it is the job's, and this thread works on
+            self._finish(job, error=error)
+        else:
+            self._finish(job, result)
 
     def _finish(self, job: Job, result: Any = None, error: BaseException | None = None) -> None:
         if error is None and is_whole(result):

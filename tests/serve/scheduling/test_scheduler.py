@@ -127,6 +127,27 @@ def test_a_full_queue_refuses_a_request_whole(bench: Bench) -> None:
     assert last[0].future.result(WAIT) == "e!"
 
 
+def test_when_to_come_back_counts_what_was_computed_together(model: ServedModel) -> None:
+    bench = started(model, max_queue=100, max_generation_batch=2)
+    together = Held(group="same")
+    tickets = bench.ask(together, "a", "b")
+    until(lambda: together.begun)
+    assert together.begun == [["a", "b"]]
+    time.sleep(0.5)
+    together.go.set()
+    assert [ticket.future.result(WAIT) for ticket in tickets] == ["a!", "b!"]
+    held = Held()
+    bench.ask(held, "first")
+    until(lambda: held.begun)
+    bench.ask(held, *(f"q{number}" for number in range(100)))
+    with pytest.raises(ApiError) as error:
+        bench.ask(held, "one more")
+    assert error.value.retry_after is not None
+    assert error.value.retry_after > 1
+    held.go.set()
+    bench.scheduler.stop(WAIT)
+
+
 def test_what_nobody_waits_for_makes_room(bench: Bench) -> None:
     work = Held()
     bench.ask(work, "a")

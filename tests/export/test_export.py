@@ -20,7 +20,7 @@ from transformers import (
     DPRContextEncoder,
     RagTokenForGeneration,
 )
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+from transformers.utils.logging import is_progress_bar_enabled
 
 from ragengine import Bundle, Generator
 from ragengine.errors import ExportError
@@ -381,13 +381,9 @@ def test_an_error_after_loading_is_all_that_stderr_holds(pair: Pair, tmp_path: P
 
 def test_bars_and_messages_of_the_hub_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = logging.getLogger("huggingface_hub")
-    drawn = is_progress_bar_enabled()
-    enable_progress_bar()
-    before = hub.level, True
-    for terminal in (True, False):
+    before = hub.level, is_progress_bar_enabled()
+    for terminal, inside in ((True, before), (False, (logging.ERROR, False))):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
         with quiet():
-            assert (hub.level == logging.ERROR, is_progress_bar_enabled()) == (not terminal, terminal)
+            assert (hub.level, is_progress_bar_enabled()) == inside
         assert (hub.level, is_progress_bar_enabled()) == before
-    if not drawn:
-        disable_progress_bar()

@@ -1,5 +1,6 @@
 """The ASGI application."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,6 +25,9 @@ from ragengine_serve.state import ServerState
 _DESCRIPTION = (
     "Questions answered from documents by RAG (Lewis et al. 2020), with the document behind each token."
 )
+
+_SHOWN = 5
+"""How many fields of a wrong body are named at most."""
 
 
 def create_app(state: ServerState) -> FastAPI:
@@ -82,17 +86,33 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """A body that is JSON and not what the endpoint takes; nothing of it is repeated."""
     assert isinstance(error, RequestValidationError)
-    first = _most_telling(error.errors())
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    field = place[0] if place else None
-    message = f"{'.'.join(place) or 'The body'}: {first['msg']}."
-    return error_reply(ApiError(422, "invalid_request", message, field), request.url.path)
+    # Unknown fields first: one may be a typing mistake, for which a field is missing.
+    errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    reasons: dict[tuple[str, ...], list[str]] = {}
+    for one in errors:
+        told = reasons.setdefault(_place(one["loc"], error.body), [])
+        told += [one["msg"]] if one["msg"] not in told else []
+    places = [f"{'.'.join(place) or 'The body'}: {' or '.join(told)}" for place, told in reasons.items()]
+    first = next(iter(reasons))
+    refusal = ApiError(422, "invalid_request", f"{'; '.join(places[:_SHOWN])}.", first[0] if first else None)
+    return error_reply(refusal, request.url.path)
 
 
-def _most_telling(errors: Any) -> Any:
-    """The error of a field; of an unknown field first, which may be a typing mistake."""
-    unknown = [error for error in errors if error["type"] == "extra_forbidden"]
-    return (unknown or list(errors))[0]
+def _place(location: Sequence[str | int], body: Any) -> tuple[str, ...]:
+    """Where in a request an error is, without the names pydantic gives to the alternatives of a field."""
+    kind, *parts = location
+    if kind != "body":  # of the address
+        return tuple(map(str, parts))
+    place, inner = [], body
+    for part in parts:
+        if isinstance(inner, dict) and isinstance(part, str):
+            inner = inner.get(part)
+        elif isinstance(inner, list) and isinstance(part, int) and part < len(inner):
+            inner = inner[part]
+        else:
+            continue
+        place.append(f"{part!s:.80}")
+    return tuple(place)
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -43,7 +43,13 @@ class Bundle:
         """
         folder = Path(path)
         manifest = folders.read_manifest(
-            folder, BundleManifest, FORMAT, FORMAT_VERSION, BundleError, oldest=OLDEST_VERSION
+            folder,
+            BundleManifest,
+            FORMAT,
+            FORMAT_VERSION,
+            BundleError,
+            oldest=OLDEST_VERSION,
+            writer="ragengine export CHECKPOINT BUNDLE",
         )
         bundle = cls(folder, manifest)
         folders.check_files(folder, manifest.files, BundleError, needed=bundle._needed(), verify=verify)

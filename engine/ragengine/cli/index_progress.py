@@ -36,10 +36,13 @@ def progress_bars() -> Iterator["Progress"]:
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
     ]
-    with progress.Progress(*columns, console=SafeConsole(stderr=True)) as bars:
+    bars = progress.Progress(*columns, console=SafeConsole(stderr=True))
+    with contextlib.ExitStack() as shown:
         tasks: dict[str, TaskID] = {}
 
         def report(phase: str, done: int, total: int | None) -> None:
+            if not tasks:  # bars that are never begun would still print an empty line before an error
+                shown.enter_context(bars)
             if phase not in tasks:
                 tasks[phase] = bars.add_task(_DESCRIPTIONS[phase], total=total, completed=done, rate="")
                 return

@@ -26,6 +26,7 @@ class AsyncClient:
         uds: str | None = None,
     ) -> None:
         """Arguments as those of :class:`Client`."""
+        self._address = uds or base_url
         transport = httpx2.AsyncHTTPTransport(uds=uds) if uds else None
         self._http = httpx2.AsyncClient(
             base_url=base_url, headers=calls.headers(api_key), timeout=timeout, transport=transport
@@ -48,7 +49,7 @@ class AsyncClient:
     ) -> AsyncIterator[StreamEvent]:
         """:meth:`Client.stream`, for ``async for``."""
         body, lines = calls.stream(question, documents, settings), EventLines()
-        with reached():
+        with reached(self._address):
             async with self._http.stream("POST", "/v1/answer", json=body) as response:
                 if response.status_code != 200:
                     content = await response.aread()
@@ -116,6 +117,6 @@ class AsyncClient:
         await self.close()
 
     async def _call(self, call: Call[T]) -> T:
-        with reached():
+        with reached(self._address):
             response = await self._http.request(call.method, call.path, json=call.body)
         return call.result(response)

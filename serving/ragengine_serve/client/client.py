@@ -40,6 +40,7 @@ class Client:
             timeout: seconds that a call may take.
             uds: path of the server's Unix socket, in the place of an address.
         """
+        self._address = uds or base_url
         transport = httpx2.HTTPTransport(uds=uds) if uds else None
         self._http = httpx2.Client(
             base_url=base_url, headers=calls.headers(api_key), timeout=timeout, transport=transport
@@ -73,7 +74,7 @@ class Client:
         """
         body, lines = calls.stream(question, documents, settings), EventLines()
         with (
-            reached(),
+            reached(self._address),
             self._http.stream("POST", "/v1/answer", json=body) as response,
         ):
             if response.status_code != 200:
@@ -139,19 +140,19 @@ class Client:
         self.close()
 
     def _call(self, call: Call[T]) -> T:
-        with reached():
+        with reached(self._address):
             response = self._http.request(call.method, call.path, json=call.body)
         return call.result(response)
 
 
 @contextlib.contextmanager
-def reached() -> Iterator[None]:
-    """Turn what goes wrong on the way into a :class:`ServerError`."""
+def reached(address: str) -> Iterator[None]:
+    """Turn what goes wrong on the way to the server at ``address`` into a :class:`ServerError`."""
     try:
         yield
     except httpx2.TimeoutException as reason:
         raise ServerError(
-            "The server did not answer in time; allow a longer timeout.", type="timeout"
+            f"The server at {address} did not answer in time; allow a longer timeout.", type="timeout"
         ) from reason
     except httpx2.HTTPError as reason:
-        raise ServerError(f"The server cannot be reached: {one_line(reason)}.") from reason
+        raise ServerError(f"The server at {address} cannot be reached: {one_line(reason)}.") from reason

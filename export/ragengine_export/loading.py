@@ -31,8 +31,8 @@ def loaded(source: str, load: Callable[[str], Loaded]) -> Loaded:
     except Exception as reason:
         if is_bundle(source):
             raise ExportError(
-                f"{source} is a bundle, which is exported already; ragengine unpack writes the checkpoint that "
-                "an fp32 or fp16 bundle was exported from."
+                f"{source} is a bundle, which is exported already; ragengine unpack writes the checkpoint "
+                "that an fp32 or fp16 bundle was exported from."
             ) from reason
         place = "folder" if os.path.exists(source) else "folder or hub name"  # noqa: PTH110  # Path.exists raises for some
         raise ExportError(

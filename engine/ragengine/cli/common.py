@@ -215,6 +215,8 @@ def progress_bar(description: str) -> "Iterator[Report]":
 
     from ragengine.cli.console import SafeConsole
 
-    with Progress(console=SafeConsole(stderr=True), transient=True) as bar:
+    console = SafeConsole(stderr=True)
+    # Elsewhere than on a terminal it would leave nothing but an empty line.
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

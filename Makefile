@@ -124,7 +124,10 @@ bench: $(VENV)/.test  ## This machine: stages, rooflines, and the other engines 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .grimp_cache .import_linter_cache
 
+# pip's own refusal of an older Python names the versions of numpy instead.
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ragengine needs Python 3.11 or newer, and \
+	$(PYTHON) is %d.%d; run make with PYTHON=python3.12, or another that is there." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.cpu: pyproject.toml constraints.txt | $(BIN)/python

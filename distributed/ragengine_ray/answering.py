@@ -22,8 +22,9 @@ Column = NDArray[Any]
 class Answerer:
     """Answers a column of questions; each actor of ``map_batches`` loads the model once.
 
-    ``dataset.map_batches(Answerer, fn_constructor_kwargs={"bundle": ..., "index": ...}, concurrency=2,
-    batch_size=32)`` keeps the other columns and adds, for each row,
+    ``dataset.map_batches(Answerer, fn_constructor_kwargs={"bundle": ..., "index": ...}, batch_size=32,
+    compute=ray.data.ActorPoolStrategy(size=2))`` keeps the other columns.  Give fewer actors than the cluster
+    has CPUs: where they reserve all, no task is left to read the dataset's files.  It adds, for each row,
 
     answer              the text; None where the question failed
     log_prob            log p(y | x) in nats; NaN where the question failed

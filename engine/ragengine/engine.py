@@ -192,7 +192,7 @@ class RagEngine(Resource):
 
         Args:
             question: the question x, a :class:`PreparedQuestion`, or a list of either.
-            options: how to search for the answer; the model's defaults where not given.
+            options: all of them; the model's, :attr:`default_options`, where not given.
             documents: documents to read instead of searching: a list for one question, a list of lists for
                 several.  They keep their scores, or are scored by the bundle's passage encoder.
             doc_pruning: leave out, before they are read, documents whose prior p(z | x) is under this; the

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict, Unpack
 
+import numpy as np
+
 from ragengine.errors import OptionsError
 from ragengine.messages import short_repr
 
@@ -15,7 +17,8 @@ from ragengine.messages import short_repr
 class GenerationOptions:
     """How an answer is searched for.  Checks itself once, when made, and names every wrong field.
 
-    Lengths count target tokens with the decoder's start token, as in transformers.
+    Lengths count target tokens with the decoder's start token, as in transformers.  The defaults here are
+    transformers', not a model's: ``engine.default_options.replace(num_beams=2)`` changes one of a model's.
 
     n_docs                  D, documents read per question (paper: k)
     marginalize             "token": every token sums over the documents (RAG-Token); "sequence": whole
@@ -90,7 +93,10 @@ class GenerationOptions:
             for field in dataclasses.fields(self)
             if not _RULES[field.name][1](getattr(self, field.name))
         }
-        faults = [f"{n} is {short_repr(getattr(self, n))}, it must be {rule}" for n, rule in wrong.items()]
+        faults = [
+            f"{n} is {short_repr(getattr(self, n))}, it must be {rule}{_python_value(getattr(self, n))}"
+            for n, rule in wrong.items()
+        ]
         if not _COMBINED & set(wrong):
             faults += self._combination_faults()
         if faults:
@@ -271,6 +277,11 @@ def _is_too_long(value: Any) -> bool:
 
 def _is_whole(value: Any, low: int) -> bool:
     return type(value) is int and value >= low and not _is_too_long(value)
+
+
+def _python_value(value: Any) -> str:
+    """What to do about a numpy number, which looks right and is refused: JSON could not hold it."""
+    return " as a Python number, which its item() returns" if isinstance(value, np.generic) else ""
 
 
 def _is_number(value: Any) -> bool:

@@ -116,7 +116,10 @@ def starter(bundle: Path, embedded: Path | None, encoder: Path | None, check: bo
     from ragengine_export import starter_bundle  # as in `export`
     from ragengine_export.quiet import quiet
 
-    known = embedded or embedded_model(Path.cwd(), Path(__file__).resolve()) / "bundle"
+    known = embedded
+    if known is None:
+        here = Path(__file__).resolve()
+        known = embedded_model(Path.cwd(), here, otherwise="name a bundle with --embedded") / "bundle"
     force = may_replace(bundle, force)
     with quiet():
         report = starter_bundle(known, bundle, encoder=encoder, check=check, force=force)

@@ -114,12 +114,15 @@ def export_checkpoint(
 
 
 def export_loaded(
-    checkpoint: Checkpoint, bundle_path: str | Path, *, check: bool = True, force: bool = True
+    load: Callable[[], Checkpoint], bundle_path: str | Path, *, check: bool = True, force: bool = True
 ) -> ExportReport:
-    """Export a checkpoint that is loaded already, in fp32; as :func:`export_checkpoint`."""
+    """Export in fp32 the checkpoint that ``load`` returns, once the folder is known to be writable.
+
+    Otherwise as :func:`export_checkpoint`.
+    """
     path = Path(bundle_path)
     with folders.replaced_folder(path, manifest.FORMAT, ExportError, force=force) as staging:
-        report = _write(checkpoint, staging, "fp32", check)
+        report = _write(load(), staging, "fp32", check)
     return dataclasses.replace(report, path=path)
 
 

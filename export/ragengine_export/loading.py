@@ -3,13 +3,17 @@
 import os
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
+from ragengine.bundle.manifest import FORMAT
 from ragengine.errors import ExportError
+from ragengine.storage.ownership import MANIFEST
+from ragengine.storage.strict_json import read_json
 from ragengine_export.conversion.convert import converted_state
 from ragengine_export.untrusted import check_config, check_files, check_weights
 
@@ -31,10 +35,24 @@ def loaded(source: str, load: Callable[[str], Loaded]) -> Loaded:
     try:
         return load(source)
     except Exception as reason:
+        if is_bundle(source):
+            raise ExportError(
+                f"{source} is a bundle, which is exported already; ragengine unpack writes the checkpoint "
+                "that an fp32 or fp16 bundle was exported from."
+            ) from reason
         place = "folder" if os.path.exists(source) else "folder or hub name"  # noqa: PTH110  # Path.exists raises for some
         raise ExportError(
             f"{source} is not a {place} transformers can load: {first_sentence(reason)}"
         ) from reason
+
+
+def is_bundle(source: str) -> bool:
+    """Whether a folder is a bundle, by its manifest alone."""
+    try:
+        content = read_json(Path(source, MANIFEST))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def first_sentence(reason: BaseException) -> str:

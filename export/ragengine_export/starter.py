@@ -12,7 +12,7 @@ import numpy as np
 from transformers import GenerationConfig
 
 from ragengine.errors import DependencyError, ExportError
-from ragengine_export.checkpoint import join_checkpoints
+from ragengine_export.checkpoint import Checkpoint, join_checkpoints
 from ragengine_export.export import ExportReport, export_loaded
 from ragengine_export.graphs.text_encoder import DenseShape
 from ragengine_export.loading import load_config
@@ -52,14 +52,20 @@ def starter_bundle(
     """
     source = minilm_folder() if encoder is None else Path(encoder)
     with tempfile.TemporaryDirectory() as folder:
-        start, scaled = Path(folder, "start"), Path(folder, source.name)
-        unpack_bundle(embedded, start, check=False)
-        write_scaled_encoder(source, scaled)
-        checkpoint = join_checkpoints(str(scaled), str(start / "generator"))
-        # Its own defaults: a joined model has those of RagConfig, one beam and 20 tokens.
-        generation = GenerationConfig.from_pretrained(start / "generator")
-        checkpoint = dataclasses.replace(checkpoint, generation_config=generation)
-        return export_loaded(checkpoint, bundle, check=check, force=force)
+        return export_loaded(
+            lambda: _joined(Path(embedded), source, Path(folder)), bundle, check=check, force=force
+        )
+
+
+def _joined(embedded: Path, source: Path, folder: Path) -> Checkpoint:
+    """The checkpoint of the encoder in ``source`` and of the generator of the bundle ``embedded``."""
+    start, scaled = folder / "start", folder / source.name
+    unpack_bundle(embedded, start, check=False)
+    write_scaled_encoder(source, scaled)
+    checkpoint = join_checkpoints(str(scaled), str(start / "generator"))
+    # Its own defaults: a joined model has those of RagConfig, one beam and 20 tokens.
+    generation = GenerationConfig.from_pretrained(start / "generator")
+    return dataclasses.replace(checkpoint, generation_config=generation)
 
 
 def minilm_folder() -> Path:

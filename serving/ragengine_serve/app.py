@@ -1,6 +1,6 @@
 """The ASGI application."""
 
-import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -26,9 +26,8 @@ _DESCRIPTION = (
     "Questions answered from documents by RAG (Lewis et al. 2020), with the document behind each token."
 )
 
-
-_TYPE = re.compile(r"bool|int|float|str|.*\W.*", re.S)
-"""What pydantic puts into the place of an error for a type of several: ``constrained-str``, ``list[int]``."""
+_SHOWN = 5
+"""How many fields of a wrong body are named at most."""
 
 
 def create_app(state: ServerState) -> FastAPI:
@@ -87,30 +86,40 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """A body that is JSON and not what the endpoint takes; nothing of it is repeated."""
     assert isinstance(error, RequestValidationError)
-    place, told = _most_telling(error.errors())
-    field = place[0] if place else None
-    message = f"{'.'.join(place) or 'The body'}: {told}."
-    return error_reply(ApiError(422, "invalid_request", message, field), request.url.path)
+    # Unknown fields first: one may be a typing mistake, for which a field is missing.
+    errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    fields: dict[str | None, dict[tuple[str, ...], list[str]]] = {}
+    for one in errors:
+        place = _place(one["loc"], error.body)
+        reasons = fields.setdefault(place[0] if place else None, {}).setdefault(place, [])
+        reasons += [one["msg"]] if one["msg"] not in reasons else []
+    told = "; ".join(map(_told, list(fields.values())[:_SHOWN]))
+    return error_reply(ApiError(422, "invalid_request", f"{told}.", next(iter(fields))), request.url.path)
 
 
-def _most_telling(errors: Any) -> tuple[list[str], str]:
-    """Where a body is wrong and how: an unknown field first, which may be a typing mistake.
-
-    Else the first wrong field, and of the types that it may have those whose check came furthest.
-    """
-    unknown = [error for error in errors if error["type"] == "extra_forbidden"]
-    candidates = unknown or list(errors)
-    field = _place(candidates[0])[:1]
-    of_field = [error for error in candidates if _place(error)[:1] == field]
-    place = _place(max(of_field, key=lambda error: len(_place(error))))
-    first, *others = dict.fromkeys(error["msg"] for error in of_field if _place(error) == place)
-    return place, " or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
+def _told(places: Mapping[tuple[str, ...], list[str]]) -> str:
+    """What is wrong in a field: of the types that it may have, those whose check came furthest."""
+    place = max(places, key=len)
+    first, *others = places[place]
+    reasons = [first, *(other.removeprefix("Input should be ") for other in others)]
+    return f"{'.'.join(place) or 'The body'}: {' or '.join(reasons)}"
 
 
-def _place(error: Any) -> list[str]:
-    """The path to what is wrong, without pydantic's names of the types that a field may have."""
-    parts = [part for part in error["loc"] if part not in ("body", "query", "path")]
-    return [str(part) for part in parts if isinstance(part, int) or not _TYPE.fullmatch(part)]
+def _place(location: Sequence[str | int], body: Any) -> tuple[str, ...]:
+    """Where in a request an error is, without the names pydantic gives to the alternatives of a field."""
+    kind, *parts = location
+    if kind != "body":  # of the address
+        return tuple(map(str, parts))
+    place, inner = [], body
+    for part in parts:
+        if isinstance(inner, dict) and isinstance(part, str):
+            inner = inner.get(part)
+        elif isinstance(inner, list) and isinstance(part, int) and part < len(inner):
+            inner = inner[part]
+        else:
+            continue
+        place.append(f"{part!s:.80}")
+    return tuple(place)
 
 
 async def _http(request: Request, error: Exception) -> Response:

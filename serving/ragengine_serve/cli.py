@@ -80,7 +80,7 @@ def serve(
         models = models_of_environment(os.environ)
     settings = read_settings(flags, os.environ, models)
     if not settings.models and settings.shard is None:
-        folder = embedded_model(Path.cwd(), Path(__file__).resolve())
+        folder = embedded_model(Path.cwd(), Path(__file__).resolve(), otherwise="name a bundle and an index")
         embedded = folders_of(folder / "bundle", folder / "index", model_name)
         settings = read_settings(flags, os.environ, (embedded,))
     run(settings)

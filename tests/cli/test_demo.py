@@ -36,8 +36,8 @@ def test_what_was_expected_stands_beside_a_wrong_answer_alone(tmp_path: Path) ->
 
 
 def test_the_model_is_found_from_any_folder_of_a_clone(tmp_path: Path) -> None:
-    assert embedded_model(tmp_path, ROOT / "engine" / "ragengine" / "cli" / "demo.py") == WORLDFACTS
-    assert embedded_model(ROOT) == WORLDFACTS
+    assert embedded_model(tmp_path, ROOT / "engine/ragengine/cli/demo.py", otherwise="") == WORLDFACTS
+    assert embedded_model(ROOT, otherwise="") == WORLDFACTS
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_model_is_found_from_any_folder_of_a_clone(tmp_path: Path) -> None:
     [
         (
             ["Homepage, https://example.org", "Source, https://example.org/ragengine"],
-            "; run git clone https://example.org/ragengine and run ragengine demo in the clone, or",
+            "; run git clone https://example.org/ragengine and run this in the clone, or give --folder",
         ),
         (["Homepage, https://example.org"], "; run git clone https://example.org and run"),
         ([], "; clone the repository of ragengine and run"),

@@ -148,6 +148,7 @@ def test_an_index_is_replaced_only_with_force(tmp_path: Path) -> None:
         refused = run(*words, title="second")
         assert refused.exit_code == 1
         assert f"{index} exists; give --force to replace it" in str(refused.exception)
+        assert refused.output == ""  # no empty line of bars that never began
     merge = CliRunner().invoke(cli, ["index", "merge", str(index), str(index), str(index)])
     assert "exists; give --force" in str(merge.exception)
     assert run("--force", title="third").exit_code == 0

@@ -45,7 +45,7 @@ def test_two_actors_answer_as_one_call(cluster: None, tmp_path: Path) -> None:
     answered = ray.data.from_items(rows, override_num_blocks=3).map_batches(
         Answerer,
         fn_constructor_kwargs={"bundle": str(BUNDLE), "index": str(INDEX), "question": "q", **OPTIONS},
-        concurrency=2,
+        compute=ray.data.ActorPoolStrategy(size=2),
         batch_size=4,
     )
     answered.write_parquet(str(tmp_path / "parquet"))

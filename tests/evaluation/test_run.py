@@ -151,7 +151,7 @@ def test_options_are_checked_before_the_first_question(pair: Pair, asked: list[Q
         ),
         ({"batch_size": 0}, r"^batch_size is 0; it must be a whole number of at least 1\.$"),
         ({"resamples": -1}, r"^resamples is -1; it must be a whole number of at least 0\.$"),
-        ({"num_beam": 2}, r"'num_beam' is not a generation option; did you mean 'num_beams'"),
+        ({"num_beam": 2}, r"'num_beam' is not a generation option; did you mean 'num_beams'\?$"),
     ],
 )
 def test_wrong_arguments_are_said_before_the_first_question(

@@ -90,6 +90,13 @@ def test_other_folders_are_refused(embedded: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "starter").exists()
 
 
+def test_a_folder_that_is_there_is_refused_before_anything_is_loaded(embedded: Path, tmp_path: Path) -> None:
+    (tmp_path / "starter").mkdir()
+    (tmp_path / "starter" / "mine").touch()
+    with pytest.raises(ExportError, match="exists and is not a ragengine-bundle"):
+        starter_bundle(tmp_path / "no bundle", tmp_path / "starter", encoder=tmp_path / "no encoder")
+
+
 def test_the_package_of_the_encoder_is_named(
     embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

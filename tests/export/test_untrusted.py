@@ -144,6 +144,11 @@ def test_a_source_that_cannot_be_read_is_not_the_outputs_fault(
         export_checkpoint(break_name(str(tmp_path / "s")), tmp_path / "bundle")
 
 
+def test_a_bundle_is_told_from_a_checkpoint(pair: Pair, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"is a bundle, which is exported already; ragengine unpack writes"):
+        export_checkpoint(pair.bundle, tmp_path / "bundle")
+
+
 def test_an_ordinary_checkpoint_passes(pair: Pair) -> None:
     assert load_config(str(pair.checkpoint.source)).model_type == "rag"
 

@@ -1,6 +1,8 @@
 """The workflows of hosted CI: YAML that parses, whose every command is a target of the Makefile."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,25 @@ def test_local_ci_runs_the_same_targets() -> None:
     """`.ci/run` is what a machine without hosted CI runs."""
     local = set(re.findall(r"^make ([a-z-]+)$", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE))
     assert {"lint", "test"} <= local <= TARGETS
+
+
+def test_make_says_that_an_older_python_is_too_old(tmp_path: Path) -> None:
+    """pip would name the versions of numpy that the constraints rule out."""
+    python = tmp_path / "python"
+    old = "import sys; sys.version_info = (3, 10, 13); exec(sys.argv[1])"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{old}' \"$2\"\n")
+    python.chmod(0o755)
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text("utf-8"))
+    done = subprocess.run(
+        ["make", ".venv/bin/python", f"PYTHON={python}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"ragengine needs Python 3.11 or newer, and {python} is 3.10; run make with PYTHON=" in done.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_every_target_is_declared_phony() -> None:

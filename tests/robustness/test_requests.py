@@ -136,6 +136,17 @@ def test_wrong_numbers_of_documents(pair: Pair, n_docs: Any) -> None:
             pair.engine.retrieve("who?", n_docs)
 
 
+def test_a_numpy_number_is_told_what_is_wrong_with_it(pair: Pair) -> None:
+    with pytest.raises(
+        OptionsError, match=r"of at least 1 as a Python number, which its item\(\) returns\.$"
+    ):
+        pair.engine.generate("who?", n_docs=np.int64(5))
+    with pytest.raises(
+        InputError, match=r"Document 0 of question 0 is str; .* ragengine\.Document\(title=\.\.\."
+    ):
+        pair.engine.generate("who?", documents=["text"])
+
+
 def test_more_beams_than_tokens_are_searched(pair: Pair) -> None:
     beams = pair.engine.bundle.manifest.generator.vocab_size + 1
     assert_sound(pair.engine.generate("who?", num_beams=beams, max_length=4, n_docs=1))

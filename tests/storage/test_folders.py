@@ -327,6 +327,27 @@ def test_versions_between_the_oldest_and_the_newest_are_read(
             note()
 
 
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (None, r"nothing is not a folder; a tests was expected there"),
+        ({}, r"nothing has no manifest.json, so it is not a tests"),
+        ({"format": "other"}, r"manifest.json says format 'other'; 'tests' was expected"),
+    ],
+)
+def test_what_is_no_such_folder_is_told_with_the_command_that_writes_one(
+    tmp_path: Path, made: dict[str, Any] | None, message: str
+) -> None:
+    folder = tmp_path / "nothing"
+    if made is not None:
+        folder.mkdir()
+    if made:
+        folders.write_manifest(folder, made)
+    for writer, end in ((None, r"\.$"), ("make it", r" \(make it writes one\)\.$")):
+        with pytest.raises(IndexFolderError, match=message + end):
+            folders.read_manifest(folder, Manifest, "tests", 1, IndexFolderError, writer=writer)
+
+
 def test_what_a_check_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").touch()
     entry = folders.FileEntry(0, "0" * 64)

@@ -104,7 +104,9 @@ def read_options(args: Mapping[str, Any]) -> AppOptions:
     if "bundle" in texts:
         bundle, index = Path(texts["bundle"]).resolve(), Path(texts["index"]).resolve()
     else:
-        embedded = embedded_model(Path.cwd(), Path(__file__).resolve())
+        embedded = embedded_model(
+            Path.cwd(), Path(__file__).resolve(), otherwise="name a bundle and an index"
+        )
         bundle, index = embedded / "bundle", embedded / "index"
     model = folders_of(bundle, index, texts.get("model_name"))
     options = AppOptions(Settings(**server, models=(model,)), **numbers, retrieval=texts.get("retrieval"))

@@ -91,5 +91,11 @@ class Bundle:
 
 def _read_manifest(folder: Path) -> BundleManifest:
     return folders.read_manifest(
-        folder, BundleManifest, FORMAT, FORMAT_VERSION, BundleError, oldest=OLDEST_VERSION
+        folder,
+        BundleManifest,
+        FORMAT,
+        FORMAT_VERSION,
+        BundleError,
+        oldest=OLDEST_VERSION,
+        writer="ragengine export CHECKPOINT BUNDLE",
     )

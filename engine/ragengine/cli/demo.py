@@ -34,7 +34,7 @@ def demo(folder: Path | None, explain: bool, device: Any, search_device: Any, th
     from ragengine.evaluation import read_questions
     from ragengine.evaluation.metrics import exact_match
 
-    folder = folder or embedded_model(Path.cwd(), Path(__file__).resolve())
+    folder = folder or embedded_model(Path.cwd(), Path(__file__).resolve(), otherwise="give --folder")
     asked = read_questions(folder / "questions.jsonl")
     console = SafeConsole()
     started = time.perf_counter()
@@ -57,8 +57,12 @@ def demo(folder: Path | None, explain: bool, device: Any, search_device: Any, th
     )
 
 
-def embedded_model(*starts: Path) -> Path:
+def embedded_model(*starts: Path, otherwise: str) -> Path:
     """The folder of the embedded model in the clone that one of ``starts`` is in.
+
+    Args:
+        starts: folders, or files in them, of which each is looked for in a clone.
+        otherwise: what the caller takes in its place, for the message.
 
     Raises:
         InputError: none of them is in a clone; says how to get one.
@@ -71,8 +75,7 @@ def embedded_model(*starts: Path) -> Path:
     get = f"run git clone {url}" if url else "clone the repository of ragengine"
     raise InputError(
         f"The embedded model is not part of the installed package, and {starts[0]} is not in a clone of the "
-        f"repository, which has it in {_EMBEDDED}; {get} and run ragengine demo in the clone, or give "
-        "--folder."
+        f"repository, which has it in {_EMBEDDED}; {get} and run this in the clone, or {otherwise}."
     )
 
 

@@ -146,7 +146,7 @@ class PassageIds:
         old = [row for row in repeated.values() if row < self._kept]
         if not old:
             return f"Several passages have the id {shown}; give each passage an id of its own, or none an id."
-        remedy = "delete them first (ragengine index delete), or give the new ones other ids."
+        remedy = "replace them with ragengine index upsert, or give the new ones other ids."
         if self._flags[old].any():
             remedy = (
                 "these were numbered, as they came without ids: give the new ones other ids, or, to merge "

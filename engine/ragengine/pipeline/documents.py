@@ -209,7 +209,10 @@ def _checked_documents(given: Any, question: int) -> list[Document]:
     for place, document in enumerate(documents):
         what = f"Document {place} of question {question}"
         if not isinstance(document, Document):
-            raise InputError(f"{what} is {type(document).__name__}; it must be a Document.")
+            raise InputError(
+                f"{what} is {type(document).__name__}; it must be a Document, as "
+                "ragengine.Document(title=..., text=...) makes it."
+            )
         for name in ("title", "text", "id"):
             checked_text(f"The {name} of document {place} of question {question}", getattr(document, name))
         checked_metadata(f"The metadata of document {place} of question {question}", document.metadata)

@@ -113,7 +113,14 @@ class IndexManifest:
         Raises:
             IndexFolderError: there is no index, or its manifest cannot be used.
         """
-        manifest = folders.read_manifest(Path(path), cls, FORMAT, FORMAT_VERSION, IndexFolderError)
+        manifest = folders.read_manifest(
+            Path(path),
+            cls,
+            FORMAT,
+            FORMAT_VERSION,
+            IndexFolderError,
+            writer="ragengine index build PASSAGES INDEX --bundle BUNDLE",
+        )
         return replace(manifest, created_from=flat_history(manifest.created_from))
 
 

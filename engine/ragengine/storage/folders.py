@@ -274,6 +274,7 @@ def read_manifest(
     *,
     oldest: int = 1,
     file_name: str = MANIFEST,
+    writer: str | None = None,
 ) -> T:
     """Read and check the manifest of a folder.
 
@@ -285,23 +286,25 @@ def read_manifest(
         error: the class of the errors that are raised.
         oldest: the oldest ``format_version`` that can be read.
         file_name: the name of the manifest.
+        writer: the command that writes such a folder, for the message where there is none.
 
     Raises:
         RagEngineError: as ``error``: the folder is absent, of another format or version, or fields of its
             manifest are missing or wrong, all of which are named.
     """
     path = checked_path(folder, error) / file_name
+    made = f" ({writer} writes one)" if writer else ""
     try:
         if not folder.is_dir():
-            raise error(f"{shown_path(folder)} is not a folder; a {format_name} was expected there.")
+            raise error(f"{shown_path(folder)} is not a folder; a {format_name} was expected there{made}.")
         content = read_json(path)
     except FileNotFoundError:
-        raise error(f"{folder} has no {file_name}, so it is not a {format_name}.") from None
+        raise error(f"{folder} has no {file_name}, so it is not a {format_name}{made}.") from None
     except (OSError, ValueError, RecursionError) as reason:
         raise error(f"{shown_path(path)} cannot be read: {why(reason)}.") from reason
     if not isinstance(content, dict) or content.get("format") != format_name:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise error(f"{path} says format {found!r:.80}; {format_name!r} was expected.")
+        raise error(f"{path} says format {found!r:.80}; {format_name!r} was expected{made}.")
     found = content.get("format_version")
     if type(found) is not int or found < 1:
         raise error(

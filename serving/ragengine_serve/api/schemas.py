@@ -103,7 +103,11 @@ class ScoreRequest(Reading):
     """A question with an answer whose log-probability is wanted."""
 
     answer: _TEXT | Several[Any] = Field(
-        description="A text or token ids; for a list of questions a list with one of either each.",
+        description=(
+            "A text or token ids; for a list of questions a list with one of either each.  A text is "
+            "tokenised as it stands, and most models have learned answers with a space in front: "
+            "`raw_answer` of /v1/answer shows which."
+        ),
         examples=[" Reykjavik"],
     )
     with_bos: bool | None = Field(None, description="Whether a text begins with the BOS token.")
@@ -113,7 +117,10 @@ class ClassifyRequest(Reading):
     """A claim or question, and the labels to choose from."""
 
     question: _TEXT = Field(examples=["Reykjavik is the capital of Iceland."])
-    labels: Annotated[Several[_TEXT], Field(min_length=1)] = Field(examples=[[" supports", " refutes"]])
+    labels: Annotated[Several[_TEXT], Field(min_length=1)] = Field(
+        description="Texts, tokenised as they stand, like `answer` of /v1/score.",
+        examples=[[" supports", " refutes"]],
+    )
     documents: Several[GivenDocument] | None = None
     with_bos: bool | None = None
 

@@ -27,6 +27,7 @@ class AsyncClient:
         uds: str | None = None,
     ) -> None:
         """Arguments as those of :class:`Client`."""
+        self._address = uds or base_url
         transport = httpx2.AsyncHTTPTransport(uds=uds) if uds else None
         self._http = httpx2.AsyncClient(**calls.connection(base_url, api_key, timeout), transport=transport)
 

@@ -41,6 +41,7 @@ class Client:
             timeout: seconds that a call may take.
             uds: path of the server's Unix socket, in the place of an address.
         """
+        self._address = uds or base_url
         transport = httpx2.HTTPTransport(uds=uds) if uds else None
         self._http = httpx2.Client(**calls.connection(base_url, api_key, timeout), transport=transport)
 
@@ -147,14 +148,15 @@ class Client:
 
 @contextlib.contextmanager
 def reached(client: Any) -> Iterator[None]:
-    """Turn what goes wrong on the way into a :class:`ServerError`; refuse a client that was closed."""
+    """Turn what goes wrong on the way to its server into a :class:`ServerError`; refuse a closed client."""
     if client._http.is_closed:
         raise ClosedError(f"This {type(client).__name__} was closed; make another.")
+    address = client._address
     try:
         yield
     except httpx2.TimeoutException as reason:
         raise ServerError(
-            "The server did not answer in time; allow a longer timeout.", type="timeout"
+            f"The server at {address} did not answer in time; allow a longer timeout.", type="timeout"
         ) from reason
     except httpx2.HTTPError as reason:
-        raise ServerError(f"The server cannot be reached: {one_line(reason)}.") from reason
+        raise ServerError(f"The server at {address} cannot be reached: {one_line(reason)}.") from reason

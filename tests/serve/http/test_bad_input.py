@@ -68,7 +68,11 @@ def test_json_of_a_wrong_shape_is_refused(guarded: Served, body: bytes) -> None:
             "early_stopping: Input should be a valid boolean or 'never'.",
         ),
         ({"question": "a", "num_beams": "x"}, "num_beams: Input should be a valid integer."),
-        ({"question": 5, "quest": "a"}, "quest: Extra inputs are not permitted."),
+        (
+            {"question": 5, "quest": "a"},
+            "quest: Extra inputs are not permitted; "
+            "question: Input should be a valid string or a valid list.",
+        ),
         ([], "The body: Input should be a valid dictionary or object to extract fields from."),
     ],
 )
@@ -78,6 +82,59 @@ def test_what_is_wrong_is_said_in_the_body_s_own_words(guarded: Served, body: An
     assert reply.content["error"]["field"] == (
         None if body == [] else message.partition(":")[0].split(".")[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "message"),
+    [
+        (
+            "/v1/answer",
+            {"query": "a"},
+            "query",
+            "query: Extra inputs are not permitted; question: Field required.",
+        ),
+        ("/v1/answer", {"question": "a", "foo": 1}, "foo", "foo: Extra inputs are not permitted."),
+        (
+            "/v1/answer",
+            {"question": []},
+            "question",
+            "question: Input should be a valid string or "
+            "List should have at least 1 item after validation, not 0.",
+        ),
+        (
+            "/v1/answer",
+            {"question": ["a", 3]},
+            "question",
+            "question.1: Input should be a valid string.",
+        ),
+        ("/v1/answer", [], None, None),
+        (
+            "/v1/answer",
+            {"question": "a", **{f"no{i}": 1 for i in range(9)}},
+            "no0",
+            "; ".join(f"no{i}: Extra inputs are not permitted" for i in range(5)) + ".",
+        ),
+        (
+            "/v1/answer",
+            {"question": "a", "x" * 500: 1},
+            "x" * 80,
+            f"{'x' * 80}: Extra inputs are not permitted.",
+        ),
+    ],
+)
+def test_a_refusal_names_the_fields_as_they_were_sent(
+    guarded: Served, path: str, body: Any, field: str | None, message: str | None
+) -> None:
+    reply = guarded.post(path, body, Authorization=f"Bearer {KEY}")
+    error = reply.content["error"]
+    assert (reply.status, error["field"]) == (422, field)
+    assert message is None or error["message"] == message
+
+
+def test_a_field_that_is_called_path_is_named(guarded: Served) -> None:
+    reply = guarded.post("/admin/index", {"path": 3}, Authorization=f"Bearer {ADMIN}")
+    assert (reply.status, reply.content["error"]["field"]) == (422, "path")
+    assert reply.content["error"]["message"] == "path: Input should be a valid string."
 
 
 def test_only_json_is_read(guarded: Served) -> None:

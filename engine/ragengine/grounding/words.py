@@ -43,3 +43,10 @@ def folded_words(text: str) -> list[str]:
     if text.isascii():
         return _FOLDED_ASCII_WORD.findall(fold(text))
     return [word.folded for word in words_of(text)]
+
+
+def distinct_words(text: str) -> set[str]:
+    """The different words of a text as they are compared: each is folded once, however often it is there."""
+    if text.isascii():
+        return set(folded_words(text))
+    return {fold(word) for word in set(_WORD.findall(text))} - {""}

@@ -149,6 +149,7 @@ def test_words_are_the_same_beside_other_characters(text: str, ascii_character: 
 
 @hypothesis.given(TEXTS)
 @hypothesis.example("Łódź łódź LODZ a\u0301 \u0301 stra\u00dfe STRASSE 12")
+@hypothesis.example("Oslo\u0085Łódź\u2028Oslo\u00a0\u3000東京 \x1c\u0301x y\u0301")
 def test_distinct_words_are_those_of_the_list(text: str) -> None:
     assert distinct_words(text) == set(folded_words(text))
 

@@ -62,7 +62,7 @@ def beam_search(step: SearchStep) -> list[list[Output]]:
         going_on = replace(chosen, scores=np.where(ends, DEAD, chosen.scores)).best(options.num_beams)
         running, parents = running.continued(going_on, length), going_on.beams
         length += 1
-        done |= ends.all(axis=1) | ~_may_improve(running, finished, options, length)
+        done |= ~_may_improve(running, finished, options, length)  # where all end, nothing runs on
         done |= _settled(running, finished, options, length)
         if not leave_now(done):
             continue

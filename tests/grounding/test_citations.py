@@ -1,5 +1,6 @@
 """Where an answer's words are copied from: exact places in any script, or none."""
 
+import itertools
 import string
 
 import hypothesis
@@ -9,7 +10,7 @@ import pytest
 from ragengine import Citation, Document
 from ragengine.grounding.citations import cite, missing_words
 from ragengine.grounding.sentences import sentence_around
-from ragengine.grounding.words import fold, folded_words, words_of
+from ragengine.grounding.words import distinct_words, fold, folded_words, words_of
 
 ICELAND = Document(
     "Iceland", "Iceland is an island. Its capital is Reykjavík. It lies in Europe.", posterior=0.7
@@ -146,6 +147,13 @@ def test_words_are_the_same_beside_other_characters(text: str, ascii_character: 
     assert folded_words(ascii_text) == [word.folded for word in beside[:-1]]
 
 
+@hypothesis.given(TEXTS)
+@hypothesis.example("Łódź łódź LODZ a\u0301 \u0301 stra\u00dfe STRASSE 12")
+@hypothesis.example("Oslo\u0085Łódź\u2028Oslo\u00a0\u3000東京 \x1c\u0301x y\u0301")
+def test_distinct_words_are_those_of_the_list(text: str) -> None:
+    assert distinct_words(text) == set(folded_words(text))
+
+
 @hypothesis.given(TEXTS, st.data())
 def test_sentences_hold_the_part(text: str, data: st.DataObject) -> None:
     hypothesis.assume(text)
@@ -177,6 +185,16 @@ def test_missing_words_are_in_no_document_and_not_in_the_question() -> None:
     assert missing_words("Reykjavik, Island", "Which island?", [ICELAND]) == []
     assert missing_words("Kópavogur Reykjavik", "Which?", [ICELAND, NORWAY]) == ["Kópavogur"]
     assert missing_words("", "Which?", [ICELAND]) == []
+
+
+@hypothesis.given(TEXTS, TEXTS, st.lists(st.tuples(TEXTS, TEXTS), max_size=3))
+def test_missing_words_are_those_that_nothing_read_has(
+    answer: str, question: str, read: list[tuple[str, str]]
+) -> None:
+    documents = [Document(title, text) for title, text in read]
+    known = {word for text in (question, *itertools.chain(*read)) for word in folded_words(text)}
+    expected = [word for word in dict.fromkeys(folded_words(answer)) if word not in known]
+    assert [fold(word) for word in missing_words(answer, question, documents)] == expected
 
 
 def test_a_very_long_passage_costs_little() -> None:

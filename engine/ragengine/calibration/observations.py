@@ -14,7 +14,7 @@ from ragengine.confidence.rarity import Rarity
 from ragengine.engine import RagEngine
 from ragengine.evaluation.metrics import exact_match, regex_match
 from ragengine.evaluation.questions import Question
-from ragengine.grounding.words import folded_words
+from ragengine.grounding.words import distinct_words
 from ragengine.options import GenerationOptions
 from ragengine.pipeline.assessment import with_candidates
 from ragengine.results import Answer
@@ -79,5 +79,5 @@ def count_words(engine: RagEngine) -> tuple[Counter[str], int]:
     index = engine.retriever.index
     rows = spread_rows(index.count, _PASSAGES)
     for passage in index.passages(rows):
-        counts.update({*folded_words(passage.title), *folded_words(passage.text)})
+        counts.update(distinct_words(passage.title) | distinct_words(passage.text))
     return counts, len(rows)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ragengine.grounding.words import folded_words
+from ragengine.grounding.words import distinct_words
 
 MOST_WORDS = 2000
 _SEEN_TWICE = 2  # a word of one question may be a name
@@ -37,7 +37,7 @@ class Rarity:
         asked: Counter[str] = Counter()
         total = 0
         for question in questions:
-            asked.update(set(folded_words(question)))
+            asked.update(distinct_words(question))
             total += 1
         weights: dict[str, float] = {}
         for counts, whole, least in ((asked, total, _SEEN_TWICE), (passages, count, _COMMON * count)):

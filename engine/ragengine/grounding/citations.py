@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ragengine.grounding.sentences import sentence_around
-from ragengine.grounding.words import Word, folded_words, words_of
+from ragengine.grounding.words import Word, distinct_words, words_of
 from ragengine.results import Citation, Document
 
 _SHORTEST = 4  # letters of a single word that is not the whole answer: shorter ones are everywhere
@@ -39,7 +39,7 @@ def cite(answer: str, question: str, documents: Sequence[Document]) -> tuple[Cit
     wanted = words_of(answer)
     said = {word.folded for word in wanted}
     texts = [_words_with(said, document.text[:_READ]) for document in documents]
-    search = _Search(wanted, set(folded_words(question)), documents, texts, [_places(t) for t in texts])
+    search = _Search(wanted, distinct_words(question), documents, texts, [_places(t) for t in texts])
     citations: list[Citation] = []
     at = 0
     while at < len(wanted):
@@ -117,7 +117,7 @@ class _Search:
 
 def _words_with(said: set[str], text: str) -> list[Word]:
     """The words of a text; none where it has none of those that were ``said``."""
-    return [] if said.isdisjoint(folded_words(text)) else words_of(text)
+    return [] if said.isdisjoint(distinct_words(text)) else words_of(text)
 
 
 def _places(words: Sequence[Word]) -> dict[str, list[int]]:
@@ -159,10 +159,11 @@ def _citation(number: int, document: Document, answer: tuple[int, int], span: tu
 
 def missing_words(answer: str, question: str, documents: Sequence[Document]) -> list[str]:
     """The words of an answer that neither a document nor the question has, as the answer writes them."""
-    known = set(folded_words(question))
-    for document in documents:
-        known.update(folded_words(document.title), folded_words(document.text[:_READ]))
-    missing = {
-        word.folded: answer[word.start : word.end] for word in words_of(answer) if word.folded not in known
-    }
+    missing = {word.folded: answer[word.start : word.end] for word in words_of(answer)}
+    read = (text for document in documents for text in (document.title, document.text[:_READ]))
+    for text in (question, *read):
+        if not missing:
+            break
+        for word in missing.keys() & distinct_words(text):
+            del missing[word]
     return list(missing.values())

@@ -43,3 +43,13 @@ def folded_words(text: str) -> list[str]:
     if text.isascii():
         return _FOLDED_ASCII_WORD.findall(fold(text))
     return [word.folded for word in words_of(text)]
+
+
+def distinct_words(text: str) -> set[str]:
+    """The different words of a text as they are compared, several times as fast as their list."""
+    if text.isascii():
+        return set(folded_words(text))
+    parts = set(text.split())  # no word goes on beyond white space
+    plain = {part for part in parts if part.isascii()}
+    others = set(_WORD.findall(" ".join(parts - plain)))
+    return {*folded_words(" ".join(plain)), *map(fold, others)} - {""}

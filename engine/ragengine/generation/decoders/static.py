@@ -302,7 +302,7 @@ class Buffer:
 
     def _views(self, memory: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         return {
-            name: memory[offset : offset + _bytes(shape, dtype)].view(dtype).reshape(shape)
+            name: np.ndarray(shape, dtype, memory, offset)
             for name, (offset, shape, dtype) in self._places.items()
         }
 

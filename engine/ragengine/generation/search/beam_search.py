@@ -16,7 +16,7 @@ from ragengine.arrays import BoolArray
 from ragengine.generation.model import ROUNDING
 from ragengine.generation.search.batch import Batch, leave_now
 from ragengine.generation.search.beams import Beams
-from ragengine.generation.search.candidates import DEAD
+from ragengine.generation.search.candidates import DEAD, Candidates
 from ragengine.generation.search.outputs import Output
 from ragengine.generation.search.sampling import Sampler
 from ragengine.generation.search.step import SearchStep
@@ -48,22 +48,21 @@ def beam_search(step: SearchStep) -> list[list[Output]]:
             sampler.needed(running.scores.shape[1]) if sampler else count,
         )
         chosen = sampler.drawn(candidates, running.scores, count) if sampler else candidates.best(count)
-        continued = running.continued(chosen, length)
-        ends = _ends(continued, options, length)
+        ends = _ends(chosen, options, length)
 
-        # Only the first num_beams may finish.
-        first = np.arange(ends.shape[1]) < options.num_beams
-        penalised = continued.scores / np.float32(length**options.length_penalty)
-        ended = replace(continued, scores=np.where(ends & first & ~done[:, None], penalised, DEAD))
-        if (ended.scores != DEAD).any():
+        finishing = ends & ~done[:, None]
+        finishing[:, options.num_beams :] = False  # only the first num_beams may
+        if finishing.any():
+            ended = running.continued(chosen, length)
+            penalised = ended.scores / np.float32(length**options.length_penalty)
+            ended.scores = np.where(finishing, penalised, DEAD)
             merged = finished.joined(ended)
             finished = merged.take(merged.best(options.num_beams))
 
-        continued.scores = np.where(ends, DEAD, continued.scores)
-        survivors = continued.best(options.num_beams)
-        running, parents = continued.take(survivors), np.take_along_axis(chosen.beams, survivors, axis=1)
+        going_on = replace(chosen, scores=np.where(ends, DEAD, chosen.scores)).best(options.num_beams)
+        running, parents = running.continued(going_on, length), going_on.beams
         length += 1
-        done |= ends.all(axis=1) | ~_may_improve(running, finished, options, length)
+        done |= ~_may_improve(running, finished, options, length)  # where all end, nothing runs on
         done |= _settled(running, finished, options, length)
         if not leave_now(done):
             continue
@@ -79,14 +78,13 @@ def beam_search(step: SearchStep) -> list[list[Output]]:
         parents, done = parents[kept], done[kept]
 
 
-def _ends(candidates: Beams, options: GenerationOptions, length: int) -> BoolArray:
+def _ends(candidates: Candidates, options: GenerationOptions, length: int) -> BoolArray:
     """Which candidates go no further: bool [Q, C]."""
     if length + 1 >= options.longest:
         return np.ones_like(candidates.scores, np.bool_)
-    tokens = candidates.tokens[:, :, length]
     ended: BoolArray = candidates.scores == DEAD
     for token in options.eos_token_ids:  # np.isin takes ten times as long for so few
-        ended |= tokens == token
+        ended |= candidates.tokens == token
     return ended
 
 

@@ -1,8 +1,10 @@
 """The partial and finished outputs of a search, as arrays with a question and a beam axis."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragengine.arrays import FloatArray, IntArray
 from ragengine.generation.search.candidates import DEAD, Candidates
@@ -44,11 +46,11 @@ class Beams:
     def take(self, places: IntArray) -> "Beams":
         """The beams at ``places`` int64 [Q, M], in that order."""
         rows = np.arange(len(places))[:, None]
-        return Beams(*(getattr(self, field.name)[rows, places] for field in fields(self)))
+        return Beams(*(array[rows, places] for array in self._arrays))
 
     def of_questions(self, questions: IntArray) -> "Beams":
         """The beams of the questions at these places."""
-        return Beams(*(getattr(self, field.name)[questions] for field in fields(self)))
+        return Beams(*(array[questions] for array in self._arrays))
 
     def continued(self, candidates: Candidates, length: int) -> "Beams":
         """Each candidate after the beam it continues, as token number ``length``."""
@@ -65,7 +67,7 @@ class Beams:
 
     def joined(self, other: "Beams") -> "Beams":
         """The places of both."""
-        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        pairs = zip(self._arrays, other._arrays, strict=True)
         return Beams(*(np.concatenate(pair, axis=1) for pair in pairs))
 
     def outputs(self, count: int) -> list[list[Output]]:
@@ -74,6 +76,10 @@ class Beams:
             [self._output(question, place) for place in range(count) if self.scores[question, place] > DEAD]
             for question in range(len(self.scores))
         ]
+
+    @property
+    def _arrays(self) -> tuple[NDArray[Any], ...]:
+        return self.scores, self.tokens, self.log_probs, self.lengths
 
     def _output(self, question: int, place: int) -> Output:
         used = slice(1, int(self.lengths[question, place]))

@@ -34,9 +34,7 @@ class Candidates:
             scores=self.scores[rows, places],
             beams=self.beams[rows, places],
             tokens=self.tokens[rows, places],
-            log_probs=self.log_probs[
-                rows[:, :, None], np.arange(self.log_probs.shape[1])[:, None], places[:, None]
-            ],
+            log_probs=self.log_probs[rows, :, places].transpose(0, 2, 1),
         )
 
     def best(self, count: int) -> "Candidates":
@@ -56,8 +54,8 @@ class Candidates:
 def probe_ids(rules: StepRules, filler: int) -> IntArray:
     """The tokens to ask the graph for, int64 [Q, B, P] with P at least 1; ``filler`` fills the rest."""
     if (tokens := shared(rules.probed)) is not None:
-        shape = len(rules.probed), len(rules.probed[0]), 1
-        return np.tile(np.array(sorted(tokens) or [filler], np.int64), shape)
+        probes = sorted(tokens) or [filler]
+        return np.full((len(rules.probed), len(rules.probed[0]), len(probes)), probes, np.int64)
     probed = [[sorted(tokens) for tokens in beams] for beams in rules.probed]
     width = max(1, *(len(tokens) for beams in probed for tokens in beams))
     return np.array(

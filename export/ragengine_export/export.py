@@ -17,6 +17,7 @@ from ragengine.bundle.checks import bundle_errors
 from ragengine.bundle.signatures import Signature, generator_signatures
 from ragengine.errors import ExportError
 from ragengine.storage import folders
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.schema import join_errors
 from ragengine.version import __version__
 from ragengine_export import verification as checks
@@ -99,7 +100,7 @@ def export_checkpoint(
     if questions is not None and precision not in QUANTISED:
         raise ExportError(f"{precision} rounds no part; measure the losses of {' or '.join(QUANTISED)}.")
     measured = None if questions is None or index is None else (Path(questions), Path(index))
-    path = Path(bundle_path)
+    path = checked_path(bundle_path, ExportError)
     # The folder first: that it cannot be written is said before gigabytes are loaded.
     with folders.replaced_folder(path, manifest.FORMAT, ExportError, force=force) as staging:
         if source is not None:
@@ -120,7 +121,7 @@ def export_loaded(
 
     Otherwise as :func:`export_checkpoint`.
     """
-    path = Path(bundle_path)
+    path = checked_path(bundle_path, ExportError)
     with folders.replaced_folder(path, manifest.FORMAT, ExportError, force=force) as staging:
         report = _write(load(), staging, "fp32", check)
     return dataclasses.replace(report, path=path)

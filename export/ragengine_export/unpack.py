@@ -17,6 +17,7 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.bundle.manifest import GENERATOR_GRAPHS, EncoderSpec, TokenizerSpec
 from ragengine.errors import ExportError
 from ragengine.storage.atomic import explained, put_in_place
+from ragengine.storage.foreign_files import checked_path
 from ragengine_export import verification
 from ragengine_export.bundle_weights import graph_weights, network_state
 from ragengine_export.checkpoint import Checkpoint, load_checkpoint
@@ -67,11 +68,12 @@ def unpack_bundle(bundle: str | Path, checkpoint: str | Path, *, check: bool = T
             f"{opened.path} is an {opened.manifest.precision} bundle, whose weights are rounded for good; "
             "unpack the fp32 or fp16 bundle of the same checkpoint."
         )
-    with _new_folder(Path(checkpoint)) as folder:
+    target = checked_path(checkpoint, ExportError)
+    with _new_folder(target) as folder:
         writer = _Writer(opened, folder)
         writer.write()
         checks = writer.verify(check=check)
-    return UnpackReport(Path(checkpoint), tuple(checks), tuple(writer.notes()))
+    return UnpackReport(target, tuple(checks), tuple(writer.notes()))
 
 
 class _Writer:

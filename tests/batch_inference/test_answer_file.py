@@ -237,7 +237,7 @@ def test_a_wrong_line_is_named_before_anything_runs(name: str, text: str, said: 
     ("settings", "error", "said"),
     [
         ({"processes": 0}, InputError, "processes is 0; it must be a whole number from 1 to 256"),
-        ({"batch_size": 2.0}, InputError, r"batch_size is 2\.0; it must be a whole number of at least 1"),
+        ({"batch_size": 2.0}, InputError, r"batch_size is 2\.0; it must be a whole number from 1 to 9"),
         ({"on_error": "skip"}, InputError, "on_error is 'skip'; it must be record or stop"),
         ({"deadline": 0}, InputError, "deadline is 0; it must be seconds above 0"),
         ({"num_beam": 2}, OptionsError, "did you mean 'num_beams'"),

@@ -1,6 +1,7 @@
 """``ragengine index`` says what the Python functions say: the same options, words and defaults."""
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import ragengine
-from ragengine import IndexManifest
+from ragengine import IndexManifest, shard_index
 from ragengine.cli.index import index as index_command
 from ragengine.cli.main import cli
 from ragengine.errors import RagEngineError
@@ -113,6 +114,14 @@ def test_verify_reports_on_stderr_alone(build: Callable[..., Path]) -> None:
     result = CliRunner().invoke(index_command, ["verify", str(path)])
     assert result.stdout == f"{path} is whole: 20 passages of 8 dimensions.\n"
     assert "vectors" in result.stderr
+
+
+def test_info_prints_the_manifest_of_the_file(tmp_path: Path, build: Callable[..., Path]) -> None:
+    whole = build(random_vectors(60))
+    shard_index(whole, tmp_path / "shards", shards=2)
+    for folder, name in ((whole, "manifest.json"), (tmp_path / "shards", "shards.json")):
+        result = CliRunner().invoke(index_command, ["info", str(folder), "--json"])
+        assert json.loads(result.stdout) == json.loads((folder / name).read_text())
 
 
 def test_the_table_names_the_folder_and_what_it_was_made_from(

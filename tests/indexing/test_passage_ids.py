@@ -120,7 +120,7 @@ def test_given_id_that_is_there_is_refused_with_advice_that_deletes_no_other_pas
     assert list(read(files.folder / "both").values()) == ["2", "x", "0", "1", "5"]
     with pytest.raises(PassagesError, match="the id '2' already; these were numbered"):
         add_passages(numbered, **files.write(["2"]))
-    with pytest.raises(PassagesError, match="the id 'x' already; delete them first"):
+    with pytest.raises(PassagesError, match="the id 'x' already; replace them with ragengine index upsert"):
         add_passages(given, **files.write([None, "x"]))
 
 

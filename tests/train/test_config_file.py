@@ -11,6 +11,11 @@ from ragengine_train import read_config
 from tests.support import training_world
 
 
+def test_what_cannot_be_read_is_no_wrong_toml(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match=r"train.toml cannot be read: No such file or directory; give a"):
+        read_config(tmp_path / "train.toml")
+
+
 def test_every_error_at_once(tmp_path: Path) -> None:
     path = tmp_path / "train.toml"
     path.write_text(

@@ -12,6 +12,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from ragengine.errors import OptionsError
 from ragengine.options import OPTION_NAMES, GenerationOptions
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.schema import join_errors, parse
 from ragengine_train.config import (
     CHECKPOINTING,
@@ -78,10 +79,13 @@ def read_config(path: str | Path) -> TrainConfig:
     Raises:
         OptionsError: it cannot be used; the message names every error at once.
     """
-    path = Path(path)
+    path = checked_path(path, OptionsError)
     try:
         content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as reason:
+    except OSError as reason:
+        told = reason.strerror or reason
+        raise OptionsError(f"{path} cannot be read: {told}; give a configuration file.") from reason
+    except (ValueError, RecursionError) as reason:
         raise OptionsError(f"{path} cannot be read as TOML: {reason}; give a configuration file.") from reason
     config, errors = _config(content, path.resolve().parent)
     if config is None:

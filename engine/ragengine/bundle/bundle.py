@@ -16,6 +16,7 @@ from ragengine.bundle.manifest import (
 )
 from ragengine.errors import BundleError
 from ragengine.storage import folders
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.schema import join_errors
 
 
@@ -41,7 +42,7 @@ class Bundle:
         Raises:
             BundleError: the bundle is not whole; the message lists everything that is wrong.
         """
-        folder = Path(path)
+        folder = checked_path(path, BundleError)
         manifest = _read_manifest(folder)
         bundle = cls(folder, manifest)
         folders.check_files(folder, manifest.files, BundleError, needed=bundle._needed(), verify=verify)

@@ -1,6 +1,5 @@
 """``ragengine index``: build, change, describe and check an index."""
 
-import dataclasses
 from typing import Any
 
 import click
@@ -162,7 +161,7 @@ def info(index: str, as_json: bool) -> None:
 
     manifest = read_index_manifest(index)
     if as_json:
-        print_json(dataclasses.asdict(manifest), indent=2)
+        print_json(manifest.content, indent=2)
     else:
         print_manifest(index, manifest)
 

@@ -9,7 +9,7 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus, PassagesInput
 from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Passage
-from ragengine.errors import InputError, PassagesError
+from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing import resources, training
 from ragengine.indexing.build_state import describe_files
 from ragengine.indexing.factory import parse_factory
@@ -33,6 +33,7 @@ from ragengine.retrieval.faiss_api import check_whole, import_faiss
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
+from ragengine.storage.foreign_files import checked_path
 from ragengine.version import __version__
 
 
@@ -245,7 +246,7 @@ def build_index(
         DependencyError: a package that is needed is not installed.
     """
     check_threads(threads)
-    index = Path(index)
+    index = checked_path(index, IndexFolderError)
     reading = ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict)
     job = IndexBuild.checked(
         passages,

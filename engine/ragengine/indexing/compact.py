@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ragengine.errors import IndexFolderError
 from ragengine.indexing import resources
 from ragengine.indexing.changing import old_index
 from ragengine.indexing.factory import parse_factory
@@ -17,6 +18,7 @@ from ragengine.indexing.sharded.old_shards import OldShards
 from ragengine.indexing.writer import IndexWriter
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.progress import Progress
+from ragengine.storage.foreign_files import checked_path
 
 
 def compact_index(
@@ -51,21 +53,24 @@ def compact_index(
     """
     check_threads(threads)
     recall = None if recall is None else checked_recall(recall)
-    with old_index(Path(index)) as old:
+    index = checked_path(index, IndexFolderError)
+    with old_index(index) as old:
         manifest = old.manifest
         plan = _plan(manifest, factory)
         parse_factory(plan.factory, manifest.dimension).check_count(manifest.count)
         resources.check_room(
-            Path(index), plan.factory, manifest.count, manifest.dimension, texts=old.passages_bytes
+            index,
+            plan.factory,
+            manifest.count,
+            manifest.dimension,
+            texts=old.passages_bytes,
         )
         if on_plan is not None:
             on_plan(plan)
         target = old.target if recall is None else recall
         if isinstance(old, OldShards):
             return compact_shards(old, plan, target, threads, progress)
-        with IndexWriter.open(
-            Path(index), {"command": "compact"}, threads=threads, progress=progress
-        ) as writer:
+        with IndexWriter.open(index, {"command": "compact"}, threads=threads, progress=progress) as writer:
             writer.write_passages(old.passages(), PassageIds(manifest.count, old.path))
             writer.write_vectors(None, manifest.dimension, old.vectors, np.arange(manifest.count))
             writer.write_faiss(plan.factory, manifest.seed)

@@ -17,7 +17,7 @@ from ragengine.corpus.corpus import Corpus
 from ragengine.corpus.delimited import is_header
 from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Passage
-from ragengine.errors import InputError, PassagesError
+from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing import resources
 from ragengine.indexing.factory import parse_factory
 from ragengine.indexing.foreign_index import ForeignIndex
@@ -107,7 +107,7 @@ def import_index(
     """
     recall, seed = checked_recall(recall), checked_seed(seed)
     check_threads(threads)
-    bundle, index = opened_bundle(bundle), Path(index)
+    bundle, index = opened_bundle(bundle), checked_path(index, IndexFolderError)
     passages, faiss_path = _located(checked_path(source, PassagesError), faiss)
     corpus = Corpus.open(passages, ReadingOptions(id_field, title_field, text_field))
     dimension = bundle.index_encoder.dimension

@@ -31,6 +31,7 @@ from ragengine.retrieval.structure import Structure
 from ragengine.runtime.progress import Progress
 from ragengine.storage import folders
 from ragengine.storage.atomic import replaced_file
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.linking import linked
 from ragengine.storage.ownership import CALIBRATION, SHARDS
 from ragengine.version import __version__
@@ -70,7 +71,7 @@ def shard_index(
     """
     check_threads(threads)
     partition.check_shards(shards)
-    index, target = Path(index), Path(shards_folder)
+    index, target = (checked_path(path, IndexFolderError) for path in (index, shards_folder))
     if is_sharded(index):
         raise IndexFolderError(f"{index} is in shards already; give an index folder.")
     with OldIndex(index) as old:

@@ -9,6 +9,7 @@ from ragengine.indexing.shard import shards_text
 from ragengine.retrieval.sharding.manifest import ShardsManifest
 from ragengine.retrieval.sharding.remote.addresses import Address
 from ragengine.storage.atomic import explained, replaced_file
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.ownership import SHARDS
 
 
@@ -29,7 +30,7 @@ def set_shard_addresses(shards_folder: str | Path, addresses: Mapping[int, Seque
         InputError: there is no such shard, or a text is no address.
         IndexFolderError: ``shards.json`` cannot be read or written.
     """
-    folder = Path(shards_folder)
+    folder = checked_path(shards_folder, IndexFolderError)
     manifest = ShardsManifest.read(folder)
     entries = list(manifest.shards)
     for number, texts in addresses.items():

@@ -24,6 +24,7 @@ from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
 from ragengine.storage.folders import remove_leftovers
+from ragengine.storage.foreign_files import checked_path
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def sync_index(
         raise InputError(
             "sync reads the passages several times, so it needs paths; give passages of a program to upsert."
         )
-    with old_index(Path(index), bundle) as old:
+    index = checked_path(index, IndexFolderError)
+    with old_index(index, bundle) as old:
         if not force:
             _check_origin(old, corpus.name)
         there = Digests(corpus.read())
@@ -121,7 +123,7 @@ def sync_index(
         if dry_run:
             return result
         if nothing:
-            remove_leftovers(Path(index), old.format, IndexFolderError)
+            remove_leftovers(index, old.format, IndexFolderError)
             return result
         added = None
         if result.encoded:

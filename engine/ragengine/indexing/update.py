@@ -24,6 +24,7 @@ from ragengine.retrieval.faiss_api import check_whole
 from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
+from ragengine.storage.foreign_files import checked_path
 
 
 def add_passages(
@@ -81,7 +82,8 @@ def add_passages(
     check_threads(threads)
     reading = ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict)
     bundle, corpus = opened_bundle(bundle), Corpus.open(passages, reading)
-    with old_index(Path(index), bundle) as old:
+    index = checked_path(index, IndexFolderError)
+    with old_index(index, bundle) as old:
         source = given_vectors(corpus, embeddings, bundle.index_encoder) or encoded_vectors(
             bundle, device=device, threads=threads, batch_tokens=batch_tokens
         )
@@ -122,7 +124,8 @@ def merge_indexes(
             be written, or there is not enough memory or disk.
     """
     check_threads(threads)
-    with old_index(Path(first)) as old, old_index(Path(second)) as other:
+    first, second, index = (checked_path(path, IndexFolderError) for path in (first, second, index))
+    with old_index(first) as old, old_index(second) as other:
         ours, theirs = old.manifest, other.manifest
         if (ours.encoder.fingerprint, ours.encoder.kind) != (theirs.encoder.fingerprint, theirs.encoder.kind):
             raise IndexFolderError(
@@ -131,7 +134,7 @@ def merge_indexes(
                 f"({theirs.encoder.fingerprint[:12]}); only vectors of one encoder can be compared."
             )
         if isinstance(old, OldShards) and isinstance(other, OldShards):
-            return merge_shards(old, other, Path(index), threads, progress, force=force)
+            return merge_shards(old, other, index, threads, progress, force=force)
         if isinstance(old, OldShards) or isinstance(other, OldShards):
             divided, whole = (old, other) if isinstance(old, OldShards) else (other, old)
             raise IndexFolderError(
@@ -139,11 +142,11 @@ def merge_indexes(
                 "shards were made from, or add the passages of one to the other (ragengine index list "
                 "--json, then add)."
             )
-        source = stored_vectors(f"index {shown_name(Path(second))}", other.vectors)
+        source = stored_vectors(f"index {shown_name(second)}", other.vectors)
         added = Addition(other.passages(), theirs.count, other.passages_bytes, source)
         created_from = history.of_merged(ours.created_from, theirs.created_from)
         revision = Revision("merge", created_from, added=added)
-        return revise(old, Path(index), revision, threads, progress, force=force)
+        return revise(old, index, revision, threads, progress, force=force)
 
 
 def delete_passages(
@@ -172,7 +175,8 @@ def delete_passages(
     """
     check_threads(threads)
     wanted = checked_ids(ids)
-    with old_index(Path(index)) as old:
+    index = checked_path(index, IndexFolderError)
+    with old_index(index) as old:
         found = old.rows_of(wanted)
         absent = [id for id in wanted if id not in found]
         if absent:

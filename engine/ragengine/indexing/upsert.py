@@ -23,6 +23,7 @@ from ragengine.retrieval.manifest import IndexManifest
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
 from ragengine.storage.folders import remove_leftovers
+from ragengine.storage.foreign_files import checked_path
 
 
 def upsert_passages(
@@ -81,11 +82,12 @@ def upsert_passages(
     reading = ReadingOptions(id_field, title_field, text_field, passage_words, overlap, strict)
     bundle, corpus = opened_bundle(bundle), Corpus.open(passages, reading)
     given = _with_ids(corpus)
-    with old_index(Path(index), bundle) as old:
+    index = checked_path(index, IndexFolderError)
+    with old_index(index, bundle) as old:
         source = given_vectors(corpus, embeddings, bundle.index_encoder)
         gone, renewed, new = _compared(old, given, encoded=source is None)
         if not (gone or renewed or new):
-            remove_leftovers(Path(index), old.format, IndexFolderError)
+            remove_leftovers(index, old.format, IndexFolderError)
             return old.manifest
         added = None
         if new:

@@ -39,7 +39,6 @@ from ragengine.retrieval.index import PassageIndex
 from ragengine.retrieval.manifest import (
     FAISS_FILE,
     FORMAT,
-    FORMAT_VERSION,
     NUMBERED_FILE,
     PASSAGES_FILE,
     QUERIES_FILE,
@@ -366,5 +365,4 @@ def new_manifest(
 
 def write_index_manifest(folder: Path, manifest: IndexManifest) -> None:
     """Write the manifest of an index whose files are all in ``folder``; their hashes are taken now."""
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
-    folders.write_manifest(folder, content)
+    folders.write_manifest(folder, manifest.content)

@@ -32,6 +32,7 @@ from ragengine.retrieval.vector_index import VectorIndex, place
 from ragengine.runtime.lifecycle import awaited_at_exit
 from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.npy import open_vectors
 from ragengine.storage.schema import join_errors
 
@@ -86,7 +87,7 @@ class PassageIndex(SearchedIndex):
             IndexFolderError: the folder is not whole, or its parts do not fit together.
             DeviceError: ``cuda`` cannot be used.
         """
-        folder = Path(path)
+        folder = checked_path(path, IndexFolderError)
         manifest = IndexManifest.read(folder)
         needed = {FAISS_FILE, VECTORS_FILE, PASSAGES_FILE} | _own_questions(manifest)
         folders.check_files(folder, manifest.files, IndexFolderError, needed=needed, verify=verify)

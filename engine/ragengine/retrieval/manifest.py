@@ -1,6 +1,6 @@
 """The manifest of an index, and the names of its files."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,6 +8,7 @@ from ragengine.confidence.corpus import fingerprint
 from ragengine.errors import IndexFolderError
 from ragengine.retrieval.history import flat_history
 from ragengine.storage import folders
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.schema import Count, Hash, Line, Range, Setting, Size
 
 FORMAT = "ragengine-index"
@@ -106,6 +107,11 @@ class IndexManifest:
         """Whether the recall is the one that the search was tuned for; True for an exact index."""
         return self.tuning is None or self.recall is None or self.recall >= self.tuning.target
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """The JSON values of the file."""
+        return {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+
     @classmethod
     def read(cls, path: str | Path) -> "IndexManifest":
         """Read the manifest of an index folder; its other files are not looked at.
@@ -114,7 +120,7 @@ class IndexManifest:
             IndexFolderError: there is no index, or its manifest cannot be used.
         """
         manifest = folders.read_manifest(
-            Path(path),
+            checked_path(path, IndexFolderError),
             cls,
             FORMAT,
             FORMAT_VERSION,

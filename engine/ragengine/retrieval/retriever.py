@@ -92,6 +92,10 @@ class Retriever(Resource):
             searched = opening(index, verify=verify, device=search_device or device)
         else:
             dimension = opened.manifest.question_encoder.dimension
+            if isinstance(index, cls | SearchedIndex):  # their search is another than a DocumentSearcher's
+                raise InputError(
+                    f"index is a {type(index).__name__}; give the path of the index folder that it opened."
+                )
             searched = NoIndex() if index is None else CustomIndex(index, dimension)
             if search_device is not None:
                 where = "there is no index to search"

@@ -10,7 +10,7 @@ from ragengine.bundle.bundle import Bundle
 from ragengine.corpus.corpus import Corpus, PassagesInput
 from ragengine.corpus.options import ReadingOptions
 from ragengine.corpus.passage import Passage
-from ragengine.errors import InputError, PassagesError
+from ragengine.errors import IndexFolderError, InputError, PassagesError
 from ragengine.indexing.build import IndexBuild
 from ragengine.indexing.inputs import check_threads
 from ragengine.indexing.partition import check_shards
@@ -32,6 +32,7 @@ from ragengine.retrieval.manifest import IndexManifest, manifest_fingerprint
 from ragengine.retrieval.sharding.manifest import ShardEntry, shard_folder
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress
+from ragengine.storage.foreign_files import checked_path
 
 
 def build_shard(
@@ -100,7 +101,7 @@ def build_shard(
         raise InputError(
             f"shard is {short_repr(shard)}; of {shards} shards it must be from 0 to {shards - 1}."
         )
-    out = Path(out)
+    out = checked_path(out, IndexFolderError)
     trained = Training.read(out)
     job = IndexBuild.checked(
         passages,

@@ -37,6 +37,7 @@ from ragengine.retrieval.sharding.quantizer import empty_copy, quantizer_hash
 from ragengine.retrieval.structure import Structure
 from ragengine.runtime.progress import Progress
 from ragengine.storage.atomic import explained
+from ragengine.storage.foreign_files import checked_path
 
 _STORE_BLOCK = 4096
 _SHOWN = 8
@@ -77,7 +78,7 @@ def gather_shards(
             written.
     """
     check_threads(threads)
-    recall, out = checked_recall(recall), Path(out)
+    recall, out = checked_recall(recall), checked_path(out, IndexFolderError)
     trained = Training.read(out)
     questions = read_queries(queries, trained.dimension)
     if is_sharded(out) and not force:

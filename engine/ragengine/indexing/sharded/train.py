@@ -36,6 +36,7 @@ from ragengine.retrieval.sharding.quantizer import check_can_divide, empty_copy,
 from ragengine.runtime.devices import Device
 from ragengine.runtime.progress import Progress, Report, phase_report
 from ragengine.storage import folders
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.npy import open_vectors
 from ragengine.storage.ownership import QUANTIZER
 from ragengine.version import __version__
@@ -117,7 +118,7 @@ def train_quantizer(
     check_divisible(factory, job.dimension)
     given = given_vectors(job.corpus, embeddings, job.bundle.index_encoder)
     source = given or encoded_vectors(job.bundle, device=device, threads=threads, batch_tokens=batch_tokens)
-    out = Path(out)
+    out = checked_path(out, IndexFolderError)
     with folders.replaced_folder(out, FORMAT, IndexFolderError, force=force) as folder:
         count = _counted(job.corpus, phase_report(progress, "passages"))
         source.check_count(count)

@@ -11,6 +11,7 @@ from ragengine.retrieval.history import flat_history
 from ragengine.retrieval.manifest import QUERIES_FILE, IndexManifest
 from ragengine.retrieval.structure import Structure
 from ragengine.storage import folders
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.ownership import SHARDS
 from ragengine.storage.schema import Count, FileName, Hash, Pattern, Range
 
@@ -63,7 +64,7 @@ class ShardsManifest(IndexManifest):
         Raises:
             IndexFolderError: there is none, or it cannot be used.
         """
-        folder = Path(path)
+        folder = checked_path(path, IndexFolderError)
         manifest = folders.read_manifest(
             folder, cls, FORMAT, FORMAT_VERSION, IndexFolderError, file_name=file_name
         )
@@ -100,7 +101,8 @@ def shard_folder(number: int) -> str:
 
 def is_sharded(path: str | Path) -> bool:
     """Whether there is a ``shards.json`` in the folder ``path``."""
-    return os.path.isfile(os.path.join(path, SHARDS))  # noqa: PTH113, PTH118  # False where a path is impossible
+    # False where a path is impossible
+    return isinstance(path, str | Path) and os.path.isfile(os.path.join(path, SHARDS))  # noqa: PTH113, PTH118
 
 
 def read_index_manifest(path: str | Path) -> IndexManifest:

@@ -30,6 +30,7 @@ from ragengine.retrieval.sharding.shard import LocalShard, Shard
 from ragengine.runtime.lifecycle import awaited_at_exit
 from ragengine.runtime.progress import Progress
 from ragengine.storage.folders import Verify, check_files
+from ragengine.storage.foreign_files import checked_path
 from ragengine.storage.ownership import SHARDS
 
 T = TypeVar("T")
@@ -108,7 +109,7 @@ class ShardedIndex(SearchedIndex):
             IndexFolderError: a shard is not whole, not there, or not the one that ``shards.json`` names.
             DeviceError: ``device`` is ``cuda``, which cannot be used.
         """
-        folder = Path(path)
+        folder = checked_path(path, IndexFolderError)
         manifest = ShardsManifest.read(folder, file_name)
         shards: list[Shard] = []
         try:

@@ -160,7 +160,8 @@ def test_given_questions_stay_with_the_index(corpus: Corpus) -> None:
         (
             lambda c: add_passages(c.folder / "index", **c.write("more", [3, 4, 5, 6, 7, 50])),
             PassagesError,
-            "passages with the id 'p3', 'p4', 'p5' and others already; replace them with ragengine index upsert",
+            "passages with the id 'p3', 'p4', 'p5' and others already; replace them with"
+            " ragengine index upsert",
         ),
         (
             lambda c: add_passages(c.folder / "index", **c.write("more", [])),

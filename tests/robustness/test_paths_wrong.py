@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 import ragengine as r
-from ragengine.errors import BundleError, ExportError, IndexFolderError, OptionsError
+from ragengine.corpus.passage import Passage
+from ragengine.errors import BundleError, ExportError, IndexFolderError, InputError, OptionsError
+from ragengine.retrieval.index import PassageIndex
 from ragengine_export import export_checkpoint, unpack_bundle
 from ragengine_train import check_data, read_config
 from tests.support.paths import GOLDEN
 
 BUNDLE, INDEX = GOLDEN / "bundle_v4", GOLDEN / "index_v2"
+PASSAGE = Passage("a", "title", "text")
 Call = Callable[[Any, Path], object]
 CALLS: dict[str, tuple[Call, type[r.RagEngineError]]] = {
     "RagEngine.load": (lambda wrong, _: r.RagEngine.load(wrong, INDEX), BundleError),
@@ -23,7 +26,10 @@ CALLS: dict[str, tuple[Call, type[r.RagEngineError]]] = {
     "build_index": (lambda wrong, _: r.build_index([], wrong, bundle=BUNDLE), IndexFolderError),
     "build_index, bundle": (lambda wrong, new: r.build_index([], new, bundle=wrong), BundleError),
     "add_passages": (lambda wrong, _: r.add_passages(wrong, [], bundle=BUNDLE), IndexFolderError),
-    "upsert_passages": (lambda wrong, _: r.upsert_passages(wrong, [], bundle=BUNDLE), IndexFolderError),
+    "upsert_passages": (
+        lambda wrong, _: r.upsert_passages(wrong, [PASSAGE], bundle=BUNDLE),
+        IndexFolderError,
+    ),
     "delete_passages": (lambda wrong, _: r.delete_passages(wrong, ["a"]), IndexFolderError),
     "compact_index": (lambda wrong, _: r.compact_index(wrong), IndexFolderError),
     "verify_index": (lambda wrong, _: r.verify_index(wrong), IndexFolderError),
@@ -51,14 +57,14 @@ def test_what_is_no_path_is_one_sentence(name: str, wrong: Any, tmp_path: Path) 
 
 @pytest.mark.parametrize("wrong", [5, b"folder", ["folder"]], ids=repr)
 def test_what_is_no_index_is_one_sentence(wrong: Any) -> None:
-    with pytest.raises(r.InputError, match="it must be the path of an index folder, or an object with"):
+    with pytest.raises(InputError, match="it must be the path of an index folder, or an object with"):
         r.RagEngine.load(BUNDLE, wrong)
 
 
-@pytest.mark.parametrize("opened", [r.Retriever.load, lambda _, index: r.PassageIndex.open(index)])
+@pytest.mark.parametrize("opened", [r.Retriever.load, lambda _, index: PassageIndex.open(index)])
 def test_an_opened_index_is_no_searcher(opened: Callable[[Path, Path], Any]) -> None:
     with (
         opened(BUNDLE, INDEX) as index,
-        pytest.raises(r.InputError, match=r"index is a \w+; give the path of the index folder"),
+        pytest.raises(InputError, match=r"index is a \w+; give the path of the index folder"),
     ):
         r.RagEngine.load(BUNDLE, index)

@@ -76,7 +76,8 @@ def write_passages(path: Path, passages: Iterable[Passage]) -> int:
 def rename_passages(path: Path, ids: Iterable[tuple[int, str]]) -> None:
     """Give rows of a file of :func:`write_passages` other ids; raises as that does."""
     with _written(path) as connection:
-        connection.executemany("UPDATE passages SET id = ?2 WHERE row = ?1", ids)
+        renamed = ((id, row) for row, id in ids)
+        connection.executemany("UPDATE passages SET id = ? WHERE row = ?", renamed)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,18 @@ def test_write_read_and_replace(tmp_path: Path) -> None:
     assert siblings(target) == ["folder"]
 
 
+@pytest.mark.parametrize("force", ["no", 0, None], ids=repr)
+def test_what_neither_forces_nor_does_not_replaces_nothing(tmp_path: Path, force: Any) -> None:
+    target = tmp_path / "folder"
+    write(target, "first")
+    with (
+        pytest.raises(IndexFolderError, match=r"force is ('no'|0|None); it must be True or False\.$"),
+        folders.replaced_folder(target, FORMAT, IndexFolderError, force=force),
+    ):
+        pytest.fail("the block was entered")
+    assert read(target).note == "first"
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
 def test_exception_inside_leaves_the_old_one_whole(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "folder"

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 from ragengine.errors import InputError, RagEngineError
+from ragengine.messages import short_repr
 from ragengine.storage.atomic import (
     explained,
     held_folder,
@@ -187,6 +188,8 @@ def _workspace(
     target: Path, format_name: str, error: type[RagEngineError], resume: bool, force: bool
 ) -> Iterator[tuple[Path, Path]]:
     """The real path of ``target`` and a sibling that this process locks; refuses to replace foreign files."""
+    if not isinstance(force, bool):  # "no" counts as true, and an index would be gone
+        raise error(f"force is {short_repr(force)}; it must be True or False.")
     with contextlib.ExitStack() as stack:
         try:
             checked_path(target, error)

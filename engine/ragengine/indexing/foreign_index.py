@@ -65,7 +65,7 @@ class ForeignIndex:
             factory = _factory_of(index)
             empty_faiss_index(factory, self.dimension)
         except (NotImplementedError, AssertionError, KeyError, InputError):
-            return None
+            return None  # there is no factory that makes such an index
         return factory
 
     def vector_source(self) -> VectorSource:
